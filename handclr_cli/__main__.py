@@ -1,0 +1,5 @@
+"""$ python -m handclr_cli"""
+
+from .main import main
+
+main()

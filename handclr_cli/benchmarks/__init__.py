@@ -1,0 +1,1 @@
+"""Labelled data sets and metrics: readers, labelled crops, 3D pose errors."""

@@ -1,0 +1,142 @@
+"""The FreiHAND data set (v2) as it lies on disk after unpacking."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..contract.errors import HandclrError
+
+FOLDER = "FreiHAND_pub_v2"
+EVAL_FOLDER = "FreiHAND_pub_v2_eval"
+VERSIONS = ("gs", "hom", "sample", "auto")
+_PREFIX = {"train": "training", "eval": "evaluation"}
+_IMAGE_NAME = re.compile(r"\d{8}\.jpg")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image and its labels.
+
+    `sample` is the pose, shared by the `version`s (backgrounds) of one photograph: split by it. `intrinsics`
+    (3, 3) float64 in pixels, `keypoints3d` (21, 3) float64 metres in the camera frame, right hands, MediaPipe
+    order.
+    """
+
+    path: Path
+    sample: int
+    version: int
+    version_name: str
+    intrinsics: np.ndarray
+    keypoints3d: np.ndarray
+
+
+class FreiHAND:
+    """One split of FreiHAND: its length is the number of images, iteration follows the file names.
+
+    `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it; evaluation labels
+    may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is counted, not assumed. Raises
+    HandclrError where anything is missing.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], split: str) -> None:
+        if split not in _PREFIX:
+            raise HandclrError(f"FreiHAND has no split {split!r}; use one of: {', '.join(_PREFIX)}")
+        prefix = _PREFIX[split]
+        folders = _folders(Path(root), split)
+        xyz_path = _find(folders, f"{prefix}_xyz.json")
+        intrinsics_path = _find(folders, f"{prefix}_K.json")
+        self.keypoints3d = _read_labels(xyz_path, (21, 3))
+        self.intrinsics = _read_labels(intrinsics_path, (3, 3))
+        self.samples = len(self.keypoints3d)
+        if len(self.intrinsics) != self.samples:
+            raise HandclrError(
+                f"{intrinsics_path} has {len(self.intrinsics)} entries but {xyz_path} has {self.samples}; "
+                "unpack both files from the same FreiHAND release"
+            )
+        self.images = _find(folders, f"{prefix}/rgb")
+        self.versions = _count_versions(self.images, self.samples, xyz_path)
+
+    def __len__(self) -> int:
+        return self.samples * self.versions
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        for index in range(len(self)):
+            version, sample = divmod(index, self.samples)
+            yield LabelledImage(
+                path=self.images / f"{index:08d}.jpg",
+                sample=sample,
+                version=version,
+                version_name=VERSIONS[version] if self.versions == len(VERSIONS) else f"v{version}",
+                intrinsics=self.intrinsics[sample],
+                keypoints3d=self.keypoints3d[sample],
+            )
+
+
+def read_freihand(root: str | os.PathLike[str], split: str) -> Iterator[LabelledImage]:
+    """Iterate over the labelled images of one split; missing parts raise HandclrError at the call."""
+    return iter(FreiHAND(root, split))
+
+
+def count(root: str | os.PathLike[str], split: str) -> int:
+    """Count the images of one split."""
+    return len(FreiHAND(root, split))
+
+
+def _folders(root: Path, split: str) -> list[Path]:
+    """List the folders that may hold parts of the split, the most likely first."""
+    if not root.is_dir():
+        raise HandclrError(f"{root} is not a folder; give {FOLDER} or the folder that holds it")
+    base = root / FOLDER if (root / FOLDER).is_dir() else root
+    if split == "train":
+        return [base]
+    # abspath, because the parent of "." is "." again.
+    return [base, Path(os.path.abspath(base)).parent / EVAL_FOLDER]
+
+
+def _find(folders: list[Path], name: str) -> Path:
+    """Return the first `folder/name` that exists."""
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    places = " or ".join(str(folder) for folder in folders)
+    raise HandclrError(f"{name} is missing in {places}; unpack FreiHAND there or give {FOLDER} as the root")
+
+
+def _read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read a JSON list of matrices as float64 (N, *shape)."""
+    try:
+        values = np.asarray(json.loads(path.read_bytes()), dtype=np.float64)
+    except OSError as error:
+        raise HandclrError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise HandclrError(f"{path} is not a JSON list of numbers; unpack it again ({error})") from error
+    if values.ndim != 3 or values.shape[1:] != shape or not len(values):
+        raise HandclrError(
+            f"{path} has the shape {values.shape}, expected (N, {shape[0]}, {shape[1]}); unpack it again"
+        )
+    return values
+
+
+def _count_versions(images: Path, samples: int, labels: Path) -> int:
+    """Count the versions of each sample, and require every image file from 0 on."""
+    names = {entry.name for entry in os.scandir(images) if _IMAGE_NAME.fullmatch(entry.name)}
+    versions, rest = divmod(len(names), samples)
+    if rest or not versions:
+        raise HandclrError(
+            f"{images} holds {len(names)} images, expected a multiple of the {samples} entries of {labels}; "
+            "unpack the missing images"
+        )
+    missing = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
+    if missing is not None:
+        raise HandclrError(
+            f"{images} has no {missing:08d}.jpg, expected 00000000.jpg to {len(names) - 1:08d}.jpg without "
+            "gaps; unpack the missing images"
+        )
+    return versions

@@ -1,0 +1,106 @@
+"""$ handclr finetune"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import console, options
+from ..contract.errors import HandclrError, UsageError
+from ..contract.inputs import expand_inputs
+
+
+def finetune(
+    shards: options.Shards = None,
+    run: options.RunFolder = "runs/finetune",
+    encoder: Annotated[
+        str | None,
+        typer.Option(metavar="random|imagenet|FILE", help="Encoder to start from: encoder.pt or any ResNet weights."),
+    ] = "random",
+    arch: Annotated[
+        str | None,
+        typer.Option(help="resnet18, 34, 50, 101 or 152.", show_default="the encoder's, else resnet50"),
+    ] = None,
+    fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the unique labelled samples, drawn by --seed.")
+    ] = 1.0,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the head only.")] = False,
+    size: Annotated[int, typer.Option(min=32, max=512, help="Side of the input, a multiple of 32.")] = 128,
+    batch: Annotated[int, typer.Option(min=2, help="Crops in a batch.")] = 128,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the samples.")] = 120,
+    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
+    warmup_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of linear warm-up.")] = 1.0,
+    optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 0.0,
+    rotation: Annotated[float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")] = 90.0,
+    save_every: options.SaveEvery = 500,
+    workers: options.Workers = None,
+    device: options.Device = "auto",
+    fresh: options.Fresh = False,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a 3D hand pose model on labelled crops; prints the path of model.pt.
+
+    handclr import freihand FreiHAND/ | handclr finetune - --encoder runs/pretrain/encoder.pt
+
+    handclr finetune train.tar --fraction 0.1 --run runs/ten-percent
+
+    Run the same command again to go on after an interruption.
+    """
+    sources = expand_inputs(shards or [])
+    if size % 32:
+        raise UsageError(f"--size {size}: must be a multiple of 32")
+    from ..contract.index import ShardIndex
+    from ..learning import finetuning
+    from ..learning.encoder import ARCHITECTURES, arch_of, build_encoder, read_encoder_state
+    from ..learning.loop import Plan, pick_device, train, worker_count
+    from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
+    from ..learning.pose import PoseNet
+    from ..learning.run import Run, run_config
+
+    options.choose("--optimizer", optimizer, OPTIMIZERS)
+    start = encoder or "random"
+    found = arch_of(read_encoder_state(start)) if start not in ("random", "imagenet") else "resnet50"
+    arch = arch or found
+    if arch is None:
+        raise HandclrError(f"{start}: its architecture cannot be recognised; name it with --arch")
+    options.choose("--arch", arch, ARCHITECTURES)
+    where = pick_device(device)
+    index = ShardIndex(sources)
+    labelled = finetuning.labelled_rows(index)
+    rows = finetuning.choose_fraction(index, labelled, fraction, seed)
+    batch = options.batch_within(batch, len(rows), "labelled crops")
+    config = run_config(
+        "finetune",
+        options.arguments(
+            locals(), "encoder", "arch", "fraction", "freeze", "size", "batch", "epochs", "lr", "warmup_epochs",
+            "optimizer", "weight_decay", "rotation",
+        ),
+        sources, index.keys, index.origins, seed=seed, rows=len(rows),
+    )  # fmt: skip
+    book = Run(run, config, fresh)
+    model = PoseNet(build_encoder(arch, start, seed), seed)
+    if freeze:
+        finetuning.freeze(model.encoder)
+    model.to(where)
+    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
+    console.say(
+        f"finetune: {arch} from {start}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')}, "
+        f"{plan.steps:,} steps of {batch} on {where}"
+    )
+    train(
+        book,
+        "finetune",
+        model,
+        build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
+        finetuning.PoseDataset(index, rows, finetuning.pose_augmentation(size, rotation), seed),
+        finetuning.collate_labelled,
+        lambda batch: finetuning.pose_losses(model, batch, where),
+        plan,
+        where,
+    )
+    path = book.save(finetuning.save_payload(model, size, finetuning.mean_pose(index, rows)), "model.pt")
+    options.finish_run(book, "finetune", path)

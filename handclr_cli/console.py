@@ -1,0 +1,135 @@
+"""Standard error: progress, warnings, the summary line; standard output is for data only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class State:
+    """What the options -q and --debug have set for this process."""
+
+    quiet = False
+    debug = False
+    stderr: TextIO | None = None
+
+
+def stderr() -> TextIO:
+    """The stream for messages; it stays ours when native libraries are silenced."""
+    return State.stderr or sys.stderr
+
+
+def say(message: str) -> None:
+    """Print a line on standard error, unless -q."""
+    if not State.quiet:
+        print(message, file=stderr(), flush=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning in one line, even with -q: something was skipped or is not as asked."""
+    print(f"handclr: warning: {message}", file=stderr(), flush=True)
+
+
+def silence_native_libraries() -> None:
+    """Send what C++ libraries print to file descriptor 2 to nowhere, and keep Python's own messages.
+
+    MediaPipe, TensorFlow Lite, FFmpeg and OpenCV log there, from threads of their own and at exit. --debug
+    leaves them alone.
+    """
+    if State.debug or State.stderr is not None:
+        return
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    sys.stderr.flush()
+    State.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    sys.stderr = State.stderr
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+
+
+Advance = Callable[..., None]
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None = None, unit: str = "samples") -> Iterator[Advance]:
+    """Show the progress of a loop: a bar on a terminal, a plain line every 30 s elsewhere, nothing with -q.
+
+    Yields a function to call with the number of steps made and, as keywords, what to show beside the bar.
+    """
+    if State.quiet:
+        yield lambda steps=1, **shown: None
+    elif stderr().isatty() and os.environ.get("TERM") != "dumb":
+        with _bar(label, total, unit) as advance:
+            yield advance
+    else:
+        yield _plain_lines(label, total, unit)
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[shown]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stderr()), transient=True) as bar:
+        task = bar.add_task(label, total=total, shown="")
+
+        def advance(steps: int = 1, **shown: Any) -> None:
+            bar.advance(task, steps)
+            if shown:
+                bar.update(task, shown=_shown(shown))
+
+        yield advance
+
+
+def _plain_lines(label: str, total: int | None, unit: str) -> Advance:
+    begin = last = time.monotonic()
+    done = 0
+
+    def advance(steps: int = 1, **shown: Any) -> None:
+        nonlocal done, last
+        done += steps
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL_S:
+            return
+        last = now
+        of = f" of {total:,}, {_clock((total - done) * (now - begin) / done)} left" if total and done else ""
+        say(f"{label}: {done:,} {unit}{of} {_shown(shown)}".rstrip())
+
+    return advance
+
+
+def _shown(shown: dict[str, Any]) -> str:
+    return " ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 crop`, `12,345 crops`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

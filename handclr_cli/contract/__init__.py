@@ -1,0 +1,1 @@
+"""What flows between commands: fields, tar shards, NPZ files, provenance, random access."""

@@ -1,0 +1,25 @@
+"""The errors a user can act on; the front door prints them as one line."""
+
+from __future__ import annotations
+
+
+class HandclrError(Exception):
+    """A failure in one line: what is wrong, with which file, and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(HandclrError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class TruncatedError(HandclrError):
+    """A tar stream that is empty or ends without its end-of-archive mark."""
+
+
+class Preempted(HandclrError):
+    """A trainer that saved its state on SIGTERM and wants to be run again."""
+
+    exit_code = 75

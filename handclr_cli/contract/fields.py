@@ -1,0 +1,142 @@
+"""The members of a sample, declared once: names, dtypes, shapes, meaning, and how they are read and written."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import HandclrError
+
+JOINTS = 21
+
+
+@dataclass(frozen=True)
+class Field:
+    """A member of a sample: its suffix, the dtype and shape it decodes to, its meaning and its writers."""
+
+    suffix: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    meaning: str
+    writers: tuple[str, ...]
+
+
+IMAGE = Field(
+    "jpg",
+    "uint8",
+    ("S", "S", 3),
+    "square RGB crop, **always a right hand**: left ones are mirrored",
+    ("extract", "import"),
+)
+INFO = Field(
+    "json",
+    "object",
+    (),
+    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before mirroring; "
+    'it may reach beyond the frame), `source_size` [width, height], `hand` "left"/"right" in the source, '
+    "`flipped`, `score`; labelled sets add `sample` and `version`",
+    ("extract", "import"),
+)
+KEYPOINTS_2D = Field(
+    "keypoints2d.npy",
+    "float32",
+    (JOINTS, 2),
+    "crop pixels after mirroring, x right, y down, pixel centres at .5, MediaPipe order",
+    ("keypoints", "import"),
+)
+KEYPOINTS_3D = Field(
+    "keypoints3d.npy",
+    "float32",
+    (JOINTS, 3),
+    "metres, camera frame (x right, y down, z forward), after mirroring",
+    ("import",),
+)
+INTRINSICS = Field(
+    "intrinsics.npy", "float32", (3, 3), "pinhole matrix of the crop, in crop pixels, after mirroring", ("import",)
+)
+FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS)
+
+
+def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
+    """Decode and check a member: an RGB image, a dict, or a finite array of the declared dtype and shape.
+
+    Raises HandclrError naming `where` if the payload is damaged or is not what the field declares.
+    """
+    try:
+        if field is IMAGE:
+            return _decode_image(payload)
+        if field is INFO:
+            return _decode_object(payload)
+        return _decode_array(field, payload)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise HandclrError(f"{where}: bad {field.suffix}: {error}") from error
+
+
+def encode_array(field: Field, array: np.ndarray) -> bytes:
+    """Encode an array as the NPY bytes of a member, in the field's dtype; its shape must fit."""
+    value = np.ascontiguousarray(array, dtype=field.dtype)
+    _check_shape(field, value.shape)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, value, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def encode_object(value: dict[str, Any]) -> bytes:
+    """Encode a JSON member: compact, UTF-8, keys in the order given."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
+    """Encode a uint8 (S, S, 3) RGB crop as JPEG bytes."""
+    import cv2
+
+    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def _decode_image(payload: bytes | memoryview) -> np.ndarray:
+    import cv2
+
+    data = np.frombuffer(payload, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    if image is None:
+        raise ValueError("not an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _decode_object(payload: bytes | memoryview) -> dict[str, Any]:
+    value = json.loads(bytes(payload))
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _decode_array(field: Field, payload: bytes | memoryview) -> np.ndarray:
+    array = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
+    _check_shape(field, array.shape)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"expected numbers, found {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("holds values that are not finite")
+    return array.astype(field.dtype, copy=False)
+
+
+def _check_shape(field: Field, shape: tuple[int, ...]) -> None:
+    if shape != field.shape:
+        raise ValueError(f"expected shape {field.shape}, found {shape}")
+
+
+def image_size(payload: bytes | memoryview, where: str = "jpg") -> tuple[int, int]:
+    """Read width and height from the header of a JPEG, without decoding it."""
+    data, position = memoryview(payload), 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
+            return width, height
+        position += 2 + length
+    raise HandclrError(f"{where}: not a JPEG image")

@@ -1,0 +1,81 @@
+"""Random access to the samples of many shards: the tars are mapped, their headers walked once."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import HandclrError
+from .inputs import URL, display_name, open_source
+from .provenance import Provenance
+from .sample import Sample
+from .shards import group
+from .tar import MapCursor
+
+
+class ShardIndex(Sequence[Sample]):
+    """Samples of shards by position or by key; only what is read is paged in.
+
+    Standard input and URLs are copied to a file without a name first. Keys must be unique over all shards.
+    Raises TruncatedError and HandclrError as `group` does.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self.keys: list[str] = []
+        self.origins: list[Provenance] = []
+        self._names = [display_name(source) for source in sources]
+        self._views = [_map(source) for source in sources]
+        self._rows: dict[str, int] = {}
+        places = [place for shard in range(len(sources)) for place in self._walk(shard)]
+        self._places = np.array(places, np.int64).reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, row: Any) -> Any:
+        shard, start = self._places[row].tolist()
+        return next(group(MapCursor(self._views[shard], start), self._names[shard]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[row] for row in range(len(self)))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def row(self, key: str) -> int:
+        """The position of a key; raises KeyError."""
+        return self._rows[key]
+
+    def _walk(self, shard: int) -> Iterator[tuple[int, int]]:
+        name, last = self._names[shard], None
+        for sample in group(MapCursor(self._views[shard]), name):
+            if sample.key in self._rows:
+                raise HandclrError(f"{name}: key {sample.key} appears twice in the input; keys must be unique")
+            if sample.origin is not last and sample.origin not in self.origins:
+                self.origins.append(sample.origin or {})
+            last = sample.origin
+            self._rows[sample.key] = len(self.keys)
+            self.keys.append(sample.key)
+            yield shard, sample.start
+
+
+def _map(source: str) -> memoryview:
+    with open_source(source) as file:
+        if source == "-" or URL.match(source):
+            with tempfile.TemporaryFile() as spool:
+                shutil.copyfileobj(file, spool, 1 << 20)
+                spool.flush()
+                return _map_file(spool.fileno())
+        return _map_file(file.fileno())
+
+
+def _map_file(descriptor: int) -> memoryview:
+    if os.fstat(descriptor).st_size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))

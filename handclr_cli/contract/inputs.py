@@ -1,0 +1,83 @@
+"""What a user may name as input: files, folders, globs, brace ranges, URLs, `-`."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from .errors import HandclrError, UsageError
+
+STDIN = "-"
+URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def expand_inputs(arguments: Sequence[str], suffix: str = ".tar") -> list[str]:
+    """Turn arguments into a list of sources; none and a pipe on standard input mean `-`.
+
+    A folder stands for its sorted files with `suffix`; `{000..041}` and shell wildcards are expanded here
+    too, so that quoted ones work. Raises UsageError where nothing is named or matched.
+    """
+    if not arguments:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("no input: name files or folders, or pipe data in")
+        return [STDIN]
+    if list(arguments).count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once")
+    return [source for argument in arguments for source in _expand(argument, suffix)]
+
+
+def _expand(argument: str, suffix: str) -> list[str]:
+    if argument == STDIN or URL.match(argument):
+        return [argument]
+    braces = BRACES.search(argument)
+    if braces and not os.path.exists(argument):
+        first, last = braces.groups()
+        numbers = range(int(first), int(last) + 1)
+        ranged = [f"{argument[: braces.start()]}{n:0{len(first)}d}{argument[braces.end() :]}" for n in numbers]
+        return [source for name in ranged for source in _expand(name, suffix)]
+    if os.path.isdir(argument):
+        names = sorted(name for name in os.listdir(argument) if name.endswith(suffix) and name[0] != ".")
+        if not names:
+            raise UsageError(f"{argument}: no {suffix} file in this folder")
+        return [os.path.join(argument, name) for name in names]
+    if not os.path.exists(argument) and glob.has_magic(argument):
+        matches = sorted(glob.glob(argument))
+        if not matches:
+            raise UsageError(f"{argument}: nothing matches")
+        return matches
+    if not os.path.exists(argument):
+        raise UsageError(f"{argument}: no such file or folder")
+    return [argument]
+
+
+def display_name(source: str) -> str:
+    """The name of a source in messages."""
+    return "standard input" if source == STDIN else source
+
+
+def open_source(source: str) -> BinaryIO:
+    """Open a source for reading from its start; URLs through webdataset's gopen."""
+    if source == STDIN:
+        return sys.stdin.buffer
+    if URL.match(source):
+        from webdataset.gopen import gopen
+
+        return gopen(source, "rb")
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise HandclrError(f"cannot read {source}: {error.strerror}") from error
+
+
+def open_seekable(source: str) -> BinaryIO:
+    """Open a source that must be seekable: pipes and URLs are read whole into memory."""
+    if source == STDIN or URL.match(source):
+        with open_source(source) as file:
+            return io.BytesIO(file.read())
+    return open_source(source)

@@ -1,0 +1,104 @@
+"""NPZ files: their arrays declared once, checked when read and when written."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import HandclrError
+from .inputs import display_name, open_seekable
+from .output import binary_output
+from .provenance import Provenance, dumps, loads
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of an NPZ file: name, dtype (S: bytes of any length), shape in numbers and symbols, meaning."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    meaning: str
+    optional: bool = False
+
+
+POSE = (
+    Array("key", "S", ("N",), "key of the sample"),
+    Array("video", "S", ("V",), "names of the videos, UTF-8"),
+    Array("video_id", "int32", ("N",), "row of the sample's video in `video`"),
+    Array("embedding", "float32", ("N", "D"), "pose embedding, in units of the normalised keypoints"),
+    Array("components", "float64", ("D", 42), "principal axes, rows orthonormal, sign fixed"),
+    Array("mean", "float64", (42,), "mean of the normalised 42-vectors (x, y of joint 0, x, y of joint 1, ...)"),
+    Array("explained_variance_ratio", "float64", ("D",), "share of the variance along each axis"),
+)
+PAIRS = (
+    Array("key", "S", ("N",), "key of the query"),
+    Array("target", "S", ("M",), "keys that `positive` counts in; absent where they are `key`", optional=True),
+    Array("positive", "int32", ("N", "K"), "rows of the positives in `target`, nearest first; -1 where none"),
+    Array("distance", "float32", ("N", "K"), "Euclidean distance of the embeddings; inf where none"),
+)
+PREDICTIONS = (
+    Array("key", "S", ("N",), "key of the sample"),
+    Array("keypoints3d", "float32", ("N", 21, 3), "metres, wrist at the origin, camera axes"),
+    Array("truth3d", "float32", ("N", 21, 3), "metres, camera frame", optional=True),
+    Array("error_mm", "float32", ("N", 21), "root-relative error of each joint", optional=True),
+)
+KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
+
+
+def read_npz(source: str, kind: str) -> tuple[dict[str, np.ndarray], Provenance | None]:
+    """Read and check a `pose`, `pairs` or `predictions` file; `-` is standard input.
+
+    Returns its arrays and its provenance. Raises HandclrError naming what is missing or has another shape.
+    """
+    name = display_name(source)
+    try:
+        with open_seekable(source) as file, np.load(file, allow_pickle=False) as npz:
+            found = {key: npz[key] for key in npz.files}
+    except (ValueError, EOFError, KeyError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise HandclrError(f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?") from error
+    _check(found, kind, name)
+    return found, loads(str(found.pop("meta", "")))
+
+
+def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Provenance) -> None:
+    """Check and write a file of the given kind with its provenance; `-` is standard output."""
+    _check(arrays, kind, path)
+    with binary_output(path) as file:
+        np.savez(file, allow_pickle=False, meta=np.array(dumps(record)), **arrays)
+
+
+def as_keys(names: list[str]) -> np.ndarray:
+    """Turn names into an array of UTF-8 bytes, a quarter of NumPy's own unicode."""
+    return np.array([name.encode("utf-8", "replace") for name in names], dtype=bytes).reshape(-1)
+
+
+def kind_maker(kind: str) -> str:
+    """The command that writes a kind of NPZ file."""
+    return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr evaluate"}[kind]
+
+
+def _check(arrays: dict[str, Any], kind: str, name: str) -> None:
+    sizes: dict[str, int] = {}
+    for declared in KINDS[kind]:
+        if declared.name not in arrays:
+            if declared.optional:
+                continue
+            raise HandclrError(
+                f"{name}: no array '{declared.name}'; a {kind} file is the output of {kind_maker(kind)}, "
+                f"this one has {', '.join(sorted(arrays)) or 'nothing'}"
+            )
+        array = arrays[declared.name]
+        fits = array.dtype.kind == "S" if declared.dtype == "S" else array.dtype == np.dtype(declared.dtype)
+        pairs = zip(declared.shape, array.shape, strict=False)
+        shape = tuple(sizes.setdefault(side, size) if isinstance(side, str) else side for side, size in pairs)
+        if not fits or array.ndim != len(declared.shape) or shape != array.shape:
+            raise HandclrError(
+                f"{name}: array '{declared.name}' should be {declared.dtype} {declared.shape}, "
+                f"found {array.dtype} {array.shape}"
+            )
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise HandclrError(f"{name}: array '{declared.name}' holds NaN")

@@ -1,0 +1,66 @@
+"""Files that appear under their final name only when they are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import HandclrError, UsageError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a binary file beside `path` that takes its name when the block ends without an exception.
+
+    The data is on disk before the name is; on an exception the temporary file is removed and an older
+    `path` stays as it was. Raises HandclrError where the folder or the disk refuses.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        # A device or a named pipe: there is no name to take, and /dev/null must not be replaced.
+        with open(path, "wb") as device:
+            yield device
+        return
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        file = open(temporary, "w+b")  # noqa: SIM115 - closed below, before the rename
+    except OSError as error:
+        raise HandclrError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def binary_output(path: str) -> Iterator[BinaryIO]:
+    """Open `path` atomically, or standard output where it is `-` and not a terminal."""
+    if path != "-":
+        with atomic_write(path) as file:
+            yield file
+        return
+    refuse_terminal()
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise HandclrError(f"cannot write standard output: {error.strerror or error}") from error
+
+
+def refuse_terminal() -> None:
+    """Raise UsageError where standard output is a terminal: binary data there helps nobody."""
+    if sys.stdout.isatty():
+        raise UsageError("refusing to write binary data to the terminal; use -o FILE or a pipe")

@@ -1,0 +1,71 @@
+"""Where a file comes from: the JSON that every shard, NPZ file and checkpoint carries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .. import __version__
+
+CONTRACT = 1
+NAMED_INPUTS = 32
+
+Provenance = dict[str, Any]
+
+
+def provenance(
+    stage: str,
+    arguments: Mapping[str, Any],
+    inputs: Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    model: Mapping[str, str] | None = None,
+) -> Provenance:
+    """Describe a stage: contract, version, arguments, seed, base names of the inputs, model checksums.
+
+    No time, host or folder is in it, so that the same command gives the same bytes anywhere. More than 32
+    inputs are named by a digest and their number.
+    """
+    names = [os.path.basename(os.path.normpath(name)) for name in inputs]
+    record: Provenance = {"contract": CONTRACT, "stage": stage, "version": __version__}
+    record["arguments"] = {name: value for name, value in arguments.items() if value is not None}
+    if seed is not None:
+        record["seed"] = seed
+    record["inputs"] = names[:NAMED_INPUTS]
+    if len(names) > NAMED_INPUTS:
+        record["input_count"] = len(names)
+        record["input_sha256"] = hashlib.sha256("\0".join(names).encode("utf-8", "replace")).hexdigest()
+    if model:
+        record["model"] = dict(model)
+    record["history"] = []
+    return record
+
+
+def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenance:
+    """Put the stages that `origins` describe, oldest first and each once, into the history of `record`."""
+    history: list[Provenance] = []
+    for origin in origins:
+        if origin is None:
+            continue
+        itself = {key: value for key, value in origin.items() if key != "history"}
+        for past in (*origin.get("history", []), itself):
+            if past not in history:
+                history.append(past)
+    return {**record, "history": history}
+
+
+def dumps(record: Provenance) -> str:
+    """Serialise to compact JSON with a fixed order of keys."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def loads(data: bytes | str) -> Provenance | None:
+    """Parse what `dumps` wrote; anything that is no JSON object gives None."""
+    try:
+        record = json.loads(data)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

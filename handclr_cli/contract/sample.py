@@ -1,0 +1,98 @@
+"""A sample: the members of a tar that share a key, and the rule for keys."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from .errors import HandclrError
+from .fields import IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, Field, decode
+from .provenance import Provenance
+
+KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)")
+
+
+@dataclass
+class Sample:
+    """The members of one key as raw bytes, decoded and checked when asked for; `start` is its place in the tar."""
+
+    key: str
+    members: dict[str, bytes | memoryview]
+    origin: Provenance | None = None
+    source: str = ""
+    start: int = 0
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __contains__(self, wanted: Field) -> bool:
+        return wanted.suffix in self.members
+
+    def read(self, wanted: Field) -> Any:
+        """Decode one field; raises HandclrError naming the sample if it is missing or damaged."""
+        if wanted.suffix not in self.members:
+            raise HandclrError(f"{self.source}: sample {self.key} has no {wanted.suffix}")
+        if wanted.suffix not in self.cache:
+            payload = self.members[wanted.suffix]
+            self.cache[wanted.suffix] = decode(wanted, payload, f"{self.source}: sample {self.key}")
+        return self.cache[wanted.suffix]
+
+    @property
+    def image(self) -> np.ndarray:
+        """The crop, uint8 (S, S, 3) RGB."""
+        return self.read(IMAGE)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The JSON member, or an empty dict where there is none."""
+        return self.read(INFO) if INFO in self else {}
+
+    @property
+    def keypoints2d(self) -> np.ndarray:
+        """float32 (21, 2), crop pixels."""
+        return self.read(KEYPOINTS_2D)
+
+    @property
+    def keypoints3d(self) -> np.ndarray:
+        """float32 (21, 3), metres."""
+        return self.read(KEYPOINTS_3D)
+
+    @property
+    def video(self) -> str:
+        """The name of the video the crop was taken from: the JSON's, else the key's, else the key itself."""
+        if "video" in self.info:
+            return str(self.info["video"])
+        match = KEY.fullmatch(self.key)
+        return match["video"] if match else self.key
+
+
+def sample_key(video_id: str, frame: int, hand: str, number: int = 0) -> str:
+    """Compose `<video>_<frame>_<l|r>[n]`; `number` counts hands of one side in one frame from 0."""
+    return f"{video_id}_{frame:08d}_{hand[0]}{number or ''}"
+
+
+def video_names(paths: list[PurePath]) -> list[str]:
+    """Name each path by its last two parts, and by as many more as it takes until all names differ."""
+    names: dict[PurePath, str] = {}
+    pending, depth = dict.fromkeys(paths), 2
+    while pending:
+        groups: dict[str, list[PurePath]] = {}
+        for path in pending:
+            groups.setdefault("/".join(path.parts[-depth:]), []).append(path)
+        pending = {}
+        for name, group in groups.items():
+            if len(group) == 1 or all(len(path.parts) <= depth for path in group):
+                names.update(dict.fromkeys(group, name))
+            else:
+                pending.update(dict.fromkeys(group))
+        depth += 1
+    return [names[path] for path in paths]
+
+
+def video_id(name: str) -> str:
+    """Turn a video's name into the ASCII head of its keys: a readable stem and a digest of the whole name."""
+    stem = re.sub(r"[^A-Za-z0-9-]+", "-", PurePath(name).stem).strip("-")[:48] or "video"
+    return f"{stem}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -1,0 +1,155 @@
+"""Tar shards of samples, read and written as streams."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import BinaryIO
+
+from .errors import HandclrError, TruncatedError, UsageError
+from .inputs import STDIN, display_name, open_source
+from .output import binary_output
+from .provenance import Provenance, after, dumps, loads
+from .sample import Sample
+from .tar import END_OF_ARCHIVE, Cursor, StreamCursor, walk, write_member
+
+PROVENANCE = "__handclr__"
+HISTORY = "__history__"
+SHARD_SIZE = 2000
+
+
+def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
+    """Yield the samples of shards in order; see `group` for the errors."""
+    for source in sources:
+        name = display_name(source)
+        file = open_source(source)
+        with contextlib.nullcontext() if source == STDIN else file:
+            try:
+                yield from group(StreamCursor(file), name)
+            except OSError as error:
+                raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def group(cursor: Cursor, source: str) -> Iterator[Sample]:
+    """Group the consecutive members of one key, in one archive, into samples.
+
+    A key is the name up to the first dot of its last part, as in WebDataset; names in double underscores
+    are metadata. Raises TruncatedError where an archive starts before the one in front of it has ended.
+    """
+    archive, origin = -1, None
+    sample: Sample | None = None
+    for member in walk(cursor, source):
+        folder, _, name = member.name.rpartition("/")
+        stem, dot, suffix = name.partition(".")
+        key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
+        fresh = member.archive != archive
+        metadata = name.startswith("__") and name.endswith("__")
+        if sample and (fresh or metadata or key != sample.key):
+            yield sample
+            sample = None
+        if fresh:
+            archive, origin = member.archive, None
+        if member.name == PROVENANCE and not fresh:
+            raise TruncatedError(f"{source}: an archive ends without its end mark; did a producer fail?")
+        if member.name in (PROVENANCE, HISTORY):
+            origin = loads(bytes(member.data))
+        if metadata or not dot:
+            continue
+        sample = sample or Sample(key, {}, origin, source, member.start)
+        if suffix in sample.members:
+            raise HandclrError(f"{source}: sample {key} has two members .{suffix}")
+        sample.members[suffix] = member.data
+    if sample:
+        yield sample
+
+
+class ShardWriter:
+    """Writes one tar: provenance first, then samples; `close` writes the end mark that makes it complete."""
+
+    def __init__(self, file: BinaryIO, record: Provenance) -> None:
+        self.file, self.record = file, record
+        self.written: str | None = None
+
+    def write(self, sample: Sample) -> None:
+        """Append a sample, its members in alphabetical order; a change of origin is noted in the stream."""
+        self._note(sample.origin)
+        for suffix in sorted(sample.members):
+            write_member(self.file, f"{sample.key}.{suffix}", sample.members[suffix])
+
+    def close(self) -> None:
+        """Write the end-of-archive mark."""
+        if self.written is None:
+            self._note(None)
+        self.file.write(END_OF_ARCHIVE)
+        self.file.flush()
+
+    def _note(self, origin: Provenance | None) -> None:
+        text = dumps(after(self.record, [origin]))
+        if text != self.written:
+            name = PROVENANCE if self.written is None else HISTORY
+            write_member(self.file, name, text.encode("utf-8", "replace"))
+            self.written = text
+
+
+class ShardOutput:
+    """Where a filter writes: standard output, one file, or numbered shards (`crops-%06d.tar`).
+
+    A context manager. A file appears under its name when it is complete; leaving on an exception writes no
+    end mark and gives nothing a final name, except for the numbered shards that were complete before it.
+    """
+
+    def __init__(self, path: str, record: Provenance, shard_size: int = SHARD_SIZE, overwrite: bool = False) -> None:
+        self.pattern, self.record, self.shard_size = path, record, shard_size
+        self.sharded = path != STDIN and "%" in os.path.basename(path)
+        self.samples = self.shards = 0
+        self._stack = contextlib.ExitStack()
+        self._writer: ShardWriter | None = None
+        self._older = self._existing() if self.sharded else []
+        if self._older and not overwrite:
+            raise UsageError(f"{self._older[0]} exists; remove the old shards or pass --overwrite")
+
+    def __enter__(self) -> ShardOutput:
+        self._open()
+        return self
+
+    def write(self, sample: Sample) -> None:
+        """Append a sample; in a numbered set the next shard begins when one is full."""
+        if self.sharded and self.samples and self.samples % self.shard_size == 0:
+            self._finish()
+            self._open()
+        assert self._writer is not None
+        self._writer.write(sample)
+        self.samples += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        self._finish()
+        made = {self.pattern % number for number in range(self.shards)} if self.sharded else set()
+        for name in set(self._older) - made:
+            os.unlink(name)
+
+    def _open(self) -> None:
+        path = self.pattern % self.shards if self.sharded else self.pattern
+        self._stack = contextlib.ExitStack()
+        self._writer = ShardWriter(self._stack.enter_context(binary_output(path)), self.record)
+
+    def _finish(self) -> None:
+        assert self._writer is not None
+        with self._stack:
+            self._writer.close()
+        self.shards += 1
+
+    def _existing(self) -> list[str]:
+        try:
+            self.pattern % 0
+        except (TypeError, ValueError):
+            raise UsageError(f"-o {self.pattern}: not a shard pattern; write crops-%06d.tar") from None
+        return sorted(glob.glob(re.sub(r"%\d*d", "*", glob.escape(self.pattern))))

@@ -1,0 +1,1 @@
+"""Footage: video decoding, hand landmarks, crops."""

@@ -1,0 +1,140 @@
+"""Where the hand landmarker's model file is found, and how it is fetched once and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from ..contract.errors import HandclrError
+from ..contract.output import atomic_write
+
+NAME = "hand_landmarker.task"
+URL = "https://storage.googleapis.com/mediapipe-models/hand_landmarker/hand_landmarker/float16/1/hand_landmarker.task"
+SHA256 = "fbc2a30080c3c557093b5ddfc334698132eb341044ccee322ccf8bcf3607cde1"
+WHEEL = "mediapipe==0.10.21"
+# Any wheel of that release holds the same networks; naming one makes pip find it on every platform.
+WHEEL_TAGS = ("--python-version=3.12", "--implementation=cp", "--abi=cp312", "--platform=manylinux_2_28_x86_64")
+NETWORKS = {
+    "hand_detector.tflite": (
+        "mediapipe/modules/palm_detection/palm_detection_full.tflite",
+        "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54",
+    ),
+    "hand_landmarks_detector.tflite": (
+        "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
+        "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3",
+    ),
+}
+TIMEOUT_S = 20
+
+
+def cache_folder() -> Path:
+    """`HANDCLR_CACHE`, else `$XDG_CACHE_HOME/handclr`, else `~/.cache/handclr`."""
+    if os.environ.get("HANDCLR_CACHE"):
+        return Path(os.environ["HANDCLR_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handclr"
+
+
+def model_file(named: str | None, say: Callable[[str], None]) -> Path:
+    """The landmarker's model file: the one named, else the cached one, else fetched into the cache.
+
+    Fetching is announced through `say`. Raises HandclrError saying what to do where there is no file and
+    it cannot, or with HANDCLR_OFFLINE=1 must not, be fetched.
+    """
+    if named:
+        if not Path(named).is_file():
+            raise HandclrError(f"no landmarker at {named}; --landmarker and HANDCLR_LANDMARKER name a {NAME}")
+        return Path(named)
+    cached = cache_folder() / NAME
+    if not cached.is_file():
+        if os.environ.get("HANDCLR_OFFLINE", "0") not in ("", "0"):
+            raise HandclrError(
+                f"no landmarker at {cached}, and HANDCLR_OFFLINE forbids fetching; download {URL} elsewhere "
+                "and name it with --landmarker or HANDCLR_LANDMARKER"
+            )
+        _fetch(cached, say)
+    return cached
+
+
+def checksums(path: Path) -> dict[str, str]:
+    """SHA-256 of each network in a model file, for the provenance: the same however the file was packed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in NETWORKS}
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise HandclrError(f"{path}: not a MediaPipe hand landmarker ({error}); fetch {URL}") from error
+
+
+def _fetch(target: Path, say: Callable[[str], None]) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(target.with_name(f".{NAME}.lock"), "w")  # noqa: SIM115 - closed by the with below
+    except OSError as error:
+        raise HandclrError(f"cannot write the cache folder {target.parent}: {error.strerror}") from error
+    with lock:
+        # `extract | keypoints` starts two processes that want the file at once.
+        _lock(lock)
+        if not target.is_file():
+            say(f"fetching MediaPipe's hand landmarker, once, into {target}")
+            try:
+                data = _download()
+            except OSError:
+                say(f"its host cannot be reached; taking the same networks out of the {WHEEL} wheel with pip")
+                _assemble(target)
+            else:
+                with atomic_write(target) as file:
+                    file.write(data)
+
+
+def _lock(file: TextIO) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: fetching twice is harmless, the file is replaced whole
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _download() -> bytes:
+    with urllib.request.urlopen(URL, timeout=TIMEOUT_S) as response:
+        data = response.read()
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise OSError("checksum differs")
+    return data
+
+
+def _assemble(target: Path) -> None:
+    """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, under its own names."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        try:
+            done = subprocess.run(
+                [*command, *WHEEL_TAGS, "--dest", folder, WHEEL], capture_output=True, text=True, check=False
+            )
+        except OSError as error:
+            raise _unfetched(str(error)) from error
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise _unfetched((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        with (
+            zipfile.ZipFile(wheels[0]) as wheel,
+            atomic_write(target) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as task,
+        ):
+            for name, (member, checksum) in NETWORKS.items():
+                network = wheel.read(member)
+                if hashlib.sha256(network).hexdigest() != checksum:
+                    raise _unfetched(f"{member} has an unexpected checksum")
+                task.writestr(zipfile.ZipInfo(name), network)
+
+
+def _unfetched(reason: str) -> HandclrError:
+    return HandclrError(
+        f"cannot fetch the hand landmarker ({reason}); download {URL} elsewhere and name it with --landmarker"
+    )

@@ -1,0 +1,191 @@
+"""The augmentation T, with its parameters kept so that it can be undone.
+
+Convention: a point p of the crop (units of the crop's side, [0, 1], x right, y down) lands in the view at
+
+    p' = c + (1/scale) R(angle) (p - c) + translation
+
+with c = (0.5, 0.5) and R(a) = [[cos a, -sin a], [sin a, cos a]], so that a positive angle turns x towards y
+(clockwise on the screen) and a positive translation moves the hand right and down.
+Pixel centres are at .5: pixel i of an image of side S covers p from i/S to (i+1)/S.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Image = npt.NDArray[np.uint8]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+# RGB to luma and two chroma axes (YIQ): turning the chroma plane changes the hue and leaves the luma alone.
+_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """The ranges that views are drawn from.
+
+    size: side of the view, px. rotation: +- degrees. scale: range of the fraction of the crop's side that the
+    view shows (above 1 adds a black border). translation: +- fraction of the view's side. brightness,
+    contrast, saturation: the factor is 1 +- this. hue: +- turns. blur_sigma: px of the view.
+    `geometric=False` keeps the crop as it is (SimCLR as published).
+    """
+
+    size: int = 128
+    rotation: float = 45.0
+    scale: tuple[float, float] = (0.6, 1.0)
+    translation: float = 0.07
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    blur_probability: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    geometric: bool = True
+
+
+@dataclass(frozen=True)
+class View:
+    """One drawn augmentation; the defaults change nothing but the size. `blur_sigma` 0 is no blur."""
+
+    size: int
+    angle_deg: float = 0.0
+    scale: float = 1.0
+    translation: tuple[float, float] = (0.0, 0.0)
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+    blur_sigma: float = 0.0
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """The affine map from crop to view in units of their sides, (2, 3)."""
+        angle = math.radians(self.angle_deg)
+        cos, sin = math.cos(angle) / self.scale, math.sin(angle) / self.scale
+        linear = np.array([[cos, -sin], [sin, cos]])
+        offset = 0.5 - linear @ (0.5, 0.5) + np.array(self.translation)
+        return np.column_stack([linear, offset])
+
+
+class Geometry(NamedTuple):
+    """Geometric parameters of N views: angle (N,) radians, scale (N,), translation (N, 2) in view sides."""
+
+    angle: Tensor
+    scale: Tensor
+    translation: Tensor
+
+    @classmethod
+    def of(cls, views: Sequence[View]) -> Geometry:
+        """Stack the parameters of views, float32 on the CPU."""
+        return cls(
+            torch.tensor([math.radians(view.angle_deg) for view in views], dtype=torch.float32),
+            torch.tensor([view.scale for view in views], dtype=torch.float32),
+            torch.tensor([view.translation for view in views], dtype=torch.float32).reshape(-1, 2),
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Geometry]) -> Geometry:
+        """Concatenate along N."""
+        return cls(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
+
+    def to(self, device: torch.device | str) -> Geometry:
+        """Move to a device."""
+        return Geometry(*(field.to(device) for field in self))
+
+
+def draw(config: AugmentationConfig, rng: np.random.Generator) -> View:
+    """Draw the parameters of one view; always takes the same number of values from `rng`."""
+    # Unused values are drawn too, so that one seed gives the same colours under all settings.
+    u = [float(value) for value in rng.uniform(-1.0, 1.0, size=10)]
+    moves = config.geometric
+    return View(
+        size=config.size,
+        angle_deg=config.rotation * u[0] if moves else 0.0,
+        scale=_between(config.scale, u[1]) if moves else 1.0,
+        translation=(config.translation * u[2], config.translation * u[3]) if moves else (0.0, 0.0),
+        brightness=1.0 + config.brightness * u[4],
+        contrast=1.0 + config.contrast * u[5],
+        saturation=1.0 + config.saturation * u[6],
+        hue=config.hue * u[7],
+        blur_sigma=_between(config.blur_sigma, u[8]) if (u[9] + 1) / 2 < config.blur_probability else 0.0,
+    )
+
+
+def apply(view: View, image: Image) -> Image:
+    """Make the view of a crop: (S, S, 3) uint8 RGB -> (size, size, 3) uint8 RGB; outside the crop is black.
+
+    One warp, then one colour matrix, then the blur; the colour may lift the border from black.
+    """
+    side = image.shape[1]
+    minification = side * view.scale / view.size
+    if minification > 2:
+        # Bilinear sampling reads 2x2 pixels and would skip the others: average them first.
+        side = max(1, round(side / minification))
+        image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    matrix = view.matrix()
+    linear, offset = matrix[:, :2] * (view.size / side), matrix[:, 2] * view.size
+    # OpenCV counts from the centre of the first pixel, which is at .5 here.
+    warp = np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
+    out = cv2.warpAffine(image, warp, (view.size, view.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    if (view.brightness, view.contrast, view.saturation, view.hue) != (1.0, 1.0, 1.0, 0.0):
+        grey = float(_LUMA @ cv2.mean(out)[:3])
+        out = cv2.transform(out, _colour_matrix(view, grey))
+    if view.blur_sigma > 0:
+        out = cv2.GaussianBlur(out, (0, 0), view.blur_sigma)
+    return np.asarray(out, dtype=np.uint8)
+
+
+def apply_pose(
+    view: View, image: Image, keypoints2d: npt.NDArray[np.float32], keypoints3d: npt.NDArray[np.float32]
+) -> tuple[Image, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Make the view of a labelled crop.
+
+    keypoints2d (21, 2) come in crop px and go out in view px; keypoints3d (21, 3) are in metres, camera axes.
+    The pose turns about the optical axis by the view's angle; scale and translation move the picture only.
+    """
+    moved = transform_points(view, keypoints2d / image.shape[1]) * view.size
+    angle = math.radians(view.angle_deg)
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+    return apply(view, image), moved.astype(np.float32), (keypoints3d @ turn.T).astype(np.float32)
+
+
+def transform_points(view: View, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Where points of the crop land in the view: (..., 2) crop sides -> (..., 2) view sides."""
+    matrix = view.matrix()
+    return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def to_tensor(batch: Tensor) -> Tensor:
+    """Normalise as for ImageNet, on the batch's device: (N, H, W, 3) uint8 -> (N, 3, H, W) float32."""
+    out = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    # Python numbers: a tensor of three would be copied to the device, and waited for, on every step.
+    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        out[:, channel].mul_(1 / (255 * std)).sub_(mean / std)
+    return out
+
+
+def _between(bounds: tuple[float, float], u: float) -> float:
+    """Map u in [-1, 1] onto a range."""
+    return bounds[0] + (bounds[1] - bounds[0]) * (u + 1) / 2
+
+
+def _colour_matrix(view: View, grey: float) -> npt.NDArray[np.float64]:
+    """The (3, 4) map of RGB in 0..255 for brightness, contrast about the mean grey, saturation and hue."""
+    turn = 2 * math.pi * view.hue
+    cos, sin = view.saturation * math.cos(turn), view.saturation * math.sin(turn)
+    chroma = _FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _TO_YIQ
+    offset = (1 - view.contrast) * view.brightness * grey
+    return np.column_stack([view.contrast * view.brightness * chroma, np.full(3, offset)])

@@ -1,0 +1,170 @@
+"""The ResNet encoder and the reading of other people's encoder weights."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ..contract.errors import HandclrError
+
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+# (has bottleneck blocks, blocks in layer1..layer4) -> architecture
+_BLOCKS = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+_CONTAINERS = ("state_dict", "encoder")
+_PREFIX = re.compile(r"^(?:module\.|encoder\.|backbone\.)+")
+_FEATURES = re.compile(r"^features\.(\d+)\.")
+_FEATURE_NAMES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+_NOT_ENCODER = ("fc.", "projection_head.", "final_layer.")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights on the CPU from `seed` in a block, leaving the global generators as they were."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also reseed the accelerators, which fork_rng does not restore here.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+class Encoder(nn.Module):
+    """A torchvision ResNet without its classifier; `state_dict` has torchvision's names without `fc`.
+
+    Input (N, 3, H, W) float, ImageNet-normalised RGB; `channels` is 512 (resnet18, 34) or 2048.
+    """
+
+    def __init__(self, arch: str) -> None:
+        super().__init__()
+        if arch not in ARCHITECTURES:
+            raise HandclrError(f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")
+        net = getattr(torchvision.models, arch)(weights=None)
+        self.arch = arch
+        self.channels = int(net.fc.in_features)
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature map: (N, 3, H, W) -> (N, channels, H/32, W/32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The representation, averaged over the feature map: (N, 3, H, W) -> (N, channels)."""
+        return self.features(x).mean(dim=(2, 3))
+
+
+def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Encoder:
+    """Make an encoder from `init`: "random" (from `seed`), "imagenet" or the path of a weights file.
+
+    "imagenet" is torchvision's IMAGENET1K_V1, the weights that the published code starts from.
+    """
+    with seeded(seed):
+        encoder = Encoder(arch)
+    if init == "imagenet":
+        weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
+        try:
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            raise HandclrError(
+                f"cannot get the ImageNet weights of {arch} from {weights.url} ({_line(error)}): "
+                f"pass --init random, or --init FILE with weights that you have"
+            ) from error
+        _load(encoder, _normalise(state, weights.url), weights.url)
+    elif init != "random":
+        load_encoder_weights(encoder, init)
+    return encoder
+
+
+def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
+    """Read the encoder tensors of a weights file, under torchvision's names, without classifier and heads.
+
+    Takes flat state dicts, {'state_dict': ...} and {'encoder': ...} (torchvision, SiMHand, PeCLR, Lightning,
+    handclr) and the prefixes module., encoder., backbone., features.<i>.; never runs code from the file.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise HandclrError(f"{path}: no such file; give the path of encoder weights") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything, and none of it is our fault
+        raise HandclrError(
+            f"{path}: cannot be read as plain tensors ({_line(error)}); torch.save its state_dict alone"
+        ) from error
+    return _normalise(state, path)
+
+
+def load_encoder_weights(encoder: Encoder, path: str | Path) -> int:
+    """Load a weights file into `encoder`, all of it or not at all; returns the number of matched tensors."""
+    return _load(encoder, read_encoder_state(path), path)
+
+
+def arch_of(state: dict[str, Tensor]) -> str | None:
+    """The architecture whose blocks a state dict with torchvision names has, or None."""
+    blocks: list[set[str]] = [set(), set(), set(), set()]
+    for name in state:
+        if match := re.match(r"layer([1-4])\.(\d+)\.", name):
+            blocks[int(match[1]) - 1].add(match[2])
+    counts = (len(blocks[0]), len(blocks[1]), len(blocks[2]), len(blocks[3]))
+    return _BLOCKS.get((any(".conv3." in name for name in state), counts))
+
+
+def _normalise(state: Any, path: object) -> dict[str, Tensor]:
+    """Unpack the containers and bring every name to torchvision's."""
+    while isinstance(state, dict) and (inner := [k for k in _CONTAINERS if isinstance(state.get(k), dict)]):
+        state = state[inner[0]]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise HandclrError(f"{path}: holds no state dict of tensors; give encoder weights saved with torch.save")
+    named: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        name = _PREFIX.sub("", str(key))
+        if match := _FEATURES.match(name):
+            name = f"{_FEATURE_NAMES.get(match[1], match[0][:-1])}.{name[match.end() :]}"
+        if name.startswith(_NOT_ENCODER):
+            continue
+        if name in named:
+            raise HandclrError(f"{path}: has two tensors for {name} (one is {key}); keep the encoder you want in it")
+        named[name] = tensor
+    return named
+
+
+def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
+    """Check a normalised state dict against the encoder in full, then copy it."""
+    own = encoder.state_dict()
+    found = arch_of(state)
+    if found not in (None, encoder.arch):
+        raise HandclrError(f"{path}: holds a {found}, not a {encoder.arch}; pass --arch {found}")
+    wrong = {
+        "missing": [k for k in own if k not in state and not k.endswith(".num_batches_tracked")],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
+    }
+    if any(wrong.values()):
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in wrong.items()
+            if names
+        ]
+        raise HandclrError(
+            f"{path}: not the weights of a {encoder.arch}: tensors {'; '.join(parts)}; "
+            f"check --arch, or save the encoder alone under torchvision's names"
+        )
+    encoder.load_state_dict(state, strict=False)
+    return len(state)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, for an error of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

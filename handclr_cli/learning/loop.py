@@ -1,0 +1,220 @@
+"""The training loop of pretrain and finetune: seeded, resumable at any step, stopped politely by SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..console import progress
+from ..contract.errors import HandclrError, Preempted
+from .optim import warmup_cosine
+from .run import Run
+
+FLUSH_EVERY = 10
+Row = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train; a batch is `batch` of `samples` rows, what is left over is dropped."""
+
+    samples: int
+    batch: int
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    seed: int
+    save_every: int = 500
+    workers: int = 0
+
+    @property
+    def epoch_steps(self) -> int:
+        return self.samples // self.batch
+
+    @property
+    def steps(self) -> int:
+        return self.epoch_steps * self.epochs
+
+    def lr_at(self, step: int) -> float:
+        """Warm-up, then cosine."""
+        return warmup_cosine(step, self.steps, round(self.warmup_epochs * self.epoch_steps), self.lr)
+
+
+class EpochBatches:
+    """Batches of (epoch, row) from a given step to the end of the run, each epoch in a seeded order of its own.
+
+    The epoch travels with the row, so that a data set can draw an augmentation from (seed, epoch, row) alone
+    and the result depends neither on the workers nor on where a run was interrupted.
+    """
+
+    def __init__(self, plan: Plan, first_step: int) -> None:
+        self.plan, self.first_step = plan, first_step
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        plan = self.plan
+        for epoch in range(self.first_step // plan.epoch_steps, plan.epochs):
+            order = np.random.default_rng([plan.seed, epoch]).permutation(plan.samples)
+            skip = max(0, self.first_step - epoch * plan.epoch_steps)
+            for index in range(skip, plan.epoch_steps):
+                rows = order[index * plan.batch : (index + 1) * plan.batch]
+                yield [(epoch, row) for row in rows.tolist()]
+
+    def __len__(self) -> int:
+        return self.plan.steps - self.first_step
+
+
+class Stop:
+    """Notes SIGTERM; saving happens in the loop, never in the handler."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Stop:
+        self._older = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGTERM, self._older)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def train(
+    run: Run,
+    label: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    dataset: Dataset[Any],
+    collate: Callable[[list[Any]], Any],
+    losses_of: Callable[[Any], dict[str, Tensor]],
+    plan: Plan,
+    device: torch.device,
+) -> None:
+    """Train `model` from the run's last save to the end of the plan.
+
+    `losses_of(batch)` returns scalars, of which "loss" is minimised and all are logged. Raises Preempted
+    after SIGTERM, with the state saved.
+    """
+    step = _resume(run, model, optimizer)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=EpochBatches(plan, step),
+        collate_fn=collate,
+        num_workers=plan.workers,
+        worker_init_fn=calm_worker,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if plan.workers else None,
+    )
+    model.train()
+    recorder = _Recorder(run, plan)
+    with Stop() as stop, progress(label, plan.steps, "steps") as advance:
+        advance(step)
+        for batch in loader if step < plan.steps else ():
+            lr = plan.lr_at(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                losses = losses_of(batch)
+            losses["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            shown = recorder.add(step, lr, losses)
+            advance(1, **shown)
+            if stop.requested or step == plan.steps or step % plan.save_every == 0 or step % plan.epoch_steps == 0:
+                recorder.flush()
+                run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+            if stop.requested and step < plan.steps:
+                raise Preempted(f"stopped by SIGTERM, saved at step {step:,}; run the same command again to go on")
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn auto, cpu, cuda or cuda:N into a device that is there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HandclrError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def worker_count(asked: int | None) -> int:
+    """Data processes: as asked, else one for each core this process may use, 16 at most."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def to_device(tensors: Any, device: torch.device) -> Any:
+    """Move a tensor to the device without waiting for it."""
+    return tensors.to(device, non_blocking=True)
+
+
+def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    state = run.load()
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    run.forget_after(state["step"])
+    return int(state["step"])
+
+
+def calm_worker(worker: int) -> None:
+    """Set up a data process: one thread, and SIGTERM left to the trainer, which saves first."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class _Recorder:
+    """Collects losses on the device and writes them in batches, so that the loop seldom waits for it."""
+
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self.run, self.plan = run, plan
+        self.names: list[str] = []
+        self.pending: list[tuple[int, float, Tensor]] = []
+        self.shown: dict[str, str] = {}
+        self.begin = time.monotonic()
+
+    def add(self, step: int, lr: float, losses: dict[str, Tensor]) -> dict[str, str]:
+        self.names = list(losses)
+        self.pending.append((step, lr, torch.stack([value.detach().float() for value in losses.values()])))
+        if len(self.pending) >= FLUSH_EVERY:
+            self.flush()
+        return self.shown
+
+    def flush(self) -> None:
+        if not self.pending:
+            return
+        values = torch.stack([row for _, _, row in self.pending]).cpu().tolist()
+        seconds = max(time.monotonic() - self.begin, 1e-9)
+        rate = len(self.pending) * self.plan.batch / seconds
+        records = []
+        for (step, lr, _), row in zip(self.pending, values, strict=True):
+            epoch = (step - 1) // self.plan.epoch_steps
+            named = {name: round(value, 6) for name, value in zip(self.names, row, strict=True)}
+            records.append({"step": step, "epoch": epoch, "lr": lr, **named, "samples_per_s": round(rate, 1)})
+        self.run.log(records)
+        if not np.isfinite(values).all():
+            raise HandclrError(f"the loss is not finite near step {self.pending[-1][0]:,}; lower --lr")
+        shown = {name: f"{value:.4f}" for name, value in zip(self.names, values[-1], strict=True)}
+        self.shown = {**shown, "samples/s": f"{rate:,.0f}"}
+        self.pending.clear()
+        self.begin = time.monotonic()

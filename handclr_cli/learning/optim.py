@@ -1,0 +1,93 @@
+"""Optimisers and the learning rate over a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..contract.errors import UsageError
+
+OPTIMIZERS = ("adamw", "lars", "adam")
+
+
+class LARS(torch.optim.Optimizer):
+    """Momentum SGD whose step for each weight tensor is scaled by trust * |weight| / |gradient| (You 2017).
+
+    Biases and other 1-D parameters take the plain momentum step, without weight decay.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; returns what the closure returns, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                update = weight.grad
+                if weight.ndim > 1:
+                    update = update.add(weight, alpha=group["weight_decay"])
+                    size, slope = weight.norm(), update.norm()
+                    # where, not if: comparing on the host would wait for the device once per tensor.
+                    usable = (size > 0) & (slope > 0)
+                    update = update * torch.where(usable, group["trust"] * size / slope, torch.ones_like(size))
+                state = self.state[weight]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
+                weight.add_(state["momentum"].mul_(group["momentum"]).add_(update), alpha=-group["lr"])
+        return loss
+
+
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: weights with decay; biases and 1-D tensors with none."""
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    seen: set[int] = set()
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            is_plain = parameter.ndim <= 1 or name.rpartition(".")[2] == "bias"
+            (plain if is_plain else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
+    """The learning rate of steps 0..total-1: linear to `base` at warmup-1, then a cosine to 0 at `total`.
+
+    The first step is base/warmup and not 0 as in PeCLR, which spends a batch on a step that changes nothing.
+    """
+    if step < warmup:
+        return base * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return base * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    """Make the optimiser "adamw", "lars" or "adam" over groups from `parameter_groups`."""
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    if name == "lars":
+        return LARS(groups, lr=lr)
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr)
+    raise UsageError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}")

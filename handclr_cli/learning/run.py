@@ -1,0 +1,127 @@
+"""A run directory: its configuration, its log, and the state that a rerun resumes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..contract.errors import HandclrError, UsageError
+from ..contract.output import atomic_write
+from ..contract.provenance import Provenance, after, provenance
+
+CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
+
+
+class Run:
+    """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
+
+    The same command resumes it. Raises UsageError naming what differs where the folder holds a run with
+    another configuration, unless `fresh` starts it anew.
+    """
+
+    def __init__(self, folder: str | Path, config: dict[str, Any], fresh: bool = False) -> None:
+        self.folder = Path(folder)
+        self.config = json.loads(json.dumps(config))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HandclrError(f"cannot make the run directory {folder}: {error.strerror}") from error
+        if fresh:
+            for name in (LAST, LOG, CONFIG):
+                (self.folder / name).unlink(missing_ok=True)
+        self._check_config()
+        with atomic_write(self.folder / CONFIG) as file:
+            file.write(json.dumps(self.config, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def load(self) -> dict[str, Any] | None:
+        """The state of the last save, tensors on the CPU, or None in a new run."""
+        path = self.folder / LAST
+        return load_checkpoint(path) if path.exists() else None
+
+    def save(self, state: dict[str, Any], name: str = LAST) -> Path:
+        """Save tensors and plain values under a name in the run, atomically."""
+        path = self.folder / name
+        with atomic_write(path) as file:
+            torch.save(state, file)
+        return path
+
+    def log(self, records: list[dict[str, Any]]) -> None:
+        """Append records to the log."""
+        with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the log holds; a last line that a kill cut short is left out."""
+        path = self.folder / LOG
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [record for line in lines if (record := _parse(line)) is not None]
+
+    def forget_after(self, step: int) -> None:
+        """Drop log records later than `step`: they will be written again."""
+        kept = [record for record in self.records() if record.get("step", 0) <= step]
+        with atomic_write(self.folder / LOG) as file:
+            file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
+
+    def _check_config(self) -> None:
+        path = self.folder / CONFIG
+        if not path.exists():
+            return
+        older = _parse(path.read_text(encoding="utf-8")) or {}
+        differing = _differences(older, self.config)
+        if differing and (self.folder / LAST).exists():
+            raise UsageError(
+                f"{self.folder} holds a run with another configuration ({'; '.join(differing)}); "
+                "name another --run, or pass --fresh to start it anew"
+            )
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a file of tensors and plain values; nothing in it is executed. Raises HandclrError if it is not one."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        raise HandclrError(f"{path}: not a checkpoint, or damaged") from error
+    if not isinstance(state, dict):
+        raise HandclrError(f"{path}: not a checkpoint of handclr")
+    return state
+
+
+def run_config(
+    stage: str,
+    arguments: Mapping[str, Any],
+    sources: Sequence[str],
+    keys: Sequence[str],
+    origins: Sequence[Provenance | None],
+    *,
+    seed: int,
+    rows: int,
+) -> dict[str, Any]:
+    """What makes a run what it is: arguments, data, history. Runs with equal ones give equal weights."""
+    record = after(provenance(stage, arguments, sources, seed=seed), origins)
+    digest = hashlib.sha256("\n".join(keys).encode("utf-8", "replace")).hexdigest()
+    return {**record, "data": {"samples": len(keys), "keys_sha256": digest, "rows": rows}}
+
+
+def _differences(older: dict[str, Any], newer: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name in sorted(older.keys() | newer.keys()):
+        left, right = older.get(name), newer.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right, f"{prefix}{name}.")
+        elif left != right:
+            found.append(f"{prefix}{name} was {left}, now {right}")
+    return found
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

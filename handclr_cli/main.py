@@ -1,0 +1,92 @@
+"""$ handclr: the front door. Registers the commands and turns failures into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from . import __version__, console
+from .commands import evaluate, extract, finetune, import_, keypoints, mine, pca, pretrain
+from .contract.errors import HandclrError
+
+app = typer.Typer(
+    name="handclr",
+    help="From raw footage of hands to a pre-trained encoder and a 3D hand pose model.",
+    epilog="extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; pretrain, finetune, evaluate.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+app.command("extract")(extract.extract)
+app.command("keypoints")(keypoints.keypoints)
+app.command("pca")(pca.pca)
+app.command("mine")(mine.mine)
+app.command("pretrain")(pretrain.pretrain)
+app.command("finetune")(finetune.finetune)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(import_.app, name="import")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"handclr {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Composable tools: footage to hand crops, pose embeddings, mined pairs, encoder, 3D hand pose, numbers."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure is one line on standard error unless --debug."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except HandclrError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except MemoryError:
+        _fail("out of memory", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1)
+    sys.exit(0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if console.State.debug:
+        traceback.print_exc(file=console.stderr())
+    one_line = " ".join(message.split())
+    print(f"handclr: error: {one_line}", file=console.stderr(), flush=True)
+    _drop_stdout()
+    sys.exit(code)
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from flushing half-written data, or failing to, on its way out."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

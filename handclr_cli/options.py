@@ -1,0 +1,116 @@
+"""The options and arguments that commands share, declared once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+from .contract.errors import HandclrError, UsageError
+from .contract.shards import SHARD_SIZE
+
+if TYPE_CHECKING:
+    from .learning.run import Run
+
+
+def _set_quiet(value: bool) -> bool:
+    console.State.quiet = console.State.quiet or value
+    return value
+
+
+def _set_debug(value: bool) -> bool:
+    console.State.debug = console.State.debug or value
+    return value
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")]
+Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks and native logs.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+
+Shards = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SHARDS]...",
+        help="Tar files, folders of them, globs, {000..041} ranges, or - for standard input.",
+        show_default=False,
+    ),
+]
+OutputTar = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Tar to write; crops-%06d.tar: numbered shards; -: standard output.",
+    ),
+]
+OutputNpz = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output.")]
+ShardSize = Annotated[int, typer.Option(min=1, help="Samples per numbered shard.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a set of numbered shards.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")]
+Landmarker = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="HANDCLR_LANDMARKER",
+        help="MediaPipe's hand_landmarker.task; fetched once where it is not named.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
+
+RunFolder = Annotated[str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between saves; each epoch's end is saved too.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start a run anew that is already there.")]
+
+DEFAULT_SHARD_SIZE = SHARD_SIZE
+
+
+def pipe_friendly(output: str) -> None:
+    """Let a closed pipe end this filter at once (exit 141), as it ends any Unix filter."""
+    if output == "-":
+        with contextlib.suppress(AttributeError, ValueError):
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def skipped_exit(skipped: int) -> None:
+    """End with exit code 3 where inputs were skipped."""
+    if skipped:
+        raise typer.Exit(3)
+
+
+def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Pick the arguments that belong into the provenance."""
+    return {name: local[name] for name in names}
+
+
+def choose(option: str, value: str, choices: Iterable[str]) -> None:
+    """Raise UsageError where a value is none of the choices."""
+    if value not in choices:
+        raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")
+
+
+def batch_within(batch: int, rows: int, noun: str) -> int:
+    """The batch size, cut to the rows there are; raises HandclrError below two rows."""
+    if rows < 2:
+        raise HandclrError(f"{rows} {noun} in the input: too few to train on")
+    if batch > rows:
+        console.warn(f"only {rows} {noun}: --batch {batch} is cut to {rows}")
+    return min(batch, rows)
+
+
+def finish_run(run: Run, label: str, path: Path) -> None:
+    """Draw the loss curve and print the path of the weights, the one word of a trainer on standard output."""
+    from .report.curves import loss_plot
+
+    records = run.records()
+    loss_plot(records, run.folder / "loss.png")
+    first, last = records[0]["loss"], records[-1]["loss"]
+    console.say(f"{label}: loss {first:.4f} at step 1, {last:.4f} at step {records[-1]['step']:,}; {path}")
+    typer.echo(str(path))

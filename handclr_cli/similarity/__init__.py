@@ -1,0 +1,1 @@
+"""Similarity of poses: the embedding and the search for positives."""

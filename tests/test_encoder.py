@@ -1,0 +1,184 @@
+"""The encoder and the reading of published encoder weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.learning.encoder import (
+    ARCHITECTURES,
+    Encoder,
+    arch_of,
+    build_encoder,
+    load_encoder_weights,
+    read_encoder_state,
+)
+from handclr_cli.learning.projection import ProjectionHead
+
+INDEX = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+
+
+@pytest.fixture(scope="module")
+def donor() -> Encoder:
+    return build_encoder("resnet18", seed=7)
+
+
+def numbered(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}features.{INDEX[k.partition('.')[0]]}.{k.partition('.')[2]}": v for k, v in state.items()}
+
+
+def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + k: v for k, v in state.items()}
+
+
+LAYOUTS = {
+    "torchvision": lambda s: {**s, "fc.weight": torch.zeros(3, 512), "fc.bias": torch.zeros(3)},
+    "peclr": lambda s: {"state_dict": dict(s)},
+    "handclr": lambda s: {"encoder": dict(s), "config": {"arch": "resnet18"}},
+    "lightning": lambda s: {
+        "epoch": 3,
+        "state_dict": {
+            **numbered(s, "encoder."),
+            "encoder.final_layer.0.weight": torch.zeros(64, 512),
+            "projection_head.0.weight": torch.zeros(512, 512),
+        },
+    },
+    "features": lambda s: numbered(s, ""),
+    "parallel": lambda s: prefixed(s, "module."),
+    "parallel lightning": lambda s: {"state_dict": numbered(s, "module.encoder.")},
+    "backbone": lambda s: prefixed(s, "backbone."),
+    "old": lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts_load(layout: str, donor: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(LAYOUTS[layout](donor.state_dict()), path)
+    encoder = build_encoder("resnet18", seed=1)
+    matched = load_encoder_weights(encoder, path)
+    assert matched == len(donor.state_dict()) - (20 if layout == "old" else 0)
+    for name, parameter in encoder.named_parameters():
+        assert torch.equal(parameter, donor.get_parameter(name))
+
+
+def test_names_are_torchvisions(donor: Encoder) -> None:
+    net = torchvision.models.resnet18(weights=None)
+    missing, unexpected = net.load_state_dict(donor.state_dict(), strict=False)
+    assert (sorted(missing), unexpected) == (["fc.bias", "fc.weight"], [])
+    net.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(donor.eval()(images), net.eval()(images))
+
+
+def test_shapes(donor: Encoder) -> None:
+    images = torch.zeros(2, 3, 96, 64)
+    assert donor.features(images).shape == (2, 512, 3, 2)
+    assert donor(images).shape == (2, donor.channels) == (2, 512)
+    assert ProjectionHead(512)(donor(images)).shape == (2, 128)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_architecture_is_recognised(arch: str) -> None:
+    with torch.device("meta"):
+        encoder = Encoder(arch)
+    assert arch_of(encoder.state_dict()) == arch
+    assert encoder.channels == (512 if arch in ("resnet18", "resnet34") else 2048)
+    assert arch_of({"deconv.weight": torch.zeros(1)}) is None
+
+
+def test_random_init_is_seeded_and_leaves_the_global_generator() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, two, other = (build_encoder("resnet18", seed=s).conv1.weight for s in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    head, again = ProjectionHead(8, seed=1), ProjectionHead(8, seed=1)
+    assert torch.equal(head.state_dict()["0.weight"], again.state_dict()["0.weight"])
+
+
+def test_init_from_a_path(donor: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pt"
+    torch.save({"encoder": donor.state_dict()}, path)
+    assert arch_of(read_encoder_state(path)) == "resnet18"
+    assert torch.equal(build_encoder("resnet18", init=path).conv1.weight, donor.conv1.weight)
+    assert torch.equal(build_encoder("resnet18", init=str(path)).conv1.weight, donor.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("layer3.1.conv2.weight"), r"1 missing \(layer3\.1\.conv2\.weight\)"),
+        (lambda s: s.update({"deconv.0.weight": torch.zeros(1)}), r"1 unexpected \(deconv\.0\.weight\)"),
+        (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape \(conv1\.weight\)"),
+        (lambda s: s.update({"module.conv1.weight": torch.zeros(1)}), "two tensors for conv1.weight"),
+        (lambda s: s.update({"epoch": 3}), "no state dict"),
+        (lambda s: s.clear(), "no state dict"),
+    ],
+    ids=["missing", "extra", "shape", "twice", "no tensor", "empty"],
+)
+def test_a_partial_match_is_refused(change: Any, message: str, donor: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    state = dict(donor.state_dict())
+    change(state)
+    torch.save(state, path)
+    encoder = build_encoder("resnet18", seed=1)
+    before = encoder.conv1.weight.clone()
+    with pytest.raises(HandclrError, match=message) as caught:
+        load_encoder_weights(encoder, path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert torch.equal(encoder.conv1.weight, before)
+
+
+def test_another_architecture_is_named(donor: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(donor.state_dict(), path)
+    with pytest.raises(HandclrError, match="holds a resnet18, not a resnet34; pass --arch resnet18"):
+        build_encoder("resnet34", init=path)
+
+
+class Opaque:
+    """Something that only executing code could unpickle."""
+
+
+@pytest.mark.parametrize("content", ["text", "code", "cut", "absent"])
+def test_unreadable_files(content: str, donor: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    if content == "text":
+        path.write_text("not weights")
+    elif content == "code":
+        torch.save({"state_dict": donor.state_dict(), "args": Opaque()}, path)
+    elif content == "cut":
+        torch.save(donor.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(HandclrError, match=r"weights\.pt") as caught:
+        read_encoder_state(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_architecture() -> None:
+    with pytest.raises(HandclrError, match="resnet18"):
+        build_encoder("vgg16")
+
+
+def test_imagenet_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(HandclrError, match="--init random"):
+        build_encoder("resnet18", init="imagenet")
+
+
+def test_imagenet_weights_drop_the_classifier(donor: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {**donor.state_dict(), "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
+    assert torch.equal(build_encoder("resnet18", init="imagenet").conv1.weight, donor.conv1.weight)

@@ -1,0 +1,175 @@
+"""The FreiHAND reader on a tiny copy of its layout, and the labelled crops."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from handclr_cli.benchmarks.crops import labelled_crop
+from handclr_cli.benchmarks.freihand import FreiHAND, count, read_freihand
+from handclr_cli.contract.errors import HandclrError
+
+CAMERA = np.array([[480.0, 0, 112], [0, 470, 110], [0, 0, 1]])
+
+
+def hand(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.04, (21, 3)) + [0.01, 0.02, 0.6]
+
+
+def write_split(base: Path, prefix: str, samples: int, versions: int) -> None:
+    (base / prefix / "rgb").mkdir(parents=True)
+    for index in range(samples * versions):
+        image = np.full((32, 32, 3), 20 * index, dtype=np.uint8)
+        cv2.imwrite(str(base / prefix / "rgb" / f"{index:08d}.jpg"), image)
+    (base / f"{prefix}_K.json").write_text(json.dumps([(CAMERA + i).tolist() for i in range(samples)]))
+    (base / f"{prefix}_xyz.json").write_text(json.dumps([hand(i).tolist() for i in range(samples)]))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    base = tmp_path / "FreiHAND_pub_v2"
+    write_split(base, "training", samples=3, versions=2)
+    write_split(base, "evaluation", samples=2, versions=1)
+    return base
+
+
+def test_versions_share_labels(base: Path) -> None:
+    images = list(read_freihand(base, "train"))
+    assert [image.path.name for image in images] == [f"{i:08d}.jpg" for i in range(6)]
+    assert [(image.sample, image.version) for image in images] == [(i % 3, i // 3) for i in range(6)]
+    assert [image.version_name for image in images] == ["v0"] * 3 + ["v1"] * 3
+    assert images[4].path.is_file()
+    np.testing.assert_array_equal(images[4].keypoints3d, hand(1))
+    np.testing.assert_array_equal(images[4].intrinsics, CAMERA + 1)
+
+
+def test_four_versions_have_their_names(tmp_path: Path) -> None:
+    write_split(tmp_path, "training", samples=1, versions=4)
+    assert [i.version_name for i in FreiHAND(tmp_path, "train")] == ["gs", "hom", "sample", "auto"]
+
+
+def test_both_spellings_of_the_root(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count(base, "train") == count(base.parent, "train") == count(str(base), "train") == 6
+    assert count(base, "eval") == count(base.parent, "eval") == 2
+    monkeypatch.chdir(base)
+    assert count(".", "train") == 6
+
+
+@pytest.mark.parametrize("root", ["FreiHAND_pub_v2", ".", "inside"])
+def test_evaluation_labels_in_the_sibling_folder(base: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    sibling = base.parent / "FreiHAND_pub_v2_eval"
+    sibling.mkdir()
+    shutil.move(base / "evaluation_xyz.json", sibling / "evaluation_xyz.json")
+    monkeypatch.chdir(base if root == "inside" else base.parent)
+    images = list(read_freihand("." if root == "inside" else root, "eval"))
+    assert len(images) == 2
+    np.testing.assert_array_equal(images[1].keypoints3d, hand(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "words"),
+    [
+        ("training_xyz.json", "train", ["training_xyz.json is missing", "FreiHAND_pub_v2"]),
+        ("training_K.json", "train", ["training_K.json is missing"]),
+        ("training/rgb", "train", ["training/rgb is missing"]),
+        ("evaluation_xyz.json", "eval", ["evaluation_xyz.json is missing", "FreiHAND_pub_v2_eval"]),
+        ("training/rgb/00000005.jpg", "train", ["5 images", "multiple of the 3 entries"]),
+    ],
+)
+def test_missing_parts_are_named(base: Path, name: str, split: str, words: list[str]) -> None:
+    path = base / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(HandclrError) as caught:
+        read_freihand(base, split)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_gap_in_the_numbers_is_named(base: Path) -> None:
+    (base / "training/rgb/00000002.jpg").rename(base / "training/rgb/00000009.jpg")
+    with pytest.raises(HandclrError, match=r"no 00000002\.jpg"):
+        read_freihand(base, "train")
+
+
+def test_labels_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
+    (base / "training_K.json").write_text(json.dumps([CAMERA.tolist()] * 2))
+    with pytest.raises(HandclrError, match="has 2 entries but .* has 3"):
+        read_freihand(base, "train")
+    (base / "training_xyz.json").write_text("[[[0, 1")
+    with pytest.raises(HandclrError, match="not a JSON list of numbers"):
+        read_freihand(base, "train")
+    (base / "training_xyz.json").write_text("[]")
+    with pytest.raises(HandclrError, match="shape"):
+        read_freihand(base, "train")
+    with pytest.raises(HandclrError, match="not a folder"):
+        read_freihand(tmp_path / "nowhere", "train")
+    with pytest.raises(HandclrError, match="no split 'test'"):
+        read_freihand(base, "test")
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("offset", [0.0, 0.12])
+def test_labelled_crop_projects_onto_its_points(left: bool, offset: float) -> None:
+    points = hand(3) + [offset, 0, 0]
+    image = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
+    crop = labelled_crop(image, points, CAMERA, size=160, left=left)
+    assert crop["image"].shape == (160, 160, 3)
+    assert crop["image"].dtype == np.uint8
+    for name in ("keypoints2d", "keypoints3d", "intrinsics"):
+        assert crop[name].dtype == np.float32
+    assert crop["intrinsics"][0, 0] > 0
+    uvw = crop["keypoints3d"].astype(np.float64) @ crop["intrinsics"].astype(np.float64).T
+    np.testing.assert_allclose(uvw[:, :2] / uvw[:, 2:], crop["keypoints2d"], atol=1e-3)
+
+    # The same points by the box alone.
+    uvw = points @ CAMERA.T
+    x0, y0, x1, y1 = crop["box"]
+    assert all(type(value) is int for value in crop["box"])
+    assert x1 - x0 == y1 - y0
+    expected = (uvw[:, :2] / uvw[:, 2:] - [x0, y0]) * 160 / (x1 - x0)
+    if left:
+        expected[:, 0] = 160 - expected[:, 0]
+    np.testing.assert_allclose(crop["keypoints2d"], expected, atol=1e-3)
+    np.testing.assert_allclose(crop["keypoints3d"], points * [-1 if left else 1, 1, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_labelled_crop_moves_pixels_with_points(left: bool) -> None:
+    points = hand(4)
+    uvw = points @ CAMERA.T
+    image = np.zeros((224, 224, 3), dtype=np.uint8)
+    tip = uvw[8, :2] / uvw[8, 2]
+    cv2.circle(image, (int(tip[0] * 16 - 8), int(tip[1] * 16 - 8)), 5 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    crop = labelled_crop(image, points, CAMERA, left=left)
+    weight = crop["image"][..., 0].astype(np.float64)
+    rows, columns = np.indices(weight.shape) + 0.5
+    centre = [(columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()]
+    np.testing.assert_allclose(centre, crop["keypoints2d"][8], atol=0.3)
+
+
+def test_a_hand_behind_the_camera_is_refused() -> None:
+    with pytest.raises(HandclrError, match="front of its camera"):
+        labelled_crop(np.zeros((8, 8, 3), np.uint8), hand(0) - [0, 0, 1], CAMERA)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("HANDCLR_REAL_DATA" not in os.environ, reason="HANDCLR_REAL_DATA is not set")
+def test_real_images() -> None:
+    root = Path(os.environ["HANDCLR_REAL_DATA"]) / "freihand"
+    assert count(root, "train") == 400
+    assert count(root, "eval") == 183
+    for split in ("train", "eval"):
+        for labelled in list(read_freihand(root, split))[::50]:
+            image = cv2.imread(str(labelled.path))
+            assert image is not None
+            crop = labelled_crop(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labelled.keypoints3d, labelled.intrinsics)
+            assert crop["image"].std() > 5
+            assert 0 <= crop["keypoints2d"].min() <= crop["keypoints2d"].max() <= 224
