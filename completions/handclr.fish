@@ -1,0 +1,1 @@
+complete --command handclr --no-files --arguments "(env _HANDCLR_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) handclr)" --condition "env _HANDCLR_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) handclr"

@@ -12,6 +12,7 @@ import typer
 
 from . import console
 from .contract.errors import HandclrError, UsageError
+from .contract.output import refuse_terminal
 from .contract.shards import SHARD_SIZE
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 Shards = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SHARDS]...",
+        metavar="SHARDS",
         help="Tar files, folders of them, globs, {000..041} ranges, or - for standard input.",
         show_default=False,
     ),
@@ -72,9 +73,10 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start a run anew that is a
 DEFAULT_SHARD_SIZE = SHARD_SIZE
 
 
-def pipe_friendly(output: str) -> None:
-    """Let a closed pipe end this filter at once (exit 141), as it ends any Unix filter."""
+def prepare_output(output: str) -> None:
+    """Refuse a terminal; let a closed pipe end this filter at once (exit 141), as it ends any Unix filter."""
     if output == "-":
+        refuse_terminal()
         with contextlib.suppress(AttributeError, ValueError):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 

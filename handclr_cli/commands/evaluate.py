@@ -27,7 +27,7 @@ def evaluate(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Measure a pose model on labelled crops: MPJPE and PCK-AUC as JSON.
+    """Measure a pose model: MPJPE and PCK-AUC as JSON.
 
     handclr import freihand FreiHAND/ --split eval | handclr evaluate - --model runs/finetune/model.pt
 

@@ -19,7 +19,7 @@ def extract(
     footage: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FOOTAGE]...",
+            metavar="FOOTAGE",
             help="Videos, images, or folders of them, searched in depth.",
             show_default=False,
         ),
@@ -54,7 +54,7 @@ def extract(
     """
     if not footage:
         raise UsageError("no footage: name videos, images, or folders of them")
-    options.pipe_friendly(output)
+    options.prepare_output(output)
     record = provenance(
         "extract",
         options.arguments(locals(), "fps", "every", "size", "margin", "min_score", "max_hands", "balance", "quality"),

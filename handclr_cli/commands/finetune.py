@@ -15,7 +15,7 @@ def finetune(
     shards: options.Shards = None,
     run: options.RunFolder = "runs/finetune",
     encoder: Annotated[
-        str | None,
+        str,
         typer.Option(metavar="random|imagenet|FILE", help="Encoder to start from: encoder.pt or any ResNet weights."),
     ] = "random",
     arch: Annotated[
@@ -42,7 +42,7 @@ def finetune(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a 3D hand pose model on labelled crops; prints the path of model.pt.
+    """Train a 3D hand pose model; print the path of model.pt.
 
     handclr import freihand FreiHAND/ | handclr finetune - --encoder runs/pretrain/encoder.pt
 
@@ -62,11 +62,9 @@ def finetune(
     from ..learning.run import Run, run_config
 
     options.choose("--optimizer", optimizer, OPTIMIZERS)
-    start = encoder or "random"
-    found = arch_of(read_encoder_state(start)) if start not in ("random", "imagenet") else "resnet50"
-    arch = arch or found
+    arch = arch or ("resnet50" if encoder in ("random", "imagenet") else arch_of(read_encoder_state(encoder)))
     if arch is None:
-        raise HandclrError(f"{start}: its architecture cannot be recognised; name it with --arch")
+        raise HandclrError(f"{encoder}: its architecture cannot be recognised; name it with --arch")
     options.choose("--arch", arch, ARCHITECTURES)
     where = pick_device(device)
     index = ShardIndex(sources)
@@ -82,13 +80,13 @@ def finetune(
         sources, index.keys, index.origins, seed=seed, rows=len(rows),
     )  # fmt: skip
     book = Run(run, config, fresh)
-    model = PoseNet(build_encoder(arch, start, seed), seed)
+    model = PoseNet(build_encoder(arch, encoder, seed), seed)
     if freeze:
         finetuning.freeze(model.encoder)
     model.to(where)
     plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
     console.say(
-        f"finetune: {arch} from {start}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')}, "
+        f"finetune: {arch} from {encoder}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')}, "
         f"{plan.steps:,} steps of {batch} on {where}"
     )
     train(

@@ -41,7 +41,7 @@ def freihand(
 
     handclr import freihand FreiHAND/ --split eval > eval.tar
     """
-    options.pipe_friendly(output)
+    options.prepare_output(output)
     options.choose("--split", split, ("train", "eval"))
     from ..benchmarks.crops import freihand_sample
     from ..benchmarks.freihand import FreiHAND

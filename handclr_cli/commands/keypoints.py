@@ -36,7 +36,7 @@ def keypoints(
     handclr keypoints -o hands-%06d.tar 'crops-{000000..000311}.tar'
     """
     sources = expand_inputs(shards or [])
-    options.pipe_friendly(output)
+    options.prepare_output(output)
     record = provenance("keypoints", options.arguments(locals(), "keep_empty", "min_score"), sources)
     console.silence_native_libraries()
     from ..footage.keypoints import find_keypoints

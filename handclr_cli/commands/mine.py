@@ -8,7 +8,7 @@ import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
-from ..contract.inputs import STDIN, expand_inputs
+from ..contract.inputs import STDIN, display_name, expand_inputs
 from ..contract.npz import read_npz, write_npz
 from ..contract.provenance import after, provenance
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def mine(
     pose: Annotated[
         str | None,
-        typer.Argument(metavar="[POSE.NPZ]", help="Embeddings by handclr pca, or - for a pipe.", show_default=False),
+        typer.Argument(metavar="POSE.NPZ", help="Embeddings by handclr pca, or - for a pipe.", show_default=False),
     ] = None,
     output: options.OutputNpz = "-",
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Positives for each crop.")] = 1,
@@ -36,16 +36,21 @@ def mine(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Find for every crop the nearest pose in any other video (Eq. 1).
+    """Find the nearest pose in any other video for every crop.
 
     handclr mine pose.npz > pairs.npz
 
     handclr pca hands.tar | handclr mine -o pairs.npz
     """
-    (source,) = expand_inputs([pose] if pose else [], ".npz")
+    source, *more = expand_inputs([pose] if pose else [], ".npz")
+    if more:
+        raise UsageError(f"{pose}: {len(more) + 1} files; mine takes one pose file")
     if sheet and not shards:
         raise UsageError("--sheet needs the crops: name them with --shards")
-    options.pipe_friendly(output)
+    crops = expand_inputs(shards or []) if sheet else []
+    if STDIN in crops and source == STDIN:
+        raise UsageError("standard input (-) can be read only once")
+    options.prepare_output(output)
     import numpy as np
 
     from ..similarity.exact import mine_exact
@@ -53,13 +58,15 @@ def mine(
     arrays, origin = read_npz(source, "pose")
     keys, videos = arrays["key"], arrays["video_id"]
     if not len(keys):
-        raise HandclrError(f"{source}: no poses to mine")
+        raise HandclrError(f"{display_name(source)}: no poses to mine")
+    if not np.isfinite(arrays["embedding"]).all():
+        raise HandclrError(f"{display_name(source)}: array 'embedding' holds values that are not finite")
     with console.progress("mine", len(keys), "crops") as advance:
         positive, distance = mine_exact(arrays["embedding"], videos, top_k, advance)
     record = after(provenance("mine", {"top_k": top_k}, [source if source != STDIN else "-"]), [origin])
     write_npz(output, "pairs", {"key": keys, "positive": positive, "distance": distance}, record)
     if sheet:
-        _draw_sheet(sheet, expand_inputs(shards or []), keys, positive, distance, sheet_pairs, seed)
+        _draw_sheet(sheet, crops, keys, positive, distance, sheet_pairs, seed)
     alone = positive[:, 0] < 0
     found = distance[~alone, 0]
     quantiles = np.percentile(found, (5, 50, 95)) if len(found) else np.full(3, np.inf)

@@ -8,10 +8,11 @@ import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
-from ..contract.fields import KEYPOINTS_2D
+from ..contract.fields import IMAGE, KEYPOINTS_2D, image_size
 from ..contract.inputs import expand_inputs
 from ..contract.npz import as_keys, read_npz, write_npz
 from ..contract.provenance import Provenance, after, provenance
+from ..contract.sample import Sample
 from ..contract.shards import read_samples
 
 
@@ -39,7 +40,7 @@ def pca(
     handclr extract new.mp4 | handclr keypoints | handclr pca --basis pose.npz > new.npz
     """
     sources = expand_inputs(shards or [])
-    options.pipe_friendly(output)
+    options.prepare_output(output)
     import numpy as np
 
     from ..similarity.embedding import NORMALISATIONS, Basis, fit, pose_vectors
@@ -51,6 +52,8 @@ def pca(
     if basis:
         given, fitted_by = read_npz(basis, "pose")
         normalize = _normalisation_of(fitted_by, normalize)
+        if normalize not in NORMALISATIONS:
+            raise HandclrError(f"{basis}: made with --normalize {normalize}, which this version does not know")
         dim = len(given["components"])
     keys, videos, keypoints, sizes = [], [], [], []
     dropped = 0
@@ -64,7 +67,7 @@ def pca(
             keys.append(sample.key)
             videos.append(sample.video)
             keypoints.append(sample.keypoints2d)
-            sizes.append(_side(sample.members.get("jpg", b"")))
+            sizes.append(_side(sample))
             advance()
     if not keys:
         raise HandclrError(
@@ -97,8 +100,7 @@ def _normalisation_of(fitted_by: Provenance | None, asked: str) -> str:
     return str((fitted_by or {}).get("arguments", {}).get("normalize", asked))
 
 
-def _side(jpg: bytes | memoryview) -> int:
+def _side(sample: Sample) -> int:
     """The side of a crop in pixels, from the header of its JPEG; 224 where there is no image."""
-    from ..contract.fields import image_size
-
-    return image_size(jpg)[0] if jpg else 224
+    jpg = sample.members.get(IMAGE.suffix)
+    return image_size(jpg, f"{sample.source}: sample {sample.key}: jpg")[0] if jpg is not None else 224

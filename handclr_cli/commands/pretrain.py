@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import typer
@@ -29,7 +28,8 @@ def pretrain(
     batch: Annotated[int, typer.Option(min=2, help="Pairs in a batch.")] = 256,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 100,
     lr: Annotated[
-        float | None, typer.Option(min=0.0, help="Peak learning rate.", show_default="1e-4 * sqrt(batch)")
+        float | None,
+        typer.Option(min=0.0, help="Peak learning rate.", show_default="1e-4 * sqrt(batch); lars: 0.075 * sqrt(batch)"),
     ] = None,
     warmup_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of linear warm-up.")] = 10.0,
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
@@ -44,7 +44,7 @@ def pretrain(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Pre-train an encoder by contrast; prints the path of encoder.pt.
+    """Pre-train an encoder; print the path of encoder.pt.
 
     handclr pretrain hands.tar --pairs pairs.npz --run runs/handclr
 
@@ -57,7 +57,7 @@ def pretrain(
     from ..contract.npz import read_npz
     from ..learning.encoder import ARCHITECTURES, build_encoder, seeded
     from ..learning.loop import Plan, pick_device, train, worker_count
-    from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
+    from ..learning.optim import OPTIMIZERS, build_optimizer, default_lr, parameter_groups
     from ..learning.pretraining import (
         METHODS,
         ContrastiveModel,
@@ -84,7 +84,7 @@ def pretrain(
         rows, dropped = mined_pairs(index, arrays)
         origins += [origin] if origin else []
     batch = options.batch_within(batch, len(rows), "pairs")
-    lr = lr if lr is not None else 1e-4 * math.sqrt(batch)
+    lr = lr if lr is not None else default_lr(optimizer, batch)
     config = run_config(
         "pretrain",
         options.arguments(

@@ -72,7 +72,7 @@ def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
         if field is INFO:
             return _decode_object(payload)
         return _decode_array(field, payload)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+    except Exception as error:  # whatever OpenCV, NumPy and json raise on bytes of any kind
         raise HandclrError(f"{where}: bad {field.suffix}: {error}") from error
 
 
@@ -120,9 +120,11 @@ def _decode_array(field: Field, payload: bytes | memoryview) -> np.ndarray:
     _check_shape(field, array.shape)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"expected numbers, found {array.dtype}")
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        value = array.astype(field.dtype, copy=False)
+    if not np.isfinite(value).all():
         raise ValueError("holds values that are not finite")
-    return array.astype(field.dtype, copy=False)
+    return value
 
 
 def _check_shape(field: Field, shape: tuple[int, ...]) -> None:
@@ -137,6 +139,8 @@ def image_size(payload: bytes | memoryview, where: str = "jpg") -> tuple[int, in
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
-            return width, height
+            if width and height:
+                return width, height
+            break
         position += 2 + length
     raise HandclrError(f"{where}: not a JPEG image")

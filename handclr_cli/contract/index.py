@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from .tar import MapCursor
 class ShardIndex(Sequence[Sample]):
     """Samples of shards by position or by key; only what is read is paged in.
 
-    Standard input and URLs are copied to a file without a name first. Keys must be unique over all shards.
+    Standard input, pipes and URLs are copied to a file without a name first. Keys must be unique over all shards.
     Raises TruncatedError and HandclrError as `group` does.
     """
 
@@ -57,8 +58,8 @@ class ShardIndex(Sequence[Sample]):
         for sample in group(MapCursor(self._views[shard]), name):
             if sample.key in self._rows:
                 raise HandclrError(f"{name}: key {sample.key} appears twice in the input; keys must be unique")
-            if sample.origin is not last and sample.origin not in self.origins:
-                self.origins.append(sample.origin or {})
+            if sample.origin is not None and sample.origin is not last and sample.origin not in self.origins:
+                self.origins.append(sample.origin)
             last = sample.origin
             self._rows[sample.key] = len(self.keys)
             self.keys.append(sample.key)
@@ -67,7 +68,7 @@ class ShardIndex(Sequence[Sample]):
 
 def _map(source: str) -> memoryview:
     with open_source(source) as file:
-        if source == "-" or URL.match(source):
+        if source == "-" or URL.match(source) or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             with tempfile.TemporaryFile() as spool:
                 shutil.copyfileobj(file, spool, 1 << 20)
                 spool.flush()

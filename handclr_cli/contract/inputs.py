@@ -39,6 +39,8 @@ def _expand(argument: str, suffix: str) -> list[str]:
     if braces and not os.path.exists(argument):
         first, last = braces.groups()
         numbers = range(int(first), int(last) + 1)
+        if not numbers:
+            raise UsageError(f"{argument}: the range counts down")
         ranged = [f"{argument[: braces.start()]}{n:0{len(first)}d}{argument[braces.end() :]}" for n in numbers]
         return [source for name in ranged for source in _expand(name, suffix)]
     if os.path.isdir(argument):
@@ -68,7 +70,10 @@ def open_source(source: str) -> BinaryIO:
     if URL.match(source):
         from webdataset.gopen import gopen
 
-        return gopen(source, "rb")
+        try:
+            return gopen(source, "rb")
+        except (ValueError, OSError) as error:
+            raise HandclrError(f"cannot read {source}: {error}") from error
     try:
         return open(source, "rb")
     except OSError as error:
@@ -80,4 +85,8 @@ def open_seekable(source: str) -> BinaryIO:
     if source == STDIN or URL.match(source):
         with open_source(source) as file:
             return io.BytesIO(file.read())
-    return open_source(source)
+    file = open_source(source)
+    if file.seekable():
+        return file
+    with file:
+        return io.BytesIO(file.read())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
+import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import HandclrError
+from .errors import HandclrError, TruncatedError
 from .inputs import display_name, open_seekable
 from .output import binary_output
 from .provenance import Provenance, dumps, loads
@@ -56,9 +56,15 @@ def read_npz(source: str, kind: str) -> tuple[dict[str, np.ndarray], Provenance 
     """
     name = display_name(source)
     try:
-        with open_seekable(source) as file, np.load(file, allow_pickle=False) as npz:
-            found = {key: npz[key] for key in npz.files}
-    except (ValueError, EOFError, KeyError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        with open_seekable(source) as file:
+            if not file.read(1):
+                raise TruncatedError(f"{name}: is empty; did the upstream command fail?")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as npz:
+                found = {key: npz[key] for key in npz.files}
+    except HandclrError:
+        raise
+    except Exception as error:  # whatever NumPy, zipfile and zlib raise on bytes of any kind
         raise HandclrError(f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?") from error
     _check(found, kind, name)
     return found, loads(str(found.pop("meta", "")))
@@ -68,7 +74,20 @@ def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Prove
     """Check and write a file of the given kind with its provenance; `-` is standard output."""
     _check(arrays, kind, path)
     with binary_output(path) as file:
-        np.savez(file, allow_pickle=False, meta=np.array(dumps(record)), **arrays)
+        np.savez(_Stream(file), allow_pickle=False, meta=np.array(dumps(record)), **arrays)
+
+
+class _Stream(io.RawIOBase):
+    """A file that can only be appended to: zipfile writes the same bytes to disk and to a pipe."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self.file.write(data)
 
 
 def as_keys(names: list[str]) -> np.ndarray:

@@ -19,12 +19,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The data is on disk before the name is; on an exception the temporary file is removed and an older
     `path` stays as it was. Raises HandclrError where the folder or the disk refuses.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        # A device or a named pipe: there is no name to take, and /dev/null must not be replaced.
-        with open(path, "wb") as device:
-            yield device
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A device or a pipe (/dev/stdout, >(command)): there is no name to take, and /dev/null must not be replaced.
+        try:
+            with open(path, "wb") as device:
+                yield device
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
         return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         file = open(temporary, "w+b")  # noqa: SIM115 - closed below, before the rename
@@ -62,5 +67,7 @@ def binary_output(path: str) -> Iterator[BinaryIO]:
 
 def refuse_terminal() -> None:
     """Raise UsageError where standard output is a terminal: binary data there helps nobody."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; use -o FILE or a pipe")
     if sys.stdout.isatty():
         raise UsageError("refusing to write binary data to the terminal; use -o FILE or a pipe")

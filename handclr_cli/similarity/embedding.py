@@ -66,13 +66,16 @@ def pose_vectors(keypoints: np.ndarray, sizes: np.ndarray, normalisation: str = 
 def fit(vectors: np.ndarray, dimensions: int) -> Basis:
     """Fit the principal axes of (N, 42) vectors; each axis' largest entry is positive.
 
-    Raises HandclrError where there are fewer vectors than dimensions.
+    Raises HandclrError where there are fewer vectors than dimensions, or than two.
     """
     from sklearn.decomposition import PCA
 
+    if len(vectors) < 2:
+        raise HandclrError("one pose cannot give axes; pass more crops, or the axes of others by --basis")
     if len(vectors) < dimensions:
         raise HandclrError(f"{len(vectors)} poses cannot give {dimensions} dimensions; pass a smaller --dim")
-    fitted = PCA(n_components=dimensions, svd_solver="covariance_eigh").fit(vectors)
+    with np.errstate(invalid="ignore"):  # equal poses have no variance to share
+        fitted = PCA(n_components=dimensions, svd_solver="covariance_eigh").fit(vectors)
     strongest = np.abs(fitted.components_).argmax(axis=1)
     signs = np.sign(fitted.components_[np.arange(dimensions), strongest])
     ratios = np.nan_to_num(fitted.explained_variance_ratio_)

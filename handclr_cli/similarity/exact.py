@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 TILE = 1 << 22
+CHUNK = 1 << 18
 
 
 def mine_exact(
@@ -19,8 +20,8 @@ def mine_exact(
     Distances are computed in tiles in float64 by the expanded square, whose error a margin covers; whatever
     the margin leaves open is decided by the direct difference. Costs N^2 D.
     """
-    points = np.asarray(embedding, np.float64)
-    points = points - points.mean(axis=0) if len(points) else points
+    given = np.asarray(embedding, np.float64)
+    points = given - given.mean(axis=0) if len(given) else given
     squares = (points**2).sum(axis=1)
     slack = 64 * np.finfo(np.float64).eps * max(float(squares.max(initial=0.0)), np.finfo(np.float64).tiny)
     positive = np.full((len(points), top_k), -1, np.int32)
@@ -30,7 +31,7 @@ def mine_exact(
         rows = slice(start, min(start + step, len(points)))
         tile = squares[rows, None] + squares[None] - 2 * points[rows] @ points.T
         tile[group[rows, None] == group[None]] = np.inf
-        _nearest(points, tile, rows.start, slack, positive[rows], distance[rows])
+        _nearest(given, tile, rows.start, slack, positive[rows], distance[rows])
         on_rows(rows.stop - rows.start)
     return positive, distance
 
@@ -43,7 +44,10 @@ def _nearest(
     kth = tile.min(axis=1) if top_k == 1 else np.partition(tile, top_k - 1, axis=1)[:, top_k - 1]
     kth = np.where(np.isfinite(kth), kth, np.finfo(np.float64).max)
     rows, columns = np.nonzero(tile <= kth[:, None] + slack)
-    squared = ((points[rows + start] - points[columns]) ** 2).sum(axis=1)
+    squared = np.empty(len(rows))
+    for at in range(0, len(rows), CHUNK):  # equal points may leave the whole tile open
+        part = slice(at, at + CHUNK)
+        squared[part] = ((points[rows[part] + start] - points[columns[part]]) ** 2).sum(axis=1)
     order = np.lexsort((columns, squared, rows))
     rows, columns, squared = rows[order], columns[order], squared[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)

@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
+PYTEST := OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
+
+.PHONY: install test quick lint docs clean
+
+install: $(READY)
+
+# Everything that needs the network is here: the packages, and MediaPipe's model file.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	-$(BIN)/python -m handclr_cli.footage.model_file
+	touch $(READY)
+
+test: $(READY)
+	$(PYTEST)
+
+quick: $(READY)
+	$(PYTEST) -m 'not slow and not real'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What is generated from the code: the README's tables and the shell completions.
+docs: $(READY)
+	$(BIN)/python -m handclr_cli.contract.document README.md
+	_HANDCLR_COMPLETE=source_bash $(BIN)/handclr > completions/handclr.bash
+	_HANDCLR_COMPLETE=source_zsh $(BIN)/handclr > completions/_handclr
+	_HANDCLR_COMPLETE=source_fish $(BIN)/handclr > completions/handclr.fish
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

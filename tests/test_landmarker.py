@@ -1,0 +1,96 @@
+"""The landmarker: finds drawn hands on the right side of the body, wherever they are and whatever came before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import drawn_pair
+from drawn_hand import draw_hand, hand_joints
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.footage.landmarker import Landmarker
+
+
+@pytest.fixture(scope="module")
+def detector(landmarker_file: Path) -> Iterator[Landmarker]:
+    with Landmarker(landmarker_file) as detector:
+        yield detector
+
+
+@pytest.mark.slow
+@pytest.mark.landmarker
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_drawn_hands_are_found(detector: Landmarker, side: str) -> None:
+    """What the other tests stand on."""
+    found, errors = 0, []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        centre = (320 + rng.uniform(-80, 80), 250 + rng.uniform(-30, 30))
+        pose = (centre, rng.uniform(13, 21), rng.uniform(-25, 25), rng.uniform(0.7, 1.8), rng.uniform(0, 0.35))
+        hands = detector.find(draw_hand((480, 640), *pose, mirrored=side == "left", seed=seed))
+        if [hand.side for hand in hands] == [side]:
+            found += 1
+            joints = hand_joints(*pose, mirrored=side == "left")[:, :2]
+            errors.append(np.linalg.norm(hands[0].keypoints - joints, axis=1).mean() / np.ptp(joints, axis=0).max())
+    assert found >= 18
+    assert np.median(errors) < 0.04
+
+
+@pytest.mark.landmarker
+@pytest.mark.parametrize("size", [(480, 640), (640, 400), (480, 480), (333, 517)])
+def test_non_square_pictures(detector: Landmarker, size: tuple[int, int]) -> None:
+    """Where the hand is found does not depend on the shape of the picture: it is the same as in the padded square."""
+    centre = (size[1] / 2 + 20, size[0] / 2 + 10)
+    image = draw_hand(size, centre, 13)
+    (hand,) = detector.find(image)
+    errors = np.linalg.norm(hand.keypoints - hand_joints(centre, 13)[:, :2], axis=1)
+    assert hand.keypoints.shape == (21, 2) and np.median(errors) < 0.6 * 13 and errors.max() < 2 * 13
+
+    side = max(size)
+    offset = np.array([(side - size[1]) // 2, (side - size[0]) // 2])
+    square = np.zeros((side, side, 3), np.uint8)
+    square[offset[1] : offset[1] + size[0], offset[0] : offset[0] + size[1]] = image
+    (same,) = detector.find(square)
+    np.testing.assert_allclose(same.keypoints - offset, hand.keypoints, atol=1e-6)
+    assert (same.side, same.score) == (hand.side, hand.score)
+
+
+@pytest.mark.landmarker
+def test_pictures_before_make_no_difference(detector: Landmarker, landmarker_file: Path) -> None:
+    image = drawn_pair(1)[0]
+    before = detector.find(image)
+    detector.find(draw_hand(seed=3))
+    with Landmarker(landmarker_file) as fresh:
+        for again in (detector.find(image), fresh.find(image)):
+            assert [hand.side for hand in again] == [hand.side for hand in before]
+            for one, other in zip(again, before, strict=True):
+                np.testing.assert_array_equal(one.keypoints, other.keypoints)
+
+
+@pytest.mark.landmarker
+def test_most_confident_first(detector: Landmarker, landmarker_file: Path) -> None:
+    hands = detector.find(drawn_pair(0)[0])
+    assert sorted(hand.side for hand in hands) == ["left", "right"]
+    assert hands[0].score >= hands[1].score
+    with Landmarker(landmarker_file, max_hands=1) as one:
+        assert len(one.find(drawn_pair(0)[0])) == 1
+
+
+@pytest.mark.landmarker
+def test_views_and_read_only_pictures(detector: Landmarker) -> None:
+    image = draw_hand((240, 240), (120, 125), 9)
+    (hand,) = detector.find(image)
+    stepped = np.repeat(image, 2, axis=1)[:, ::2]
+    stepped.flags.writeable = False
+    np.testing.assert_array_equal(detector.find(stepped)[0].keypoints, hand.keypoints)
+    (mirrored,) = detector.find(image[:, ::-1])
+    assert (hand.side, mirrored.side) == ("right", "left")
+
+
+def test_file_that_is_no_landmarker(tmp_path: Path) -> None:
+    (tmp_path / "bad.task").write_text("no landmarker")
+    with pytest.raises(HandclrError, match="bad.task: MediaPipe cannot load"):
+        Landmarker(tmp_path / "bad.task")

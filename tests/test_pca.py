@@ -1,0 +1,185 @@
+"""$ handclr pca, as it is run."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from shard_helpers import (
+    RECORD,
+    crop,
+    crops,
+    error_line,
+    hand_points,
+    load_npz,
+    run_cli,
+    tar_bytes,
+    write_pose,
+    write_shard,
+)
+
+from handclr_cli.contract.fields import encode_object
+from handclr_cli.contract.npz import read_npz
+from handclr_cli.contract.sample import Sample
+from handclr_cli.similarity.embedding import fit, pose_vectors
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def expected(samples: list[Sample], dimensions: int, normalisation: str = "crop") -> np.ndarray:
+    points = np.stack([sample.keypoints2d for sample in samples])
+    vectors = pose_vectors(points, np.full(len(points), 16), normalisation)
+    return fit(vectors, dimensions).embed(vectors)
+
+
+def test_pipe_to_pipe() -> None:
+    samples = [*crops(frames=10), crop("cellar", keypoints=False)]
+    done = run_cli("pca", stdin=tar_bytes(samples))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode().splitlines()[-1].startswith("pca: 20 poses of 2 videos, 14 dimensions with ")
+    assert b"1 samples without keypoints dropped" in done.stderr
+    found = load_npz(done.stdout)
+    assert [key.decode() for key in found["key"]] == [sample.key for sample in samples[:20]]
+    assert found["video"].tolist() == [b"attic", b"barn"]
+    assert found["video_id"].tolist() == [0] * 10 + [1] * 10
+    np.testing.assert_array_equal(found["embedding"], expected(samples[:20], 14))
+    record = json.loads(str(found["meta"]))
+    assert (record["stage"], record["arguments"]) == ("pca", {"dim": 14, "normalize": "crop", "basis": False})
+    assert [past["stage"] for past in record["history"]] == ["extract"]
+
+
+def test_files_options_and_a_basis(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.tar", crops(frames=10))
+    options = ["--dim", "5", "--normalize", "root-scale", "--plot", tmp_path / "variance.png"]
+    done = run_cli("pca", shard, "-q", "-o", tmp_path / "pose.npz", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    arrays, record = read_npz(str(tmp_path / "pose.npz"), "pose")
+    np.testing.assert_array_equal(arrays["embedding"], expected(crops(frames=10), 5, "root-scale"))
+    assert cv2.imread(str(tmp_path / "variance.png")) is not None
+
+    # The basis brings its dimensions and its normalisation along; one pose is enough now.
+    projected = run_cli("pca", "--basis", tmp_path / "pose.npz", stdin=tar_bytes(crops(["barn"], frames=10)[3:4]))
+    assert projected.returncode == 0, projected.stderr
+    found = load_npz(projected.stdout)
+    np.testing.assert_allclose(found["embedding"], arrays["embedding"][13:14], atol=1e-6)
+    for name in ("components", "mean", "explained_variance_ratio"):
+        np.testing.assert_array_equal(found[name], arrays[name])
+    assert json.loads(str(found["meta"]))["arguments"] == {"dim": 5, "normalize": "root-scale", "basis": True}
+    assert record is not None and record["inputs"] == ["a.tar"]
+
+    whole = load_npz(run_cli("pca", "--basis", tmp_path / "pose.npz", shard).stdout)
+    assert (whole["embedding"] == arrays["embedding"]).all()
+
+
+def test_the_size_is_that_of_the_picture(tmp_path: Path) -> None:
+    """Poses in crops of two resolutions meet in one space; without a picture, a crop is 224 wide."""
+    small = crops(frames=3)
+    large = [
+        crop(s.info["video"], s.info["frame"] + 10, points=s.keypoints2d * 2, members={"jpg": picture(32)})
+        for s in small
+    ]
+    blind = [crop(s.info["video"], s.info["frame"] + 20, points=s.keypoints2d * 14) for s in small]
+    for sample in blind:
+        del sample.members["jpg"]
+    write_pose(tmp_path / "basis.npz", [0])
+    done = run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*small, *large, *blind]))
+    embedding = load_npz(done.stdout)["embedding"].reshape(3, 6, 14)
+    np.testing.assert_allclose(embedding[1], embedding[0], atol=1e-6)
+    np.testing.assert_allclose(embedding[2], embedding[0], atol=1e-6)
+
+
+def picture(side: int) -> bytes:
+    return cv2.imencode(".jpg", np.zeros((side, side, 3), np.uint8))[1].tobytes()
+
+
+def test_history_of_a_concatenation(tmp_path: Path) -> None:
+    write_pose(tmp_path / "basis.npz", [0])
+    data = tar_bytes(crops(["attic"])) + tar_bytes(crops(["barn"]), {**RECORD, "seed": 1})
+    done = run_cli("pca", "--basis", tmp_path / "basis.npz", "-", stdin=data)
+    assert [past["seed"] for past in json.loads(str(load_npz(done.stdout)["meta"]))["history"]] == [0, 1]
+
+
+def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.tar", crops())
+    first, second = (run_cli("pca", "--dim", "3", shard) for _ in range(2))
+    assert first.returncode == 0 and first.stdout == second.stdout
+
+
+def test_too_many_dimensions() -> None:
+    message = error_line(run_cli("pca", stdin=tar_bytes(crops(frames=3))), 1)
+    assert message == "6 poses cannot give 14 dimensions; pass a smaller --dim"
+    assert run_cli("pca", "--dim", "43", stdin=b"").returncode == 2
+    assert "one pose" in error_line(run_cli("pca", "--dim", "1", stdin=tar_bytes([crop()])), 1)
+
+
+def test_no_keypoints() -> None:
+    message = error_line(run_cli("pca", stdin=tar_bytes(crops(keypoints=False))), 1)
+    assert message == "none of the 6 samples has keypoints2d.npy; did they go through handclr keypoints?"
+    assert "none of the 0 samples" in error_line(run_cli("pca", stdin=tar_bytes([])), 1)
+
+
+def test_unknown_normalisation() -> None:
+    message = error_line(run_cli("pca", "--normalize", "wrist", stdin=tar_bytes(crops())), 2)
+    assert message == "--normalize wrist: choose from crop, root, root-scale, box"
+
+
+BAD_KEYPOINTS = {
+    "nan": (npy(np.full((21, 2), np.nan, np.float32)), "not finite"),
+    "inf": (npy(np.where(np.arange(42).reshape(21, 2) == 7, np.inf, 1.0)), "not finite"),
+    "too large for float32": (npy(np.full((21, 2), 1e300)), "not finite"),
+    "shape": (npy(np.zeros((20, 2), np.float32)), "expected shape"),
+    "text": (npy(np.full((21, 2), "x")), "expected numbers"),
+    "objects": (npy(np.full((21, 2), None)), "allow_pickle"),
+    "truncated": (npy(np.zeros((21, 2)))[:-8], "bad keypoints2d.npy"),
+    "empty": (b"", "bad keypoints2d.npy"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_KEYPOINTS)
+def test_bad_keypoints_are_refused(name: str) -> None:
+    payload, reason = BAD_KEYPOINTS[name]
+    data = tar_bytes([*crops(), crop("cellar", members={"keypoints2d.npy": payload})])
+    message = error_line(run_cli("pca", stdin=data), 1)
+    assert message.startswith("standard input: sample cellar_00000000_r: bad keypoints2d.npy: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"jpg": b"no picture"}, "sample cellar_00000000_r: jpg: not a JPEG image"),
+        ({"jpg": b""}, "sample cellar_00000000_r: jpg: not a JPEG image"),
+        ({"json": b"[1]"}, "sample cellar_00000000_r: bad json: not a JSON object"),
+        ({"json": b"[" * 100_000}, "sample cellar_00000000_r: bad json: "),
+    ],
+)
+def test_other_bad_members_name_the_sample(members: dict[str, bytes], reason: str, tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.tar", [*crops(), crop("cellar", members=members)])
+    message = error_line(run_cli("pca", shard), 1)
+    assert message.startswith(f"{shard}: {reason}")
+
+
+def test_a_basis_that_is_none(tmp_path: Path) -> None:
+    data = tar_bytes(crops())
+    assert "gone.npz: No such file" in error_line(run_cli("pca", "--basis", tmp_path / "gone.npz", stdin=data), 1)
+    (tmp_path / "x.npz").write_bytes(data)
+    assert "x.npz: not an NPZ file" in error_line(run_cli("pca", "--basis", tmp_path / "x.npz", stdin=data), 1)
+
+
+def test_videos_by_their_verbatim_names(tmp_path: Path) -> None:
+    """`video` is the JSON's word, and samples without one are told apart by their keys."""
+    named = [crop("x", n, members={"json": encode_object({"video": "set/küche.mp4"})}) for n in range(2)]
+    keyed = [crop("x-1", n, points=hand_points(n)) for n in range(2)]
+    for sample in keyed:
+        del sample.members["json"]
+    write_pose(tmp_path / "basis.npz", [0])
+    found = load_npz(run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*named, *keyed])).stdout)
+    assert [name.decode() for name in found["video"][found["video_id"]]] == ["set/küche.mp4"] * 2 + ["x-1"] * 2

@@ -1,0 +1,51 @@
+"""Run directories and the order of batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from handclr_cli.contract.errors import UsageError
+from handclr_cli.learning.loop import EpochBatches, Plan
+from handclr_cli.learning.run import Run
+
+PLAN = Plan(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
+
+
+def test_batches_are_exact_epochs_in_a_new_order_each() -> None:
+    batches = list(EpochBatches(PLAN, 0))
+    assert len(batches) == PLAN.steps == 12
+    for epoch in range(4):
+        rows = [row for batch in batches[3 * epoch : 3 * epoch + 3] for _, row in batch]
+        assert len(set(rows)) == 9
+        assert {e for batch in batches[3 * epoch : 3 * epoch + 3] for e, _ in batch} == {epoch}
+    assert batches[0] != batches[3]
+
+
+@pytest.mark.parametrize("step", range(13))
+def test_batches_resume_at_any_step(step: int) -> None:
+    assert list(EpochBatches(PLAN, step)) == list(EpochBatches(PLAN, 0))[step:]
+    assert len(EpochBatches(PLAN, step)) == 12 - step
+
+
+def test_the_log_forgets_what_will_be_repeated(tmp_path: Path) -> None:
+    run = Run(tmp_path, {"arguments": {"lr": 1}})
+    run.log([{"step": step, "loss": 1.0} for step in range(1, 6)])
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    run.forget_after(3)
+    assert [record["step"] for record in run.records()] == [1, 2, 3]
+
+
+def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path, {"arguments": {"lr": 1, "batch": 2}})
+    assert run.load() is None
+    run.save({"step": 7, "model": {"weight": torch.ones(2)}})
+    state = Run(tmp_path, {"arguments": {"lr": 1, "batch": 2}}).load()
+    assert state is not None and state["step"] == 7 and torch.equal(state["model"]["weight"], torch.ones(2))
+    with pytest.raises(UsageError, match=r"arguments\.lr was 1, now 2\)"):
+        Run(tmp_path, {"arguments": {"lr": 2, "batch": 2}})
+    assert Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True).load() is None
+    assert not [name for name in tmp_path.iterdir() if ".tmp" in name.name]
