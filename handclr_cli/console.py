@@ -57,22 +57,23 @@ Advance = Callable[..., None]
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int | None = None, unit: str = "samples") -> Iterator[Advance]:
+def progress(label: str, total: int | None = None, unit: str = "samples", done: int = 0) -> Iterator[Advance]:
     """Show the progress of a loop: a bar on a terminal, a plain line every 30 s elsewhere, nothing with -q.
 
     Yields a function to call with the number of steps made and, as keywords, what to show beside the bar.
+    `done` steps were made by an earlier process and say nothing of this one's speed.
     """
     if State.quiet:
         yield lambda steps=1, **shown: None
     elif stderr().isatty() and os.environ.get("TERM") != "dumb":
-        with _bar(label, total, unit) as advance:
+        with _bar(label, total, unit, done) as advance:
             yield advance
     else:
-        yield _plain_lines(label, total, unit)
+        yield _plain_lines(label, total, unit, done)
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int | None, unit: str) -> Iterator[Advance]:
+def _bar(label: str, total: int | None, unit: str, done: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -93,7 +94,7 @@ def _bar(label: str, total: int | None, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=stderr()), transient=True) as bar:
-        task = bar.add_task(label, total=total, shown="")
+        task = bar.add_task(label, total=total, completed=done, shown="")
 
         def advance(steps: int = 1, **shown: Any) -> None:
             bar.advance(task, steps)
@@ -103,9 +104,9 @@ def _bar(label: str, total: int | None, unit: str) -> Iterator[Advance]:
         yield advance
 
 
-def _plain_lines(label: str, total: int | None, unit: str) -> Advance:
+def _plain_lines(label: str, total: int | None, unit: str, done: int) -> Advance:
     begin = last = time.monotonic()
-    done = 0
+    first = done
 
     def advance(steps: int = 1, **shown: Any) -> None:
         nonlocal done, last
@@ -114,7 +115,11 @@ def _plain_lines(label: str, total: int | None, unit: str) -> Advance:
         if now - last < PLAIN_INTERVAL_S:
             return
         last = now
-        of = f" of {total:,}, {_clock((total - done) * (now - begin) / done)} left" if total and done else ""
+        of = (
+            f" of {total:,}, {_clock((total - done) * (now - begin) / (done - first))} left"
+            if total and done > first
+            else ""
+        )
         say(f"{label}: {done:,} {unit}{of} {_shown(shown)}".rstrip())
 
     return advance

@@ -54,10 +54,10 @@ def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error unless --debug."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        code = typer.main.get_command(app).main(prog_name="handclr", standalone_mode=False)
     except HandclrError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
         sys.exit(141)
@@ -67,8 +67,21 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's: its class has no public name in every typer
+            _fail_usage(error)
         _fail(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail_usage(error: Exception) -> NoReturn:
+    """Print the parser's complaint as one line, or the help that it stands for."""
+    message = str(error.format_message())  # type: ignore[attr-defined]
+    if message.startswith("Usage:"):
+        print(message, file=console.stderr())
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context else ""
+    _fail(f"{message.rstrip('.')}{hint}", 2)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -84,7 +97,7 @@ def _drop_stdout() -> None:
     """Keep the interpreter from flushing half-written data, or failing to, on its way out."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # closed, or not a file
         return
 
 

@@ -86,14 +86,13 @@ class FilterContract:
         cut = tmp_path / f"cut{self.suffix}"
         output = tmp_path / "out"
         output.mkdir()
-        for size in (len(data) // 2, len(data) - 1):
-            cut.write_bytes(data[:size])
-            done = run_cli(*self.arguments(tmp_path), stdin=data[:size])
-            assert "standard input" in error_line(done, 1)
-            assert not self.complete(done.stdout)
-            done = run_cli(*self.arguments(tmp_path), cut, "-o", output / f"x{self.suffix}")
-            assert str(cut) in error_line(done, 1)
-            assert list(output.iterdir()) == []
+        done = run_cli(*self.arguments(tmp_path), stdin=data[: len(data) // 2])
+        assert "standard input" in error_line(done, 1)
+        assert not self.complete(done.stdout)
+        cut.write_bytes(data[:-1])
+        done = run_cli(*self.arguments(tmp_path), cut, "-o", output / f"x{self.suffix}")
+        assert str(cut) in error_line(done, 1)
+        assert list(output.iterdir()) == []
 
     def test_missing_file(self, tmp_path: Path) -> None:
         done = run_cli(*self.arguments(tmp_path), tmp_path / "gone.tar")

@@ -105,8 +105,8 @@ def test_ties_go_to_the_lower_row() -> None:
 
 def test_ties_survive_the_centring() -> None:
     """The mean is no short number, but the two neighbours of each point are still equally near."""
-    line = np.arange(101, dtype=np.float32)[:, None]
-    positive, _ = check(np.concatenate([line, [[1234.56]]]), np.arange(102), 2)
+    line = np.stack([np.arange(-50, 51), np.zeros(101)], axis=1)
+    positive, _ = check(np.concatenate([line, [[12.3456, 1e4]]]), np.arange(102), 2)
     assert positive[1:100].tolist() == [[row - 1, row + 1] for row in range(1, 100)]
 
 

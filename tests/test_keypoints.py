@@ -16,7 +16,7 @@ from drawn_hand import draw_hand, hand_joints
 
 from handclr_cli.footage.crops import cut, square_box, to_crop
 from handclr_cli.footage.keypoints import find_keypoints
-from handclr_cli.footage.landmarker import Landmarker
+from handclr_cli.footage.landmarker import Hand, Landmarker
 
 
 def pack(samples: dict[str, dict[str, bytes]]) -> bytes:
@@ -152,6 +152,45 @@ def test_of_two_hands_the_one_in_the_middle(landmarker_file: Path) -> None:
 def test_no_hand_after_all_paddings(landmarker_file: Path) -> None:
     with Landmarker(landmarker_file) as detector:
         assert find_keypoints(WALL, detector) is None
+
+
+@pytest.mark.landmarker
+def test_crop_that_needs_padding(landmarker_file: Path) -> None:
+    pose = {"angle": 90.0, "curl": 0.6}
+    joints = hand_joints(**pose)[:, :2]
+    box = square_box(joints, 0.8)
+    crop = cut(draw_hand(**pose), box, 224, False)
+    with Landmarker(landmarker_file) as detector:
+        assert detector.find(crop) == []
+        hand = find_keypoints(crop, detector)
+    assert hand is not None and hand.side == "right"
+    assert np.median(np.linalg.norm(hand.keypoints - to_crop(joints, box, 224, False), axis=1)) < 12
+
+
+class Detector:
+    """Sees hands where it is told to, in crop pixels, once the padding is wide enough."""
+
+    def __init__(self, middles: list[tuple[float, float]], border: int) -> None:
+        self.middles, self.border = middles, border
+
+    def find(self, image: np.ndarray) -> list[Hand]:
+        border = (image.shape[0] - 100) // 2
+        spread = np.random.default_rng(0).uniform(-20, 20, (21, 2))
+        spread -= (spread.min(axis=0) + spread.max(axis=0)) / 2
+        hands = [Hand(spread + middle + border, "right", 0.9) for middle in self.middles]
+        return hands if border >= self.border else []
+
+
+@pytest.mark.parametrize("border", [0, 25, 50, 100])
+def test_keypoints_are_in_crop_pixels_whatever_the_padding(border: int) -> None:
+    detector = Detector([(95, 50), (-30, 50), (55, 40)], border)
+    hand = find_keypoints(WALL[:100, :100], detector)  # type: ignore[arg-type]
+    assert hand is not None
+    np.testing.assert_allclose((hand.keypoints.min(axis=0) + hand.keypoints.max(axis=0)) / 2, (55, 40))
+
+
+def test_hand_beside_the_crop_is_a_false_alarm() -> None:
+    assert find_keypoints(WALL[:100, :100], Detector([(-5, 50), (50, 120)], 0)) is None  # type: ignore[arg-type]
 
 
 # Real pictures

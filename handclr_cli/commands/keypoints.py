@@ -68,6 +68,8 @@ def keypoints(
             if hand or keep_empty:
                 out.write(sample)
             advance(1, without_a_hand=counts["empty"])
+        if counts["in"] and counts["skipped"] == counts["in"]:
+            raise HandclrError("none of the crops can be read; nothing was written")
     console.say(
         f"keypoints: {console.plural(counts['in'], 'crop')} in, {out.samples:,} out, {counts['empty']:,} without a "
         f"hand, {counts['left']:,} look like left hands, {counts['skipped']:,} skipped"

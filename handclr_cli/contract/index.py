@@ -8,7 +8,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from .shards import group
 from .tar import MapCursor
 
 
-class ShardIndex(Sequence[Sample]):
+class ShardIndex:
     """Samples of shards by position or by key; only what is read is paged in.
 
     Standard input, pipes and URLs are copied to a file without a name first. Keys must be unique over all shards.
@@ -39,7 +38,7 @@ class ShardIndex(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, row: Any) -> Any:
+    def __getitem__(self, row: int) -> Sample:
         shard, start = self._places[row].tolist()
         return next(group(MapCursor(self._views[shard], start), self._names[shard]))
 

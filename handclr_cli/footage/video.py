@@ -115,7 +115,7 @@ def _read_video(footage: Footage, sampling: Sampling) -> Iterator[Frame]:
         if not capture.isOpened():
             raise UnreadableError(f"{path}: cannot be opened as a video")
         clock = _Clock(capture.get(cv2.CAP_PROP_FPS))
-        number, ticks = 0, -1
+        number, ticks, seen = 0, -1, 0
         while capture.grab():
             time_s = clock.at(number, capture.get(cv2.CAP_PROP_POS_MSEC))
             tick = number // sampling.every if sampling.every else int(time_s * sampling.fps + 1e-6)
@@ -123,9 +123,10 @@ def _read_video(footage: Footage, sampling: Sampling) -> Iterator[Frame]:
                 ticks = tick
                 decoded, image = capture.retrieve()
                 if decoded:
+                    seen += 1
                     yield Frame(number, round(time_s, 4), cv2.cvtColor(_as_bgr(image), cv2.COLOR_BGR2RGB))
             number += 1
-        if number == 0:
+        if seen == 0:
             raise UnreadableError(f"{path}: no frame can be decoded")
     finally:
         capture.release()

@@ -118,8 +118,7 @@ def train(
     )
     model.train()
     recorder = _Recorder(run, plan)
-    with Stop() as stop, progress(label, plan.steps, "steps") as advance:
-        advance(step)
+    with Stop() as stop, progress(label, plan.steps, "steps", step) as advance:
         for batch in loader if step < plan.steps else ():
             lr = plan.lr_at(step)
             for group in optimizer.param_groups:

@@ -68,12 +68,12 @@ def fit(vectors: np.ndarray, dimensions: int) -> Basis:
 
     Raises HandclrError where there are fewer vectors than dimensions, or than two.
     """
-    from sklearn.decomposition import PCA
-
     if len(vectors) < 2:
         raise HandclrError("one pose cannot give axes; pass more crops, or the axes of others by --basis")
     if len(vectors) < dimensions:
         raise HandclrError(f"{len(vectors)} poses cannot give {dimensions} dimensions; pass a smaller --dim")
+    from sklearn.decomposition import PCA
+
     with np.errstate(invalid="ignore"):  # equal poses have no variance to share
         fitted = PCA(n_components=dimensions, svd_solver="covariance_eigh").fit(vectors)
     strongest = np.abs(fitted.components_).argmax(axis=1)
