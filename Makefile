@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
-PYTEST := OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 .PHONY: install test quick lint docs clean
 

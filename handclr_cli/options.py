@@ -67,7 +67,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
 
 RunFolder = Annotated[str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")]
-SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between saves; each epoch's end is saved too.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start a run anew that is already there.")]
 
 DEFAULT_SHARD_SIZE = SHARD_SIZE

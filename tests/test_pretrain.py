@@ -101,4 +101,4 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.tar"
     cut.write_bytes(shard.read_bytes()[:5000])
     done = handclr("pretrain", cut, "--method", "simclr", "--run", tmp_path / "run", code=1)
-    assert "ends in the middle" in error_line(done)
+    assert "cut.tar: ends " in error_line(done)

@@ -21,6 +21,7 @@ from .optim import warmup_cosine
 from .run import Run
 
 FLUSH_EVERY = 10
+EPOCH_SAVE_INTERVAL_S = 10.0
 Row = tuple[int, int]
 
 
@@ -117,7 +118,7 @@ def train(
         multiprocessing_context="fork" if plan.workers else None,
     )
     model.train()
-    recorder = _Recorder(run, plan)
+    recorder, saved = _Recorder(run, plan), time.monotonic()
     with Stop() as stop, progress(label, plan.steps, "steps", step) as advance:
         for batch in loader if step < plan.steps else ():
             lr = plan.lr_at(step)
@@ -131,9 +132,11 @@ def train(
             step += 1
             shown = recorder.add(step, lr, losses)
             advance(1, **shown)
-            if stop.requested or step == plan.steps or step % plan.save_every == 0 or step % plan.epoch_steps == 0:
+            epoch_ends = step % plan.epoch_steps == 0 and time.monotonic() - saved > EPOCH_SAVE_INTERVAL_S
+            if stop.requested or step == plan.steps or step % plan.save_every == 0 or epoch_ends:
                 recorder.flush()
                 run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+                saved = time.monotonic()
             if stop.requested and step < plan.steps:
                 raise Preempted(f"stopped by SIGTERM, saved at step {step:,}; run the same command again to go on")
 
