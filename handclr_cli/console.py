@@ -33,7 +33,7 @@ def say(message: str) -> None:
 
 def warn(message: str) -> None:
     """Print a warning in one line, even with -q: something was skipped or is not as asked."""
-    print(f"handclr: warning: {message}", file=stderr(), flush=True)
+    print(f"handclr: warning: {' '.join(message.split())}", file=stderr(), flush=True)
 
 
 def silence_native_libraries() -> None:

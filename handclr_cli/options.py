@@ -77,8 +77,13 @@ def prepare_output(output: str) -> None:
     """Refuse a terminal; let a closed pipe end this filter at once (exit 141), as it ends any Unix filter."""
     if output == "-":
         refuse_terminal()
-        with contextlib.suppress(AttributeError, ValueError):
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        end_with_pipe()
+
+
+def end_with_pipe() -> None:
+    """Let the system end this process when the reader of its standard output has gone."""
+    with contextlib.suppress(AttributeError, ValueError):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def skipped_exit(skipped: int) -> None:
@@ -107,12 +112,21 @@ def batch_within(batch: int, rows: int, noun: str) -> int:
     return min(batch, rows)
 
 
+def warmup_within(asked: float | None, epochs: int) -> float:
+    """The warm-up, a tenth of the epochs (the published 10 of 100); raises UsageError where it is the whole run."""
+    if asked is not None and asked >= epochs:
+        raise UsageError(f"--warmup-epochs {asked:g}: must be less than --epochs {epochs}")
+    return epochs / 10 if asked is None else asked
+
+
 def finish_run(run: Run, label: str, path: Path) -> None:
     """Draw the loss curve and print the path of the weights, the one word of a trainer on standard output."""
     from .report.curves import loss_plot
 
+    typer.echo(str(path))
     records = run.records()
+    if not records:
+        return
     loss_plot(records, run.folder / "loss.png")
     first, last = records[0]["loss"], records[-1]["loss"]
     console.say(f"{label}: loss {first:.4f} at step 1, {last:.4f} at step {records[-1]['step']:,}; {path}")
-    typer.echo(str(path))

@@ -29,7 +29,7 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
     done = handclr("evaluate", shard, "--model", model, "-o", arrays, "--plot", tmp_path / "pck.png", "--workers", 0)
     report = json.loads(done.stdout)
     assert report["samples"] == 5 and report["crop"] == "ground truth"
-    assert set(report["model"]) == {"root", "root+bone", "procrustes", "joints"}
+    assert set(report["model"]) == {"root", "root+bone", "procrustes", "mpjpe_mm_by_joint_root+bone"}
     assert set(report["model"]["root"]["pck_auc"]) == {"0-50mm", "20-50mm"}
 
     def rooted(number: int) -> np.ndarray:

@@ -38,7 +38,11 @@ def picture(path: Path, image: np.ndarray) -> Path:
 
 
 def started(*args: str | Path, cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "handclr_cli", *map(str, args)], cwd=cwd, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "handclr_cli", *map(str, args)]
+    # A shell that runs the tests in the background has them ignore SIGINT, and what they start would too.
+    return subprocess.Popen(
+        command, cwd=cwd, stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    )
 
 
 def wait_for(folder: Path, process: subprocess.Popen[bytes]) -> None:

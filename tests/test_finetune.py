@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from labelled_helpers import error_line, handclr, write_labelled
+from labelled_helpers import error_line, handclr, labelled_sample, write_labelled
 
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.provenance import provenance
+from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning.encoder import build_encoder
 from handclr_cli.learning.finetuning import choose_fraction, labelled_rows
 
@@ -59,3 +61,28 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     assert "multiple of 32" in error_line(handclr("finetune", shard, "--size", 100, code=2))
     line = error_line(handclr("finetune", shard, "--encoder", shard, "--run", tmp_path / "run", code=1))
     assert "eval.tar" in line
+
+
+@pytest.mark.slow
+def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
+    shard = tmp_path / "bad.tar"
+    with ShardOutput(str(shard), provenance("test", {})) as out:
+        for number in range(6):
+            sample = labelled_sample(number)
+            if number == 1:
+                sample.members["jpg"] = b"junk"
+            out.write(sample)
+    arguments = ("--arch", "resnet18", "--size", 32, "--batch", 2, "--epochs", 1, "--workers", 1, "--device", "cpu")
+    line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
+    assert "bad.tar: sample video0-v0_00000001_r: bad jpg: not an image" in line and "Traceback" not in line
+
+
+@pytest.mark.slow
+def test_another_encoder_under_the_same_name_is_another_run(encoder: Path, tmp_path: Path) -> None:
+    shard = write_labelled(tmp_path / "train.tar", 4)
+    copy = tmp_path / "encoder.pt"
+    copy.write_bytes(encoder.read_bytes())
+    handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY)
+    torch.save(build_encoder("resnet18", seed=4).state_dict(), copy)
+    line = error_line(handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY, code=2))
+    assert "model.encoder.pt was" in line

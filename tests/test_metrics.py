@@ -128,12 +128,14 @@ def test_auc_extremes() -> None:
 def test_evaluate_pose_is_json(rng: np.random.Generator, truth: np.ndarray) -> None:
     pred = truth + rng.normal(0, 0.01, truth.shape)
     result = json.loads(json.dumps(metrics.evaluate_pose(pred.astype(np.float32), truth)))
-    assert set(result) == {"none", "root", "root+bone", "procrustes", "joints"}
+    assert set(result) == {"none", "root", "root+bone", "procrustes", "mpjpe_mm_by_joint_root+bone"}
     assert set(result["root"]["pck_auc"]) == {"0-50mm", "20-50mm"}
     assert result["procrustes"]["mpjpe_mm"] < result["root+bone"]["mpjpe_mm"]
-    assert list(result["joints"]) == list(metrics.JOINTS)
-    assert np.mean(list(result["joints"].values())) == pytest.approx(result["root+bone"]["mpjpe_mm"])
-    assert result["joints"]["wrist"] == 0
+    assert list(result["mpjpe_mm_by_joint_root+bone"]) == list(metrics.JOINTS)
+    assert np.mean(list(result["mpjpe_mm_by_joint_root+bone"].values())) == pytest.approx(
+        result["root+bone"]["mpjpe_mm"]
+    )
+    assert result["mpjpe_mm_by_joint_root+bone"]["wrist"] == 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

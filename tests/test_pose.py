@@ -124,7 +124,7 @@ def test_it_learns_four_images_by_heart() -> None:
     net = PoseNet(build_encoder("resnet18"))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     history = []
-    for _ in range(30):
+    for _ in range(60):
         maps = net(images)
         losses = pose_loss(maps, truth)
         optimizer.zero_grad()

@@ -132,7 +132,7 @@ def evaluate_pose(pred: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         }
         if alignment == "root+bone":
             joints = dict(zip(JOINTS, errors.mean(axis=0).tolist(), strict=True))
-    return {**result, "joints": joints}
+    return {**result, "mpjpe_mm_by_joint_root+bone": joints}
 
 
 def _checked(pred: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

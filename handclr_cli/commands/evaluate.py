@@ -34,6 +34,7 @@ def evaluate(
     handclr evaluate test.tar --model model.pt --table --plot pck.png -o predictions.npz
     """
     sources = expand_inputs(shards or [])
+    options.end_with_pipe()
     import numpy as np
 
     from ..benchmarks.metrics import evaluate_pose, joint_errors_mm
@@ -58,6 +59,7 @@ def evaluate(
     record = after(provenance("evaluate", {"size": size}, sources, model=_checksum(model)), index.origins)
     report: dict[str, Any] = {
         "samples": len(rows),
+        "samples_without_labels": len(index) - len(rows),
         "crop": "ground truth",
         "scale": "predictions are in reference bones; metres by the training set's mean bone "
         f"of {1000 * mean.bone:.2f} mm",
@@ -78,7 +80,8 @@ def evaluate(
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     best, plain = report["model"]["root"]["mpjpe_mm"], report["mean_pose_of_training_set"]["root"]["mpjpe_mm"]
     console.say(
-        f"evaluate: {console.plural(len(rows), 'crop')}, root-relative MPJPE {best:.2f} mm "
+        f"evaluate: {console.plural(len(rows), 'crop')} ({len(index) - len(rows):,} without labels), "
+        f"root-relative MPJPE {best:.2f} mm "
         f"(mean pose of the training set {plain:.2f} mm)"
     )
 
@@ -105,7 +108,7 @@ def _plot(path: str, predictions: dict[str, Any], truth: Any) -> None:
     curves = {}
     for name, predicted in predictions.items():
         errors = joint_errors_mm(predicted, truth, "root+bone")
-        curves[name] = (thresholds, pck_curve(errors, thresholds), pck_auc(errors, 0, 50, 100))
+        curves[f"{name}, root+bone"] = (thresholds, pck_curve(errors, thresholds), pck_auc(errors, 0, 50, 100))
     pck_plot(curves, path)
 
 

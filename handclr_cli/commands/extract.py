@@ -107,6 +107,8 @@ def extract(
         f"{console.plural(out.samples, 'crop')} ({counts['left']:,} left, {counts['right']:,} right), "
         f"{counts['without']:,} frames without a hand, {counts['skipped']:,} inputs skipped"
     )
-    if not out.samples:
+    if not counts["crops"]:
         console.warn("no hand was found; the output holds no crops")
+    elif not out.samples:
+        console.warn("--balance: all hands are of one side; the output holds no crops")
     options.skipped_exit(counts["skipped"])

@@ -30,7 +30,9 @@ def finetune(
     batch: Annotated[int, typer.Option(min=2, help="Crops in a batch.")] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the samples.")] = 120,
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
-    warmup_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of linear warm-up.")] = 1.0,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(min=0.0, help="Epochs of linear warm-up.", show_default="a tenth of the epochs")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 0.0,
     rotation: Annotated[float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")] = 90.0,
@@ -51,6 +53,8 @@ def finetune(
     Run the same command again to go on after an interruption.
     """
     sources = expand_inputs(shards or [])
+    if fraction <= 0:
+        raise UsageError("--fraction: must be above 0")
     if size % 32:
         raise UsageError(f"--size {size}: must be a multiple of 32")
     from ..contract.index import ShardIndex
@@ -70,6 +74,7 @@ def finetune(
     index = ShardIndex(sources)
     labelled = finetuning.labelled_rows(index)
     rows = finetuning.choose_fraction(index, labelled, fraction, seed)
+    warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(rows), "labelled crops")
     config = run_config(
         "finetune",
@@ -77,7 +82,7 @@ def finetune(
             locals(), "encoder", "arch", "fraction", "freeze", "size", "batch", "epochs", "lr", "warmup_epochs",
             "optimizer", "weight_decay", "rotation",
         ),
-        sources, index.keys, index.origins, seed=seed, rows=len(rows),
+        sources, index.keys, index.origins, seed=seed, rows=rows, weights=encoder,
     )  # fmt: skip
     book = Run(run, config, fresh)
     model = PoseNet(build_encoder(arch, encoder, seed), seed)
@@ -86,7 +91,8 @@ def finetune(
     model.to(where)
     plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
     console.say(
-        f"finetune: {arch} from {encoder}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')}, "
+        f"finetune: {arch} from {encoder}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')} "
+        f"({len(index) - len(labelled):,} without labels), "
         f"{plan.steps:,} steps of {batch} on {where}"
     )
     train(

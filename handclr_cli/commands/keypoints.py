@@ -48,7 +48,7 @@ def keypoints(
     counts: Counter[str] = Counter()
     with (
         Landmarker(model, 2, min_score) as detector,
-        ShardOutput(output, record, shard_size, overwrite) as out,
+        ShardOutput(output, record, shard_size, overwrite, sources) as out,
         console.progress("keypoints", unit="crops") as advance,
     ):
         for sample in read_samples(sources):
@@ -64,7 +64,9 @@ def keypoints(
             if hand:
                 sample.members[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, hand.keypoints)
                 counts["left"] += hand.side == "left"
-            counts["empty"] += hand is None
+            else:
+                sample.members.pop(KEYPOINTS_2D.suffix, None)
+                counts["empty"] += 1
             if hand or keep_empty:
                 out.write(sample)
             advance(1, without_a_hand=counts["empty"])

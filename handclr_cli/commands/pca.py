@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 import typer
@@ -25,7 +26,8 @@ def pca(
         typer.Option(metavar="NPZ", help="Project on the axes of this pose.npz; fit nothing.", show_default=False),
     ] = None,
     normalize: Annotated[
-        str, typer.Option(help="Of the keypoints: crop (the paper's), root, root-scale or box.")
+        str,
+        typer.Option(help="Of the keypoints: crop (the paper's), root, root-scale or box; a --basis brings its own."),
     ] = "crop",
     plot: Annotated[
         str | None, typer.Option(metavar="PNG", help="Draw the explained variance.", show_default=False)
@@ -51,6 +53,7 @@ def pca(
     given = None
     if basis:
         given, fitted_by = read_npz(basis, "pose")
+        origins.append(fitted_by)
         normalize = _normalisation_of(fitted_by, normalize)
         if normalize not in NORMALISATIONS:
             raise HandclrError(f"{basis}: made with --normalize {normalize}, which this version does not know")
@@ -83,7 +86,8 @@ def pca(
         "embedding": axes.embed(vectors),
         **axes._asdict(),
     }
-    record = provenance("pca", {"dim": dim, "normalize": normalize, "basis": bool(basis)}, sources)
+    given_axes = {"components": hashlib.sha256(axes.components.tobytes()).hexdigest()} if basis else None
+    record = provenance("pca", {"dim": dim, "normalize": normalize, "basis": bool(basis)}, sources, model=given_axes)
     write_npz(output, "pose", arrays, after(record, origins))
     if plot:
         from ..report.curves import variance_plot
@@ -103,4 +107,8 @@ def _normalisation_of(fitted_by: Provenance | None, asked: str) -> str:
 def _side(sample: Sample) -> int:
     """The side of a crop in pixels, from the header of its JPEG; 224 where there is no image."""
     jpg = sample.members.get(IMAGE.suffix)
-    return image_size(jpg, f"{sample.source}: sample {sample.key}: jpg")[0] if jpg is not None else 224
+    where = f"{sample.source}: sample {sample.key}: jpg"
+    width, height = (224, 224) if jpg is None else image_size(jpg, where)
+    if width != height:
+        raise HandclrError(f"{where}: not square: {width}x{height} pixels")
+    return width

@@ -31,7 +31,9 @@ def pretrain(
         float | None,
         typer.Option(min=0.0, help="Peak learning rate.", show_default="1e-4 * sqrt(batch); lars: 0.075 * sqrt(batch)"),
     ] = None,
-    warmup_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of linear warm-up.")] = 10.0,
+    warmup_epochs: Annotated[
+        float | None, typer.Option(min=0.0, help="Epochs of linear warm-up.", show_default="a tenth of the epochs")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 1e-6,
     temperature: Annotated[float, typer.Option(min=0.001, help="Of NT-Xent.")] = 0.5,
@@ -78,11 +80,12 @@ def pretrain(
     where = pick_device(device)
     index = ShardIndex(sources)
     origins = list(index.origins)
-    rows, dropped = own_pairs(index), 0
+    rows = own_pairs(index)
     if METHODS[method].mined:
         arrays, origin = read_npz(str(pairs), "pairs")
-        rows, dropped = mined_pairs(index, arrays)
+        rows = mined_pairs(index, arrays)
         origins += [origin] if origin else []
+    warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(rows), "pairs")
     lr = lr if lr is not None else default_lr(optimizer, batch)
     config = run_config(
@@ -91,7 +94,7 @@ def pretrain(
             locals(), "method", "arch", "init", "size", "batch", "epochs", "lr", "warmup_epochs", "optimizer",
             "weight_decay", "temperature", "rotation",
         ),
-        sources, index.keys, origins, seed=seed, rows=len(rows),
+        sources, index.keys, origins, seed=seed, rows=rows, weights=init,
     )  # fmt: skip
     book = Run(run, config, fresh)
     encoder = build_encoder(arch, init, seed)
@@ -100,7 +103,8 @@ def pretrain(
     model = ContrastiveModel(encoder, head, METHODS[method], temperature).to(where)
     plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
     console.say(
-        f"pretrain: {method}, {arch} from {init}, {console.plural(len(rows), 'pair')} ({dropped:,} crops without one), "
+        f"pretrain: {method}, {arch} from {init}, {console.plural(len(rows), 'pair')} "
+        f"({len(index) - len(rows):,} crops without one), "
         f"{plan.steps:,} steps of {batch} on {where}"
     )
     train(

@@ -105,6 +105,8 @@ def _decode_image(payload: bytes | memoryview) -> np.ndarray:
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     if image is None:
         raise ValueError("not an image")
+    if image.shape[0] != image.shape[1]:
+        raise ValueError(f"not square: {image.shape[1]}x{image.shape[0]} pixels")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 

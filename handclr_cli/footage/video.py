@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ VIDEO_SUFFIXES = (
     *(".wmv", ".flv", ".3gp", ".ogv", ".mjpeg", ".gif"),
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PROMISE_KEPT = 0.9
 TRUSTED_FPS = (0.1, 1000.0)
 
 
@@ -56,24 +58,14 @@ class Sampling:
 
 
 def find_footage(arguments: Sequence[str]) -> list[Footage]:
-    """List the footage under files and folders, folders recursively and in sorted order.
+    """List the footage under files, folders and wildcards, folders recursively and in sorted order.
 
     A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's images are
-    one sequence. Raises UsageError for a path that does not exist, or where a folder holds no footage.
+    one sequence, an image named on its own is one of a single frame. Raises UsageError for a path that does not
+    exist, or where a folder holds no footage.
     """
-    groups: list[tuple[Path, tuple[Path, ...], bool]] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            found = list(_walk(path))
-            if not found:
-                raise UsageError(f"{argument}: no videos or images in this folder")
-            groups += found
-        elif path.exists():
-            groups.append((path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES))
-        else:
-            raise UsageError(f"{argument}: no such file or folder")
-    distinct: dict[str, tuple[Path, tuple[Path, ...], bool]] = {}
+    groups = [group for argument in arguments for group in _groups(argument)]
+    distinct: dict[str, Group] = {}
     for group in groups:
         distinct.setdefault(os.path.realpath(group[0]), group)
     names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
@@ -91,7 +83,25 @@ def read_frames(footage: Footage, sampling: Sampling, on_skip: OnSkip) -> Iterat
         on_skip(error)
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, tuple[Path, ...], bool]]:
+Group = tuple[Path, tuple[Path, ...], bool]
+
+
+def _groups(argument: str) -> list[Group]:
+    path = Path(argument)
+    if path.is_dir():
+        found = list(_walk(path))
+        if not found:
+            raise UsageError(f"{argument}: no videos or images in this folder")
+        return found
+    if path.exists():
+        return [(path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES)]
+    matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+        raise UsageError(f"{argument}: no such file or folder")
+    return [group for match in matches for group in _groups(match)]
+
+
+def _walk(folder: Path) -> Iterator[Group]:
     for root, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
@@ -128,6 +138,9 @@ def _read_video(footage: Footage, sampling: Sampling) -> Iterator[Frame]:
             number += 1
         if seen == 0:
             raise UnreadableError(f"{path}: no frame can be decoded")
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if number < PROMISE_KEPT * promised:
+            raise UnreadableError(f"{path}: truncated or damaged: frames {number:,} to {promised:,}")
     finally:
         capture.release()
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..contract.errors import HandclrError
 from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
@@ -18,7 +18,7 @@ from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from .augmentation import AugmentationConfig, View, apply, apply_pose, draw, to_tensor
 from .encoder import Encoder
-from .loop import Row, calm_worker, to_device
+from .loop import Row, batches, to_device
 from .pose import REFERENCE_BONE, PoseNet, pose_loss, read_pose, targets
 from .run import load_checkpoint
 
@@ -162,15 +162,13 @@ def predict(
 ) -> Iterator[np.ndarray]:
     """Predict the poses of samples in order, a batch at a time: float32 (B, 21, 3), root-relative, reference bones."""
     model.to(device).eval()
-    loader = DataLoader(
-        _Plain(index, rows, size),
-        batch_size=batch,
-        num_workers=workers,
-        worker_init_fn=calm_worker,
-        multiprocessing_context="fork" if workers else None,
-        collate_fn=lambda items: torch.from_numpy(np.stack(items)),
-    )
-    for images in loader:
-        # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
-        pose, _ = read_pose(model(to_tensor(to_device(images, device))))
-        yield pose.cpu().numpy()
+    sampler = [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
+    with batches(_Plain(index, rows, size), sampler, _stack, workers, device) as loaded:
+        for images in loaded:
+            # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
+            pose, _ = read_pose(model(to_tensor(to_device(images, device))))
+            yield pose.cpu().numpy()
+
+
+def _stack(images: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(images))

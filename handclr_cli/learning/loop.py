@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -74,6 +75,60 @@ class EpochBatches:
         return self.plan.steps - self.first_step
 
 
+class Guarded(Dataset[Any]):
+    """A data set whose HandclrErrors are items, so that they reach the trainer as they are and not as tracebacks."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, at: Any) -> Any:
+        try:
+            return self.dataset[at]
+        except HandclrError as error:
+            return error
+
+
+@contextlib.contextmanager
+def batches(
+    dataset: Dataset[Any],
+    sampler: Iterable[Any],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Iterator[Any]]:
+    """Load batches in `workers` processes, which end with the block whatever ends it.
+
+    `sampler` yields lists of what `dataset` is indexed by. A HandclrError of an item is raised here.
+    """
+
+    def collate_or_error(items: list[Any]) -> Any:
+        return next((item for item in items if isinstance(item, HandclrError)), None) or collate(items)
+
+    loader = DataLoader(
+        Guarded(dataset),
+        batch_sampler=sampler,
+        collate_fn=collate_or_error,
+        num_workers=workers,
+        worker_init_fn=calm_worker,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers else None,
+    )
+    iterator = iter(loader)
+    try:
+        yield (_raise_error(batch) for batch in iterator)
+    except torch.OutOfMemoryError as error:
+        raise HandclrError("the device is out of memory; lower --batch or --size") from error
+    finally:
+        # Workers ignore SIGTERM, which is how they would be ended at exit: without this, an error waits for ever.
+        getattr(iterator, "_shutdown_workers", lambda: None)()
+
+
+def _raise_error(batch: Any) -> Any:
+    if isinstance(batch, HandclrError):
+        raise batch
+    return batch
+
+
 class Stop:
     """Notes SIGTERM; saving happens in the loop, never in the handler."""
 
@@ -108,19 +163,16 @@ def train(
     after SIGTERM, with the state saved.
     """
     step = _resume(run, model, optimizer)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=EpochBatches(plan, step),
-        collate_fn=collate,
-        num_workers=plan.workers,
-        worker_init_fn=calm_worker,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context="fork" if plan.workers else None,
-    )
+    if step == plan.steps:
+        return
     model.train()
     recorder, saved = _Recorder(run, plan), time.monotonic()
-    with Stop() as stop, progress(label, plan.steps, "steps", step) as advance:
-        for batch in loader if step < plan.steps else ():
+    with (
+        Stop() as stop,
+        progress(label, plan.steps, "steps", step) as advance,
+        batches(dataset, EpochBatches(plan, step), collate, plan.workers, device) as loaded,
+    ):
+        for batch in loaded:
             lr = plan.lr_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -142,7 +194,9 @@ def train(
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:N into a device that is there."""
+    """Turn auto, cpu, cuda or cuda:N into a device that is there; several processes are not served yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise HandclrError("training runs in one process in this version; start it without torchrun")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -169,6 +223,7 @@ def to_device(tensors: Any, device: torch.device) -> Any:
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     state = run.load()
     if state is None:
+        run.forget_after(0)
         return 0
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -214,9 +269,9 @@ class _Recorder:
             epoch = (step - 1) // self.plan.epoch_steps
             named = {name: round(value, 6) for name, value in zip(self.names, row, strict=True)}
             records.append({"step": step, "epoch": epoch, "lr": lr, **named, "samples_per_s": round(rate, 1)})
-        self.run.log(records)
         if not np.isfinite(values).all():
             raise HandclrError(f"the loss is not finite near step {self.pending[-1][0]:,}; lower --lr")
+        self.run.log(records)
         shown = {name: f"{value:.4f}" for name, value in zip(self.names, values[-1], strict=True)}
         self.shown = {**shown, "samples/s": f"{rate:,.0f}"}
         self.pending.clear()

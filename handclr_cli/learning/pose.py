@@ -15,7 +15,7 @@ PARENTS = tuple(0 if joint % 4 == 1 else max(0, joint - 1) for joint in range(JO
 STRIDE = 4
 REFERENCE_BONE = (0, 9)
 HEAT_WEIGHT, DELTA_WEIGHT, LOCATION_WEIGHT = 100.0, 1.0, 10.0
-HEAT_BIAS = -2.5
+HEAT_BIAS, HEAT_STD = -2.5, 0.02
 _WIDTH = 256
 
 
@@ -56,7 +56,8 @@ class PoseNet(nn.Module):
         # Nearly all of a heatmap is zero: started at a half, the first hundreds of steps would only clear it.
         last = self.heat[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
-        nn.init.zeros_(last.weight)
+        with seeded(seed):
+            nn.init.normal_(last.weight, std=HEAT_STD)
         nn.init.constant_(last.bias, HEAT_BIAS)
 
     def forward(self, images: Tensor) -> PoseMaps:

@@ -103,8 +103,8 @@ def own_pairs(index: ShardIndex) -> np.ndarray:
     return np.repeat(np.arange(len(index))[:, None], 2, axis=1)
 
 
-def mined_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
-    """Rows of the index for every mined pair (arrays of a pairs file): int64 (P, 2), and how many were left out.
+def mined_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows of the index for every mined pair (arrays of a pairs file): int64 (P, 2).
 
     A crop without a positive, or one that is not in the index, is left out. Raises HandclrError where none is
     left.
@@ -121,4 +121,4 @@ def mined_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> tuple[np.nd
     usable = (rows >= 0) & (found >= 0)
     if not usable.any():
         raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
-    return np.stack([rows[usable], found[usable]], axis=1), int((~usable).sum())
+    return np.stack([rows[usable], found[usable]], axis=1)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..contract.errors import HandclrError, UsageError
@@ -15,6 +16,7 @@ from ..contract.output import atomic_write
 from ..contract.provenance import Provenance, after, provenance
 
 CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
+RESULTS = ("encoder.pt", "model.pt", "loss.png")
 
 
 class Run:
@@ -32,7 +34,7 @@ class Run:
         except OSError as error:
             raise HandclrError(f"cannot make the run directory {folder}: {error.strerror}") from error
         if fresh:
-            for name in (LAST, LOG, CONFIG):
+            for name in (LAST, LOG, CONFIG, *RESULTS):
                 (self.folder / name).unlink(missing_ok=True)
         self._check_config()
         with atomic_write(self.folder / CONFIG) as file:
@@ -104,12 +106,26 @@ def run_config(
     origins: Sequence[Provenance | None],
     *,
     seed: int,
-    rows: int,
+    rows: np.ndarray,
+    weights: str,
 ) -> dict[str, Any]:
-    """What makes a run what it is: arguments, data, history. Runs with equal ones give equal weights."""
-    record = after(provenance(stage, arguments, sources, seed=seed), origins)
-    digest = hashlib.sha256("\n".join(keys).encode("utf-8", "replace")).hexdigest()
-    return {**record, "data": {"samples": len(keys), "keys_sha256": digest, "rows": rows}}
+    """What makes a run what it is: arguments, initial weights, data, history. Equal ones give equal results.
+
+    `rows` are the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder starts from.
+    """
+    start = {Path(weights).name: _sha256(Path(weights).read_bytes())} if Path(weights).is_file() else None
+    record = after(provenance(stage, arguments, sources, seed=seed, model=start), origins)
+    data = {
+        "samples": len(keys),
+        "keys_sha256": _sha256("\n".join(keys).encode("utf-8", "replace")),
+        "rows": len(rows),
+        "rows_sha256": _sha256(np.ascontiguousarray(rows, np.int64).tobytes()),
+    }
+    return {**record, "data": data}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _differences(older: dict[str, Any], newer: dict[str, Any], prefix: str = "") -> list[str]:

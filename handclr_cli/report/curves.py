@@ -78,7 +78,7 @@ def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: s
     """Plot PCK curves from 0 to 50 mm as a PNG; each is (thresholds in mm (T,), shares in 0..1 (T,), AUC)."""
     figure, axes = _figure("threshold in mm", "share of correct joints")
     for name, (thresholds, values, auc) in curves.items():
-        axes.plot(thresholds, values, linewidth=1.6, label=f"{name} (AUC {auc:.3f})")
+        axes.plot(thresholds, values, linewidth=1.6, label=f"{name} (AUC 0-50 mm {auc:.3f})")
     axes.set_xlim(0, 50)
     axes.set_ylim(0, 1.02)
     if curves:
