@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 @pytest.mark.slow
 def test_another_configuration_is_refused_and_fresh_starts_anew(shard: Path, tmp_path: Path) -> None:
-    arguments = ("pretrain", "--run", tmp_path, "--method", "peclr", "--epochs", 1, *TINY)
+    arguments = ("pretrain", "--run", tmp_path, "--method", "peclr", "--epochs", 2, *TINY)
     handclr(*arguments, "-", stdin=shard.read_bytes())
     line = error_line(handclr(*arguments, "--lr", 0.5, "-", stdin=shard.read_bytes(), code=2))
     assert "arguments.lr was 0.0002, now 0.5" in line and "--fresh" in line
