@@ -20,7 +20,7 @@ test: $(READY)
 	$(PYTEST)
 
 quick: $(READY)
-	$(PYTEST) -m 'not slow and not real'
+	$(PYTEST) -m 'not slow and not real and not landmarker'
 
 lint: $(READY)
 	$(BIN)/ruff check .

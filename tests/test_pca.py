@@ -56,6 +56,7 @@ def test_pipe_to_pipe() -> None:
     assert [past["stage"] for past in record["history"]] == ["extract"]
 
 
+@pytest.mark.slow
 def test_files_options_and_a_basis(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", crops(frames=10))
     options = ["--dim", "5", "--normalize", "root-scale", "--plot", tmp_path / "variance.png"]
@@ -108,6 +109,7 @@ def test_history_of_a_concatenation(tmp_path: Path) -> None:
     assert [past["seed"] for past in history if "seed" in past] == [0, 1]
 
 
+@pytest.mark.slow
 def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", crops())
     first = run_cli("pca", "--dim", "3", shard, "-o", tmp_path / "pose.npz")

@@ -101,6 +101,7 @@ def test_the_loss_does_not_depend_on_the_batch_size() -> None:
     torch.testing.assert_close(small["total"], parts)
 
 
+@pytest.mark.slow
 def test_every_parameter_learns_and_the_seed_decides() -> None:
     encoder = build_encoder("resnet18")
     net, twin, other = (PoseNet(encoder, seed=s) for s in (1, 1, 2))
@@ -117,6 +118,7 @@ def test_every_parameter_learns_and_the_seed_decides() -> None:
         net(torch.zeros(1, 3, 100, 64))
 
 
+@pytest.mark.slow
 def test_it_learns_four_images_by_heart() -> None:
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     uv, xyz = sample(4, 64)
