@@ -40,7 +40,7 @@ def evaluate(
     from ..benchmarks.metrics import evaluate_pose, joint_errors_mm
     from ..contract.index import ShardIndex
     from ..contract.npz import as_keys, write_npz
-    from ..contract.provenance import after, provenance
+    from ..contract.provenance import after, file_checksum, provenance
     from ..learning.finetuning import labelled_rows, load_model, predict
     from ..learning.loop import pick_device, worker_count
 
@@ -56,7 +56,7 @@ def evaluate(
             advance(len(part))
     predicted = np.concatenate(poses) * np.float32(mean.bone)
     baseline = np.broadcast_to(mean.pose, truth.shape)
-    record = after(provenance("evaluate", {"size": size}, sources, model=_checksum(model)), index.origins)
+    record = after(provenance("evaluate", {"size": size}, sources, model=file_checksum(model)), index.origins)
     report: dict[str, Any] = {
         "samples": len(rows),
         "samples_without_labels": len(index) - len(rows),
@@ -89,13 +89,6 @@ def evaluate(
 def _relative(report: dict[str, Any]) -> dict[str, Any]:
     """Without the alignment that needs an absolute position, which the model does not predict."""
     return {name: value for name, value in report.items() if name != "none"}
-
-
-def _checksum(path: str) -> dict[str, str]:
-    import hashlib
-    from pathlib import Path
-
-    return {Path(path).name: hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def _plot(path: str, predictions: dict[str, Any], truth: Any) -> None:

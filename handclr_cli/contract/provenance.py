@@ -44,6 +44,12 @@ def provenance(
     return record
 
 
+def file_checksum(path: str) -> dict[str, str]:
+    """The base name of a model file and its SHA-256, as `model` of a provenance."""
+    with open(path, "rb") as file:
+        return {os.path.basename(path): hashlib.sha256(file.read()).hexdigest()}
+
+
 def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenance:
     """Put the stages that `origins` describe, oldest first and each once, into the history of `record`."""
     history: list[Provenance] = []

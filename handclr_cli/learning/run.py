@@ -13,7 +13,7 @@ import torch
 
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import atomic_write
-from ..contract.provenance import Provenance, after, provenance
+from ..contract.provenance import Provenance, after, file_checksum, provenance
 
 CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
 RESULTS = ("encoder.pt", "model.pt", "loss.png")
@@ -113,7 +113,7 @@ def run_config(
 
     `rows` are the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder starts from.
     """
-    start = {Path(weights).name: _sha256(Path(weights).read_bytes())} if Path(weights).is_file() else None
+    start = file_checksum(weights) if Path(weights).is_file() else None
     record = after(provenance(stage, arguments, sources, seed=seed, model=start), origins)
     data = {
         "samples": len(keys),
