@@ -83,14 +83,21 @@ def freihand_sample(item: LabelledImage, split: str, size: int, margin: float, q
         "sample": f"freihand-{split}-{item.sample:08d}",
         "version": item.version_name,
     }
-    members: dict[str, bytes | memoryview] = {
-        IMAGE.suffix: encode_image(crop["image"], quality),
-        INFO.suffix: encode_object(info),
-        KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, crop["keypoints2d"]),
-        KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, crop["keypoints3d"]),
-        INTRINSICS.suffix: encode_array(INTRINSICS, crop["intrinsics"]),
-    }
-    return Sample(sample_key(video, item.sample, "right"), members)
+    return labelled_sample(sample_key(video, item.sample, "right"), crop, info, quality)
+
+
+def labelled_sample(key: str, crop: dict[str, Any], info: dict[str, Any], quality: int) -> Sample:
+    """Pack what `labelled_crop` returned, with the JSON `info`, into a sample; `quality` of the JPEG is 1 to 100."""
+    return Sample(
+        key,
+        {
+            IMAGE.suffix: encode_image(crop["image"], quality),
+            INFO.suffix: encode_object(info),
+            KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, crop["keypoints2d"]),
+            KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, crop["keypoints3d"]),
+            INTRINSICS.suffix: encode_array(INTRINSICS, crop["intrinsics"]),
+        },
+    )
 
 
 def _read_image(item: LabelledImage) -> np.ndarray:

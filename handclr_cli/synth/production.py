@@ -1,0 +1,246 @@
+"""Scenes made into files: videos with their truth, and labelled crops, by several processes in a fixed order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+
+from ..benchmarks.crops import labelled_crop, labelled_sample
+from ..contract.errors import HandclrError, UsageError
+from ..contract.output import atomic_write
+from ..contract.provenance import Provenance
+from ..contract.sample import Sample, sample_key, video_id, video_names
+from ..contract.shards import ShardOutput, read_samples
+from .layouts import FRAMES, MakeScene
+from .scenes import Scene
+from .shot import HandTruth, Shot
+from .worlds import WORLDS
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# A labelled picture is a little larger than the crop, so that the crop is about as sharp as the picture.
+_FRAME_OVER_CROP = 1.3
+# Moments of a layout's scene lie far apart, so that their poses differ.
+_LAYOUT_FPS = 3.0
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How crops are cut: side in px, side over the hand's longer side, JPEG quality."""
+
+    size: int = 224
+    margin: float = 1.5
+    quality: int = 95
+
+
+@dataclass(frozen=True)
+class Film:
+    """Videos to make: `world` and `seed`, `frames` at `fps` of `size` (width, height), into `folder`."""
+
+    folder: Path
+    world: str
+    seed: int
+    frames: int
+    fps: float
+    size: tuple[int, int]
+    crops: Crops
+    record: Provenance
+
+    def video(self, index: int) -> Path:
+        """Where video `index` is written."""
+        return self.folder / f"{self.world}-{self.seed}-{index:05d}.mp4"
+
+    def truth(self, index: int) -> Path:
+        """Where its truth is written, last: it is there when the video is complete."""
+        return self.folder / "truth" / f"{self.video(index).stem}.tar"
+
+    def done(self, index: int) -> bool:
+        """Whether the video is there; raises UsageError where one made with other arguments has its name."""
+        if not (self.truth(index).exists() and self.video(index).exists()):
+            return False
+        first = next(read_samples([str(self.truth(index))]), None)
+        if first is None or first.origin != self.record:
+            raise UsageError(f"{self.video(index)}: made with other arguments; remove the folder or name another")
+        return True
+
+    def make(self, index: int) -> int:
+        """Write video `index` and its truth; returns the number of hands."""
+        scene = Scene(WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps)
+        path = self.video(index)
+        name = video_names([Path(os.path.abspath(path))])[0]
+        with (
+            _video_writer(path, self.fps, self.size) as write,
+            ShardOutput(str(self.truth(index)), self.record) as out,
+        ):
+            for time in range(self.frames):
+                shot = scene.shoot(time)
+                write(shot.image)
+                for hand in shot.hands:
+                    key = sample_key(video_id(name), time, hand.side)
+                    info = {"video": name, "frame": time, "time_s": time / self.fps}
+                    out.write(_labelled(shot, hand, key, info, scene.subject, self.crops))
+        return out.samples
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """Labelled crops to make: `world`, `seed`, and how they are cut."""
+
+    world: str
+    seed: int
+    crops: Crops
+
+    def make(self, index: int) -> Sample:
+        """One hand, left or right by turns, of scene `index`."""
+        side = max(64, round(self.crops.size * _FRAME_OVER_CROP))
+        scene = Scene(WORLDS[self.world], self.seed, index, (side, side), (("right", "left")[index % 2],))
+        shot = scene.shoot(0)
+        video = f"synth-{self.world}-{self.seed}-{scene.subject:05d}"
+        key = sample_key(video, index, shot.hands[0].side)
+        info = {"video": video, "frame": index, "time_s": None}
+        return _labelled(shot, shot.hands[0], key, info, scene.subject, self.crops)
+
+
+def scene_maker(world: str, seed: int) -> MakeScene:
+    """Scenes for the layouts: a few moments each, by cameras that stand still and have one lens."""
+    _one_thread()
+    drawn = WORLDS[world]
+    lens = sum(drawn.field) / 2
+    fixed = replace(drawn, field=(lens, lens), shake=0.0)
+
+    def make(index: int, size: tuple[int, int], sides: tuple[str, ...]) -> Scene:
+        return Scene(fixed, seed, index, size, sides, FRAMES, _LAYOUT_FPS)
+
+    return make
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Yield work(item) for each item in order, by `workers` processes; the results do not depend on how many.
+
+    Each process uses one thread, and ends when this one does, however that ends. Raises what `work` raised, or
+    HandclrError where a process died.
+    """
+    if workers < 2:
+        _one_thread()
+        yield from map(work, items)
+        return
+    crew = [_hire(work) for _ in range(workers)]
+    busy: deque[Connection] = deque()
+    try:
+        for number, item in enumerate(items):
+            pipe = crew[number % workers][1]
+            with _alive():
+                pipe.send(item)
+            busy.append(pipe)
+            if len(busy) > 3 * workers:
+                yield _answer(busy.popleft())
+        while busy:
+            yield _answer(busy.popleft())
+    finally:
+        for process, pipe in crew:
+            pipe.close()
+            process.terminate()
+        for process, _ in crew:
+            process.join()
+
+
+def _hire(work: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
+    """Start a worker; a plain pipe to it, because a pool's workers wait for ever where their parent was killed."""
+    context = get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    # Inherited: Ctrl-C is answered here, and the worker ended from here.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    theirs.close()
+    return process, mine
+
+
+def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
+    """Answer what comes through a pipe until its other end is closed."""
+    # As an exception, so that half-written files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _one_thread()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            item = pipe.recv()
+            answer: tuple[Any, Exception | None]
+            try:
+                answer = work(item), None
+            except Exception as error:
+                answer = None, error
+            pipe.send(answer)
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise HandclrError("a worker process ended; was it killed? fewer --workers need less memory") from error
+
+
+def _answer(pipe: Connection) -> Any:
+    with _alive():
+        result, error = pipe.recv()
+    if error is not None:
+        raise error
+    return result
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _labelled(shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subject: int, crops: Crops) -> Sample:
+    """The crop around one hand of a shot with its labels."""
+    left = hand.side == "left"
+    crop = labelled_crop(shot.image, hand.keypoints3d, shot.intrinsics, crops.size, crops.margin, left)
+    height, width = shot.image.shape[:2]
+    info = {
+        **info,
+        "box": crop["box"],
+        "source_size": [width, height],
+        "hand": hand.side,
+        "flipped": left,
+        "score": 1.0,
+        "sample": key,
+        "subject": subject,
+    }
+    return labelled_sample(key, crop, info, crops.quality)
+
+
+@contextmanager
+def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], Any]]:
+    """A function that appends RGB frames to an MPEG-4 video, which takes its name when the block ends well."""
+    with atomic_write(path) as file:
+        # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it knows.
+        part = Path(f"{file.name}.mp4")
+        writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+        try:
+            if not writer.isOpened():
+                raise HandclrError(f"{path}: OpenCV cannot write MPEG-4 video here")
+            yield lambda image: writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            writer.release()
+            file.write(part.read_bytes())
+        finally:
+            writer.release()
+            part.unlink(missing_ok=True)

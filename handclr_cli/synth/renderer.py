@@ -1,0 +1,194 @@
+"""From posed meshes to pictures: projection, visibility, shadow, light and colour, for a batch of frames at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .raster import Fragments, rasterize
+
+Paint = Callable[[Fragments, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+_SHADOW_SIZE = 160
+# Depth in metres that a surface may lie behind the shadow map before it is dark, and over which it darkens.
+_SHADOW_BIAS, _SHADOW_SOFTNESS = 0.004, 0.006
+# Light passes the edge of a shadow in skin, red the furthest.
+_SCATTER = (0.30, 0.14, 0.10)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One mesh in the camera frame (x right, y down, z forward, metres).
+
+    `vertices` and `normals` (B, V, 3) float32, `faces` (F, 3) int64 whose corners run counter-clockwise seen from
+    outside, `open_sky` (B, V) ambient light in 0..1, `paint` gives linear albedo (P, 3) and gloss (P) of fragments
+    of the faces, `label` is its value in the segmentation.
+    """
+
+    vertices: torch.Tensor
+    normals: torch.Tensor
+    faces: torch.Tensor
+    open_sky: torch.Tensor
+    paint: Paint
+    label: int
+
+
+@dataclass(frozen=True)
+class Lights:
+    """`key` direction (3) towards the light, colours (3) linear; ambient comes from `sky` above and `ground` below."""
+
+    key: torch.Tensor
+    key_colour: torch.Tensor
+    sky: torch.Tensor
+    ground: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B, H, W) uint8."""
+
+    colour: torch.Tensor
+    alpha: torch.Tensor
+    labels: torch.Tensor
+
+
+def render(
+    parts: list[Part], intrinsics: torch.Tensor, lights: Lights, height: int, width: int, samples: int = 2
+) -> Picture:
+    """Draw parts through a pinhole camera (B, 3, 3), pixels with centres at .5, with samples x samples per pixel."""
+    batch, device = len(intrinsics), intrinsics.device
+    vertices = torch.cat([part.vertices for part in parts], dim=1)
+    faces, starts = _join(parts)
+    sunlit = _sunlit(vertices, faces, lights.key)
+    points = _project(vertices, intrinsics, samples)
+    left, top, right, bottom = _window(points, height * samples, width * samples, samples)
+    colour = torch.zeros(batch, height, width, 3, device=device)
+    alpha = torch.zeros(batch, height, width, device=device)
+    labels = torch.zeros(batch, height, width, dtype=torch.uint8, device=device)
+    if right <= left or bottom <= top:
+        return Picture(colour, alpha, labels)
+    points = points - torch.tensor([left, top, 0], dtype=points.dtype, device=device)
+    tall, wide = bottom - top, right - left
+    seen = rasterize(points, faces, tall, wide)
+    shades, marks = _shade(parts, starts, seen, faces, vertices, sunlit, lights)
+    fine = torch.zeros(batch * tall * wide, 5, device=device)
+    fine[seen.pixel] = torch.cat([shades, torch.ones_like(shades[:, :1]), marks[:, None]], dim=1)
+    blocks = fine.reshape(batch, tall // samples, samples, wide // samples, samples, 5)
+    coarse = blocks[..., :4].mean(dim=(2, 4))
+    rows, columns = slice(top // samples, bottom // samples), slice(left // samples, right // samples)
+    colour[:, rows, columns], alpha[:, rows, columns] = coarse[..., :3], coarse[..., 3]
+    most = blocks[..., 4].amax(dim=(2, 4)).to(torch.uint8)
+    labels[:, rows, columns] = torch.where(coarse[..., 3] >= 0.5, most, torch.zeros_like(most))
+    return Picture(colour, alpha, labels)
+
+
+def _join(parts: list[Part]) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
+    """Faces of all parts with vertices counted on, and for each part its first face, last face and first vertex."""
+    faces, starts, vertex, face = [], [], 0, 0
+    for part in parts:
+        faces.append(part.faces + vertex)
+        starts.append((face, face + len(part.faces), vertex))
+        vertex += part.vertices.shape[1]
+        face += len(part.faces)
+    return torch.cat(faces), starts
+
+
+def _project(vertices: torch.Tensor, intrinsics: torch.Tensor, samples: int) -> torch.Tensor:
+    """Pixels of the fine grid and depth, (B, V, 3)."""
+    depth = vertices[..., 2:]
+    pixels = (vertices @ intrinsics.transpose(1, 2))[..., :2] / depth.clamp(min=1e-4)
+    return torch.cat([pixels * samples, depth], dim=-1)
+
+
+def _window(points: torch.Tensor, height: int, width: int, samples: int) -> tuple[int, int, int, int]:
+    """The part of the picture that the meshes can touch, in whole pixels of the coarse grid."""
+    low = points[..., :2].amin(dim=(0, 1)).tolist()
+    high = points[..., :2].amax(dim=(0, 1)).tolist()
+    left, top = (max(0, int(value // samples) * samples) for value in low)
+    right = min(width, (int(high[0] // samples) + 1) * samples)
+    bottom = min(height, (int(high[1] // samples) + 1) * samples)
+    return left, top, right, bottom
+
+
+def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """How much of the key light reaches each vertex, (B, V) in 0..1, by a shadow map."""
+    axes = _basis(key).to(vertices)
+    seen = vertices @ axes.T
+    low, high = seen.amin(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)
+    scale = (_SHADOW_SIZE - 4) / (high - low)[..., :2].amax(dim=-1, keepdim=True)
+    depth = 1 + seen[..., 2:] - low[..., 2:]
+    points = torch.cat([(seen - low)[..., :2] * scale + 2, depth], dim=-1)
+    fragments = rasterize(points, faces, _SHADOW_SIZE, _SHADOW_SIZE)
+    nearest = torch.full((len(vertices), 1, _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
+    nearest.view(-1)[fragments.pixel] = fragments.depth
+    light = torch.zeros_like(points[..., 0])
+    rows = torch.arange(len(vertices), device=vertices.device)[:, None]
+    place = points[..., :2].long()
+    for shift in ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (1, -1), (-1, 1), (0, 0)):
+        x = (place[..., 0] + shift[0]).clamp(0, _SHADOW_SIZE - 1)
+        y = (place[..., 1] + shift[1]).clamp(0, _SHADOW_SIZE - 1)
+        behind = points[..., 2] - nearest[rows, 0, y, x] - _SHADOW_BIAS
+        light = light + (1 - behind / _SHADOW_SOFTNESS).clamp(0, 1) / 9
+    return light
+
+
+def _basis(key: torch.Tensor) -> torch.Tensor:
+    """Axes (3, 3) of a camera that looks along the light: right, down, forward."""
+    forward = -key / key.norm()
+    helper = torch.tensor([0.0, 1.0, 0.0]) if abs(float(forward[1])) < 0.9 else torch.tensor([1.0, 0.0, 0.0])
+    right = torch.linalg.cross(helper.to(forward), forward)
+    right = right / right.norm()
+    return torch.stack([right, torch.linalg.cross(forward, right), forward])
+
+
+def _shade(
+    parts: list[Part],
+    starts: list[tuple[int, int, int]],
+    seen: Fragments,
+    faces: torch.Tensor,
+    vertices: torch.Tensor,
+    sunlit: torch.Tensor,
+    lights: Lights,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Display colours (P, 3) and labels (P) of the fragments."""
+    normals = torch.cat([part.normals for part in parts], dim=1)
+    sky = torch.cat([part.open_sky for part in parts], dim=1)
+    bundle = torch.cat([vertices, normals, sky[..., None], sunlit[..., None]], dim=-1)
+    values = seen.blend(bundle, faces)
+    albedo, gloss = torch.zeros_like(values[:, :3]), torch.zeros_like(values[:, 0])
+    labels = torch.zeros_like(gloss)
+    for part, (first, last, _) in zip(parts, starts, strict=True):
+        own = torch.nonzero((seen.face >= first) & (seen.face < last))[:, 0]
+        mine = replace(
+            seen,
+            pixel=seen.pixel[own],
+            image=seen.image[own],
+            face=seen.face[own] - first,
+            weights=seen.weights[own],
+            depth=seen.depth[own],
+        )
+        albedo[own], gloss[own] = part.paint(mine, part.faces)
+        labels[own] = float(part.label)
+    radiance = _light(values, albedo, gloss, lights)
+    return (radiance / (1 + 0.18 * radiance) * 1.12).clamp(0, 1) ** (1 / 2.2), labels
+
+
+def _light(values: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor, lights: Lights) -> torch.Tensor:
+    """Linear radiance (P, 3): scattered key light, ambient light from above and below, a soft highlight."""
+    toward = -values[:, :3] / values[:, :3].norm(dim=1, keepdim=True)
+    normal = values[:, 3:6] / values[:, 3:6].norm(dim=1, keepdim=True)
+    open_sky, sun = values[:, 6:7].clamp(0.05, 1), values[:, 7:8]
+    key = lights.key / lights.key.norm()
+    facing = (normal @ key)[:, None]
+    wrap = torch.tensor(_SCATTER, device=albedo.device)
+    diffuse = ((facing + wrap) / (1 + wrap)).clamp(min=0) * sun
+    # Half of the ambient light comes along the normal's height; y points down.
+    up = 0.5 - 0.5 * normal[:, 1:2]
+    ambient = (lights.ground * (1 - up) + lights.sky * up) * open_sky
+    half = key + toward
+    half = half / half.norm(dim=1, keepdim=True)
+    shine = ((normal * half).sum(1, keepdim=True).clamp(min=0) ** 28) * sun * (facing > 0)
+    rim = (1 - (normal * toward).sum(1, keepdim=True).clamp(0, 1)) ** 4
+    glossy = gloss[:, None] * (1.6 * shine * lights.key_colour + 0.6 * rim * ambient)
+    return albedo * (diffuse * lights.key_colour + ambient) + glossy

@@ -1,0 +1,31 @@
+"""What a synthetic camera delivers: a picture, its camera, and the truth about every hand in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class HandTruth:
+    """One hand of a shot: `side` "left" or "right", `keypoints3d` (21, 3) float64 metres in the camera frame."""
+
+    side: str
+    keypoints3d: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A rendered picture with its truth.
+
+    `image` (H, W, 3) uint8 RGB; `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `extrinsics` (3, 4)
+    float64, world to camera in metres (x right, y down, z forward); `hands` as they are in the scene, nothing
+    mirrored; `segmentation` (H, W) uint8: 0 background, 1 a held object, 254 left hand, 255 right hand.
+    """
+
+    image: np.ndarray
+    intrinsics: np.ndarray
+    extrinsics: np.ndarray
+    hands: tuple[HandTruth, ...]
+    segmentation: np.ndarray
