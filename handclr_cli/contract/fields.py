@@ -30,7 +30,7 @@ IMAGE = Field(
     "uint8",
     ("S", "S", 3),
     "square RGB crop, **always a right hand**: left ones are mirrored",
-    ("extract", "import"),
+    ("extract", "import", "synth"),
 )
 INFO = Field(
     "json",
@@ -38,25 +38,29 @@ INFO = Field(
     (),
     "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before mirroring; "
     'it may reach beyond the frame), `source_size` [width, height], `hand` "left"/"right" in the source, '
-    "`flipped`, `score`; labelled sets add `sample` and `version`",
-    ("extract", "import"),
+    "`flipped`, `score`; labelled sets add `sample`, and `version` or `subject`",
+    ("extract", "import", "synth"),
 )
 KEYPOINTS_2D = Field(
     "keypoints2d.npy",
     "float32",
     (JOINTS, 2),
     "crop pixels after mirroring, x right, y down, pixel centres at .5, MediaPipe order",
-    ("keypoints", "import"),
+    ("keypoints", "import", "synth"),
 )
 KEYPOINTS_3D = Field(
     "keypoints3d.npy",
     "float32",
     (JOINTS, 3),
     "metres, camera frame (x right, y down, z forward), after mirroring",
-    ("import",),
+    ("import", "synth"),
 )
 INTRINSICS = Field(
-    "intrinsics.npy", "float32", (3, 3), "pinhole matrix of the crop, in crop pixels, after mirroring", ("import",)
+    "intrinsics.npy",
+    "float32",
+    (3, 3),
+    "pinhole matrix of the crop, in crop pixels, after mirroring",
+    ("import", "synth"),
 )
 FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS)
 

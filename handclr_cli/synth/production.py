@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from ..benchmarks.crops import labelled_crop, labelled_sample
 from ..contract.errors import HandclrError, UsageError
@@ -25,13 +18,12 @@ from ..contract.output import atomic_write
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
+from .crew import one_thread
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
 from .worlds import WORLDS
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 # A labelled picture is a little larger than the crop, so that the crop is about as sharp as the picture.
 _FRAME_OVER_CROP = 1.3
 # Moments of a layout's scene lie far apart, so that their poses differ.
@@ -117,7 +109,7 @@ class Portraits:
 
 def scene_maker(world: str, seed: int) -> MakeScene:
     """Scenes for the layouts: a few moments each, by cameras that stand still and have one lens."""
-    _one_thread()
+    one_thread()
     drawn = WORLDS[world]
     lens = sum(drawn.field) / 2
     fixed = replace(drawn, field=(lens, lens), shake=0.0)
@@ -126,88 +118,6 @@ def scene_maker(world: str, seed: int) -> MakeScene:
         return Scene(fixed, seed, index, size, sides, FRAMES, _LAYOUT_FPS)
 
     return make
-
-
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield work(item) for each item in order, by `workers` processes; the results do not depend on how many.
-
-    Each process uses one thread, and ends when this one does, however that ends. Raises what `work` raised, or
-    HandclrError where a process died.
-    """
-    if workers < 2:
-        _one_thread()
-        yield from map(work, items)
-        return
-    crew = [_hire(work) for _ in range(workers)]
-    busy: deque[Connection] = deque()
-    try:
-        for number, item in enumerate(items):
-            pipe = crew[number % workers][1]
-            with _alive():
-                pipe.send(item)
-            busy.append(pipe)
-            if len(busy) > 3 * workers:
-                yield _answer(busy.popleft())
-        while busy:
-            yield _answer(busy.popleft())
-    finally:
-        for process, pipe in crew:
-            pipe.close()
-            process.terminate()
-        for process, _ in crew:
-            process.join()
-
-
-def _hire(work: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
-    """Start a worker; a plain pipe to it, because a pool's workers wait for ever where their parent was killed."""
-    context = get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-    # Inherited: Ctrl-C is answered here, and the worker ended from here.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    theirs.close()
-    return process, mine
-
-
-def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
-    """Answer what comes through a pipe until its other end is closed."""
-    # As an exception, so that half-written files are removed.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    _one_thread()
-    with suppress(EOFError, ConnectionError):
-        while True:
-            item = pipe.recv()
-            answer: tuple[Any, Exception | None]
-            try:
-                answer = work(item), None
-            except Exception as error:
-                answer = None, error
-            pipe.send(answer)
-
-
-@contextmanager
-def _alive() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, ConnectionError) as error:
-        raise HandclrError("a worker process ended; was it killed? fewer --workers need less memory") from error
-
-
-def _answer(pipe: Connection) -> Any:
-    with _alive():
-        result, error = pipe.recv()
-    if error is not None:
-        raise error
-    return result
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def _labelled(shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subject: int, crops: Crops) -> Sample:
@@ -234,9 +144,9 @@ def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[Cal
     with atomic_write(path) as file:
         # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it knows.
         part = Path(f"{file.name}.mp4")
-        writer = cv2.VideoWriter(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+        writer = cv2.VideoWriter()
         try:
-            if not writer.isOpened():
+            if not writer.open(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, size):
                 raise HandclrError(f"{path}: OpenCV cannot write MPEG-4 video here")
             yield lambda image: writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             writer.release()

@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Lights:
-    """`key` direction (3) towards the light, colours (3) linear; ambient comes from `sky` above and `ground` below."""
+    """`key` (B, 3) directions towards the light, colours (3) linear; ambient: `sky` from above, `ground` from below."""
 
     key: torch.Tensor
     key_colour: torch.Tensor
@@ -113,12 +113,12 @@ def _window(points: torch.Tensor, height: int, width: int, samples: int) -> tupl
 
 def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """How much of the key light reaches each vertex, (B, V) in 0..1, by a shadow map."""
-    axes = _basis(key).to(vertices)
-    seen = vertices @ axes.T
+    seen = vertices @ _bases(key).transpose(1, 2)
     low, high = seen.amin(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)
     scale = (_SHADOW_SIZE - 4) / (high - low)[..., :2].amax(dim=-1, keepdim=True)
     depth = 1 + seen[..., 2:] - low[..., 2:]
-    points = torch.cat([(seen - low)[..., :2] * scale + 2, depth], dim=-1)
+    # About the middle, so that the mirror image of a scene has the mirror image of the map.
+    points = torch.cat([(seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2, depth], dim=-1)
     fragments = rasterize(points, faces, _SHADOW_SIZE, _SHADOW_SIZE)
     nearest = torch.full((len(vertices), 1, _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
     nearest.view(-1)[fragments.pixel] = fragments.depth
@@ -133,13 +133,14 @@ def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> t
     return light
 
 
-def _basis(key: torch.Tensor) -> torch.Tensor:
-    """Axes (3, 3) of a camera that looks along the light: right, down, forward."""
-    forward = -key / key.norm()
-    helper = torch.tensor([0.0, 1.0, 0.0]) if abs(float(forward[1])) < 0.9 else torch.tensor([1.0, 0.0, 0.0])
-    right = torch.linalg.cross(helper.to(forward), forward)
-    right = right / right.norm()
-    return torch.stack([right, torch.linalg.cross(forward, right), forward])
+def _bases(key: torch.Tensor) -> torch.Tensor:
+    """Axes (B, 3, 3) of cameras that look along the lights (B, 3): right, down, forward."""
+    forward = -key / key.norm(dim=1, keepdim=True)
+    steep = forward[:, 1:2].abs() > 0.9
+    helper = torch.where(steep, key.new_tensor([1.0, 0.0, 0.0]), key.new_tensor([0.0, 1.0, 0.0]))
+    right = torch.linalg.cross(helper, forward)
+    right = right / right.norm(dim=1, keepdim=True)
+    return torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1)
 
 
 def _shade(
@@ -170,17 +171,19 @@ def _shade(
         )
         albedo[own], gloss[own] = part.paint(mine, part.faces)
         labels[own] = float(part.label)
-    radiance = _light(values, albedo, gloss, lights)
+    radiance = _light(values, albedo, gloss, lights, lights.key[seen.image])
     return (radiance / (1 + 0.18 * radiance) * 1.12).clamp(0, 1) ** (1 / 2.2), labels
 
 
-def _light(values: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor, lights: Lights) -> torch.Tensor:
+def _light(
+    values: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor, lights: Lights, key: torch.Tensor
+) -> torch.Tensor:
     """Linear radiance (P, 3): scattered key light, ambient light from above and below, a soft highlight."""
     toward = -values[:, :3] / values[:, :3].norm(dim=1, keepdim=True)
     normal = values[:, 3:6] / values[:, 3:6].norm(dim=1, keepdim=True)
     open_sky, sun = values[:, 6:7].clamp(0.05, 1), values[:, 7:8]
-    key = lights.key / lights.key.norm()
-    facing = (normal @ key)[:, None]
+    key = key / key.norm(dim=1, keepdim=True)
+    facing = (normal * key).sum(dim=1, keepdim=True)
     wrap = torch.tensor(_SCATTER, device=albedo.device)
     diffuse = ((facing + wrap) / (1 + wrap)).clamp(min=0) * sun
     # Half of the ambient light comes along the normal's height; y points down.

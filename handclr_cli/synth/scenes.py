@@ -110,7 +110,7 @@ class Scene:
         extrinsics = np.stack([self._extrinsics(time, camera) for time in times])
         parts = [part for hand in self._hands for part in self._parts(hand, times, extrinsics)]
         intrinsics = floats(np.tile(self.intrinsics, (len(times), 1, 1)), self.device)
-        lights = replace(self._lights, key=floats(extrinsics[0, :, :3], self.device) @ self._lights.key)
+        lights = replace(self._lights, key=floats(extrinsics[:, :, :3], self.device) @ self._lights.key)
         return render(parts, intrinsics, lights, self.size[1], self.size[0])
 
     def _stream(self, *numbers: int) -> np.random.Generator:
