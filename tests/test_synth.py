@@ -182,7 +182,7 @@ def test_truth_lies_where_extract_would_cut(film: Path) -> None:
                 info = sample.info
                 assert sample.key.endswith(f"_{time_index:08d}_{hand.side[0]}")
                 assert info["source_size"] == list(SIZE) and info["hand"] == hand.side
-                assert (info["frame"], info["time_s"]) == (time_index, time_index / 12)
+                assert (info["frame"], info["time_s"]) == (time_index, round(time_index / 12, 4))
                 pixels = project(hand.keypoints3d, shot.intrinsics)
                 assert info["box"] == list(square_box(pixels, 1.5))
                 back = to_source(sample.keypoints2d, info["box"], 64, info["flipped"])
@@ -339,8 +339,24 @@ def test_footage_goes_on_where_it_stopped(film: Path, tmp_path: Path) -> None:
 def test_footage_made_with_other_arguments_is_left_alone(film: Path) -> None:
     before = files(film)
     done = run_cli("synth", "footage", str(film), *map(str, FILM), "--margin", "2", "--videos", "5")
-    assert f"{NAMES[0]}.mp4: made with other arguments; remove the folder or name another" in error_line(done, 2)
+    assert f"{NAMES[0]}.mp4: made with --margin 1.5; remove the folder or name another" in error_line(done, 2)
     assert files(film) == before
+
+
+@pytest.mark.slow
+def test_the_truth_gets_its_name_after_the_video(film: Path) -> None:
+    for name in NAMES:
+        truth, video = film / "truth" / f"{name}.tar", film / f"{name}.mp4"
+        assert video.stat().st_ctime_ns <= truth.stat().st_ctime_ns
+
+
+@pytest.mark.slow
+def test_a_damaged_truth_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "truth").mkdir()
+    (tmp_path / f"{NAMES[0]}.mp4").write_bytes(b"video")
+    (tmp_path / "truth" / f"{NAMES[0]}.tar").touch()
+    done = run_cli("synth", "footage", str(tmp_path), *map(str, FILM))
+    assert f"truth/{NAMES[0]}.tar: damaged; remove it, and its video is filmed again" in error_line(done, 1)
 
 
 @pytest.mark.slow

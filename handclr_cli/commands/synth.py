@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 _WORLDS = ("lab", "wild")
 _LAYOUTS = ("freihand", "dexycb", "assemblyhands")
+# With fewer, starting another process takes longer than it saves.
+_CROPS_PER_WORKER = 8
 
 World = Annotated[str, typer.Option(help="lab: a studio, few people; wild: everything else.")]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in pixels.")]
@@ -35,7 +37,7 @@ def root() -> None:
 @app.command("footage")
 def footage(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the videos; made if it is not there.")],
-    videos: Annotated[int, typer.Option(min=1, help="Videos, each of other people in another place.")] = 50,
+    videos: Annotated[int, typer.Option(min=1, help="Videos to make.")] = 50,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 60,
     fps: Annotated[float, typer.Option(min=1.0, max=240.0, help="Frames per second.")] = 12.0,
     world: World = "wild",
@@ -53,9 +55,10 @@ def footage(
 
     handclr synth footage wild/ --videos 100
 
-    handclr extract wild/ | handclr keypoints > hands.tar
+    handclr extract wild/ --fps 12 | handclr keypoints > hands.tar
 
-    Truth has the keys that extract gives to the same hands. Run the same command again to go on after an interruption.
+    Truth has the keys that extract gives to the same hands, as long as the folder keeps its name. Run the same
+    command again to go on after an interruption.
     """
     options.choose("--world", world, _WORLDS)
     if width % 2 or height % 2:
@@ -87,11 +90,13 @@ def labelled(
         Path | None, typer.Argument(metavar="[DIR]", help="Folder to make, with --layout.", show_default=False)
     ] = None,
     output: options.OutputTar = "-",
-    count: Annotated[int, typer.Option(min=1, help="Labelled images.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, help="Labelled images; with --layout about so many.")] = 1000,
     world: World = "lab",
     layout: Annotated[
         str | None,
-        typer.Option(help="Write DIR as freihand, dexycb or assemblyhands lie on disk.", show_default=False),
+        typer.Option(
+            help="Write DIR as freihand, dexycb or assemblyhands lie on disk, in their sizes.", show_default=False
+        ),
     ] = None,
     size: Size = 224,
     margin: Margin = 1.5,
@@ -132,7 +137,9 @@ def labelled(
         ShardOutput(output, record, shard_size, overwrite) as out,
         console.progress("synth labelled", count, "crops") as advance,
     ):
-        for sample in in_order(portraits.make, range(count), min(worker_count(workers), count // 8)):
+        for sample in in_order(
+            portraits.make, range(count), min(worker_count(workers), max(1, count // _CROPS_PER_WORKER))
+        ):
             out.write(sample)
             advance()
     console.say(f"synth labelled: {console.plural(out.samples, 'crop')} of the {world} world, seed {seed}")
@@ -142,6 +149,6 @@ def _write_layout(layout: str, folder: Path, world: str, seed: int, count: int) 
     from ..synth.layouts import LAYOUTS
     from ..synth.production import scene_maker
 
-    with console.progress("synth labelled", count, "images") as advance:
+    with console.progress("synth labelled", None, "images") as advance:
         images = LAYOUTS[layout](folder, scene_maker(world, seed), count, advance)
     console.say(f"synth labelled: {console.plural(images, 'image')} in {layout}'s layout; {folder}")

@@ -93,9 +93,9 @@ def default_lr(name: str, batch: int) -> float:
 def build_optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
     """Make the optimiser "adamw", "lars" or "adam" over groups from `parameter_groups`."""
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
     if name == "lars":
         return LARS(groups, lr=lr)
     if name == "adam":
-        return torch.optim.Adam(groups, lr=lr)
+        return torch.optim.Adam(groups, lr=lr, fused=True)
     raise UsageError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}")

@@ -82,7 +82,7 @@ def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: s
     axes.set_xlim(0, 50)
     axes.set_ylim(0, 1.02)
     if curves:
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
     _save(figure, path)
 
 

@@ -115,7 +115,7 @@ def write_png(path: str | os.PathLike[str], image_rgb: np.ndarray) -> None:
     """Write an RGB uint8 image as PNG; the file appears when it is complete."""
     import cv2
 
-    done, data = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
+    done, data = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
         raise HandclrError(f"cannot encode {path} as PNG; draw fewer tiles")
     with atomic_write(path) as file:

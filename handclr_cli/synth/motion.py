@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from handclr_cli.contract.errors import UsageError
-from handclr_cli.synth.skeleton import LIMITS, average_build, clip_angles, pose_bones, rotation
-from handclr_cli.synth.vocabulary import GRASPS, VOCABULARY, HeldObject, held_object, is_grasp
+from ..contract.errors import UsageError
+from .skeleton import LIMITS, average_build, clip_angles, pose_bones, rotation
+from .vocabulary import GRASPS, VOCABULARY, HeldObject, held_object
 
 __all__ = [
     "GRASPS",
@@ -22,7 +22,6 @@ __all__ = [
     "collision_depth",
     "draw_grasp",
     "held_object",
-    "is_grasp",
     "orientation_track",
     "pose_track",
     "position_track",

@@ -26,8 +26,11 @@ from .worlds import WORLDS
 
 # A labelled picture is a little larger than the crop, so that the crop is about as sharp as the picture.
 _FRAME_OVER_CROP = 1.3
+_MARGIN = 1.5
 # Moments of a layout's scene lie far apart, so that their poses differ.
 _LAYOUT_FPS = 3.0
+# DexYCB's splits name ten people.
+_LAYOUT_SUBJECTS = 10
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Crops:
     """How crops are cut: side in px, side over the hand's longer side, JPEG quality."""
 
     size: int = 224
-    margin: float = 1.5
+    margin: float = _MARGIN
     quality: int = 95
 
 
@@ -61,12 +64,23 @@ class Film:
         return self.folder / "truth" / f"{self.video(index).stem}.tar"
 
     def done(self, index: int) -> bool:
-        """Whether the video is there; raises UsageError where one made with other arguments has its name."""
-        if not (self.truth(index).exists() and self.video(index).exists()):
+        """Whether the video is there; raises UsageError where one made with other arguments has its name.
+
+        Raises HandclrError where its truth is damaged.
+        """
+        truth = self.truth(index)
+        if not (truth.exists() and self.video(index).exists()):
             return False
-        first = next(read_samples([str(self.truth(index))]), None)
-        if first is None or first.origin != self.record:
-            raise UsageError(f"{self.video(index)}: made with other arguments; remove the folder or name another")
+        try:
+            first = next(read_samples([str(truth)]), None)
+        except HandclrError as error:
+            raise HandclrError(f"{truth}: damaged; remove it, and its video is filmed again") from error
+        made = (first.origin if first else None) or {}
+        if made != self.record:
+            before, now = made.get("arguments", {}), self.record["arguments"]
+            names = [f"--{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
+            other = ", ".join(names) or f"handclr {made.get('version')}"
+            raise UsageError(f"{self.video(index)}: made with {other}; remove the folder or name another")
         return True
 
     def make(self, index: int) -> int:
@@ -74,16 +88,17 @@ class Film:
         scene = Scene(WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps)
         path = self.video(index)
         name = video_names([Path(os.path.abspath(path))])[0]
+        # Contexts end from the last to the first: the video has its name before the truth does.
         with (
-            _video_writer(path, self.fps, self.size) as write,
             ShardOutput(str(self.truth(index)), self.record) as out,
+            _video_writer(path, self.fps, self.size) as write,
         ):
             for time in range(self.frames):
                 shot = scene.shoot(time)
                 write(shot.image)
                 for hand in shot.hands:
                     key = sample_key(video_id(name), time, hand.side)
-                    info = {"video": name, "frame": time, "time_s": time / self.fps}
+                    info = {"video": name, "frame": time, "time_s": round(time / self.fps, 4)}
                     out.write(_labelled(shot, hand, key, info, scene.subject, self.crops))
         return out.samples
 
@@ -98,8 +113,12 @@ class Portraits:
 
     def make(self, index: int) -> Sample:
         """One hand, left or right by turns, of scene `index`."""
-        side = max(64, round(self.crops.size * _FRAME_OVER_CROP))
-        scene = Scene(WORLDS[self.world], self.seed, index, (side, side), (("right", "left")[index % 2],))
+        # A wider margin shows more of the picture around a smaller hand, a narrower one less of a larger picture.
+        wide = self.crops.margin / _MARGIN
+        world = WORLDS[self.world]
+        world = replace(world, reach=(world.reach[0] / max(wide, 1), world.reach[1] / max(wide, 1)))
+        side = max(64, round(self.crops.size * _FRAME_OVER_CROP / min(wide, 1)))
+        scene = Scene(world, self.seed, index, (side, side), (("right", "left")[index % 2],))
         shot = scene.shoot(0)
         video = f"synth-{self.world}-{self.seed}-{scene.subject:05d}"
         key = sample_key(video, index, shot.hands[0].side)
@@ -112,7 +131,7 @@ def scene_maker(world: str, seed: int) -> MakeScene:
     one_thread()
     drawn = WORLDS[world]
     lens = sum(drawn.field) / 2
-    fixed = replace(drawn, field=(lens, lens), shake=0.0)
+    fixed = replace(drawn, field=(lens, lens), shake=0.0, subjects=_LAYOUT_SUBJECTS)
 
     def make(index: int, size: tuple[int, int], sides: tuple[str, ...]) -> Scene:
         return Scene(fixed, seed, index, size, sides, FRAMES, _LAYOUT_FPS)

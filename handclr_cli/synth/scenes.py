@@ -84,7 +84,9 @@ class Scene:
         self._distance = hand_length * self.intrinsics[0, 0] / (reach * min(size))
         self._hands = tuple(self._move(rng, side, sides, reach, fps) for side in sides)
         self._lights = Lights(*(floats(value, self.device) for value in _draw_lights(world, rng, self.complexion)))
-        self._sensor = world.sensor(rng)
+        sensor = world.sensor(rng)
+        # Defocus is drawn for pictures of 360 lines.
+        self._sensor = replace(sensor, blur_sigma=sensor.blur_sigma * min(size) / 360)
         self._shutter = rng.uniform(*world.shutter)
         self._shake = motion.position_track(rng, frames, fps, np.radians([world.shake] * 3))
         self._backdrops: dict[tuple[int, int], np.ndarray] = {}

@@ -21,7 +21,8 @@ class Shot:
 
     `image` (H, W, 3) uint8 RGB; `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `extrinsics` (3, 4)
     float64, world to camera in metres (x right, y down, z forward); `hands` as they are in the scene, nothing
-    mirrored; `segmentation` (H, W) uint8: 0 background, 1 a held object, 254 left hand, 255 right hand.
+    mirrored; `segmentation` (H, W) uint8: 0 background and sleeves, 1 a held object, 254 left hand and
+    bare forearm, 255 right ones.
     """
 
     image: np.ndarray

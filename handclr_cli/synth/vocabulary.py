@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from handclr_cli.synth.skeleton import Build, average_build
+from .skeleton import Build, average_build
 
 # Degrees: thumb, index, middle, ring, pinky as (flexion, abduction, flexion2, flexion3).
 _ROWS = {
@@ -124,11 +124,6 @@ def held_object(name: str, build: Build | None = None) -> HeldObject | None:
         return held
     scale = _reach(build) / _reach(average_build())
     return replace(held, size=held.size * scale, centre=held.centre * scale)
-
-
-def is_grasp(name: str) -> bool:
-    """Whether a vocabulary pose holds an object."""
-    return name in _HELD
 
 
 def _reach(build: Build) -> float:

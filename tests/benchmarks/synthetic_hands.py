@@ -2,7 +2,7 @@
 
     python tests/benchmarks/synthetic_hands.py --world lab
 
-Each of --scenes scenes (a person in a place) is photographed three times. A hand counts as found where a detection
+Each of --scenes scenes (a person in a place) is photographed --moments times. A hand counts as found where a detection
 lies on it (mean distance of the keypoints below half a palm); errors are of the found ones, over the length of the
 palm (wrist to middle finger's base) seen without foreshortening.
 """
@@ -26,22 +26,22 @@ from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.shot import HandTruth, Shot
 from handclr_cli.synth.worlds import WORLDS
 
-MOMENTS = 3
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=WORLDS, default="lab")
     parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--moments", type=int, default=3, help="pictures of each scene")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="draw the frames")
+    parser.add_argument("--columns", type=int, default=20, help="of the sheet")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows, tiles, seconds = [], [], 0.0
     with Landmarker(model_file(None, print), 2, 0.5) as landmarker:
         for index in range(arguments.scenes):
-            scene = Scene(WORLDS[arguments.world], arguments.seed, index, (480, 360), frames=MOMENTS, fps=1.0)
-            for moment in range(MOMENTS):
+            scene = Scene(WORLDS[arguments.world], arguments.seed, index, (480, 360), frames=arguments.moments, fps=1.0)
+            for moment in range(arguments.moments):
                 begin = time.perf_counter()
                 shot = scene.shoot(moment)
                 seconds += time.perf_counter() - begin
@@ -54,18 +54,18 @@ def main() -> None:
         json.dumps(
             {
                 "world": arguments.world,
-                "frames": arguments.scenes * MOMENTS,
+                "frames": arguments.scenes * arguments.moments,
                 "hands": len(rows),
                 "detected": round(float(hit.mean()), 4),
                 "median_error_of_palm": round(float(np.median(error)), 4),
                 "p90_error_of_palm": round(float(np.percentile(error, 90)), 4),
                 "handedness_agrees": round(float(np.mean([row["side"] for row in rows if row["found"]])), 4),
-                "seconds_per_frame": round(seconds / (arguments.scenes * MOMENTS), 3),
+                "seconds_per_frame": round(seconds / (arguments.scenes * arguments.moments), 3),
             }
         )
     )
     if arguments.sheet:
-        write_png(arguments.sheet, grid_sheet(tiles, 20))
+        write_png(arguments.sheet, grid_sheet(tiles, arguments.columns))
 
 
 def score(shot: Shot, hand: HandTruth, found: list[Hand]) -> dict[str, float | bool]:
