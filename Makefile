@@ -4,7 +4,7 @@ READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-.PHONY: install test quick lint docs clean
+.PHONY: install test quick lint docs demo clean
 
 install: $(READY)
 
@@ -33,6 +33,10 @@ docs: $(READY)
 	_HANDCLR_COMPLETE=source_bash $(BIN)/handclr > completions/handclr.bash
 	_HANDCLR_COMPLETE=source_zsh $(BIN)/handclr > completions/_handclr
 	_HANDCLR_COMPLETE=source_fish $(BIN)/handclr > completions/handclr.fish
+
+# The whole pipeline on synthetic footage; ends with demo/report.html. Run again, it goes on where it stopped.
+demo: $(READY)
+	$(BIN)/handclr demo demo
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

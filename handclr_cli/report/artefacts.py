@@ -1,0 +1,123 @@
+"""What a run of the pipeline has left behind, read for the page: samples, numbers, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import HandclrError
+from ..contract.index import ShardIndex
+from ..contract.inputs import expand_inputs
+from ..contract.npz import read_npz
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A finished stage: its name, its command line as typed, the seconds it took."""
+
+    name: str
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """A pose model: how the page calls it, its run directory, the NPZ and the JSON of its evaluation."""
+
+    label: str
+    run: Path
+    predictions: Path
+    metrics: Path
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The JSON of handclr evaluate."""
+        return read_json(self.metrics)
+
+    @cached_property
+    def predicted(self) -> dict[str, np.ndarray]:
+        """Arrays of the predictions file; raises HandclrError where it holds no truth."""
+        arrays, _ = read_npz(str(self.predictions), "predictions")
+        if "truth3d" not in arrays or "error_mm" not in arrays:
+            raise HandclrError(f"{self.predictions}: holds no truth; write it with handclr evaluate -o")
+        return arrays
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Files and folders of a run of the pipeline.
+
+    `hands`, `train`, `test` are shards, `truth` a folder of them with the 3D truth of `hands`, `pose` and `pairs`
+    NPZ files, `truth_report` the JSON of handclr mine --truth-report, `pretraining` a run directory. `models` are
+    evaluated on the same samples; the first is the one that samples are chosen by.
+    """
+
+    hands: Path
+    truth: Path
+    pose: Path
+    pairs: Path
+    truth_report: Path
+    pretraining: Path
+    train: Path
+    test: Path
+    models: tuple[PoseModel, ...]
+
+    @cached_property
+    def hands_index(self) -> ShardIndex:
+        """The crops."""
+        return ShardIndex([str(self.hands)])
+
+    @cached_property
+    def truth_index(self) -> ShardIndex:
+        """The truth of the crops, under their keys."""
+        return ShardIndex(expand_inputs([str(self.truth)]))
+
+    @cached_property
+    def test_index(self) -> ShardIndex:
+        """The labelled crops that the models were evaluated on."""
+        return ShardIndex([str(self.test)])
+
+    @cached_property
+    def pose_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of the pose file."""
+        return read_npz(str(self.pose), "pose")[0]
+
+    @cached_property
+    def pair_arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of the pairs file."""
+        return read_npz(str(self.pairs), "pairs")[0]
+
+    @cached_property
+    def pair_quality(self) -> dict[str, Any]:
+        """The JSON of handclr mine --truth-report."""
+        return read_json(self.truth_report)
+
+    def provenance(self) -> Iterator[tuple[str, Any]]:
+        """The name of each file and what it says of where it comes from."""
+        for tar in (self.hands, self.train, self.test):
+            yield tar.name, ShardIndex([str(tar)]).origins
+        yield self.pose.name, read_npz(str(self.pose), "pose")[1]
+        yield self.pairs.name, read_npz(str(self.pairs), "pairs")[1]
+        for run in (self.pretraining, *(model.run for model in self.models)):
+            yield f"{run.name}/config.json", read_json(run / "config.json")
+        for model in self.models:
+            yield model.predictions.name, read_npz(str(model.predictions), "predictions")[1]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises HandclrError naming the file where it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise HandclrError(f"{path}: not JSON, or damaged; write it again") from error
+    if not isinstance(found, dict):
+        raise HandclrError(f"{path}: not a JSON object; write it again")
+    return found
