@@ -11,6 +11,8 @@ import pytest
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.synth.backdrops import lab_backdrop, wild_backdrop
 
+pytestmark = pytest.mark.slow
+
 Backdrop = Callable[[np.random.Generator, int, int], np.ndarray]
 BOTH = pytest.mark.parametrize("backdrop", [lab_backdrop, wild_backdrop])
 

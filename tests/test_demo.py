@@ -192,6 +192,7 @@ def test_skipped_inputs_are_no_failure(program: Path, tmp_path: Path) -> None:
     assert book.seconds(stage) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_reaches_every_child(program: Path, tmp_path: Path, sent: signal.Signals) -> None:
     folder = tmp_path / "demo"

@@ -56,6 +56,7 @@ class NpzOutput(FilterContract):
             return False
 
 
+@pytest.mark.slow
 class TestPca(NpzOutput):
     name = "pca"
 

@@ -23,6 +23,8 @@ from handclr_cli.synth.skinning import occlusion, skinned
 from handclr_cli.synth.template import Template, template
 from handclr_cli.synth.vocabulary import VOCABULARY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shape() -> Template:

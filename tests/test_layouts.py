@@ -17,6 +17,8 @@ from handclr_cli.synth import layout_dexycb
 from handclr_cli.synth.layouts import FRAMES, LAYOUTS, write_assemblyhands, write_dexycb, write_freihand
 from handclr_cli.synth.shot import HandTruth, Shot
 
+pytestmark = pytest.mark.slow
+
 AWAY = 7
 DOT = 3.0
 # Where InterHand2.6M's order, which AssemblyHands has, keeps MediaPipe's joints 0 to 20.

@@ -56,6 +56,7 @@ def test_from_a_file(tmp_path: Path) -> None:
     assert [past["stage"] for past in record["history"]] == ["pca"]
 
 
+@pytest.mark.slow
 def test_pca_into_mine(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "hands.tar", crops(["attic", "barn", "cellar"], frames=5))
     done = shell(f"$HANDCLR pca -q --dim 3 {shard} | $HANDCLR mine -q")
@@ -73,6 +74,7 @@ def test_a_failed_pca_fails_the_pipe(tmp_path: Path) -> None:
     assert b"standard input: is empty; did the upstream command fail?" in done.stderr
 
 
+@pytest.mark.slow
 def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
     piped = run_cli("mine", "-q", stdin=pose.read_bytes()).stdout
@@ -98,6 +100,7 @@ def test_a_single_video(rows: int, tmp_path: Path) -> None:
     assert (found["positive"] == -1).all() and np.isinf(found["distance"]).all()
 
 
+@pytest.mark.slow
 def test_usage(tmp_path: Path) -> None:
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
     sheet = tmp_path / "sheet.png"
@@ -140,6 +143,7 @@ def mined(tmp_path: Path) -> tuple[Path, Path]:
     return write_pose(tmp_path / "pose.npz", [0] * 4 + [1] * 4, key=keys), write_shard(tmp_path / "hands.tar", samples)
 
 
+@pytest.mark.slow
 def test_the_sheet(mined: tuple[Path, Path], tmp_path: Path) -> None:
     pose, shard = mined
     images = []
@@ -154,6 +158,7 @@ def test_the_sheet(mined: tuple[Path, Path], tmp_path: Path) -> None:
     assert images[2].shape != images[0].shape or (images[2] != images[0]).any()
 
 
+@pytest.mark.slow
 def test_the_sheet_from_standard_input(mined: tuple[Path, Path], tmp_path: Path) -> None:
     pose, shard = mined
     done = run_cli("mine", pose, "--sheet", tmp_path / "s.png", "--shards", "-", stdin=shard.read_bytes())
@@ -187,6 +192,7 @@ def truth_samples(hands: np.ndarray, skip: tuple[int, ...] = (), bare: tuple[int
     return [Sample(keys[row], {**members[row]}) for row in reversed(range(len(hands))) if row not in skip]
 
 
+@pytest.mark.slow
 def test_the_truth(tmp_path: Path) -> None:
     """Truth in a folder of shards: known in all but two crops, one left out and one without the member."""
     pose, hands = write_pose(tmp_path / "pose.npz", ROWS), true_hands()
@@ -216,6 +222,7 @@ def test_the_truth(tmp_path: Path) -> None:
     assert best["mean"] < min(mined["mean"], random["mean"])
 
 
+@pytest.mark.slow
 def test_the_truth_from_standard_input_and_in_parts(tmp_path: Path) -> None:
     pose, samples = write_pose(tmp_path / "pose.npz", ROWS), truth_samples(true_hands())
     whole, part = tar_bytes(samples), write_shard(tmp_path / "part.tar", samples[:9])
@@ -229,6 +236,7 @@ def test_the_truth_from_standard_input_and_in_parts(tmp_path: Path) -> None:
     assert json.loads(reports[0])["queries"] == 30
 
 
+@pytest.mark.slow
 def test_many_crops_are_sampled(tmp_path: Path) -> None:
     rows = [row % 7 for row in range(2100)]
     hand = encode_array(KEYPOINTS_3D, true_hands(1)[0])
@@ -252,6 +260,7 @@ def test_the_truth_of_a_single_video(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "t.json").read_text())["mined_mm"] == {"mean": None, "median": None}
 
 
+@pytest.mark.slow
 def test_truth_that_is_of_no_use(tmp_path: Path) -> None:
     pose, out = write_pose(tmp_path / "pose.npz", ROWS), tmp_path / "out"
     out.mkdir()
@@ -277,6 +286,7 @@ def test_truth_that_is_of_no_use(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 class TestMineWithTruth(test_filters.TestMine):
     def arguments(self, folder: Path) -> list[str]:
         keys = {key.decode(): None for data in (self.good(), self.large()) for key in load_npz(data)["key"]}

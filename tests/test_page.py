@@ -23,6 +23,8 @@ from handclr_cli.report.artefacts import Artefacts, PoseModel, StageRun
 from handclr_cli.report.curves import loss_plot
 from handclr_cli.report.page import write_report
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert('\"&')</script>"
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 

@@ -40,6 +40,7 @@ def expected(samples: list[Sample], dimensions: int, normalisation: str = "crop"
     return fit(vectors, dimensions).embed(vectors)
 
 
+@pytest.mark.slow
 def test_pipe_to_pipe() -> None:
     samples = [*crops(frames=10), crop("cellar", keypoints=False)]
     done = run_cli("pca", stdin=tar_bytes(samples))
@@ -118,6 +119,7 @@ def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
     assert (tmp_path / "pose.npz").read_bytes() == second.stdout
 
 
+@pytest.mark.slow
 def test_too_many_dimensions() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(frames=3))), 1)
     assert message == "6 poses cannot give 14 dimensions; pass a smaller --dim"
@@ -125,6 +127,7 @@ def test_too_many_dimensions() -> None:
     assert "one pose" in error_line(run_cli("pca", "--dim", "1", stdin=tar_bytes([crop()])), 1)
 
 
+@pytest.mark.slow
 def test_no_keypoints() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(keypoints=False))), 1)
     assert message == "none of the 6 samples has keypoints2d.npy; did they go through handclr keypoints?"
@@ -172,6 +175,7 @@ def test_other_bad_members_name_the_sample(members: dict[str, bytes], reason: st
     assert message.startswith(f"{shard}: {reason}")
 
 
+@pytest.mark.slow
 def test_a_basis_that_is_none(tmp_path: Path) -> None:
     data = tar_bytes(crops())
     assert "gone.npz: No such file" in error_line(run_cli("pca", "--basis", tmp_path / "gone.npz", stdin=data), 1)

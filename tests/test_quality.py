@@ -56,6 +56,7 @@ def test_every_number_is_what_the_loop_finds(seed: int) -> None:
     check(hands, video_id, positive, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("queries", "others"), [(1, 1), (7, 5), (1000, 13)])
 def test_tiles_of_any_size(queries: int, others: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pair_quality(*scene(4))
@@ -99,6 +100,7 @@ def test_the_own_video_never_counts() -> None:
     assert (own.rows.tolist(), own.unpaired) == ([1, 2, 3], 1)
 
 
+@pytest.mark.slow
 def test_random_crops_are_drawn_evenly() -> None:
     video_id = np.array([0, 1, 1, 2, 0, 2, 2, 0])
     hands = np.zeros((8, 21, 3), np.float32)

@@ -18,6 +18,8 @@ from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.shot import Shot
 from handclr_cli.synth.worlds import LAB, WILD, WORLDS, World
 
+pytestmark = pytest.mark.slow
+
 SIZE = (128, 96)
 LABELS = {"left": 254, "right": 255}
 BARE = replace(WILD, sleeves=0.0, objects=0.0, pairs=0.0, shutter=(0.0, 0.0))

@@ -29,6 +29,8 @@ from handclr_cli.synth.production import Crops, Portraits
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WILD
 
+pytestmark = pytest.mark.slow
+
 SIZE = (128, 96)
 VIDEOS, FRAMES = 3, 3
 FILM = ["--videos", VIDEOS, "--frames", FRAMES, "--width", SIZE[0], "--height", SIZE[1], "--size", 64]
