@@ -63,6 +63,9 @@ Landmarker = Annotated[
         show_default=False,
     ),
 ]
+CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
+Margin = Annotated[float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
 

@@ -115,6 +115,16 @@ def pck_auc(errors_mm: np.ndarray, low: float, high: float, steps: int) -> float
     return float(((curve[1:] + curve[:-1]) / 2).mean())
 
 
+def pck_to_50mm(pred: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Compute the PCK curve from 0 to 50 mm after "root+bone", and its area, ready for a plot.
+
+    (N, 21, 3) metres in. Out: thresholds (101,) in mm, shares (101,) in 0..1, and the area over 100 thresholds.
+    Raises HandclrError as `joint_errors_mm`.
+    """
+    errors, thresholds = joint_errors_mm(pred, truth, "root+bone"), np.linspace(0, 50, 101)
+    return thresholds, pck_curve(errors, thresholds), pck_auc(errors, *AUC_RANGES["0-50"])
+
+
 def evaluate_pose(pred: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """Compute the metrics table of a set of predictions, ready for JSON.
 

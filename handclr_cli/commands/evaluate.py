@@ -37,12 +37,13 @@ def evaluate(
     options.end_with_pipe()
     import numpy as np
 
-    from ..benchmarks.metrics import evaluate_pose, joint_errors_mm
+    from ..benchmarks.metrics import evaluate_pose, joint_errors_mm, pck_to_50mm
     from ..contract.index import ShardIndex
     from ..contract.npz import as_keys, write_npz
     from ..contract.provenance import after, file_checksum, provenance
     from ..learning.finetuning import labelled_rows, load_model, predict
     from ..learning.loop import pick_device, worker_count
+    from ..report.curves import pck_plot
 
     network, size, mean = load_model(model)
     where = pick_device(device)
@@ -73,7 +74,8 @@ def evaluate(
         arrays = {"key": keys, "keypoints3d": predicted, "truth3d": truth, "error_mm": errors}
         write_npz(output, "predictions", arrays, record)
     if plot:
-        _plot(plot, {"model": predicted, "mean pose": baseline}, truth)
+        hands = {"model": predicted, "mean pose": baseline}
+        pck_plot({f"{name}, root+bone": pck_to_50mm(hand, truth) for name, hand in hands.items()}, plot)
     if table:
         _print_table(report)
     else:
@@ -89,20 +91,6 @@ def evaluate(
 def _relative(report: dict[str, Any]) -> dict[str, Any]:
     """Without the alignment that needs an absolute position, which the model does not predict."""
     return {name: value for name, value in report.items() if name != "none"}
-
-
-def _plot(path: str, predictions: dict[str, Any], truth: Any) -> None:
-    import numpy as np
-
-    from ..benchmarks.metrics import joint_errors_mm, pck_auc, pck_curve
-    from ..report.curves import pck_plot
-
-    thresholds = np.linspace(0, 50, 101)
-    curves = {}
-    for name, predicted in predictions.items():
-        errors = joint_errors_mm(predicted, truth, "root+bone")
-        curves[f"{name}, root+bone"] = (thresholds, pck_curve(errors, thresholds), pck_auc(errors, 0, 50, 100))
-    pck_plot(curves, path)
 
 
 def _print_table(report: dict[str, Any]) -> None:

@@ -30,14 +30,12 @@ def extract(
         int | None,
         typer.Option(min=1, help="Look at every N-th frame or image instead.", show_default=False),
     ] = None,
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")] = 224,
-    margin: Annotated[
-        float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")
-    ] = 1.5,
+    size: options.CropSize = 224,
+    margin: options.Margin = 1.5,
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")] = 0.5,
     max_hands: Annotated[int, typer.Option(min=1, help="Hands to find in a frame at most.")] = 2,
     balance: Annotated[bool, typer.Option("--balance", help="As many left as right hands, drawn by --seed.")] = False,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")] = 95,
+    quality: options.Quality = 95,
     landmarker: options.Landmarker = None,
     shard_size: options.ShardSize = options.DEFAULT_SHARD_SIZE,
     overwrite: options.Overwrite = False,

@@ -25,11 +25,9 @@ def freihand(
     root: Annotated[str, typer.Argument(metavar="ROOT", help="FreiHAND_pub_v2, or the folder that holds it.")],
     output: options.OutputTar = "-",
     split: Annotated[str, typer.Option(help="train or eval.")] = "train",
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")] = 224,
-    margin: Annotated[
-        float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")
-    ] = 1.5,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")] = 95,
+    size: options.CropSize = 224,
+    margin: options.Margin = 1.5,
+    quality: options.Quality = 95,
     shard_size: options.ShardSize = options.DEFAULT_SHARD_SIZE,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,

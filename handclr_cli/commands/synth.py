@@ -24,8 +24,6 @@ _CROPS_PER_WORKER = 8
 
 World = Annotated[str, typer.Option(help="lab: a studio, few people; wild: everything else.")]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in pixels.")]
-Margin = Annotated[float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")]
-Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes that render.", show_default="the cores")]
 
 
@@ -44,8 +42,8 @@ def footage(
     width: Annotated[int, typer.Option(min=64, max=1920, help="Width of the video in pixels, even.")] = 480,
     height: Annotated[int, typer.Option(min=64, max=1920, help="Height of the video in pixels, even.")] = 360,
     size: Size = 224,
-    margin: Margin = 1.5,
-    quality: Quality = 95,
+    margin: options.Margin = 1.5,
+    quality: options.Quality = 95,
     workers: Workers = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -99,8 +97,8 @@ def labelled(
         ),
     ] = None,
     size: Size = 224,
-    margin: Margin = 1.5,
-    quality: Quality = 95,
+    margin: options.Margin = 1.5,
+    quality: options.Quality = 95,
     workers: Workers = None,
     shard_size: options.ShardSize = options.DEFAULT_SHARD_SIZE,
     overwrite: options.Overwrite = False,

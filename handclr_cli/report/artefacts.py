@@ -100,8 +100,9 @@ class Artefacts:
 
     def provenance(self) -> Iterator[tuple[str, Any]]:
         """The name of each file and what it says of where it comes from."""
-        for tar in (self.hands, self.train, self.test):
-            yield tar.name, ShardIndex([str(tar)]).origins
+        yield self.hands.name, self.hands_index.origins
+        yield self.train.name, ShardIndex([str(self.train)]).origins
+        yield self.test.name, self.test_index.origins
         yield self.pose.name, read_npz(str(self.pose), "pose")[1]
         yield self.pairs.name, read_npz(str(self.pairs), "pairs")[1]
         for run in (self.pretraining, *(model.run for model in self.models)):

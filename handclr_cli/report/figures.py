@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..benchmarks.crops import project
-from ..benchmarks.metrics import joint_errors_mm, pck_auc, pck_curve, root_relative
+from ..benchmarks.metrics import pck_to_50mm, root_relative
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D
 from ..contract.sample import Sample
@@ -111,11 +111,7 @@ def pck_picture(artefacts: Artefacts, mean_pose: np.ndarray) -> Picture:
     truth = artefacts.models[0].predicted["truth3d"]
     hands = {model.label: (model.predicted["keypoints3d"], model.predicted["truth3d"]) for model in artefacts.models}
     hands["mean pose"] = (np.broadcast_to(mean_pose, truth.shape), truth)
-    thresholds = np.linspace(0, 50, 101)
-    curves = {}
-    for name, (predicted, true) in hands.items():
-        errors = joint_errors_mm(predicted, true, "root+bone")
-        curves[name] = (thresholds, pck_curve(errors, thresholds), pck_auc(errors, 0, 50, 100))
+    curves = {name: pck_to_50mm(predicted, true) for name, (predicted, true) in hands.items()}
     areas = ", ".join(f"{name} {area:.3f}" for name, (_, _, area) in curves.items())
     return _plotted(lambda path: pck_plot(curves, path), f"PCK curves; area under each: {areas}")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..benchmarks.metrics import root_relative
+
 QUERIES = 2000
 QUERY_TILE = 128
 POOL_TILE = 2048
@@ -87,12 +89,8 @@ def pair_distance_mm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     The wrist of each is moved to the origin; the mean over the 21 joints of the Euclidean distance.
     """
-    first, second = (_from_wrist(hands.astype(np.float64)) for hands in (first, second))
+    first, second = (root_relative(hands.astype(np.float64)) for hands in (first, second))
     return 1000 * np.linalg.norm(first - second, axis=-1).mean(axis=-1)
-
-
-def _from_wrist(hands: np.ndarray) -> np.ndarray:
-    return hands - hands[:, :1]
 
 
 def _random_others(rng: np.random.Generator, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray) -> np.ndarray:
@@ -121,7 +119,7 @@ def _nearest_others(keypoints3d: np.ndarray, rows: np.ndarray, pool: np.ndarray,
 
 def _by_joint(hands: np.ndarray) -> np.ndarray:
     """(B, 21, 3) to float32 (20, 3, B) from the wrist, which is left out: it is the origin in all of them."""
-    return np.ascontiguousarray(_from_wrist(hands)[:, 1:].transpose(1, 2, 0), dtype=np.float32)
+    return np.ascontiguousarray(root_relative(hands)[:, 1:].transpose(1, 2, 0), dtype=np.float32)
 
 
 def _summed_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..benchmarks.crops import project
 from .layout_files import (
     FRAMES,
     Advance,
@@ -14,7 +15,6 @@ from .layout_files import (
     Scene,
     in_view,
     keep,
-    project,
     save,
     save_image,
     save_json,
@@ -22,6 +22,7 @@ from .layout_files import (
     whole_folder,
 )
 from .shot import Shot
+from .skeleton import FINGERS
 
 _SIZE = (636, 480)
 _CAMERAS = ("HMC_21176875", "HMC_21176623", "HMC_21110305", "HMC_21179183")
@@ -31,7 +32,6 @@ _STEP = 10
 # One's own hands, from the left of the picture.
 _SIDES = ("left", "right")
 _PARTS = {"right": slice(0, 21), "left": slice(21, 42)}
-_FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 # The joint in MediaPipe's order for each of a hand's places: every finger from its tip, the wrist last.
 _ORDER = [base + step for base in (1, 5, 9, 13, 17) for step in (3, 2, 1, 0)] + [0]
 
@@ -152,7 +152,7 @@ def _skeleton() -> str:
     for offset, side in ((0, "r"), (21, "l")):
         for joint in range(20):
             parent = 20 if joint % 4 == 3 else joint + 1
-            name = f"{side}_{_FINGERS[joint // 4]}{4 - joint % 4}"
+            name = f"{side}_{FINGERS[joint // 4]}{4 - joint % 4}"
             lines.append(f"{name} {offset + joint} {offset + parent}")
         lines.append(f"{side}_wrist {offset + 20} -1")
     return "\n".join(lines) + "\n"

@@ -6,23 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
+from ..benchmarks.crops import project
 from .layout_files import (
     FRAMES,
-    LEFT_HAND,
     Advance,
     MakeScene,
     Scene,
     hand,
     in_view,
     keep,
-    project,
     save,
     save_image,
     save_npz,
     shares,
     whole_folder,
 )
-from .shot import Shot
+from .shot import LEFT_HAND, OBJECT, Shot
 
 _SIZE = (640, 480)
 _SUBJECTS = (
@@ -129,7 +128,7 @@ def _labels(shot: Shot, side: str, ycb: int, wanted: bool) -> dict[str, np.ndarr
     if wanted and joints is not None and (joints[:, 2] > 0).all() and in_view(joints, shot).any():
         labelled = joints
     pixels = None if labelled is None else project(labelled, shot.intrinsics - _SHIFT)
-    things = np.where(shot.segmentation == 1, ycb, 0)
+    things = np.where(shot.segmentation == OBJECT, ycb, 0)
     return {
         "seg": np.where(shot.segmentation >= LEFT_HAND, 0 if labelled is None else 255, things).astype(np.uint8),
         "pose_y": np.zeros((1, 3, 4), np.float32),

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..benchmarks.crops import project
 from ..contract.errors import HandclrError, UsageError
 from .shot import Shot
 
@@ -32,8 +33,6 @@ class Scene(Protocol):
 MakeScene = Callable[[int, tuple[int, int], tuple[str, ...]], Scene]
 Advance = Callable[[int], None]
 
-# In the segmentation of a Shot, hands are this and above.
-LEFT_HAND = 254
 # Moments of a scene that a layout asks for at most: 0 to FRAMES - 1.
 FRAMES = 8
 
@@ -41,12 +40,6 @@ FRAMES = 8
 def hand(shot: Shot, side: str) -> np.ndarray | None:
     """Return the joints of the shot's hand of that side, (21, 3) metres in the camera frame, None without one."""
     return next((truth.keypoints3d for truth in shot.hands if truth.side == side), None)
-
-
-def project(joints: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Project camera-frame points (N, 3) to pixels (N, 2)."""
-    homogeneous = joints @ intrinsics.T
-    return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
 def in_view(joints: np.ndarray, shot: Shot) -> np.ndarray:

@@ -11,7 +11,8 @@ import numpy as np
 from ..contract.errors import HandclrError
 from .layout_assemblyhands import write_assemblyhands
 from .layout_dexycb import write_dexycb
-from .layout_files import FRAMES, LEFT_HAND, Advance, MakeScene, Scene, hand, save_image, save_json, whole_folder
+from .layout_files import FRAMES, Advance, MakeScene, Scene, hand, save_image, save_json, whole_folder
+from .shot import LEFT_HAND
 
 __all__ = [
     "FRAMES",

@@ -7,10 +7,10 @@ import torch
 
 from .raster import Fragments, floats
 from .renderer import Part
+from .shot import OBJECT
 from .skeleton import Build
 from .vocabulary import HeldObject, held_object
 
-OBJECT_LABEL = 1
 _AROUND = 40
 Mesh = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -49,7 +49,7 @@ def held_part(name: str, build: Build, moments: int, device: torch.device | str,
     turned = floats(normals @ frame[:3, :3].T, device).expand(moments, -1, -1)
     sky = torch.full_like(vertices[..., 0], 0.8)
     paint = ObjectPaint(floats(points, device), rng)
-    return Part(vertices, turned, torch.tensor(faces, device=device), sky, paint, OBJECT_LABEL)
+    return Part(vertices, turned, torch.tensor(faces, device=device), sky, paint, OBJECT)
 
 
 def object_mesh(held: HeldObject) -> Mesh:

@@ -83,12 +83,12 @@ def render(
     return Picture(colour, alpha, labels)
 
 
-def _join(parts: list[Part]) -> tuple[torch.Tensor, list[tuple[int, int, int]]]:
-    """Faces of all parts with vertices counted on, and for each part its first face, last face and first vertex."""
+def _join(parts: list[Part]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    """Faces of all parts with vertices counted on, and for each part where its faces begin and end."""
     faces, starts, vertex, face = [], [], 0, 0
     for part in parts:
         faces.append(part.faces + vertex)
-        starts.append((face, face + len(part.faces), vertex))
+        starts.append((face, face + len(part.faces)))
         vertex += part.vertices.shape[1]
         face += len(part.faces)
     return torch.cat(faces), starts
@@ -120,7 +120,7 @@ def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> t
     # About the middle, so that the mirror image of a scene has the mirror image of the map.
     points = torch.cat([(seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2, depth], dim=-1)
     fragments = rasterize(points, faces, _SHADOW_SIZE, _SHADOW_SIZE)
-    nearest = torch.full((len(vertices), 1, _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
+    nearest = torch.full((len(vertices), _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
     nearest.view(-1)[fragments.pixel] = fragments.depth
     light = torch.zeros_like(points[..., 0])
     rows = torch.arange(len(vertices), device=vertices.device)[:, None]
@@ -128,7 +128,7 @@ def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> t
     for shift in ((-2, 0), (2, 0), (0, -2), (0, 2), (-1, -1), (1, 1), (1, -1), (-1, 1), (0, 0)):
         x = (place[..., 0] + shift[0]).clamp(0, _SHADOW_SIZE - 1)
         y = (place[..., 1] + shift[1]).clamp(0, _SHADOW_SIZE - 1)
-        behind = points[..., 2] - nearest[rows, 0, y, x] - _SHADOW_BIAS
+        behind = points[..., 2] - nearest[rows, y, x] - _SHADOW_BIAS
         light = light + (1 - behind / _SHADOW_SOFTNESS).clamp(0, 1) / 9
     return light
 
@@ -145,7 +145,7 @@ def _bases(key: torch.Tensor) -> torch.Tensor:
 
 def _shade(
     parts: list[Part],
-    starts: list[tuple[int, int, int]],
+    starts: list[tuple[int, int]],
     seen: Fragments,
     faces: torch.Tensor,
     vertices: torch.Tensor,
@@ -159,7 +159,7 @@ def _shade(
     values = seen.blend(bundle, faces)
     albedo, gloss = torch.zeros_like(values[:, :3]), torch.zeros_like(values[:, 0])
     labels = torch.zeros_like(gloss)
-    for part, (first, last, _) in zip(parts, starts, strict=True):
+    for part, (first, last) in zip(parts, starts, strict=True):
         own = torch.nonzero((seen.face >= first) & (seen.face < last))[:, 0]
         mine = replace(
             seen,

@@ -13,7 +13,7 @@ from .objects import held_part
 from .raster import floats
 from .renderer import Lights, Part, Picture, render
 from .sensor import develop, motion_kernel
-from .shot import HandTruth, Shot
+from .shot import LEFT_HAND, RIGHT_HAND, HandTruth, Shot
 from .skeleton import Build, draw_build, keypoints, pose_bones
 from .skin import Complexion, SkinPaint, draw_complexion
 from .skinning import SkinnedMesh, occlusion, skinned
@@ -21,7 +21,6 @@ from .sleeve import Sleeve, draw_sleeve
 from .template import template
 from .worlds import World
 
-_LEFT_LABEL, _RIGHT_LABEL = 254, 255
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 # Wrist to middle fingertip of the template, metres.
 _HAND_LENGTH = 0.183
@@ -48,7 +47,7 @@ class _Hand:
 
     @property
     def mirror(self) -> np.ndarray:
-        return _MIRROR if self.side == "left" else np.ones(3)
+        return _mirror(self.side)
 
     def world_joints(self, time: int) -> np.ndarray:
         return (self.joints[time] * self.mirror) @ self.turns[time].T + self.places[time]
@@ -147,8 +146,7 @@ class Scene:
         centre = motion.position_track(rng, self.frames, fps, extent) + [0, 0, self._distance]
         if share > 1:
             centre[:, 0] += (-0.25 if side == sides[0] else 0.25) * width * scale
-        mirror = _MIRROR if side == "left" else np.ones(3)
-        places = centre - np.einsum("tij,tj->ti", turns, middle * mirror)
+        places = centre - np.einsum("tij,tj->ti", turns, middle * _mirror(side))
         return _Hand(side, frames, joints, turns, places, grasp)
 
     def _parts(self, hand: _Hand, times: list[int], extrinsics: np.ndarray) -> list[Part]:
@@ -156,7 +154,7 @@ class Scene:
         frames = hand.frames[times]
         vertices, normals = self._mesh.posed(frames)
         open_sky = occlusion(vertices, normals, frames, self.build)
-        label = _LEFT_LABEL if hand.side == "left" else _RIGHT_LABEL
+        label = LEFT_HAND if hand.side == "left" else RIGHT_HAND
         parts = [Part(vertices, normals, self._mesh.faces, open_sky, self._paint, label)]
         if self._sleeve:
             parts.append(self._sleeve.part(frames))
@@ -211,6 +209,11 @@ class Scene:
         x, y = np.clip(slack - self._pan(time), 0, 2 * slack).tolist()
         shift = np.array([[1.0, 0, x], [0, 1, y]])
         return cv2.warpAffine(large, shift, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def _mirror(side: str) -> np.ndarray:
+    """What takes a right hand's points to those of a hand of that side."""
+    return _MIRROR if side == "left" else np.ones(3)
 
 
 def _placed(part: Part, turns: np.ndarray, places: np.ndarray, flip: bool) -> Part:

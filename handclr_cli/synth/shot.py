@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Values of a segmentation; 0 is everything else.
+OBJECT, LEFT_HAND, RIGHT_HAND = 1, 254, 255
+
 
 @dataclass(frozen=True)
 class HandTruth:

@@ -112,7 +112,7 @@ def template() -> Template:
 
 def distance_field(axes: tuple[np.ndarray, ...]) -> np.ndarray:
     """Signed distances, metres, negative inside, of the template at rest on the grid of three coordinate axes."""
-    _, joints = pose_bones(average_build(), rest_pose())
+    frames, joints = pose_bones(average_build(), rest_pose())
     field = _cones(_PALM_CONES, axes, 0.0055)
     field = _smooth_min(field, _cones(_ARM_CONES, axes, 0.005), 0.010)
     for finger in range(5):
@@ -121,27 +121,26 @@ def distance_field(axes: tuple[np.ndarray, ...]) -> np.ndarray:
         chain[3] -= tip / np.linalg.norm(tip) * _TIP_SETBACK
         radii = RADII[finger]
         cones = [np.concatenate([chain[i], chain[i + 1], radii[i : i + 2]]) for i in range(3)]
-        cones += _pads(finger, chain)
+        cones += _pads(finger, chain, frames[0])
         # The thumb's base is wrapped in muscle; the fingers leave the palm more sharply.
         field = _smooth_min(field, _cones(np.array(cones), axes, 0.0016), 0.012 if finger == 0 else 0.006)
     return field
 
 
-def _pads(finger: int, chain: np.ndarray) -> list[np.ndarray]:
+def _pads(finger: int, chain: np.ndarray, frames: np.ndarray) -> list[np.ndarray]:
     """The soft flesh on the palm side of each phalanx, and the bony knuckle at its base."""
-    frames, _ = pose_bones(average_build(), rest_pose())
     cones = []
     for number, (share, depth) in enumerate(((0.55, 0.0022), (0.5, 0.0014), (0.62, 0.0012))):
         if finger == 0 and number == 0:
             continue
-        back = frames[0, 2 + 3 * finger + number, :3, 2]
+        back = frames[2 + 3 * finger + number, :3, 2]
         start, end = chain[number], chain[number + 1]
         radius = RADII[finger, number] * (1 - share) + RADII[finger, number + 1] * share
         middle = start + (end - start) * share - back * depth
         along = (end - start) * 0.18
         cones.append(np.concatenate([middle - along, middle + along, [radius * 0.93] * 2]))
     if finger:
-        knuckle = chain[0] + frames[0, 2 + 3 * finger, :3, 2] * 0.0035
+        knuckle = chain[0] + frames[2 + 3 * finger, :3, 2] * 0.0035
         cones.append(np.concatenate([knuckle, knuckle + [0, 0.001, 0], [RADII[finger, 0] * 0.82] * 2]))
     return cones
 
