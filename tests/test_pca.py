@@ -16,14 +16,17 @@ from shard_helpers import (
     error_line,
     hand_points,
     load_npz,
+    pose_arrays,
     run_cli,
     tar_bytes,
     write_pose,
     write_shard,
 )
 
+from handclr_cli.commands.pca import pca
 from handclr_cli.contract.fields import encode_object
-from handclr_cli.contract.npz import read_npz
+from handclr_cli.contract.npz import read_npz, write_npz
+from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.similarity.embedding import fit, pose_vectors
 
@@ -37,7 +40,7 @@ def npy(array: np.ndarray) -> bytes:
 def expected(samples: list[Sample], dimensions: int, normalisation: str = "crop") -> np.ndarray:
     points = np.stack([sample.keypoints2d for sample in samples])
     vectors = pose_vectors(points, np.full(len(points), 16), normalisation)
-    return fit(vectors, dimensions).embed(vectors)
+    return fit([vectors], dimensions).embed(vectors)
 
 
 @pytest.mark.slow
@@ -53,7 +56,10 @@ def test_pipe_to_pipe() -> None:
     assert found["video_id"].tolist() == [0] * 10 + [1] * 10
     np.testing.assert_array_equal(found["embedding"], expected(samples[:20], 14))
     record = json.loads(str(found["meta"]))
-    assert (record["stage"], record["arguments"]) == ("pca", {"dim": 14, "normalize": "crop", "basis": False})
+    assert (record["stage"], record["arguments"]) == (
+        "pca",
+        {"dim": 14, "normalize": "crop", "robust": False, "basis": False},
+    )
     assert [past["stage"] for past in record["history"]] == ["extract"]
 
 
@@ -71,10 +77,15 @@ def test_files_options_and_a_basis(tmp_path: Path) -> None:
     projected = run_cli("pca", "--basis", tmp_path / "pose.npz", stdin=tar_bytes(crops(["barn"], frames=10)[3:4]))
     assert projected.returncode == 0, projected.stderr
     found = load_npz(projected.stdout)
-    np.testing.assert_allclose(found["embedding"], arrays["embedding"][13:14], atol=1e-6)
+    assert (found["embedding"] == arrays["embedding"][13:14]).all()
     for name in ("components", "mean", "explained_variance_ratio"):
         np.testing.assert_array_equal(found[name], arrays[name])
-    assert json.loads(str(found["meta"]))["arguments"] == {"dim": 5, "normalize": "root-scale", "basis": True}
+    assert json.loads(str(found["meta"]))["arguments"] == {
+        "dim": 5,
+        "normalize": "root-scale",
+        "robust": False,
+        "basis": True,
+    }
     assert record is not None and record["inputs"] == ["a.tar"]
 
     whole = load_npz(run_cli("pca", "--basis", tmp_path / "pose.npz", shard).stdout)
@@ -192,3 +203,60 @@ def test_videos_by_their_verbatim_names(tmp_path: Path) -> None:
     write_pose(tmp_path / "basis.npz", [0])
     found = load_npz(run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*named, *keyed])).stdout)
     assert [name.decode() for name in found["video"][found["video_id"]]] == ["set/küche.mp4"] * 2 + ["x-1"] * 2
+
+
+def test_a_key_that_comes_twice(tmp_path: Path) -> None:
+    write_pose(tmp_path / "basis.npz", [0])
+    first, second = write_shard(tmp_path / "a.tar", crops()), write_shard(tmp_path / "b.tar", crops(["cellar", "barn"]))
+    done = run_cli("pca", "--basis", tmp_path / "basis.npz", first, second)
+    said = f"{second}: key barn_00000000_r appears twice in the input; keys must be unique"
+    assert error_line(done, 1) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dim", "13"], "--dim 13: {} has 14; leave the option out, or --basis"),
+        (["--normalize", "box"], "--normalize box: {} has root; leave the option out, or --basis"),
+        (["--robust"], "--robust: {} was fitted without it; leave the option out, or --basis"),
+    ],
+)
+def test_options_that_contradict_the_basis(options: list[str], message: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "basis.npz")
+    write_npz(path, "pose", pose_arrays([0]), provenance("pca", {"dim": 14, "normalize": "root"}))
+    done = run_cli("pca", "--basis", path, *options, stdin=tar_bytes(crops()))
+    assert error_line(done, 2) == message.format(path)
+    assert done.stdout == b""
+
+
+@pytest.mark.slow
+def test_robust(tmp_path: Path) -> None:
+    """A few wrong poses are counted, embedded, and out of the axes; a basis keeps in mind how it was fitted."""
+    good = crops(frames=40)
+    bad = [crop("cellar", frame, points=1000 * (hand_points(frame) - 8)) for frame in range(3)]
+    done = run_cli("pca", "--robust", "--dim", "5", stdin=tar_bytes([*good, *bad]))
+    assert done.stderr.decode().splitlines()[-1].endswith(", 3 outliers left out of the fit")
+    found = load_npz(done.stdout)
+    assert len(found["embedding"]) == 83 and np.abs(found["embedding"][80:]).max() > 50
+    np.testing.assert_allclose(found["embedding"][:80], expected(good, 5), atol=1e-5)
+    assert json.loads(str(found["meta"]))["arguments"]["robust"] is True
+
+    (tmp_path / "pose.npz").write_bytes(done.stdout)
+    options = ["--basis", tmp_path / "pose.npz", "--robust", "--dim", "5", "--normalize", "crop"]
+    projected = run_cli("pca", *options, stdin=tar_bytes(bad))
+    assert (load_npz(projected.stdout)["embedding"] == found["embedding"][80:]).all()
+    assert json.loads(str(load_npz(projected.stdout)["meta"]))["arguments"]["robust"] is True
+    assert b"outlier" not in projected.stderr
+
+
+def test_more_poses_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in batches, keys of any length and videos in any order end in the right rows."""
+    monkeypatch.setattr("handclr_cli.commands.pca.BATCH", 4)
+    samples = crops(["barn", "a-much-longer-name", "attic"], frames=5)
+    output = tmp_path / "pose.npz"
+    pca([str(write_shard(tmp_path / "a.tar", samples))], output=str(output), dim=6, quiet=True)
+    found, _ = read_npz(str(output), "pose")
+    assert found["key"].tolist() == [sample.key.encode() for sample in samples]
+    assert found["video"].tolist() == [b"a-much-longer-name", b"attic", b"barn"]
+    assert found["video_id"].tolist() == [2] * 5 + [0] * 5 + [1] * 5
+    np.testing.assert_allclose(found["embedding"], expected(samples, 6), atol=1e-6)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..contract.errors import HandclrError
 
 WRIST, MIDDLE_MCP = 0, 9
+COORDINATES = 42
+SAMPLE = 20_000
+REACH, LEAST_REACH, RESOLUTION, ROUNDS = 5.0, 0.01, 1e-6, 10
 
 
 class Basis(NamedTuple):
@@ -20,8 +24,16 @@ class Basis(NamedTuple):
     explained_variance_ratio: np.ndarray
 
     def embed(self, vectors: np.ndarray) -> np.ndarray:
-        """Project normalised (N, 42) vectors: float32 (N, D)."""
-        return ((vectors - self.mean) @ self.components.T).astype(np.float32)
+        """Project normalised (N, 42) vectors: float32 (N, D).
+
+        Summed coordinate by coordinate, not by a matrix product, whose last bits depend on the shape of the batch:
+        a pose has the same place to the last bit in whatever company it comes.
+        """
+        total = np.zeros((len(self.components), len(vectors)))
+        columns = np.ascontiguousarray((vectors - self.mean).T)
+        for axis, column in zip(self.components.T, columns, strict=True):
+            total += axis[:, None] * column
+        return np.ascontiguousarray(total.T, dtype=np.float32)
 
 
 def _crop(points: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -60,23 +72,161 @@ def pose_vectors(keypoints: np.ndarray, sizes: np.ndarray, normalisation: str = 
     side of the keypoints' bounding box.
     """
     normalise = NORMALISATIONS[normalisation]
-    return normalise(np.asarray(keypoints, np.float64), np.asarray(sizes, np.float64)).reshape(-1, 42)
+    return normalise(np.asarray(keypoints, np.float64), np.asarray(sizes, np.float64)).reshape(-1, COORDINATES)
 
 
-def fit(vectors: np.ndarray, dimensions: int) -> Basis:
-    """Fit the principal axes of (N, 42) vectors; each axis' largest entry is positive.
+class PoseStore:
+    """Poses as they were read, 172 bytes each, that are normalised batch by batch as often as they are passed over.
 
-    Raises HandclrError where there are fewer vectors than dimensions, or than two.
+    Iterating gives float64 (B, 42) vectors, as many as were added at once.
     """
-    if len(vectors) < 2:
-        raise HandclrError("one pose cannot give axes; pass more crops, or the axes of others by --basis")
-    if len(vectors) < dimensions:
-        raise HandclrError(f"{len(vectors)} poses cannot give {dimensions} dimensions; pass a smaller --dim")
-    from sklearn.decomposition import PCA
 
-    with np.errstate(invalid="ignore"):  # equal poses have no variance to share
-        fitted = PCA(n_components=dimensions, svd_solver="covariance_eigh").fit(vectors)
-    strongest = np.abs(fitted.components_).argmax(axis=1)
-    signs = np.sign(fitted.components_[np.arange(dimensions), strongest])
-    ratios = np.nan_to_num(fitted.explained_variance_ratio_)
-    return Basis(fitted.components_ * signs[:, None], fitted.mean_, ratios)
+    def __init__(self, normalisation: str = "crop") -> None:
+        self.normalisation = normalisation
+        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, keypoints: ArrayLike, sizes: ArrayLike) -> None:
+        """Append a batch: keypoints (B, 21, 2) of crops with sides (B,), both in pixels."""
+        self._batches.append((np.array(keypoints, np.float32), np.array(sizes, np.int32)))
+
+    def __len__(self) -> int:
+        return sum(len(sizes) for _, sizes in self._batches)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (pose_vectors(keypoints, sizes, self.normalisation) for keypoints, sizes in self._batches)
+
+    def sample(self, count: int) -> np.ndarray:
+        """At most `count` vectors (n, 42) in the order of the store; of the same poses always the same."""
+        total = len(self)
+        if total <= count:
+            return np.concatenate([*self])
+        rows = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
+        starts = np.cumsum([0, *(len(sizes) for _, sizes in self._batches)])
+        first = np.searchsorted(rows, starts)
+        return np.concatenate([batch[rows[first[i] : first[i + 1]] - starts[i]] for i, batch in enumerate(self)])
+
+    def embed(self, basis: Basis) -> np.ndarray:
+        """Project all poses: float32 (N, D)."""
+        embedding = np.empty((len(self), len(basis.components)), np.float32)
+        start = 0
+        for batch in self:
+            embedding[start : start + len(batch)] = basis.embed(batch)
+            start += len(batch)
+        return embedding
+
+
+class Moments:
+    """The mean and the spread of vectors that come in batches, in float64.
+
+    Batches are merged by the difference of their means (Chan, Golub and LeVeque), relative to the first vector, so
+    that neither a large mean nor a drift cancels digits. The scatter matrix is kept as its triangular root, updated
+    by QR: axes of tiny variance would drown in the rounding of a sum of squares.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._origin = self._mean = np.zeros(COORDINATES)
+        self._root = np.empty((0, COORDINATES))
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Take in (B, 42) vectors."""
+        if not len(vectors):
+            return
+        if not self.count:
+            self._origin = np.array(vectors[0], np.float64)
+        apart = vectors - self._origin
+        mean = apart.mean(axis=0)
+        step, total = mean - self._mean, self.count + len(vectors)
+        between = step * np.sqrt(self.count * len(vectors) / total)
+        self._root = np.asarray(np.linalg.qr(np.vstack([self._root, apart - mean, between]), mode="r"))
+        self._mean = self._mean + step * (len(vectors) / total)
+        self.count = total
+
+    def basis(self, dimensions: int) -> Basis:
+        """The principal axes; each axis' largest entry is positive.
+
+        Raises HandclrError where there were fewer vectors than dimensions, or than two.
+        """
+        if self.count < 2:
+            raise HandclrError("one pose cannot give axes; pass more crops, or the axes of others by --basis")
+        if self.count < dimensions:
+            raise HandclrError(f"{self.count} poses cannot give {dimensions} dimensions; pass a smaller --dim")
+        _, deviations, axes = np.linalg.svd(self._root)
+        variances = np.zeros(COORDINATES)
+        variances[: len(deviations)] = deviations**2
+        shares = variances / (variances.sum() or 1.0)  # equal poses have no variance to share
+        axes = axes[:dimensions]
+        strongest = np.abs(axes).argmax(axis=1)
+        signs = np.sign(axes[np.arange(dimensions), strongest])
+        return Basis(axes * signs[:, None], self._origin + self._mean, shares[:dimensions])
+
+
+def fit(batches: Iterable[np.ndarray], dimensions: int) -> Basis:
+    """Fit the principal axes of batches of (B, 42) vectors, in one pass; see `Moments.basis`."""
+    moments = Moments()
+    for vectors in batches:
+        moments.add(vectors)
+    return moments.basis(dimensions)
+
+
+def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
+    """Fit the principal axes of the poses without outliers; returns them and the number of poses left out.
+
+    What an outlier is, `Bounds` finds on a sample of at most 20,000 poses; wrong poses that are many and all alike
+    pass for a cluster of right ones. The mean and the shares of variance are those of the poses that remain.
+    Raises HandclrError where these are too few for the dimensions.
+    """
+    bounds, moments = Bounds.of(poses.sample(SAMPLE), dimensions), Moments()
+    for vectors in poses:
+        moments.add(vectors[bounds.hold(vectors)])
+    outliers = len(poses) - moments.count
+    if moments.count < max(dimensions, 2):
+        raise HandclrError(f"--robust takes {outliers} of {len(poses)} poses for outliers; leave it out, or pass more")
+    return moments.basis(dimensions), outliers
+
+
+class Bounds(NamedTuple):
+    """How far ordinary poses reach along each of D axes, and off all of them: `centre` and `limit` (D + 1,).
+
+    The limit is five times the distance from the median that three quarters of the poses keep within, at least a
+    twentieth of the same for the pose as a whole: up to a quarter of outliers cannot move it, and a normal
+    distribution ends at 5.75 standard deviations. Estimators of half of the data (minimum covariance determinant)
+    are no good here: poses come in clusters, and they take each but the largest for outliers.
+    """
+
+    basis: Basis
+    centre: np.ndarray
+    limit: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, dimensions: int) -> Bounds:
+        """Find the bounds of (N, 42) vectors: axes are fitted to what the last bounds held, until that is the same.
+
+        Raises HandclrError as `fit` does.
+        """
+        held = np.ones(len(vectors), bool)
+        for _ in range(ROUNDS):
+            bounds = cls._around(vectors, fit([vectors[held]], dimensions))
+            before, held = held, bounds.hold(vectors)
+            if (held == before).all() or held.sum() < max(dimensions, 2):
+                break
+        return bounds
+
+    @classmethod
+    def _around(cls, vectors: np.ndarray, basis: Basis) -> Bounds:
+        places = _places(vectors, basis)
+        centre = np.append(np.median(places[:, :-1], axis=0), 0.0)
+        reach = np.quantile(np.abs(places - centre), 0.75, axis=0)
+        least = max(LEAST_REACH * np.linalg.norm(reach), RESOLUTION)
+        return cls(basis, centre, REACH * np.maximum(reach, least))
+
+    def hold(self, vectors: np.ndarray) -> np.ndarray:
+        """Whether (N, 42) vectors are within all bounds: bool (N,)."""
+        return (np.abs(_places(vectors, self.basis) - self.centre) <= self.limit).all(axis=1)
+
+
+def _places(vectors: np.ndarray, basis: Basis) -> np.ndarray:
+    """Coordinates along the axes, and the distance off all of them: (N, D + 1)."""
+    apart = vectors - basis.mean
+    along = apart @ basis.components.T
+    return np.column_stack([along, np.linalg.norm(apart - along @ basis.components, axis=1)])
