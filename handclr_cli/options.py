@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +68,15 @@ Landmarker = Annotated[
 CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
 Margin = Annotated[float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")]
 Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")]
+Report = Annotated[
+    str | None, typer.Option(metavar="JSON", help="Write what the summary says, and more.", show_default=False)
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N", help="Part I of N, from 0: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.", show_default=False
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
 
@@ -98,6 +109,23 @@ def skipped_exit(skipped: int) -> None:
 def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
     """Pick the arguments that belong into the provenance."""
     return {name: local[name] for name in names}
+
+
+def worker_count(asked: int | None) -> int:
+    """Processes or threads: as asked, else one for each core this process may use, 16 at most."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def part_of(part: str | None, rows: int) -> slice:
+    """The rows of part I of N, `I/N` counted from 0; all where there is none. Raises UsageError for another form."""
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", "0/1" if part is None else part)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UsageError(f"--part {part}: not I/N with I from 0 to N - 1")
+    index, parts = int(match[1]), int(match[2])
+    return slice(index * rows // parts, (index + 1) * rows // parts)
 
 
 def choose(option: str, value: str, choices: Iterable[str]) -> None:

@@ -87,7 +87,7 @@ def artefacts(tmp_path: Path) -> Artefacts:
     quality |= {
         f"{name}_mm": {"mean": mean, "median": mean - 1} for name, mean in (("mined", 12), ("random", 40), ("best", 7))
     }
-    (tmp_path / "pairs.json").write_text(json.dumps(quality))
+    (tmp_path / "pairs.json").write_text(json.dumps({"truth": quality}))
     config = {"arguments": {"size": 64, "batch": 8, "epochs": 3, "note": HOSTILE}, "data": {"rows": 24}}
     test = write_labelled(tmp_path / "test.tar", 12, first=100)
     index = ShardIndex([str(test)])
@@ -96,7 +96,7 @@ def artefacts(tmp_path: Path) -> Artefacts:
         truth=tmp_path / "truth",
         pose=write_pose(tmp_path / "pose.npz", [row // 4 for row in range(24)]),
         pairs=write_pairs(tmp_path / "pairs.npz", keys, [-1, *((row + 4) % 24 for row in range(1, 24))]),
-        truth_report=tmp_path / "pairs.json",
+        pairs_report=tmp_path / "pairs.json",
         pretraining=finished(tmp_path / "pretrain", config),
         train=write_labelled(tmp_path / "train.tar", 2, first=50),
         test=test,
@@ -179,7 +179,7 @@ def group_means(artefacts: Artefacts) -> tuple[int, int]:
 def test_without_truth_of_any_pair(artefacts: Artefacts, tmp_path: Path) -> None:
     nothing = {"mean": None, "median": None}
     report = {"queries": 0, "without_truth": 24, "mined_mm": nothing, "random_mm": nothing, "best_mm": nothing}
-    artefacts.truth_report.write_text(json.dumps(report))
+    artefacts.pairs_report.write_text(json.dumps({"truth": report}))
     assert "No pair has the truth of both hands." in written(artefacts, tmp_path / "report.html")[1].text
 
 

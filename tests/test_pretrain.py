@@ -8,10 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from labelled_helpers import command, error_line, handclr, labelled_sample, write_labelled, write_pairs
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.npz import read_npz
+from handclr_cli.learning.pretraining import mined_pairs
 
 TINY = ("--arch", "resnet18", "--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--warmup-epochs", 1)
 COUNT = 8
@@ -73,6 +79,18 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in undisturbed.items())
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 25))
+
+
+def test_parts_of_the_pairs_are_read_as_one(shard: Path, pairs: Path, tmp_path: Path) -> None:
+    index = ShardIndex([str(shard)])
+    whole, _ = read_npz(str(pairs), "pairs")
+    keys, positive = whole["key"], whole["positive"]
+    empty = {"key": keys[:1], "target": keys[:0], "positive": positive[:1] * 0 - 1}
+    first = {"key": keys[:3], "target": keys[::-1], "positive": COUNT - 1 - positive[:3]}
+    rest = {"key": keys[3:], "target": keys, "positive": positive[3:]}
+    np.testing.assert_array_equal(mined_pairs(index, [first, empty, rest]), mined_pairs(index, [whole]))
+    with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
+        mined_pairs(index, [empty])
 
 
 @pytest.mark.slow

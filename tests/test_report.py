@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.report import curves, sheets
+from handclr_cli.report.pairs import RANKS, choose_rows, pair_captions
 from handclr_cli.report.sheets import Tile
 
 
@@ -49,6 +50,25 @@ def test_pair_sheet_takes_uneven_rows(lengths: list[int]) -> None:
     assert sheet.dtype == np.uint8
     assert (sheet[:8] == 255).all() and (sheet[-8:] == 255).all()
     assert (sheet[:, :8] == 255).all() and (sheet[:, -8:] == 255).all()
+
+
+def test_pairs_are_closer_than_rows() -> None:
+    dark = Tile(np.zeros((128, 128, 3), np.uint8))
+    sheet = sheets.pair_sheet([[dark, dark]] * 8)
+    across = "".join("#" if value == 0 else "." for value in sheet[40, :, 0]).strip(".").split("#" * 128)
+    within, between = len(across[1]), len(across[2])
+    assert between >= 2 * within > 0
+
+
+def test_three_lines_below_eight_positives() -> None:
+    row = [Tile(picture(0), "\n".join(["kitchen-1a2b3c"] * 3)) for _ in range(9)]
+    sheet = sheets.pair_sheet([row, row[:3], row])
+    captions = sheet[16 + sheets.TILE : 16 + sheets.TILE + 3 * 14 + 4]
+    assert all((captions[14 * line : 14 * (line + 1), -(sheets.TILE + 16) :] < 128).any() for line in range(3))
+    # White below the last line, before the next row, and in the place of the positives that are not there.
+    below = 16 + sheets.TILE + 3 * 14 + 4
+    assert (sheet[below : below + 10] == 255).all()
+    assert (sheet[below + 12 : below + 12 + sheets.TILE, -(sheets.TILE + 16) :] == 255).all()
 
 
 def test_grid_sheet(tmp_path: Path) -> None:
@@ -128,3 +148,108 @@ def test_pck_plot(tmp_path: Path) -> None:
     curves.pck_plot(table, tmp_path / "pck.png")
     assert (tmp_path / "pck.png").read_bytes() == first
     assert b"Software" not in first
+
+
+DISTANCE = np.array([0.5, np.inf, 0.1, 0.3, 0.1, 0.9, 0.0, 0.3, np.inf, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "rows"),
+    [
+        ("best", 4, [6, 2, 4, 3]),
+        ("worst", 4, [5, 9, 0, 3]),
+        ("quantiles", 3, [6, 7, 5]),
+        ("quantiles", 1, [6]),
+        ("best", 99, [6, 2, 4, 3, 7, 0, 9, 5]),
+        ("worst", 99, [5, 9, 0, 3, 7, 2, 4, 6]),
+        ("quantiles", 99, [6, 2, 4, 3, 7, 0, 9, 5]),
+        ("random", 99, [0, 2, 3, 4, 5, 6, 7, 9]),
+    ],
+)
+def test_choose_rows(rank: str, count: int, rows: list[int]) -> None:
+    chosen = choose_rows(DISTANCE, rank, count)
+    assert chosen.dtype == np.int64 and chosen.tolist() == rows
+
+
+def test_random_rows_are_those_of_the_seed() -> None:
+    chosen = choose_rows(DISTANCE, "random", 4, seed=3).tolist()
+    assert chosen == sorted(set(chosen)) and len(chosen) == 4 and not {1, 8} & set(chosen)
+    assert choose_rows(DISTANCE, "random", 4, seed=3).tolist() == chosen
+    assert any(choose_rows(DISTANCE, "random", 4, seed=seed).tolist() != chosen for seed in range(4, 8))
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_no_rows_to_choose_from(rank: str) -> None:
+    videos = np.zeros(2, np.int32)
+    for distance in (np.full(2, np.inf), np.full(2, np.nan)):
+        assert choose_rows(distance, rank, 5, 0, videos, videos).tolist() == []
+
+
+def test_an_unknown_rank() -> None:
+    with pytest.raises(UsageError, match="median.*best, worst, random, quantiles"):
+        choose_rows(DISTANCE, "median", 4)
+
+
+def test_the_best_are_of_different_videos() -> None:
+    # Rows 0 to 3 are of videos 5 and 8, whichever way round, 4 and 5 of 8 and 9, 6 of 5 and 9.
+    video, other = np.array([5, 8, 5, 8, 8, 8, 9]), np.array([8, 5, 8, 5, 9, 9, 5])
+    distance = np.arange(7) / 10
+    assert choose_rows(distance, "best", 3, 0, video, other).tolist() == [0, 4, 6]
+    assert choose_rows(distance, "worst", 3, 0, video, other).tolist() == [6, 5, 3]
+    # With fewer pairs of videos than there is room, a second of each comes before a third, in order of the distance.
+    assert choose_rows(distance, "best", 5, 0, video, other).tolist() == [0, 1, 4, 5, 6]
+    assert choose_rows(distance, "best", 6, 0, video, other).tolist() == [0, 1, 2, 4, 5, 6]
+    assert choose_rows(distance, "worst", 9, 0, video, other).tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert choose_rows(distance, "best", 3).tolist() == [0, 1, 2]
+    for rank in ("quantiles", "random"):
+        assert (choose_rows(distance, rank, 3, 0, video, other) == choose_rows(distance, rank, 3)).all()
+
+
+def test_pair_captions() -> None:
+    captions = pair_captions("my_trip-1a_00000012_r", ["b_00000001_l2", "not-a-key"], [0.12345, 2])
+    assert captions == ["my_trip-1a\n00000012_r", "1: d 0.1235\nb\n00000001_l2", "2: d 2.0000\nnot-a-key"]
+
+
+def drawn(path: Path, distances: dict[str, np.ndarray]) -> np.ndarray:
+    curves.distance_plot(distances, path)
+    return decoded(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], [np.inf] * 3, [np.nan], [0.3], [0.0], [0.0] * 5, [0.25] * 5, [0.0, 0.25], [1e-30, 1.0], [1e-40], [1e30] * 2],
+)
+def test_distance_plot_takes_any_distances(tmp_path: Path, values: list[float]) -> None:
+    assert drawn(tmp_path / "distances.png", {"nearest": np.array(values, np.float32)}).shape == (480, 720, 3)
+
+
+def test_distance_plot_without_a_series(tmp_path: Path) -> None:
+    assert drawn(tmp_path / "distances.png", {}).shape == (480, 720, 3)
+
+
+def test_distance_plot(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.gamma(shape, 0.1, (500, 1)).astype(np.float32) for shape in (4, 6))
+    path = tmp_path / "distances.png"
+    one, both = drawn(path, {"rank 1": first}), drawn(path, {"rank 1": first, "rank 2": second})
+    assert (one != both).any()
+    before = path.read_bytes()
+    # Queries without a positive and the order of the rest change nothing.
+    more = np.append(first[::-1], [np.inf, np.nan])
+    assert (drawn(path, {"rank 1": more, "rank 2": second}) == both).all()
+    assert path.read_bytes() == before and b"Software" not in before
+
+
+@pytest.mark.parametrize("tiny", [0.0, 1e-9])
+def test_distances_of_zero_have_their_own_bar(tmp_path: Path, tiny: float) -> None:
+    distances = np.random.default_rng(0).gamma(4, 0.1, 1000)
+    without = drawn(tmp_path / "distances.png", {"nearest": distances})
+    distances[:30] = tiny
+    sheet = drawn(tmp_path / "distances.png", {"nearest": distances})
+
+    def blue(image: np.ndarray) -> int:
+        """Coloured pixels below the legend, where the narrow bar is, or else the beginning of the axis."""
+        corner = image[100:, :100].astype(int)
+        return int((corner[..., 2] - corner[..., 0] > 25).sum())
+
+    assert blue(sheet) > 4 * blue(without)

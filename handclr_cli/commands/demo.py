@@ -53,7 +53,7 @@ STAGES = (
     Stage(
         "similar hands",
         "mine {dir}/pose.npz --shards {dir}/hands.tar --sheet {dir}/pairs.png "
-        "--truth {dir}/footage/truth --truth-report {dir}/pairs.json -o {dir}/pairs.npz",
+        "--truth {dir}/footage/truth --report {dir}/pairs.json -o {dir}/pairs.npz",
         makes=("pairs.png", "pairs.json", "pairs.npz"),
     ),
     Stage(
@@ -133,7 +133,7 @@ def artefacts(home: Path) -> Artefacts:
         truth=home / "footage" / "truth",
         pose=home / "pose.npz",
         pairs=home / "pairs.npz",
-        truth_report=home / "pairs.json",
+        pairs_report=home / "pairs.json",
         pretraining=home / "pretrain",
         train=home / "train.tar",
         test=home / "test.tar",

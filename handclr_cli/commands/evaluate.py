@@ -42,7 +42,7 @@ def evaluate(
     from ..contract.npz import as_keys, write_npz
     from ..contract.provenance import after, file_checksum, provenance
     from ..learning.finetuning import labelled_rows, load_model, predict
-    from ..learning.loop import pick_device, worker_count
+    from ..learning.loop import pick_device
     from ..report.curves import pck_plot
 
     network, size, mean = load_model(model)
@@ -52,7 +52,7 @@ def evaluate(
     truth = np.stack([index[row].keypoints3d for row in rows.tolist()])
     poses = []
     with console.progress("evaluate", len(rows), "crops") as advance:
-        for part in predict(network, index, rows, size, batch, worker_count(workers), where):
+        for part in predict(network, index, rows, size, batch, options.worker_count(workers), where):
             poses.append(part)
             advance(len(part))
     predicted = np.concatenate(poses) * np.float32(mean.bone)

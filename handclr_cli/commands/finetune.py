@@ -60,7 +60,7 @@ def finetune(
     from ..contract.index import ShardIndex
     from ..learning import finetuning
     from ..learning.encoder import ARCHITECTURES, arch_of, build_encoder, read_encoder_state
-    from ..learning.loop import Plan, pick_device, train, worker_count
+    from ..learning.loop import Plan, pick_device, train
     from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
     from ..learning.pose import PoseNet
     from ..learning.run import Run, run_config
@@ -89,7 +89,7 @@ def finetune(
     if freeze:
         finetuning.freeze(model.encoder)
     model.to(where)
-    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
+    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, options.worker_count(workers))
     console.say(
         f"finetune: {arch} from {encoder}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')} "
         f"({len(index) - len(labelled):,} without labels), "

@@ -3,49 +3,108 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+import os
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import STDIN, display_name, expand_inputs
-from ..contract.npz import read_npz, write_npz
+from ..contract.npz import write_npz
 from ..contract.output import atomic_write
 from ..contract.provenance import after, provenance
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..contract.poses import PoseTable
+    from ..similarity.mining import Mined
+    from ..similarity.pool import Engine
     from ..similarity.quality import PairQuality
+    from ..similarity.summary import PairSummary
+
+SAME_SHOWN = 10
 
 
 def mine(
     pose: Annotated[
-        str | None,
-        typer.Argument(metavar="POSE.NPZ", help="Embeddings by handclr pca, or - for a pipe.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            metavar="POSE.NPZ", help="Embeddings by handclr pca; several are one pool. - is a pipe.", show_default=False
+        ),
     ] = None,
     output: options.OutputNpz = "-",
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Positives for each crop.")] = 1,
+    distinct_videos: Annotated[
+        bool,
+        typer.Option(
+            "--distinct-videos", help="At most one positive of each video, or of those that --exclude-by joins."
+        ),
+    ] = False,
+    max_distance: Annotated[
+        float | None, typer.Option(min=0, help="No positive farther than this.", show_default=False)
+    ] = None,
+    symmetric: Annotated[
+        bool, typer.Option("--symmetric", help="Keep a positive only where both are among each other's.")
+    ] = False,
+    exclude_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD|REGEX",
+            help="No pairs within a person or recording: a field of the JSON in --shards, or a pattern on keys.",
+            show_default=False,
+        ),
+    ] = None,
+    near_duplicates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="report|exclude",
+            help="Find the same footage under two names; exclude: and let it make no pairs.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="POSE.NPZ",
+            help="Search these instead; a folder or a quoted pattern for many; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    part: options.Part = None,
+    engine: Annotated[str, typer.Option(help="auto, exact-cpu, exact-gpu or hnsw.")] = "auto",
+    index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HNSW", help="Read the graph of hnsw from here; made where it is not.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads that search.", show_default="the cores")
+    ] = None,
     sheet: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw crops beside their positives; needs --shards.", show_default=False),
     ] = None,
+    rank: Annotated[str, typer.Option(help="Pairs to draw: best, worst, random or quantiles.")] = "random",
+    sheet_pairs: Annotated[int, typer.Option(min=1, max=400, help="Pairs to draw.")] = 48,
     shards: Annotated[
         list[str] | None,
-        typer.Option(metavar="SHARDS", help="The crops for --sheet; may be repeated.", show_default=False),
+        typer.Option(metavar="SHARDS", help="The crops, of the pool too; may be repeated.", show_default=False),
     ] = None,
-    sheet_pairs: Annotated[int, typer.Option(min=1, max=400, help="Pairs to draw.")] = 48,
+    plot: Annotated[
+        str | None, typer.Option(metavar="PNG", help="Draw the distances' histogram.", show_default=False)
+    ] = None,
     truth: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SHARDS", help="Shards with keypoints3d of the crops; may be repeated.", show_default=False
         ),
     ] = None,
-    truth_report: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="Write what --truth says of the pairs.", show_default=False),
-    ] = None,
+    report: options.Report = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -56,122 +115,173 @@ def mine(
 
     handclr pca hands.tar | handclr mine -o pairs.npz
 
+    handclr pca --basis pose.npz new.tar | handclr mine --against pose.npz > new-pairs.npz
+
     With --truth, the 3D distance of a crop to its positive is given beside that to a random crop of another video
     and to the best one, over at most 2,000 crops drawn by --seed.
 
     handclr mine pose.npz --truth footage/truth -o pairs.npz
     """
-    source, *more = expand_inputs([pose] if pose else [], ".npz")
-    if more:
-        raise UsageError(f"{pose}: {len(more) + 1} files; mine takes one pose file")
-    if sheet and not shards:
-        raise UsageError("--sheet needs the crops: name them with --shards")
-    if truth_report and not truth:
-        raise UsageError("--truth-report needs the true keypoints: name their shards with --truth")
-    crops = expand_inputs(shards or []) if sheet else []
-    truths = expand_inputs(truth) if truth else []
-    if [source, *crops, *truths].count(STDIN) > 1:
-        raise UsageError("standard input (-) can be read only once")
-    options.prepare_output(output)
     import numpy as np
 
-    from ..similarity.exact import mine_exact
-    from ..similarity.quality import pair_quality
+    from ..contract.index import ShardIndex
+    from ..contract.pairs import Pairs
+    from ..contract.poses import PoseTable, all_rows
+    from ..report.curves import distance_plot
+    from ..report.pairs import RANKS, pairs_page
+    from ..report.sheets import write_png
+    from ..similarity import exclusion, mining, pool, quality, summary
 
-    arrays, origin = read_npz(source, "pose")
-    keys, videos = arrays["key"], arrays["video_id"]
-    if not len(keys):
-        raise HandclrError(f"{display_name(source)}: no poses to mine")
-    if not np.isfinite(arrays["embedding"]).all():
-        raise HandclrError(f"{display_name(source)}: array 'embedding' holds values that are not finite")
-    hands = _read_truth(truths, keys, display_name(source)) if truths else None
-    with console.progress("mine", len(keys), "crops") as advance:
-        positive, distance = mine_exact(arrays["embedding"], videos, top_k, advance)
-    record = after(provenance("mine", {"top_k": top_k}, [source if source != STDIN else "-"]), [origin])
-    write_npz(output, "pairs", {"key": keys, "positive": positive, "distance": distance}, record)
-    if sheet:
-        _draw_sheet(sheet, crops, keys, positive, distance, sheet_pairs, seed)
-    quality = None if hands is None else pair_quality(hands, videos, positive[:, 0], seed=seed)
-    if quality and truth_report:
-        with atomic_write(truth_report) as file:
-            file.write(json.dumps(quality.report(), indent=2).encode() + b"\n")
-    alone = positive[:, 0] < 0
-    found = distance[~alone, 0]
-    quantiles = np.percentile(found, (5, 50, 95)) if len(found) else np.full(3, np.inf)
-    console.say(
-        f"mine: {console.plural(len(keys), 'crop')} of {console.plural(len(np.unique(videos)), 'video')}, "
-        f"{int(alone.sum()):,} without a positive; distance "
-        f"5% {quantiles[0]:.4f}, median {quantiles[1]:.4f}, 95% {quantiles[2]:.4f}"
+    options.choose("--engine", engine, pool.ENGINES)
+    options.choose("--rank", rank, RANKS)
+    options.choose("--near-duplicates", near_duplicates or "report", ("report", "exclude"))
+    field = exclude_by if exclude_by is not None and exclusion.is_field(exclude_by) else None
+    written = {"--index": index, "--sheet": sheet, "--plot": plot, "--report": report}
+    sources = expand_inputs(pose or [], ".npz")
+    pools = expand_inputs(against, ".npz") if against else []
+    crops = _crops(shards, {"--sheet": sheet, f"--exclude-by {field}, a field,": field})
+    truths = expand_inputs(truth) if truth else []
+    if [*sources, *pools, *crops, *truths].count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once")
+    if pools and len(sources) > 1:
+        raise UsageError(f"--against takes one name, and {len(sources)} files follow; quote a pattern or name a folder")
+    if pools and symmetric:
+        raise UsageError("--symmetric needs the queries in the pool; name all files without --against")
+    if part is not None and STDIN in sources:
+        raise UsageError("--part needs files: each part reads all of them")
+    if part is not None and near_duplicates:
+        raise UsageError("--near-duplicates needs all crops in one run, without --part")
+    if (option := next((name for name, path in written.items() if path == STDIN), None)) is not None:
+        raise UsageError(f"{option} -: standard output is for the pairs; name a file")
+    if index and engine not in ("auto", "hnsw"):
+        raise UsageError(f"--index is for --engine hnsw, not {engine}")
+    options.prepare_output(output)
+
+    queries = PoseTable(sources)
+    against_table = PoseTable(pools, like=queries) if pools else queries
+    span = options.part_of(part, len(queries))
+    keys, videos, rows = all_rows(queries, against_table)
+    pictures = ShardIndex(crops) if crops else None
+    hands = quality.true_hands(ShardIndex(truths), keys, display_name(truths[0])) if truths else None
+    graph = _read_graph(index, queries, against_table)
+    name = pool.choose_engine(engine, len(against_table), span.stop - span.start, bool(index or graph))
+    how = pool.Engine(name, options.worker_count(threads))
+    one_each = np.arange(len(queries.names), dtype=np.int32)
+    searched = pool.Pool(
+        against_table, one_each, how, partial(console.progress, unit="crops"), graph, index or against_table.name
     )
-    if quality:
-        _say_quality(quality)
-    if alone.any():
-        console.warn(f"{int(alone.sum()):,} crops have no positive: all crops are of one video, Eq. 1 needs another")
+
+    twins = mining.same_footage(queries, searched) if near_duplicates else []
+    together = [(twin.first, twin.second) for twin in twins] if near_duplicates == "exclude" else []
+    if field and pictures:
+        together += exclusion.by_field(field, pictures, queries.names)
+    elif exclude_by is not None:
+        together += exclusion.by_key(exclude_by, keys.tolist(), videos.tolist())
+    if together:
+        searched = searched.regrouped(exclusion.joined(len(one_each), together))
+    request = pool.Request(top_k, distinct_videos, np.inf if max_distance is None else max_distance)
+    mined = mining.mine(queries, span, searched, request, symmetric, seed)
+
+    arguments = {
+        "top_k": top_k,
+        "distinct_videos": distinct_videos,
+        "max_distance": max_distance,
+        "symmetric": symmetric,
+        "exclude_by": exclude_by,
+        "exclude_near_duplicates": near_duplicates == "exclude",
+        "part": part,
+        "engine": name.partition("-")[0],
+    }
+    origins = queries.origins + (against_table.origins if pools else [])
+    record = after(provenance("mine", arguments, [*sources, *pools]), origins)
+    size, asked = len(against_table), rows[span]
+    pairs = Pairs(keys[asked], videos[asked], keys[:size], videos[:size], mined.positive, mined.distance)
+    write_npz(output, "pairs", pairs.arrays(elsewhere=bool(pools) or part is not None), record)
+    if index and not os.path.exists(index):
+        write_npz(index, "pose", {**against_table.arrays(), **(searched.graph() or {})}, record)
+    if sheet and pictures:
+        write_png(sheet, pairs_page(pairs, pictures, rank, sheet_pairs, seed))
+    if plot:
+        distance_plot({f"rank {number + 1}": column for number, column in enumerate(mined.distance.T[:5])}, plot)
+
+    about = summary.summarise(mined.positive, mined.distance, None if pools else asked, pairs.video, size)
+    known = None if hands is None else quality.pair_quality(hands, videos, asked, mined.positive[:, 0], size, seed=seed)
+    names = [video.decode("utf-8", "replace") for video in queries.names]
+    same = [{**asdict(twin), "first": names[twin.first], "second": names[twin.second]} for twin in twins]
+    if report:
+        found = {
+            **about.report(),
+            "engine": name,
+            "recall": mined.recall,
+            "near_duplicates": same if near_duplicates else None,
+            "truth": known.report() if known else None,
+        }
+        with atomic_write(report) as file:
+            file.write(json.dumps(found, indent=2).encode() + b"\n")
+    _say(about, mined, how)
+    _say_same(same, near_duplicates)
+    if known:
+        _say_quality(known)
+    if about.without_positive and max_distance is None and not symmetric:
+        count = console.plural(about.without_positive, "crop")
+        has = "has" if about.without_positive == 1 else "have"
+        console.warn(f"{count} {has} no positive: no other video is left to pair with, and Eq. 1 needs one")
         raise typer.Exit(3)
 
 
-def _draw_sheet(
-    path: str,
-    sources: list[str],
-    keys: np.ndarray,
-    positive: np.ndarray,
-    distance: np.ndarray,
-    count: int,
-    seed: int,
-) -> None:
-    import numpy as np
-
-    from ..contract.index import ShardIndex
-    from ..report.sheets import Tile, pair_sheet, write_png
-
-    index = ShardIndex(sources)
-
-    def tile(row: int, apart: float | None = None) -> Tile:
-        key = keys[row].decode()
-        sample = index[index.row(key)]
-        return Tile(sample.image, key if apart is None else f"d {apart:.4f}\n{key}", sample.keypoints2d)
-
-    drawable = np.array([key.decode() in index for key in keys])
-    rows = np.flatnonzero((positive[:, 0] >= 0) & drawable & drawable[positive[:, 0]])
-    if not len(rows):
-        raise HandclrError(f"--sheet: the crops in {', '.join(sources)} are not those of the pairs")
-    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:count]).tolist()
-    pairs = [[tile(row), tile(positive[row, 0], distance[row, 0])] for row in chosen]
-    write_png(path, pair_sheet(pairs))
+def _crops(shards: list[str] | None, needed_by: dict[str, object]) -> list[str]:
+    """The shards of the crops, where an option needs them."""
+    for option, asked in needed_by.items():
+        if asked and not shards:
+            raise UsageError(f"{option} needs the crops: name them with --shards")
+    return expand_inputs(shards or []) if any(needed_by.values()) else []
 
 
-def _read_truth(sources: list[str], keys: np.ndarray, pose: str) -> np.ndarray:
-    """float32 (N, 21, 3) metres, NaN where a crop has no truth; raises HandclrError where none has."""
-    import numpy as np
+def _read_graph(index: str | None, queries: PoseTable, pool: PoseTable) -> dict[str, np.ndarray] | None:
+    """The graph in the file of --index, where it is there, else the pool's own."""
+    if index is None or not os.path.exists(index):
+        return pool.graph()
+    from ..contract.poses import PoseTable
 
-    from ..contract.fields import JOINTS, KEYPOINTS_3D
-    from ..contract.index import ShardIndex
-
-    names = display_name(sources[0]) + (f" and {len(sources) - 1:,} more" if len(sources) > 1 else "")
-    index = ShardIndex(sources)
-    hands = np.full((len(keys), JOINTS, 3), np.nan, np.float32)
-    wanted = [key.decode("utf-8", "replace") for key in keys.tolist()]
-    matching = [(row, key) for row, key in enumerate(wanted) if key in index]
-    if not matching:
-        raise HandclrError(f"--truth: no key in {names} is one of {pose}; is this the truth of the same footage?")
-    for row, key in matching:
-        sample = index[index.row(key)]
-        if KEYPOINTS_3D in sample:
-            hands[row] = sample.keypoints3d
-    if np.isnan(hands).all():
-        raise HandclrError(f"--truth: no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels")
-    return hands
+    graph = PoseTable([index], like=queries).graph()
+    if graph is None:
+        raise HandclrError(f"{index}: has no graph; name a file that is not there, or one made by --index")
+    return graph
 
 
-def _say_quality(quality: PairQuality) -> None:
-    numbers = quality.report()
-    counts = console.plural(len(quality.rows), "crop")
-    if quality.sampled:
-        counts = f"a sample of {counts} out of {quality.pool - quality.unpaired:,}"
-    omitted = f"{quality.without_truth:,} without truth"
-    if quality.unpaired:
-        omitted += f", {quality.unpaired:,} without a positive that has it"
-    if not len(quality.rows):
+def _say(about: PairSummary, mined: Mined, how: Engine) -> None:
+    parts = [f"{about.without_positive:,} without a positive"]
+    shown = {"5%": about.distance["p5"], "median": about.distance["median"], "95%": about.distance["p95"]}
+    if spread := ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if value is not None):
+        parts.append(f"distance {spread}")
+    if about.mutual is not None:
+        parts.append(f"{about.mutual:.0%} mutual")
+    parts.append(f"one chosen {console.plural(about.most_chosen_times, 'time')}")
+    parts.append(how.name if mined.recall is None else f"hnsw, recall {mined.recall:.2%} of {mined.recall_queries:,}")
+    crops, videos = console.plural(about.queries, "crop"), console.plural(about.videos, "video")
+    others = f" against {about.pool:,}" if about.mutual_pairs is None else ""
+    console.say(f"mine: {crops} of {videos}{others}, {'; '.join(parts)}")
+
+
+def _say_same(same: list[dict[str, Any]], near_duplicates: str | None) -> None:
+    if near_duplicates is None:
+        return
+    done = "make no pairs" if near_duplicates == "exclude" else "--near-duplicates exclude keeps them from pairing"
+    console.say(f"mine: {console.plural(len(same), 'pair')} of videos show the same footage" + f"; {done}" * bool(same))
+    for twin in sorted(same, key=lambda twin: twin["log10_chance"])[:SAME_SHOWN]:
+        poses = f"{twin['coincident']} of {twin['crops']} different poses"
+        console.say(f"mine: same footage: {twin['first']} and {twin['second']}, {poses}")
+
+
+def _say_quality(known: PairQuality) -> None:
+    numbers = known.report()
+    counts = console.plural(len(known.rows), "crop")
+    if len(known.rows) < known.pairs:
+        counts = f"a sample of {counts} out of {known.pairs:,}"
+    omitted = f"{known.without_truth:,} without truth"
+    if known.unpaired:
+        omitted += f", {known.unpaired:,} without a positive that has it"
+    if not len(known.rows):
         console.say(f"mine: 3D truth: no pair to measure; {omitted}")
         return
     shown = ", ".join(

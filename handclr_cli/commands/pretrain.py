@@ -15,8 +15,12 @@ def pretrain(
     shards: options.Shards = None,
     run: options.RunFolder = "runs/pretrain",
     pairs: Annotated[
-        str | None,
-        typer.Option(metavar="NPZ", help="Mined pairs by handclr mine; handclr needs them.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            metavar="NPZ",
+            help="Mined pairs by handclr mine; handclr needs them. A folder or a quoted pattern for its parts.",
+            show_default=False,
+        ),
     ] = None,
     method: Annotated[str, typer.Option(help="handclr, peclr or simclr.")] = "handclr",
     arch: Annotated[str, typer.Option(help="resnet18, 34, 50, 101 or 152.")] = "resnet50",
@@ -58,7 +62,7 @@ def pretrain(
     from ..contract.index import ShardIndex
     from ..contract.npz import read_npz
     from ..learning.encoder import ARCHITECTURES, build_encoder, seeded
-    from ..learning.loop import Plan, pick_device, train, worker_count
+    from ..learning.loop import Plan, pick_device, train
     from ..learning.optim import OPTIMIZERS, build_optimizer, default_lr, parameter_groups
     from ..learning.pretraining import (
         METHODS,
@@ -82,9 +86,9 @@ def pretrain(
     origins = list(index.origins)
     rows = own_pairs(index)
     if METHODS[method].mined:
-        arrays, origin = read_npz(str(pairs), "pairs")
-        rows = mined_pairs(index, arrays)
-        origins += [origin] if origin else []
+        files = [read_npz(source, "pairs") for source in expand_inputs(pairs or [], ".npz")]
+        rows = mined_pairs(index, [arrays for arrays, _ in files])
+        origins += [origin for _, origin in files if origin]
     warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(rows), "pairs")
     lr = lr if lr is not None else default_lr(optimizer, batch)
@@ -101,7 +105,7 @@ def pretrain(
     with seeded(seed):
         head = ProjectionHead(encoder.channels)
     model = ContrastiveModel(encoder, head, METHODS[method], temperature).to(where)
-    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, worker_count(workers))
+    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, options.worker_count(workers))
     console.say(
         f"pretrain: {method}, {arch} from {init}, {console.plural(len(rows), 'pair')} "
         f"({len(index) - len(rows):,} crops without one), "

@@ -61,7 +61,6 @@ def footage(
     options.choose("--world", world, _WORLDS)
     if width % 2 or height % 2:
         raise UsageError(f"--width {width} --height {height}: the video's format needs even sides")
-    from ..learning.loop import worker_count
     from ..synth.crew import in_order
     from ..synth.production import Crops, Film
 
@@ -72,7 +71,7 @@ def footage(
     todo = [index for index in range(videos) if not film.done(index)]
     hands = 0
     with console.progress("synth footage", len(todo), "videos") as advance:
-        for made in in_order(film.make, todo, min(worker_count(workers), len(todo))):
+        for made in in_order(film.make, todo, min(options.worker_count(workers), len(todo))):
             hands += made
             advance(1, hands=hands)
     there = f", {console.plural(videos - len(todo), 'video')} there already" if len(todo) < videos else ""
@@ -124,7 +123,6 @@ def labelled(
         _write_layout(layout, folder, world, seed, count)
         return
     options.prepare_output(output)
-    from ..learning.loop import worker_count
     from ..synth.crew import in_order
     from ..synth.production import Crops, Portraits
 
@@ -136,7 +134,7 @@ def labelled(
         console.progress("synth labelled", count, "crops") as advance,
     ):
         for sample in in_order(
-            portraits.make, range(count), min(worker_count(workers), max(1, count // _CROPS_PER_WORKER))
+            portraits.make, range(count), min(options.worker_count(workers), max(1, count // _CROPS_PER_WORKER))
         ):
             out.write(sample)
             advance()

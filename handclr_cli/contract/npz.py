@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -33,6 +34,9 @@ POSE = (
     Array("components", "float64", ("D", 42), "principal axes, rows orthonormal, sign fixed"),
     Array("mean", "float64", (42,), "mean of the normalised 42-vectors (x, y of joint 0, x, y of joint 1, ...)"),
     Array("explained_variance_ratio", "float64", ("D",), "share of the variance along each axis"),
+    Array("hnsw_base", "uint8", ("N", "B"), "of an index: links, vector and row of each element", optional=True),
+    Array("hnsw_links", "uint8", ("L", "C"), "of an index: links above the lowest level", optional=True),
+    Array("hnsw_levels", "int32", ("N",), "of an index: highest level of each element", optional=True),
 )
 PAIRS = (
     Array("key", "S", ("N",), "key of the query"),
@@ -49,10 +53,12 @@ PREDICTIONS = (
 KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
 
 
-def read_npz(source: str, kind: str) -> tuple[dict[str, np.ndarray], Provenance | None]:
-    """Read and check a `pose`, `pairs` or `predictions` file; `-` is standard input.
+def read_npz(
+    source: str, kind: str, only: Collection[str] | None = None
+) -> tuple[dict[str, np.ndarray], Provenance | None]:
+    """Read and check a `pose`, `pairs` or `predictions` file, or `only` some of its arrays; `-` is standard input.
 
-    Returns its arrays and its provenance. Raises HandclrError naming what is missing or has another shape.
+    Returns the arrays and the provenance. Raises HandclrError naming what is missing or has another shape.
     """
     name = display_name(source)
     try:
@@ -61,12 +67,12 @@ def read_npz(source: str, kind: str) -> tuple[dict[str, np.ndarray], Provenance 
                 raise TruncatedError(f"{name}: is empty; did the upstream command fail?")
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
-                found = {key: npz[key] for key in npz.files}
+                found = {key: npz[key] for key in npz.files if only is None or key in only or key == "meta"}
     except HandclrError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and zlib raise on bytes of any kind
         raise HandclrError(f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?") from error
-    _check(found, kind, name)
+    _check(found, kind, name, only)
     return found, loads(str(found.pop("meta", "")))
 
 
@@ -100,11 +106,11 @@ def kind_maker(kind: str) -> str:
     return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr evaluate"}[kind]
 
 
-def _check(arrays: dict[str, Any], kind: str, name: str) -> None:
+def _check(arrays: dict[str, Any], kind: str, name: str, only: Collection[str] | None = None) -> None:
     sizes: dict[str, int] = {}
     for declared in KINDS[kind]:
         if declared.name not in arrays:
-            if declared.optional:
+            if declared.optional or (only is not None and declared.name not in only):
                 continue
             raise HandclrError(
                 f"{name}: no array '{declared.name}'; a {kind} file is the output of {kind_maker(kind)}, "

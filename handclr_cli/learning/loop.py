@@ -207,14 +207,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def worker_count(asked: int | None) -> int:
-    """Data processes: as asked, else one for each core this process may use, 16 at most."""
-    if asked is not None:
-        return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
-
-
 def to_device(tensors: Any, device: torch.device) -> Any:
     """Move a tensor to the device without waiting for it."""
     return tensors.to(device, non_blocking=True)

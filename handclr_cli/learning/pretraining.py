@@ -103,22 +103,26 @@ def own_pairs(index: ShardIndex) -> np.ndarray:
     return np.repeat(np.arange(len(index))[:, None], 2, axis=1)
 
 
-def mined_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Rows of the index for every mined pair (arrays of a pairs file): int64 (P, 2).
+def mined_pairs(index: ShardIndex, files: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
+    """Rows of the index for every mined pair (arrays of pairs files, one after the other): int64 (P, 2).
 
     A crop without a positive, or one that is not in the index, is left out. Raises HandclrError where none is
     left.
     """
-    keys = arrays["key"]
-    targets = arrays.get("target", keys)
-    rows = np.array([index.row(key.decode()) if key.decode() in index else -1 for key in keys], np.int64)
-    if targets is keys:
-        target_rows = rows
-    else:
-        target_rows = np.array([index.row(k.decode()) if k.decode() in index else -1 for k in targets], np.int64)
-    nearest = arrays["positive"][:, 0]
-    found = np.where(nearest >= 0, target_rows[nearest], -1)
-    usable = (rows >= 0) & (found >= 0)
-    if not usable.any():
+    pairs = np.concatenate([_nearest_pairs(index, arrays) for arrays in files])
+    if not len(pairs):
         raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
+    return pairs
+
+
+def _nearest_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def rows_of(keys: np.ndarray) -> np.ndarray:
+        names = [key.decode("utf-8", "replace") for key in keys.tolist()]
+        return np.array([index.row(key) if key in index else -1 for key in names], np.int64)
+
+    rows, nearest = rows_of(arrays["key"]), arrays["positive"][:, 0]
+    target_rows = rows_of(arrays["target"]) if "target" in arrays else rows
+    found = np.full(len(nearest), -1, np.int64)
+    found[nearest >= 0] = target_rows[nearest[nearest >= 0]]
+    usable = (rows >= 0) & (found >= 0)
     return np.stack([rows[usable], found[usable]], axis=1)

@@ -54,7 +54,7 @@ class Artefacts:
     """Files and folders of a run of the pipeline.
 
     `hands`, `train`, `test` are shards, `truth` a folder of them with the 3D truth of `hands`, `pose` and `pairs`
-    NPZ files, `truth_report` the JSON of handclr mine --truth-report, `pretraining` a run directory. `models` are
+    NPZ files, `pairs_report` the JSON of handclr mine --report, `pretraining` a run directory. `models` are
     evaluated on the same samples; the first is the one that samples are chosen by.
     """
 
@@ -62,7 +62,7 @@ class Artefacts:
     truth: Path
     pose: Path
     pairs: Path
-    truth_report: Path
+    pairs_report: Path
     pretraining: Path
     train: Path
     test: Path
@@ -95,8 +95,11 @@ class Artefacts:
 
     @cached_property
     def pair_quality(self) -> dict[str, Any]:
-        """The JSON of handclr mine --truth-report."""
-        return read_json(self.truth_report)
+        """What handclr mine --report says of the pairs by their truth; raises HandclrError where it says nothing."""
+        quality = read_json(self.pairs_report).get("truth")
+        if not isinstance(quality, dict):
+            raise HandclrError(f"{self.pairs_report}: says nothing of the truth; mine with --truth")
+        return quality
 
     def provenance(self) -> Iterator[tuple[str, Any]]:
         """The name of each file and what it says of where it comes from."""

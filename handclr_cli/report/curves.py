@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#8c8c8c"
+_SERIES = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # The number of components that the paper keeps.
 _PAPER_DIMENSIONS = 14
+_BINS = 60
+# Below this part of the largest distance, one is drawn with the zeros.
+_SMALLEST = 1e-5
 
 
 def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -86,18 +90,113 @@ def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: s
     _save(figure, path)
 
 
+def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
+    """Plot histograms of distances, one for each name, with their medians and 5 and 95 % quantiles as a PNG.
+
+    Each is an array of any shape, in the unit of the embedding; what is not finite is left out: there is no pair.
+    The axis is logarithmic, since near duplicates and other pairs lie decades apart; zeros, and what is below a
+    hundred-thousandth of the largest, have a bar of their own beside it. Where there is no distance, the plot is empty.
+    """
+    series = {name: np.asarray(values, np.float64).ravel() for name, values in distances.items()}
+    series = {name: values[np.isfinite(values)] for name, values in series.items()}
+    everything = np.concatenate([np.empty(0), *series.values()])
+    edges = _log_edges(everything)
+    figure, axes = _figure("distance", "share of crops")
+    panels = [(axes, edges)]
+    below = everything[everything < edges[0]]
+    if len(below):
+        panels.append((_zero_panel(figure, axes, "~0" if below.any() else "0"), np.array([0.0, 1.0])))
+    for number, (name, values) in enumerate(series.items()):
+        _draw_distances(panels, name, values, _SERIES[number % len(_SERIES)])
+    _log_axis(axes, edges, ticks=len(below) < len(everything))
+    axes.set_ylim(bottom=0)
+    if series:
+        words = {"title": "line: median, dotted: 5 % and 95 %", "title_fontsize": "small", "fontsize": "small"}
+        figure.legend(frameon=False, loc="outside upper left", alignment="left", **words)
+    _save(figure, path)
+
+
+def _log_edges(values: np.ndarray) -> np.ndarray:
+    """Edges of bins for the distances above 0: over a factor of two at least, 0.1 to 1 where there are none."""
+    positive = values[values > 0]
+    if not len(positive):
+        return np.geomspace(0.1, 1, _BINS + 1)
+    high = float(positive.max())
+    low = max(float(positive.min()), high * _SMALLEST)
+    if high < 2 * low:
+        middle = math.sqrt(low * high)
+        low, high = middle / math.sqrt(2), middle * math.sqrt(2)
+    edges = np.geomspace(low, high, _BINS + 1)
+    edges[[0, -1]] = low, high
+    return edges
+
+
+def _zero_panel(figure: Figure, axes: Axes, label: str) -> Axes:
+    """Split narrow axes off to the left for one bar, with the same scale of shares."""
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 24), wspace=0.02)
+    axes.set_subplotspec(grid[1])
+    panel = figure.add_subplot(grid[0], sharey=axes)
+    _style(panel, "", axes.get_ylabel())
+    panel.set_xlim(-0.2, 1.2)
+    panel.set_xticks([0.5], [label])
+    axes.set_ylabel("")
+    axes.tick_params(axis="y", left=False, labelleft=False)
+    axes.spines["left"].set_visible(False)
+    return panel
+
+
+def _draw_distances(panels: Sequence[tuple[Axes, np.ndarray]], name: str, values: np.ndarray, colour: str) -> None:
+    """Draw one histogram and its quantiles on axes with their edges: first the logarithmic ones, then the zeros'."""
+    main, edges = panels[0]
+    if not len(values):
+        main.plot([], [], color=colour, label=f"{name}: none")
+        return
+    low, median, high = np.percentile(values, (5, 50, 95))
+    label = f"{name}: median {median:.3g}, 5-95 % {low:.3g} to {high:.3g}"
+    zeros = len(values) - np.count_nonzero(values)
+    if zeros:
+        label += f", {zeros:,} of {len(values):,} exactly 0"
+    small = values < edges[0]
+    counts = [np.histogram(values[~small], edges)[0], np.array([small.sum()])]
+    for (axes, sides), count in zip(panels, counts, strict=False):
+        axes.stairs(count / len(values), sides, color=colour, fill=True, alpha=0.2)
+        axes.stairs(count / len(values), sides, color=colour, linewidth=1.2, label=label if axes is main else None)
+    for value, style in ((low, ":"), (median, "-"), (high, ":")):
+        axes, place = (main, value) if value >= edges[0] else (panels[1][0], 0.5)
+        axes.axvline(place, color=colour, linewidth=1.2, linestyle=style)
+
+
+def _log_axis(axes: Axes, edges: np.ndarray, ticks: bool) -> None:
+    """Make the x axis logarithmic from the first edge to the last, with plain numbers as many as have room."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    decades = math.log10(edges[-1] / edges[0])
+    numbers = range(1, 10) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axes.set_xscale("log")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.xaxis.set_major_locator(LogLocator(subs=numbers) if ticks else NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if not ticks:
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
 def _figure(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Return an empty plot; no pyplot, so no window system and no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
     axes = figure.add_subplot()
+    _style(axes, x_label, y_label)
+    return figure, axes
+
+
+def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,9 @@ from ..contract.output import atomic_write
 
 TILE = 128
 _GAP = 4
-_QUERY_GAP = 10
+_QUERY_GAP = 8
+_COLUMN_GAP = 36
+_ROW_GAP = 12
 _MARGIN = 16
 _LINE = 14
 _FONT_SCALE = 0.34
@@ -88,17 +90,17 @@ def pair_sheet(rows: list[list[Tile]]) -> np.ndarray:
     """Lay out queries and their positives; returns an RGB uint8 page that is roughly square.
 
     Each row is a query followed by its positives, drawn left to right with a rule between them; several rows
-    share a line.
+    share a line, farther from each other than a query is from its positives.
     """
     rows = [row for row in rows if row]
     if not rows:
         raise HandclrError("there is nothing to draw: the contact sheet has no pairs")
     text = _caption_height([tile for row in rows for tile in row])
     positives = max(len(row) for row in rows) - 1
-    width = TILE + (2 * _QUERY_GAP - _GAP) * (positives > 0) + positives * (TILE + _GAP) + _MARGIN
-    height = TILE + text + _GAP
+    width = TILE + (2 * _QUERY_GAP - _GAP) * (positives > 0) + positives * (TILE + _GAP) + _COLUMN_GAP
+    height = TILE + text + _ROW_GAP
     columns = max(1, min(len(rows), round(math.sqrt(len(rows) * height / width))))
-    page = _page(columns * width - _MARGIN, math.ceil(len(rows) / columns) * height - _GAP)
+    page = _page(columns * width - _COLUMN_GAP, math.ceil(len(rows) / columns) * height - _ROW_GAP)
     for index, row in enumerate(rows):
         line, column = divmod(index, columns)
         x, y = _MARGIN + column * width, _MARGIN + line * height

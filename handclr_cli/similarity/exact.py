@@ -1,4 +1,4 @@
-"""The nearest poses in any other video: J = SiM(I) (Eq. 1), exact Euclidean."""
+"""Exact search without an index: every query against every pose of the pool, in tiles."""
 
 from __future__ import annotations
 
@@ -6,51 +6,50 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .neighbours import Neighbours, Poses, squared_distance
+
 TILE = 1 << 22
 CHUNK = 1 << 18
 
 
-def mine_exact(
-    embedding: np.ndarray, group: np.ndarray, top_k: int = 1, on_rows: Callable[[int], None] = lambda rows: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `top_k` nearest rows of other groups for every row.
+class Tiles:
+    """A pool that is searched row by row; `first_row` is the number of its first row in the answers."""
 
-    embedding: (N, D) finite; group: (N,) integers, the video of each row. Returns positive int32 (N, K),
-    nearest first, ties to the lower row, -1 where there are too few; and distance float32 (N, K), inf there.
-    Distances are computed in tiles in float64 by the expanded square, whose error a margin covers; whatever
-    the margin leaves open is decided by the direct difference. Costs N^2 D.
-    """
-    given = np.asarray(embedding, np.float64)
-    points = given - given.mean(axis=0) if len(given) else given
-    squares = (points**2).sum(axis=1)
-    slack = 64 * np.finfo(np.float64).eps * max(float(squares.max(initial=0.0)), np.finfo(np.float64).tiny)
-    positive = np.full((len(points), top_k), -1, np.int32)
-    distance = np.full((len(points), top_k), np.inf, np.float32)
-    step = max(1, TILE // max(len(points), 1))
-    for start in range(0, len(points), step):
-        rows = slice(start, min(start + step, len(points)))
-        tile = squares[rows, None] + squares[None] - 2 * points[rows] @ points.T
-        tile[group[rows, None] == group[None]] = np.inf
-        _nearest(given, tile, rows.start, slack, positive[rows], distance[rows])
-        on_rows(rows.stop - rows.start)
-    return positive, distance
+    def __init__(self, pool: Poses, first_row: int = 0) -> None:
+        by_group = np.argsort(pool.group, kind="stable")
+        self.pool, self.row = pool.take(by_group), by_group + first_row
+        _, self.groups_begin = np.unique(self.pool.group, return_index=True)
+        points = self.pool.embedding.astype(np.float64)
+        self.centre = points.mean(axis=0) if len(points) else np.zeros(points.shape[1])
+        self.points = points - self.centre
+        self.squares = (self.points**2).sum(axis=1)
 
+    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
+        """Improve `found` by the poses of this pool; ties go to the lower row. Costs Q N D.
 
-def _nearest(
-    points: np.ndarray, tile: np.ndarray, start: int, slack: float, positive: np.ndarray, distance: np.ndarray
-) -> None:
-    """Fill the rows of `positive` and `distance` from approximate squared distances with error below `slack`."""
-    top_k = min(positive.shape[1], tile.shape[1])
-    kth = tile.min(axis=1) if top_k == 1 else np.partition(tile, top_k - 1, axis=1)[:, top_k - 1]
-    kth = np.where(np.isfinite(kth), kth, np.finfo(np.float64).max)
-    rows, columns = np.nonzero(tile <= kth[:, None] + slack)
-    squared = np.empty(len(rows))
-    for at in range(0, len(rows), CHUNK):  # equal points may leave the whole tile open
-        part = slice(at, at + CHUNK)
-        squared[part] = ((points[rows[part] + start] - points[columns[part]]) ** 2).sum(axis=1)
-    order = np.lexsort((columns, squared, rows))
-    rows, columns, squared = rows[order], columns[order], squared[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    best = rank < top_k
-    positive[rows[best], rank[best]] = columns[best]
-    distance[rows[best], rank[best]] = np.sqrt(squared[best])
+        Distances are computed in float64 by the expanded square, whose error a margin covers; whatever the margin
+        leaves open is decided by the direct difference.
+        """
+        step = max(1, TILE // max(len(self.points), 1))
+        for start in range(0, len(queries.group), step):
+            rows = slice(start, start + step)
+            self._search_tile(queries.take(rows), found.take(rows))
+            on_rows(len(queries.group[rows]))
+
+    def _search_tile(self, queries: Poses, found: Neighbours) -> None:
+        points = queries.embedding.astype(np.float64) - self.centre
+        squares = (points**2).sum(axis=1)
+        tile = squares[:, None] + self.squares - 2 * points @ self.points.T
+        tile[queries.group[:, None] == self.pool.group] = np.inf
+        largest = max(float(squares.max(initial=0)), float(self.squares.max(initial=0)), np.finfo(np.float64).tiny)
+        slack = 64 * np.finfo(np.float64).eps * largest
+        limit, last = found.squared[:, -1], found.row.shape[1] - 1
+        rivals = np.minimum.reduceat(tile, self.groups_begin, axis=1) if found.distinct else tile
+        if last < rivals.shape[1]:
+            limit = np.minimum(limit, np.partition(rivals, last, axis=1)[:, last])
+        limit = np.minimum(limit, np.finfo(np.float64).max)
+        asked, row = np.nonzero(tile <= limit[:, None] + slack)
+        for at in range(0, len(asked), CHUNK):  # equal points may leave the whole tile open
+            who, what = asked[at : at + CHUNK], row[at : at + CHUNK]
+            squared = squared_distance(queries.embedding[who], self.pool.embedding[what])
+            found.offer(who, self.row[what], squared, self.pool.group[what])

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks.metrics import root_relative
+from ..contract.errors import HandclrError
+from ..contract.fields import JOINTS, KEYPOINTS_3D
+from ..contract.index import ShardIndex
 
 QUERIES = 2000
 QUERY_TILE = 128
@@ -25,8 +28,8 @@ DEFINITION = (
 class PairQuality:
     """Distances of Q queries in mm, and what was counted.
 
-    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool`: rows with truth;
-    `without_truth`: those without; `unpaired`: rows of the pool without a positive, or whose positive has no truth.
+    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool`: rows with truth; of those
+    asked about, `without_truth` have none and `unpaired` have no positive, or one without truth.
     """
 
     rows: np.ndarray
@@ -34,18 +37,15 @@ class PairQuality:
     random_mm: np.ndarray
     best_mm: np.ndarray
     pool: int
+    pairs: int
     without_truth: int
     unpaired: int
-
-    @property
-    def sampled(self) -> bool:
-        """Whether there are more pairs with truth than were measured."""
-        return len(self.rows) < self.pool - self.unpaired
 
     def report(self) -> dict[str, Any]:
         """The numbers ready for JSON; a mean or median of nothing is None."""
         return {
             "queries": len(self.rows),
+            "pairs": self.pairs,
             "without_truth": self.without_truth,
             "unpaired": self.unpaired,
             "pool": self.pool,
@@ -56,31 +56,59 @@ class PairQuality:
         }
 
 
+def true_hands(index: ShardIndex, keys: np.ndarray, names: str) -> np.ndarray:
+    """The true hands of crops, looked up by their keys bytes (N,): float32 (N, 21, 3) metres, NaN where none.
+
+    Raises HandclrError where no key is in the shards `names`, or no sample has 3D keypoints.
+    """
+    hands = np.full((len(keys), JOINTS, 3), np.nan, np.float32)
+    wanted = ((row, key.decode("utf-8", "replace")) for row, key in enumerate(keys.tolist()))
+    matching = [(row, key) for row, key in wanted if key in index]
+    if not matching:
+        raise HandclrError(f"--truth: no key in {names} is one of the poses; is this the truth of the same footage?")
+    for row, key in matching:
+        sample = index[index.row(key)]
+        if KEYPOINTS_3D in sample:
+            hands[row] = sample.keypoints3d
+    if np.isnan(hands).all():
+        raise HandclrError(f"--truth: no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels")
+    return hands
+
+
 def pair_quality(
-    keypoints3d: np.ndarray, video_id: np.ndarray, positive: np.ndarray, queries: int = QUERIES, seed: int = 0
+    keypoints3d: np.ndarray,
+    video_id: np.ndarray,
+    asked: np.ndarray,
+    positive: np.ndarray,
+    pool_size: int | None = None,
+    queries: int = QUERIES,
+    seed: int = 0,
 ) -> PairQuality:
     """Measure mined pairs by the true hands, beside random pairs and the best possible ones.
 
-    keypoints3d: (N, 21, 3) metres, rows that are not finite have no truth; video_id: (N,) integers; positive:
-    (N,) rows, -1 where none; one of the own video is none. At most `queries` rows are measured, a sample by
-    `seed`; crops of a row's own video are neither its random nor its best. Costs `queries` x N x 21.
+    keypoints3d: (N, 21, 3) metres, rows that are not finite have no truth; video_id: (N,) integers; asked: (A,) the
+    rows that positives were looked for, ascending; positive: (A,) rows, -1 where none; one of the own video is none.
+    The first `pool_size` rows, or all, are the pool: positive, random and best are of it. At most `queries` rows are
+    measured, a sample by `seed`; crops of a row's own video are neither its random nor its best. Costs `queries` x N
+    x 21.
     """
     known = np.isfinite(keypoints3d).all(axis=(1, 2))
-    pool = np.flatnonzero(known)
-    mined = positive[pool]
-    paired = pool[(mined >= 0) & known[mined] & (video_id[mined] != video_id[pool])]
+    pool = np.flatnonzero(known[:pool_size])
+    paired = known[asked] & (positive >= 0) & known[positive] & (video_id[positive] != video_id[asked])
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(paired)[:queries])
+    chosen = np.sort(rng.permutation(np.flatnonzero(paired))[:queries])
+    rows = asked[chosen]
     drawn = _random_others(rng, rows, pool, video_id)
     best = _nearest_others(keypoints3d, rows, pool, video_id)
     return PairQuality(
         rows,
-        pair_distance_mm(keypoints3d[rows], keypoints3d[positive[rows]]),
+        pair_distance_mm(keypoints3d[rows], keypoints3d[positive[chosen]]),
         pair_distance_mm(keypoints3d[rows], keypoints3d[drawn]),
         pair_distance_mm(keypoints3d[rows], keypoints3d[best]),
         pool=len(pool),
-        without_truth=len(known) - len(pool),
-        unpaired=len(pool) - len(paired),
+        pairs=int(paired.sum()),
+        without_truth=int((~known[asked]).sum()),
+        unpaired=int((known[asked] & ~paired).sum()),
     )
 
 

@@ -1,0 +1,142 @@
+"""Pose files as one table: their rows follow each other, and embeddings are read only where they are searched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import HandclrError
+from .inputs import display_name
+from .npz import read_npz
+from .provenance import Provenance
+
+AXES = ("components", "mean", "explained_variance_ratio")
+GRAPH = ("hnsw_base", "hnsw_links", "hnsw_levels")
+
+
+class PoseTable:
+    """The rows of pose files made with the same axes.
+
+    `names` gives each video its number, `video` (N,) int32 holds those of the rows, `axes` the arrays of the basis,
+    `origins` the files' provenance. A table `like` another one has its axes and shares its numbers. Files are read
+    again for what else is asked of them; pipes are kept. Raises HandclrError where a file has other axes or videos
+    that it does not name, or where there are no rows.
+    """
+
+    def __init__(self, sources: Sequence[str], like: PoseTable | None = None) -> None:
+        self.sources = list(sources)
+        self.names: dict[bytes, int] = like.names if like else {}
+        self.origins: list[Provenance | None] = []
+        self._kept: dict[str, dict[str, np.ndarray]] = {}
+        self._seen: set[str] = set()
+        self._sizes: list[int] = []
+        self.axes: dict[str, np.ndarray] = like.axes if like else {}
+        self._like = like
+        self.video = np.concatenate([self._videos(source) for source in self.sources])
+        if not len(self.video):
+            raise HandclrError(f"{self.name}: no poses to mine")
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @property
+    def name(self) -> str:
+        """The table in messages."""
+        more = f" and {len(self.sources) - 1:,} more" if len(self.sources) > 1 else ""
+        return display_name(self.sources[0]) + more
+
+    def keys(self) -> np.ndarray:
+        """Keys of all rows, bytes (N,)."""
+        return np.concatenate([self._read(source, "key", "video_id")["key"] for source in self.sources])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All rows as the arrays of one pose file."""
+        used, video_id = np.unique(self.video, return_inverse=True)
+        return {
+            "key": self.keys(),
+            "video": np.array(list(self.names), bytes)[used],
+            "video_id": video_id.astype(np.int32),
+            "embedding": self.embedding(),
+            **self.axes,
+        }
+
+    def graph(self) -> dict[str, np.ndarray] | None:
+        """The arrays of the index, where this is one file that has it."""
+        if len(self.sources) > 1:
+            return None
+        arrays = self._read(self.sources[0], *GRAPH)
+        return {name: arrays[name] for name in GRAPH} if all(name in arrays for name in GRAPH) else None
+
+    def batches(self, limit: int) -> list[list[str]]:
+        """The files in runs of at most `limit` rows; a larger file is a run of its own."""
+        runs: list[list[str]] = [[]]
+        count = 0
+        for source, rows in zip(self.sources, self._sizes, strict=True):
+            if runs[-1] and count + rows > limit:
+                runs.append([])
+                count = 0
+            runs[-1].append(source)
+            count += rows
+        return runs
+
+    def embedding(self, sources: Sequence[str] | None = None) -> np.ndarray:
+        """Embeddings of all rows, or of those of some files: float32 (N, D); raises where one is not finite."""
+        return np.concatenate([self._embedding(source) for source in (sources or self.sources)])
+
+    def _embedding(self, source: str) -> np.ndarray:
+        embedding = self._read(source, "embedding", "video_id", "components")["embedding"]
+        if not np.isfinite(embedding).all():
+            raise HandclrError(f"{display_name(source)}: array 'embedding' holds values that are not finite")
+        return embedding
+
+    def _videos(self, source: str) -> np.ndarray:
+        """Video numbers of a file's rows; checks that the file may join the table."""
+        arrays = self._read(source, "video", "video_id", *AXES)
+        name = display_name(source)
+        if not self.axes:
+            self.axes = {axis: arrays[axis] for axis in AXES}
+        elif any(not np.array_equal(arrays[axis], self.axes[axis]) for axis in AXES[:2]):
+            first = display_name((self._like or self).sources[0])
+            what = f"{name}: made with other axes than {first}, so that distances between them mean nothing"
+            raise HandclrError(f"{what}; project it by handclr pca --basis")
+        local = arrays["video_id"]
+        if local.size and not 0 <= local.min() <= local.max() < len(arrays["video"]):
+            raise HandclrError(f"{name}: array 'video_id' has rows that are not in 'video'")
+        self._sizes.append(len(local))
+        numbers = [self.names.setdefault(video, len(self.names)) for video in arrays["video"].tolist()]
+        return np.array(numbers, np.int32)[local]
+
+    def _read(self, source: str, *only: str) -> dict[str, np.ndarray]:
+        """Some arrays of a file; a source that cannot be read twice is kept whole."""
+        if source in self._kept:
+            return self._kept[source]
+        regular = os.path.isfile(source)
+        arrays, origin = read_npz(source, "pose", only if regular else None)
+        if source not in self._seen:
+            self._seen.add(source)
+            self.origins.append(origin)
+        if not regular:
+            self._kept[source] = arrays
+        return arrays
+
+
+def all_rows(queries: PoseTable, pool: PoseTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys bytes (R,) and videos (R,) of a pool's rows and of queries from elsewhere, and the queries' rows (Q,).
+
+    Raises HandclrError where a key comes twice in the pool.
+    """
+    keys = pool.keys()
+    ordered = np.sort(keys)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        key = twice[0].decode("utf-8", "replace")
+        raise HandclrError(f"{pool.name}: key {key} appears twice; is a file named twice?")
+    if queries is pool:
+        return keys, pool.video, np.arange(len(pool))
+    return (
+        np.concatenate([keys, queries.keys()]),
+        np.concatenate([pool.video, queries.video]),
+        len(pool) + np.arange(len(queries)),
+    )

@@ -1,0 +1,113 @@
+"""Which pairs to show to people: a sheet of crops beside their positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..contract.errors import HandclrError, UsageError
+from ..contract.index import ShardIndex
+from ..contract.pairs import Pairs
+from ..contract.sample import KEY
+from .sheets import Tile, pair_sheet
+
+RANKS = ("best", "worst", "random", "quantiles")
+POSITIVES_SHOWN = 8
+
+
+def pairs_page(pairs: Pairs, index: ShardIndex, rank: str, count: int, seed: int) -> np.ndarray:
+    """Draw `count` queries beside their positives, chosen by `rank`: an RGB uint8 page.
+
+    The crops are looked up by key in the index. Raises HandclrError where it has other crops, or there is no pair.
+    """
+    if not (pairs.positive >= 0).any():
+        raise HandclrError("--sheet: there are no pairs to draw")
+    nearest = pairs.positive[:, 0]
+    there = np.array([_text(key) in index for key in pairs.key])
+    target_there = np.array([_text(key) in index for key in pairs.target])
+    rows = np.flatnonzero((nearest >= 0) & there & target_there[nearest])
+    if not len(rows):
+        raise HandclrError("--sheet: the crops in the shards are not those of the pairs")
+    videos = pairs.video[rows], pairs.target_video[nearest[rows]]
+    chosen = rows[choose_rows(pairs.distance[rows, 0], rank, count, seed, *videos)]
+    return pair_sheet([_tiles(pairs, row, index, target_there) for row in chosen.tolist()])
+
+
+def _tiles(pairs: Pairs, row: int, index: ShardIndex, target_there: np.ndarray) -> list[Tile]:
+    """A query and its first positives that have a picture."""
+    shown = [
+        (_text(pairs.target[place]), apart)
+        for place, apart in zip(pairs.positive[row].tolist(), pairs.distance[row].tolist(), strict=True)
+        if place >= 0 and target_there[place]
+    ][:POSITIVES_SHOWN]
+    keys, apart = zip(*shown, strict=True)
+    captions = pair_captions(_text(pairs.key[row]), keys, apart)
+    samples = [index[index.row(key)] for key in (_text(pairs.key[row]), *keys)]
+    return [Tile(sample.image, caption, sample.keypoints2d) for sample, caption in zip(samples, captions, strict=True)]
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "replace")
+
+
+def choose_rows(
+    distance: np.ndarray,
+    rank: str,
+    count: int,
+    seed: int = 0,
+    video: np.ndarray | None = None,
+    positive_video: np.ndarray | None = None,
+) -> np.ndarray:
+    """Choose at most `count` queries whose pairs to show: rows int64, the same for the same arguments.
+
+    distance: (Q,) of each query's positive, not finite where there is none: never shown. rank: "best", nearest
+    first; "worst", farthest first; "quantiles", at even ranks from the nearest to the farthest, both among them;
+    "random", drawn by `seed`, in the order of the rows. Equal distances go by row.
+
+    video, positive_video: (Q,) integers, the videos of each query and of its positive in one numbering. Given
+    both, the best and the worst are of different pairs of videos (A with B is B with A: frames of two videos that
+    resemble each other fill a sheet otherwise), and two of one pair only where there are fewer pairs of videos than
+    `count`. Raises UsageError for another rank.
+    """
+    if rank not in RANKS:
+        raise UsageError(f"rank {rank!r}: not one of {', '.join(RANKS)}")
+    found = np.flatnonzero(np.isfinite(distance))
+    if rank == "random":
+        return np.sort(np.random.default_rng(seed).permutation(found)[:count])
+    sign = -1 if rank == "worst" else 1
+    ranked = found[np.argsort(sign * distance[found], kind="stable")]
+    if rank == "quantiles":
+        return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
+    if video is not None and positive_video is not None:
+        turn = _turns(video[ranked], positive_video[ranked])
+        return ranked[np.sort(np.argsort(turn, kind="stable")[:count])]
+    return ranked[:count]
+
+
+def pair_captions(query: str, positives: Sequence[str], distance: Sequence[float]) -> list[str]:
+    """The captions of a row of a pair sheet: one for the query's key, then one for each positive's.
+
+    The query has its video and its frame; a positive has before them its rank from 1 and its distance.
+    """
+    ranked = zip(positives, distance, strict=True)
+    return [_lines(query), *(f"{rank}: d {apart:.4f}\n{_lines(key)}" for rank, (key, apart) in enumerate(ranked, 1))]
+
+
+def _turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How many rows before each one are of the same two videos (N,) and (N,), in either order."""
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    order = np.lexsort((high, low))
+    low, high = low[order], high[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    place = np.arange(len(order))
+    turn = np.empty(len(order), np.int64)
+    turn[order] = place - np.maximum.accumulate(np.where(new, place, 0))
+    return turn
+
+
+def _lines(key: str) -> str:
+    """A key in two lines, video above frame and hand, where it is made of these."""
+    match = KEY.fullmatch(key)
+    return f"{match['video']}\n{key[match.end('video') + 1 :]}" if match else key

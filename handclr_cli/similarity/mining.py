@@ -1,0 +1,96 @@
+"""What becomes of a search: positives, mutual ones, videos that are the same footage, and how much hnsw missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..contract.poses import PoseTable
+from .neighbours import Neighbours, Poses
+from .pool import Engine, Pool, Request
+
+if TYPE_CHECKING:
+    from .duplicates import DuplicatePair
+
+RECALL_QUERIES = 1000
+
+
+@dataclass(frozen=True)
+class Mined:
+    """The positives of Q queries: rows of the pool int32 (Q, K), -1 where none, and distances float32, inf there.
+
+    `recall`: the share of `recall_queries` sampled queries whose nearest is as near as the nearest there is; None
+    where the engine is exact.
+    """
+
+    positive: np.ndarray
+    distance: np.ndarray
+    recall: float | None = None
+    recall_queries: int = 0
+
+
+def mine(
+    queries: PoseTable, span: slice, pool: Pool, request: Request, symmetric: bool = False, seed: int = 0
+) -> Mined:
+    """Mine the positives of a span of the queries; `symmetric` keeps mutual ones and needs the queries' own pool."""
+    embedding, video = queries.embedding()[span], queries.video[span]
+    found = pool.search(embedding, video, request, "mine")
+    positive, distance = found.positives()
+    if symmetric:
+
+        def positives_of(rows: np.ndarray) -> np.ndarray:
+            return pool.search(queries.embedding()[rows], queries.video[rows], request, "mutual").positives()[0]
+
+        positive, distance = only_mutual(positive, distance, np.arange(len(queries))[span], positives_of)
+    if pool.engine.name != "hnsw":
+        return Mined(positive, distance)
+    return Mined(positive, distance, *_recall(found, embedding, video, pool, request, seed))
+
+
+def same_footage(queries: PoseTable, pool: Pool) -> list[DuplicatePair]:
+    """The groups of the queries that show the same footage as another group of the pool."""
+    from .duplicates import NEAREST, find_duplicates
+
+    embedding = queries.embedding()
+    found = pool.search(embedding, queries.video, Request(NEAREST, distinct=True), "duplicates")
+    return find_duplicates(Poses(embedding, pool.groups[queries.video]), found)
+
+
+def only_mutual(
+    positive: np.ndarray, distance: np.ndarray, rows: np.ndarray, positives_of: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep a positive only where its query is among the positive's own positives; what is kept moves up.
+
+    positive: (Q, K) rows, -1 where none; distance: (Q, K); rows: (Q,) the queries' own rows; positives_of: finds the
+    positives (R, K) of other rows (R,).
+    """
+    asked, place = np.nonzero(positive >= 0)
+    chosen = positive[asked, place].astype(np.int64)
+    others = np.setdiff1d(chosen, rows)
+    owners, lists = np.concatenate([rows, others]), positive
+    if len(others):
+        lists = np.concatenate([positive, positives_of(others)])
+    by_owner = np.argsort(owners, kind="stable")
+    theirs = by_owner[np.searchsorted(owners, chosen, sorter=by_owner)]
+    mutual = np.zeros(len(asked), bool)
+    for column in lists.T:
+        mutual |= column[theirs] == rows[asked]
+    asked, place = asked[mutual], place[mutual]
+    rank = np.arange(len(asked)) - np.searchsorted(asked, asked)
+    kept, apart = np.full_like(positive, -1), np.full_like(distance, np.inf)
+    kept[asked, rank], apart[asked, rank] = positive[asked, place], distance[asked, place]
+    return kept, apart
+
+
+def _recall(
+    found: Neighbours, embedding: np.ndarray, video: np.ndarray, pool: Pool, request: Request, seed: int
+) -> tuple[float | None, int]:
+    if not len(video):
+        return None, 0
+    rows = np.sort(np.random.default_rng(seed).permutation(len(video))[:RECALL_QUERIES])
+    exact = Pool(pool.table, pool.groups, Engine("exact-cpu", pool.engine.threads), pool.progress)
+    nearest = exact.search(embedding[rows], video[rows], replace(request, top_k=1), "recall")
+    return float((found.squared[rows, 0] == nearest.squared[:, 0]).mean()), len(rows)
