@@ -94,6 +94,16 @@ def prepare_output(output: str) -> None:
         end_with_pipe()
 
 
+def prepare_files(*paths: str | None) -> None:
+    """Raise before the work where a file beside the output cannot appear, or two outputs are one."""
+    files = [path for path in paths if path not in (None, "-") and (os.path.isfile(path) or not os.path.exists(path))]
+    for path in files:
+        if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
+            raise HandclrError(f"cannot write {path}: no such folder")
+        if sum(os.path.realpath(path) == os.path.realpath(other) for other in files) > 1:
+            raise UsageError(f"{path}: named for two outputs")
+
+
 def end_with_pipe() -> None:
     """Let the system end this process when the reader of its standard output has gone."""
     with contextlib.suppress(AttributeError, ValueError):
@@ -112,11 +122,13 @@ def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def worker_count(asked: int | None) -> int:
-    """Processes or threads: as asked, else one for each core this process may use, 16 at most."""
-    if asked is not None:
-        return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)
+    """Processes: as asked, else one for each core this process may use, 16 at most."""
+    return min(cores(), 16) if asked is None else asked
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def part_of(part: str | None, rows: int) -> slice:

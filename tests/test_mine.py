@@ -873,8 +873,8 @@ def test_a_sheet_of_other_crops(mined: tuple[Path, Path], tmp_path: Path) -> Non
     (tmp_path / "other.tar").write_bytes(tar_bytes(crops(["cellar"])))
     arguments = ["--sheet", tmp_path / "s.png", "--shards", tmp_path / "other.tar"]
     message = error_line(run_cli("mine", mined[0], "-o", tmp_path / "pairs.npz", *arguments), 1)
-    assert message == "--sheet: the crops in the shards are not those of the pairs"
-    assert not (tmp_path / "s.png").exists()
+    assert message == f"--sheet: none of the crops is in {tmp_path}/other.tar; name their shards"
+    assert not (tmp_path / "s.png").exists() and not (tmp_path / "pairs.npz").exists()
 
 
 ROWS = [row % 5 for row in range(30)]

@@ -270,6 +270,7 @@ def test_engines_are_chosen_as_asked() -> None:
 
 def test_engines_are_chosen_by_size_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto", 10**7, 10**7, True) == "hnsw"
+    monkeypatch.setattr(pool, "DEVICE_FILES", ("/dev/null",))
     for there, large in ((True, "exact-gpu"), (False, "exact-cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
         assert choose_engine("auto", 10**6, 10**6, False) == large

@@ -136,14 +136,13 @@ def mine(
     options.choose("--rank", rank, RANKS)
     options.choose("--near-duplicates", near_duplicates or "report", ("report", "exclude"))
     field = exclude_by if exclude_by is not None and exclusion.is_field(exclude_by) else None
-    written = {"--index": index, "--sheet": sheet, "--plot": plot, "--report": report}
     sources = expand_inputs(pose or [], ".npz")
     pools = expand_inputs(against, ".npz") if against else []
     crops = _crops(shards, {"--sheet": sheet, f"--exclude-by {field}, a field,": field})
     truths = expand_inputs(truth) if truth else []
     if [*sources, *pools, *crops, *truths].count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
-    if pools and len(sources) > 1:
+    if pools and len(pose or []) > 1:
         raise UsageError(f"--against takes one name, and {len(sources)} files follow; quote a pattern or name a folder")
     if pools and symmetric:
         raise UsageError("--symmetric needs the queries in the pool; name all files without --against")
@@ -151,34 +150,37 @@ def mine(
         raise UsageError("--part needs files: each part reads all of them")
     if part is not None and near_duplicates:
         raise UsageError("--near-duplicates needs all crops in one run, without --part")
-    if (option := next((name for name, path in written.items() if path == STDIN), None)) is not None:
-        raise UsageError(f"{option} -: standard output is for the pairs; name a file")
-    if index and engine not in ("auto", "hnsw"):
-        raise UsageError(f"--index is for --engine hnsw, not {engine}")
-    options.prepare_output(output)
+    _check_outputs(output, {"--index": index, "--sheet": sheet, "--plot": plot, "--report": report})
 
     queries = PoseTable(sources)
     against_table = PoseTable(pools, like=queries) if pools else queries
     span = options.part_of(part, len(queries))
     keys, videos, rows = all_rows(queries, against_table)
     pictures = ShardIndex(crops) if crops else None
+    if sheet and pictures and (pictures.rows_of(keys) < 0).all():
+        raise HandclrError(f"--sheet: none of the crops is in {display_name(crops[0])}; name their shards")
     hands = quality.true_hands(ShardIndex(truths), keys, display_name(truths[0])) if truths else None
-    graph = _read_graph(index, queries, against_table)
+    graph = _read_graph(index, engine, queries, against_table)
     name = pool.choose_engine(engine, len(against_table), span.stop - span.start, bool(index or graph))
-    how = pool.Engine(name, options.worker_count(threads))
+    if name == "hnsw" and top_k > pool.HNSW_TOP_K:
+        raise UsageError(f"--engine hnsw finds at most {pool.HNSW_TOP_K} positives; --top-k {top_k} needs exact-cpu")
+    how = pool.Engine(name, threads or options.cores(), seed=seed)
+    progress = partial(console.progress, unit="crops")
     one_each = np.arange(len(queries.names), dtype=np.int32)
-    searched = pool.Pool(
-        against_table, one_each, how, partial(console.progress, unit="crops"), graph, index or against_table.name
-    )
+    searched = pool.Pool(against_table, one_each, how, progress, graph, index or against_table.name)
+    if index and not os.path.exists(index):
+        record = after(provenance("mine", {"engine": "hnsw"}, pools or sources, seed=seed), against_table.origins)
+        write_npz(index, "pose", {**against_table.arrays(), **(searched.graph() or {})}, record)
 
     twins = mining.same_footage(queries, searched) if near_duplicates else []
     together = [(twin.first, twin.second) for twin in twins] if near_duplicates == "exclude" else []
     if field and pictures:
-        together += exclusion.by_field(field, pictures, queries.names)
+        together += exclusion.by_field(field, pictures, queries.names, partial(_warn_missing, field))
     elif exclude_by is not None:
         together += exclusion.by_key(exclude_by, keys.tolist(), videos.tolist())
+    groups = exclusion.joined(len(one_each), together)
     if together:
-        searched = searched.regrouped(exclusion.joined(len(one_each), together))
+        searched = searched.regrouped(groups)
     request = pool.Request(top_k, distinct_videos, np.inf if max_distance is None else max_distance)
     mined = mining.mine(queries, span, searched, request, symmetric, seed)
 
@@ -193,40 +195,49 @@ def mine(
         "engine": name.partition("-")[0],
     }
     origins = queries.origins + (against_table.origins if pools else [])
-    record = after(provenance("mine", arguments, [*sources, *pools]), origins)
     size, asked = len(against_table), rows[span]
     pairs = Pairs(keys[asked], videos[asked], keys[:size], videos[:size], mined.positive, mined.distance)
+    record = after(provenance("mine", arguments, [*sources, *pools]), origins)
     write_npz(output, "pairs", pairs.arrays(elsewhere=bool(pools) or part is not None), record)
-    if index and not os.path.exists(index):
-        write_npz(index, "pose", {**against_table.arrays(), **(searched.graph() or {})}, record)
-    if sheet and pictures:
-        write_png(sheet, pairs_page(pairs, pictures, rank, sheet_pairs, seed))
-    if plot:
-        distance_plot({f"rank {number + 1}": column for number, column in enumerate(mined.distance.T[:5])}, plot)
 
     about = summary.summarise(mined.positive, mined.distance, None if pools else asked, pairs.video, size)
-    known = None if hands is None else quality.pair_quality(hands, videos, asked, mined.positive[:, 0], size, seed=seed)
+    known = None
+    if hands is not None:
+        known = quality.pair_quality(hands, groups[videos], asked, mined.positive[:, 0], size, seed=seed)
     names = [video.decode("utf-8", "replace") for video in queries.names]
     same = [{**asdict(twin), "first": names[twin.first], "second": names[twin.second]} for twin in twins]
-    if report:
-        found = {
-            **about.report(),
-            "engine": name,
-            "recall": mined.recall,
-            "near_duplicates": same if near_duplicates else None,
-            "truth": known.report() if known else None,
-        }
-        with atomic_write(report) as file:
-            file.write(json.dumps(found, indent=2).encode() + b"\n")
-    _say(about, mined, how)
-    _say_same(same, near_duplicates)
+    _say(about, mined, how, f" of {queries.name} against {size:,} of {against_table.name}" if pools else "")
+    if near_duplicates:
+        _say_same(same, near_duplicates)
     if known:
         _say_quality(known)
+    if report:
+        found = {**about.report(), "engine": name, "recall": mined.recall, "left_to_tree": searched.left_to_tree()}
+        found |= {"near_duplicates": same if near_duplicates else None, "truth": known.report() if known else None}
+        with atomic_write(report) as file:
+            file.write(json.dumps(found, indent=2).encode() + b"\n")
+    if plot:
+        distance_plot({f"rank {number + 1}": column for number, column in enumerate(mined.distance.T[:5])}, plot)
+    if sheet and pictures:
+        write_png(sheet, pairs_page(pairs, pictures, rank, sheet_pairs, seed))
     if about.without_positive and max_distance is None and not symmetric:
-        count = console.plural(about.without_positive, "crop")
-        has = "has" if about.without_positive == 1 else "have"
+        count, has = console.plural(about.without_positive, "crop"), "has" if about.without_positive == 1 else "have"
         console.warn(f"{count} {has} no positive: no other video is left to pair with, and Eq. 1 needs one")
         raise typer.Exit(3)
+
+
+def _check_outputs(output: str, beside: dict[str, str | None]) -> None:
+    for option, path in beside.items():
+        if path == STDIN:
+            raise UsageError(f"{option} -: standard output is for the pairs; name a file")
+    options.prepare_output(output)
+    options.prepare_files(output, *beside.values())
+
+
+def _warn_missing(field: str, videos: int) -> None:
+    console.warn(
+        f"--exclude-by {field}: {console.plural(videos, 'video')} without it in the shards: kept apart by video only"
+    )
 
 
 def _crops(shards: list[str] | None, needed_by: dict[str, object]) -> list[str]:
@@ -237,8 +248,12 @@ def _crops(shards: list[str] | None, needed_by: dict[str, object]) -> list[str]:
     return expand_inputs(shards or []) if any(needed_by.values()) else []
 
 
-def _read_graph(index: str | None, queries: PoseTable, pool: PoseTable) -> dict[str, np.ndarray] | None:
-    """The graph in the file of --index, where it is there, else the pool's own."""
+def _read_graph(index: str | None, engine: str, queries: PoseTable, pool: PoseTable) -> dict[str, np.ndarray] | None:
+    """The graph in the file of --index, where it is there, else the pool's own; none for an exact engine."""
+    if engine not in ("auto", "hnsw"):
+        if index:
+            raise UsageError(f"--index is for --engine hnsw, not {engine}")
+        return None
     if index is None or not os.path.exists(index):
         return pool.graph()
     from ..contract.poses import PoseTable
@@ -249,7 +264,7 @@ def _read_graph(index: str | None, queries: PoseTable, pool: PoseTable) -> dict[
     return graph
 
 
-def _say(about: PairSummary, mined: Mined, how: Engine) -> None:
+def _say(about: PairSummary, mined: Mined, how: Engine, where: str) -> None:
     parts = [f"{about.without_positive:,} without a positive"]
     shown = {"5%": about.distance["p5"], "median": about.distance["median"], "95%": about.distance["p95"]}
     if spread := ", ".join(f"{name} {value:.4f}" for name, value in shown.items() if value is not None):
@@ -259,13 +274,10 @@ def _say(about: PairSummary, mined: Mined, how: Engine) -> None:
     parts.append(f"one chosen {console.plural(about.most_chosen_times, 'time')}")
     parts.append(how.name if mined.recall is None else f"hnsw, recall {mined.recall:.2%} of {mined.recall_queries:,}")
     crops, videos = console.plural(about.queries, "crop"), console.plural(about.videos, "video")
-    others = f" against {about.pool:,}" if about.mutual_pairs is None else ""
-    console.say(f"mine: {crops} of {videos}{others}, {'; '.join(parts)}")
+    console.say(f"mine: {crops} of {videos}{where}, {'; '.join(parts)}")
 
 
-def _say_same(same: list[dict[str, Any]], near_duplicates: str | None) -> None:
-    if near_duplicates is None:
-        return
+def _say_same(same: list[dict[str, Any]], near_duplicates: str) -> None:
     done = "make no pairs" if near_duplicates == "exclude" else "--near-duplicates exclude keeps them from pairing"
     console.say(f"mine: {console.plural(len(same), 'pair')} of videos show the same footage" + f"; {done}" * bool(same))
     for twin in sorted(same, key=lambda twin: twin["log10_chance"])[:SAME_SHOWN]:

@@ -12,8 +12,8 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import IMAGE, KEYPOINTS_2D, image_size
-from ..contract.inputs import expand_inputs
-from ..contract.npz import as_keys, read_npz, write_npz
+from ..contract.inputs import STDIN, expand_inputs
+from ..contract.npz import as_keys, read_npz, repeated_key, write_npz
 from ..contract.provenance import Provenance, after, provenance
 from ..contract.sample import Sample
 from ..contract.shards import read_samples
@@ -61,6 +61,8 @@ def pca(
     are those of the poses without them.
     """
     sources = expand_inputs(shards or [])
+    if [*sources, basis].count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once")
     options.prepare_output(output)
     from ..similarity.embedding import NORMALISATIONS, PoseStore, fit, fit_robust
 
@@ -147,12 +149,11 @@ class _Reading:
             missing = f"none of the {self.dropped:,} samples has {KEYPOINTS_2D.suffix}"
             raise HandclrError(f"{missing}; did they go through handclr keypoints?")
         keys = np.concatenate(self._keys)
-        ordered = np.sort(keys)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if len(twice):
-            second = np.flatnonzero(keys == twice[0])[1]
+        twice = repeated_key(keys)
+        if twice is not None:
+            second = np.flatnonzero(keys == twice)[1]
             source = [name for start, name in self._starts if start <= second][-1]
-            raise HandclrError(f"{source}: key {twice[0].decode()} appears twice in the input; keys must be unique")
+            raise HandclrError(f"{source}: key {twice.decode()} appears twice in the input; keys must be unique")
         videos, rank = np.unique(as_keys(list(self._videos)), return_inverse=True)
         video_id = rank.astype(np.int32)[np.concatenate(self._video_ids)]
         return {"key": keys, "video": videos, "video_id": video_id}
@@ -163,7 +164,8 @@ def _read_basis(path: str, asked: dict[str, Any]) -> tuple[Basis, Provenance | N
     from ..similarity.embedding import NORMALISATIONS, Basis
 
     given, fitted_by = read_npz(path, "pose")
-    recorded = (fitted_by or {}).get("arguments", {})
+    stages = [fitted_by or {}, *reversed((fitted_by or {}).get("history", []))]
+    recorded: dict[str, Any] = next((past.get("arguments", {}) for past in stages if past.get("stage") == "pca"), {})
     own = {
         "dim": len(given["components"]),
         "normalize": str(recorded.get("normalize", asked["normalize"] or DEFAULTS["normalize"])),

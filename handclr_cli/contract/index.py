@@ -52,6 +52,10 @@ class ShardIndex:
         """The position of a key; raises KeyError."""
         return self._rows[key]
 
+    def rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """The positions of keys bytes (N,), int64 (N,), -1 where a key is not there."""
+        return np.array([self._rows.get(key.decode("utf-8", "replace"), -1) for key in keys.tolist()], np.int64)
+
     def _walk(self, shard: int) -> Iterator[tuple[int, int]]:
         name, last = self._names[shard], None
         for sample in group(MapCursor(self._views[shard]), name):

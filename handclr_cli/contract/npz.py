@@ -101,6 +101,13 @@ def as_keys(names: list[str]) -> np.ndarray:
     return np.array([name.encode("utf-8", "replace") for name in names], dtype=bytes).reshape(-1)
 
 
+def repeated_key(keys: np.ndarray) -> bytes | None:
+    """A key that comes twice among bytes (N,), if there is one."""
+    ordered = np.sort(keys)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    return bytes(twice[0]) if len(twice) else None
+
+
 def kind_maker(kind: str) -> str:
     """The command that writes a kind of NPZ file."""
     return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr evaluate"}[kind]

@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import HandclrError
 from .inputs import display_name
-from .npz import read_npz
+from .npz import read_npz, repeated_key
 from .provenance import Provenance
 
 AXES = ("components", "mean", "explained_variance_ratio")
@@ -128,11 +128,9 @@ def all_rows(queries: PoseTable, pool: PoseTable) -> tuple[np.ndarray, np.ndarra
     Raises HandclrError where a key comes twice in the pool.
     """
     keys = pool.keys()
-    ordered = np.sort(keys)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        key = twice[0].decode("utf-8", "replace")
-        raise HandclrError(f"{pool.name}: key {key} appears twice; is a file named twice?")
+    twice = repeated_key(keys)
+    if twice is not None:
+        raise HandclrError(f"{pool.name}: key {twice.decode('utf-8', 'replace')} appears twice; is a file named twice?")
     if queries is pool:
         return keys, pool.video, np.arange(len(pool))
     return (

@@ -107,21 +107,19 @@ def mined_pairs(index: ShardIndex, files: Sequence[dict[str, np.ndarray]]) -> np
     """Rows of the index for every mined pair (arrays of pairs files, one after the other): int64 (P, 2).
 
     A crop without a positive, or one that is not in the index, is left out. Raises HandclrError where none is
-    left.
+    left, or a crop was mined twice.
     """
     pairs = np.concatenate([_nearest_pairs(index, arrays) for arrays in files])
+    if len(np.unique(pairs[:, 0])) < len(pairs):
+        raise HandclrError("--pairs: a crop was mined in two of the files; remove parts of another run")
     if not len(pairs):
         raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
     return pairs
 
 
 def _nearest_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    def rows_of(keys: np.ndarray) -> np.ndarray:
-        names = [key.decode("utf-8", "replace") for key in keys.tolist()]
-        return np.array([index.row(key) if key in index else -1 for key in names], np.int64)
-
-    rows, nearest = rows_of(arrays["key"]), arrays["positive"][:, 0]
-    target_rows = rows_of(arrays["target"]) if "target" in arrays else rows
+    rows, nearest = index.rows_of(arrays["key"]), arrays["positive"][:, 0]
+    target_rows = index.rows_of(arrays["target"]) if "target" in arrays else rows
     found = np.full(len(nearest), -1, np.int64)
     found[nearest >= 0] = target_rows[nearest[nearest >= 0]]
     usable = (rows >= 0) & (found >= 0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..contract.errors import HandclrError, UsageError
+from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..contract.pairs import Pairs
 from ..contract.sample import KEY
@@ -24,31 +25,25 @@ def pairs_page(pairs: Pairs, index: ShardIndex, rank: str, count: int, seed: int
     if not (pairs.positive >= 0).any():
         raise HandclrError("--sheet: there are no pairs to draw")
     nearest = pairs.positive[:, 0]
-    there = np.array([_text(key) in index for key in pairs.key])
-    target_there = np.array([_text(key) in index for key in pairs.target])
-    rows = np.flatnonzero((nearest >= 0) & there & target_there[nearest])
+    place, target_place = index.rows_of(pairs.key), index.rows_of(pairs.target)
+    rows = np.flatnonzero((nearest >= 0) & (place >= 0) & (target_place[nearest] >= 0))
     if not len(rows):
         raise HandclrError("--sheet: the crops in the shards are not those of the pairs")
     videos = pairs.video[rows], pairs.target_video[nearest[rows]]
     chosen = rows[choose_rows(pairs.distance[rows, 0], rank, count, seed, *videos)]
-    return pair_sheet([_tiles(pairs, row, index, target_there) for row in chosen.tolist()])
+    return pair_sheet([_tiles(pairs, row, index, place[row], target_place) for row in chosen.tolist()])
 
 
-def _tiles(pairs: Pairs, row: int, index: ShardIndex, target_there: np.ndarray) -> list[Tile]:
+def _tiles(pairs: Pairs, row: int, index: ShardIndex, place: int, target_place: np.ndarray) -> list[Tile]:
     """A query and its first positives that have a picture."""
-    shown = [
-        (_text(pairs.target[place]), apart)
-        for place, apart in zip(pairs.positive[row].tolist(), pairs.distance[row].tolist(), strict=True)
-        if place >= 0 and target_there[place]
-    ][:POSITIVES_SHOWN]
-    keys, apart = zip(*shown, strict=True)
-    captions = pair_captions(_text(pairs.key[row]), keys, apart)
-    samples = [index[index.row(key)] for key in (_text(pairs.key[row]), *keys)]
-    return [Tile(sample.image, caption, sample.keypoints2d) for sample, caption in zip(samples, captions, strict=True)]
-
-
-def _text(key: bytes) -> str:
-    return key.decode("utf-8", "replace")
+    chosen = pairs.positive[row]
+    ranks = np.flatnonzero((chosen >= 0) & (target_place[chosen] >= 0))[:POSITIVES_SHOWN]
+    samples = [index[place], *(index[at] for at in target_place[chosen[ranks]])]
+    captions = pair_captions(samples[0].key, [sample.key for sample in samples[1:]], pairs.distance[row, ranks])
+    return [
+        Tile(sample.image, caption, sample.keypoints2d if KEYPOINTS_2D in sample else None)
+        for sample, caption in zip(samples, captions, strict=True)
+    ]
 
 
 def choose_rows(
@@ -85,7 +80,7 @@ def choose_rows(
     return ranked[:count]
 
 
-def pair_captions(query: str, positives: Sequence[str], distance: Sequence[float]) -> list[str]:
+def pair_captions(query: str, positives: Sequence[str], distance: Sequence[float] | np.ndarray) -> list[str]:
     """The captions of a row of a pair sheet: one for the query's key, then one for each positive's.
 
     The query has its video and its frame; a positive has before them its rank from 1 and its distance.

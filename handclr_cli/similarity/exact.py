@@ -42,7 +42,7 @@ class Tiles:
         tile = squares[:, None] + self.squares - 2 * points @ self.points.T
         tile[queries.group[:, None] == self.pool.group] = np.inf
         largest = max(float(squares.max(initial=0)), float(self.squares.max(initial=0)), np.finfo(np.float64).tiny)
-        slack = 64 * np.finfo(np.float64).eps * largest
+        slack = (8 * points.shape[1] + 64) * np.finfo(np.float64).eps * largest
         limit, last = found.squared[:, -1], found.row.shape[1] - 1
         rivals = np.minimum.reduceat(tile, self.groups_begin, axis=1) if found.distinct else tile
         if last < rivals.shape[1]:

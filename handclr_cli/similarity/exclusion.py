@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,10 +41,15 @@ def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Togeth
     return _chains(found)
 
 
-def by_field(field: str, samples: Iterable[Sample], names: Mapping[bytes, int]) -> Together:
+def by_field(
+    field: str,
+    samples: Iterable[Sample],
+    names: Mapping[bytes, int],
+    on_missing: Callable[[int], None] = lambda videos: None,
+) -> Together:
     """Pairs of videos whose samples have the same value in a field of their JSON; `names` are the videos' numbers.
 
-    Raises HandclrError where no sample of these videos has the field.
+    Tells `on_missing` how many of these videos have no sample with the field; raises HandclrError where all.
     """
     found, others = set(), set[str]()
     for sample in samples:
@@ -58,6 +63,8 @@ def by_field(field: str, samples: Iterable[Sample], names: Mapping[bytes, int]) 
     if not found:
         known = f"; they have {', '.join(sorted(others))}" if others else "; are these their shards?"
         raise HandclrError(f"--exclude-by {field}: no crop of these videos has this field{known}")
+    if missing := len(names) - len({video for video, _ in found}):
+        on_missing(missing)
     return _chains(found)
 
 

@@ -66,6 +66,10 @@ class Graph:
         """
         return cls(pool, first_row, threads, exact, index=_restored(pool.embedding, arrays, name))
 
+    def over(self, pool: Poses, exact: Callable[[], Searcher]) -> Graph:
+        """The same graph over the same poses in other groups."""
+        return Graph(pool, self.first_row, self.threads, exact, index=self._index)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The graph as `hnsw_base` uint8 (N, B), `hnsw_links` uint8 (L, C) and `hnsw_levels` int32 (N,).
 
@@ -189,9 +193,7 @@ def _check(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str) -
 
     def demand(fine: bool | np.bool_, what: str) -> None:
         if not fine:
-            raise HandclrError(
-                f"{name}: damaged, or the index of other poses: {what}; make it again by handclr mine --index"
-            )
+            raise HandclrError(f"{name}: damaged, or the index of other poses: {what}; remove it and make it anew")
 
     base, links, levels = (arrays[f"hnsw_{part}"] for part in ("base", "links", "levels"))
     count, axes = embedding.shape

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
+from ..contract.errors import HandclrError
 from ..contract.poses import PoseTable
 from .exact import Tiles
 from .neighbours import Neighbours, Poses, Searcher
@@ -17,6 +21,9 @@ BATCH_ROWS = 1 << 22
 # Below, comparing all takes no longer than loading the compiled tree.
 FEW_ROWS = 8192
 PAIRS_FOR_A_DEVICE = 4e10
+# Of NVIDIA's driver, also below Windows: without them torch need not be loaded, which takes seconds and 0.6 GB.
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg")
+HNSW_TOP_K = 256
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
@@ -32,11 +39,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a pool is searched: a name of ENGINES but auto, threads on the CPU, the device of exact-gpu."""
+    """How a pool is searched: a name of ENGINES but auto, threads on the CPU, the device of exact-gpu, hnsw's seed."""
 
     name: str
     threads: int = 1
     device: str = "cuda"
+    seed: int = 0
 
 
 class Pool:
@@ -66,20 +74,35 @@ class Pool:
         """Find the neighbours of queries, embeddings (Q, D) and the numbers of their videos (Q,), in the whole pool."""
         queries = Poses(embedding, self.groups[video])
         found = Neighbours.nobody(len(video), request.top_k, request.distinct, request.max_distance)
+        searchers = self._searchers()
+        first = next(searchers)  # made before the clock starts
         with self.progress(label, len(video) * len(self._batches)) as advance:
-            for searcher in self._searchers():
+            for searcher in chain([first], searchers):
                 searcher.search(queries, found, advance)
         return found
 
     def regrouped(self, groups: np.ndarray) -> Pool:
         """The same pool with other exclusion groups."""
-        return Pool(self.table, groups, self.engine, self.progress, self.graph())
+        other = copy(self)
+        other.groups, other._whole = groups, None
+        if self.engine.name == "hnsw":
+            from .graph import Graph
+
+            assert isinstance(self._whole, Graph)
+            poses = other._poses(self._batches[0], 0)
+            other._whole = self._whole.over(poses, lambda: other._exact(poses, 0))
+        return other
 
     def graph(self) -> dict[str, np.ndarray] | None:
         """The arrays of the index, where the engine has one."""
         from .graph import Graph
 
         return self._whole.arrays() if isinstance(self._whole, Graph) else None
+
+    def left_to_tree(self) -> int:
+        """How many queries the engine could not answer for certain, and were answered by the exact one."""
+        fallback = getattr(self._whole, "fallback", None)
+        return fallback.answered if fallback else 0
 
     def _searchers(self) -> Iterator[Searcher]:
         if self._whole:
@@ -108,8 +131,10 @@ class Pool:
     def _exact(self, poses: Poses, first_row: int) -> Searcher:
         if len(poses.group) <= FEW_ROWS:
             return Tiles(poses, first_row)
-        from .tree import Tree
-
+        try:
+            from .tree import Tree
+        except RuntimeError as error:  # numba finds no folder for the code it compiles
+            raise HandclrError(f"cannot compile the search; set NUMBA_CACHE_DIR to a folder ({error})") from error
         return Tree(poses, first_row, self.engine.threads)
 
     def _graph(self, arrays: Mapping[str, np.ndarray] | None, name: str) -> Searcher:
@@ -119,7 +144,7 @@ class Pool:
         if arrays is not None:
             return Graph.from_arrays(poses, arrays, 0, threads, lambda: self._exact(poses, 0), name)
         with self.progress("index", len(poses.group)) as advance:
-            return Graph(poses, 0, threads, lambda: self._exact(poses, 0), on_rows=advance)
+            return Graph(poses, 0, threads, lambda: self._exact(poses, 0), self.engine.seed, advance)
 
 
 def choose_engine(asked: str, rows: int, queries: int, indexed: bool) -> str:
@@ -128,7 +153,7 @@ def choose_engine(asked: str, rows: int, queries: int, indexed: bool) -> str:
         return asked
     if indexed:
         return "hnsw"
-    if rows * queries < PAIRS_FOR_A_DEVICE:
+    if rows * queries < PAIRS_FOR_A_DEVICE or not any(map(os.path.exists, DEVICE_FILES)):
         return "exact-cpu"
     import torch
 

@@ -19,7 +19,8 @@ DEFINITION = (
     "3D distance between two crops in mm: each hand moved so that its wrist is the origin, no rotation, no scale; "
     "the mean over the 21 joints of the Euclidean distance. Query: a crop with truth whose positive has truth; where "
     "there are more of them than queries, these are a sample by the seed. Mined: the query's nearest positive. "
-    "Random: a crop of another video with truth, drawn by the seed. Best: the nearest such crop by this very distance. "
+    "Random: a crop with truth of another video (another group, where some are kept from pairing), drawn by the seed. "
+    "Best: the nearest such crop by this very distance. "
     "Mean and median are over the same queries in all three."
 )
 
@@ -62,12 +63,11 @@ def true_hands(index: ShardIndex, keys: np.ndarray, names: str) -> np.ndarray:
     Raises HandclrError where no key is in the shards `names`, or no sample has 3D keypoints.
     """
     hands = np.full((len(keys), JOINTS, 3), np.nan, np.float32)
-    wanted = ((row, key.decode("utf-8", "replace")) for row, key in enumerate(keys.tolist()))
-    matching = [(row, key) for row, key in wanted if key in index]
-    if not matching:
+    place = index.rows_of(keys)
+    if (place < 0).all():
         raise HandclrError(f"--truth: no key in {names} is one of the poses; is this the truth of the same footage?")
-    for row, key in matching:
-        sample = index[index.row(key)]
+    for row in np.flatnonzero(place >= 0).tolist():
+        sample = index[place[row]]
         if KEYPOINTS_3D in sample:
             hands[row] = sample.keypoints3d
     if np.isnan(hands).all():

@@ -20,7 +20,7 @@ class Tree:
     child whose poses are all of the query's group is passed over unseen, so that near-duplicate frames of a video
     cost nothing. A node ends the walk where its box is farther than the K-th nearest so far, or as far and its
     lowest row is higher: ties go to the lower row, and a pool of equal poses is not searched one by one. Takes
-    about 120 bytes a pose at 14 dimensions.
+    about 75 bytes a pose at 14 dimensions.
 
     `first_row` is the number of the pool's first row in the answers; `threads` search side by side.
     """
