@@ -367,10 +367,11 @@ def test_a_device_is_exact_on_real_poses(
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_tiles_are_exact_on_every_real_pose(real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]) -> None:
-    found = Neighbours.nobody(len(real_poses.group), 1)
-    Tiles(real_poses).search(real_poses, found, lambda rows: None)
-    agree(found, np.arange(len(real_poses.group)), real_truth)
+def test_tiles_are_exact_on_every_fourth_real_pose(real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]) -> None:
+    rows = np.arange(0, len(real_poses.group), 4)
+    found = Neighbours.nobody(len(rows), 1)
+    Tiles(real_poses).search(real_poses.take(rows), found, lambda rows: None)
+    agree(found, rows, real_truth)
 
 
 @pytest.mark.slow

@@ -142,14 +142,7 @@ def mine(
     truths = expand_inputs(truth) if truth else []
     if [*sources, *pools, *crops, *truths].count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
-    if pools and len(pose or []) > 1:
-        raise UsageError(f"--against takes one name, and {len(sources)} files follow; quote a pattern or name a folder")
-    if pools and symmetric:
-        raise UsageError("--symmetric needs the queries in the pool; name all files without --against")
-    if part is not None and STDIN in sources:
-        raise UsageError("--part needs files: each part reads all of them")
-    if part is not None and near_duplicates:
-        raise UsageError("--near-duplicates needs all crops in one run, without --part")
+    _refuse(pose or [], sources, bool(pools), symmetric, part, near_duplicates)
     _check_outputs(output, {"--index": index, "--sheet": sheet, "--plot": plot, "--report": report})
 
     queries = PoseTable(sources)
@@ -157,8 +150,10 @@ def mine(
     span = options.part_of(part, len(queries))
     keys, videos, rows = all_rows(queries, against_table)
     pictures = ShardIndex(crops) if crops else None
-    if sheet and pictures and (pictures.rows_of(keys) < 0).all():
-        raise HandclrError(f"--sheet: none of the crops is in {display_name(crops[0])}; name their shards")
+    if sheet and pictures:
+        there = pictures.rows_of(keys) >= 0
+        if not (there[rows].any() and there[: len(against_table)].any()):
+            raise HandclrError(f"--sheet: the crops are not in {display_name(crops[0])}; name the shards of all")
     hands = quality.true_hands(ShardIndex(truths), keys, display_name(truths[0])) if truths else None
     graph = _read_graph(index, engine, queries, against_table)
     name = pool.choose_engine(engine, len(against_table), span.stop - span.start, bool(index or graph))
@@ -224,6 +219,20 @@ def mine(
         count, has = console.plural(about.without_positive, "crop"), "has" if about.without_positive == 1 else "have"
         console.warn(f"{count} {has} no positive: no other video is left to pair with, and Eq. 1 needs one")
         raise typer.Exit(3)
+
+
+def _refuse(
+    pose: list[str], sources: list[str], against: bool, symmetric: bool, part: str | None, near_duplicates: str | None
+) -> None:
+    """Raise UsageError where options contradict each other."""
+    if against and len(pose) > 1:
+        raise UsageError(f"--against takes one name, and {len(pose)} files follow; quote a pattern or name a folder")
+    if against and symmetric:
+        raise UsageError("--symmetric needs the queries in the pool; name all files without --against")
+    if part is not None and STDIN in sources:
+        raise UsageError("--part needs files: each part reads all of them")
+    if part is not None and near_duplicates:
+        raise UsageError("--near-duplicates needs all crops in one run, without --part")
 
 
 def _check_outputs(output: str, beside: dict[str, str | None]) -> None:
