@@ -56,6 +56,7 @@ def test_every_row_is_what_the_loop_finds(where: str, name: str, block: int, mon
     check(on(where), pool, 3, max_distance=middle if np.isfinite(middle) else 1.0)
 
 
+@pytest.mark.slow
 @DEVICES
 @pytest.mark.parametrize("memory", [1, 20_000, 1_000_000])
 def test_memory_does_not_change_answers(where: str, memory: int, small_blocks: None) -> None:

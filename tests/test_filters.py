@@ -71,6 +71,7 @@ class TestPca(NpzOutput):
         return many_crops()
 
 
+@pytest.mark.slow
 class TestMine(NpzOutput):
     name = "mine"
 

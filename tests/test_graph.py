@@ -62,6 +62,7 @@ def test_nobody_and_too_few() -> None:
     assert (search(graph, *[poses(np.ones((3, 2)), [7, 7, 7])] * 2)[0] == -1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [{}, {"top_k": 5}, {"top_k": 3, "distinct": True}, {"max_distance": 0.3}])
 def test_finds_what_is_beyond_the_own_video(pool: Poses, asked: dict[str, object]) -> None:
     some = pool.take(slice(0, None, 5))
@@ -70,6 +71,7 @@ def test_finds_what_is_beyond_the_own_video(pool: Poses, asked: dict[str, object
     assert (found == expected).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_what_it_leaves_open_is_answered_exactly() -> None:
     """In one giant video, 512 rows are all its own, but for those who look at it from outside."""
     rng = np.random.default_rng(0)

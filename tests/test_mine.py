@@ -126,6 +126,7 @@ def test_pca_into_mine(tmp_path: Path) -> None:
     assert stages == ["extract", "pca"]
 
 
+@pytest.mark.slow
 def test_a_failed_pca_fails_the_pipe(tmp_path: Path) -> None:
     done = shell(f"$HANDCLR pca -q --dim 30 {write_shard(tmp_path / 'hands.tar', crops())} | $HANDCLR mine > /dev/null")
     assert done.returncode == 1
@@ -167,6 +168,7 @@ def test_tiles_and_the_tree_write_the_same_bytes(tmp_path: Path, monkeypatch: py
     assert files[:2] == files[2:]
 
 
+@pytest.mark.slow
 def test_more_positives_than_there_are(tmp_path: Path) -> None:
     done = run_cli("mine", write_pose(tmp_path / "pose.npz", VIDEOS), "--top-k", "5")
     assert done.returncode == 0
@@ -271,6 +273,7 @@ def test_wrong_options_as_they_are_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.npz", "pose.npz"]
 
 
+@pytest.mark.slow
 def test_a_terminal_gives_no_poses(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     command = [*CLI, "mine", "-o", str(tmp_path / "pairs.npz")]
@@ -281,6 +284,7 @@ def test_a_terminal_gives_no_poses(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_with_one_pose_file(tmp_path: Path) -> None:
     write_pose(tmp_path / "pose.npz", VIDEOS)
     assert run_cli("mine", tmp_path).returncode == 0
@@ -325,6 +329,7 @@ def test_files_that_do_not_fit_each_other(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_same_file_twice(tmp_path: Path) -> None:
     """Its keys would be twice in the pairs, each crop a rival of its own copy."""
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
@@ -340,6 +345,7 @@ def test_distances_that_allow_everything(greatest: float, tmp_path: Path) -> Non
     assert named(mined_here(tmp_path / "pairs.npz", pose, top_k=3, max_distance=greatest)) == named(everything)
 
 
+@pytest.mark.slow
 def test_the_greatest_distance_is_allowed(tmp_path: Path) -> None:
     embedding = np.zeros((6, 14), np.float32)
     embedding[:, :2] = [[0, 0], [3, 4], [0, 5.001], [0, 0], [100, 0], [100, 0]]
@@ -352,6 +358,7 @@ def test_the_greatest_distance_is_allowed(tmp_path: Path) -> None:
     assert (found["positive"][:, 1] == -1).all()
 
 
+@pytest.mark.slow
 def test_no_positive_within_the_distance_is_no_failure(tmp_path: Path) -> None:
     done = run_cli("mine", write_pose(tmp_path / "pose.npz", VIDEOS), "--max-distance", "0.001")
     assert done.returncode == 0, done.stderr
@@ -540,6 +547,7 @@ def test_a_pool_in_memory_batches(footage: dict[str, Path], tmp_path: Path, monk
 PARTS: list[dict[str, Any]] = [{}, {"symmetric": True, "top_k": 4}, {"top_k": 3, "exclude_by": "v(.)"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", PARTS, ids=str)
 @pytest.mark.parametrize("count", [1, 3, 37])
 def test_parts_are_the_whole(count: int, options: dict[str, Any], footage: dict[str, Path], tmp_path: Path) -> None:
@@ -668,6 +676,7 @@ class TestIndex:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["pose.npz"]
 
 
+@pytest.mark.slow
 def test_a_report_is_no_file_named_by_a_dash(tmp_path: Path) -> None:
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
     run_cli("mine", pose, "-o", "pairs.npz", "--report", "-", cwd=tmp_path)
@@ -1016,6 +1025,7 @@ def test_many_crops_are_sampled(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_truth_of_a_single_video(tmp_path: Path) -> None:
     keys = pose_arrays(ROWS)["key"]
     pose = write_pose(tmp_path / "pose.npz", [0] * len(ROWS), key=keys)

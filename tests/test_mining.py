@@ -367,7 +367,9 @@ def test_a_device_is_exact_on_real_poses(
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_tiles_are_exact_on_every_fourth_real_pose(real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]) -> None:
+def test_tiles_are_exact_on_every_fourth_real_pose(
+    real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]
+) -> None:
     rows = np.arange(0, len(real_poses.group), 4)
     found = Neighbours.nobody(len(rows), 1)
     Tiles(real_poses).search(real_poses.take(rows), found, lambda rows: None)

@@ -162,6 +162,7 @@ BAD_KEYPOINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_KEYPOINTS)
 def test_bad_keypoints_are_refused(name: str) -> None:
     payload, reason = BAD_KEYPOINTS[name]
@@ -171,6 +172,7 @@ def test_bad_keypoints_are_refused(name: str) -> None:
     assert reason in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -213,6 +215,7 @@ def test_a_key_that_comes_twice(tmp_path: Path) -> None:
     assert error_line(done, 1) == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -51,6 +51,7 @@ def test_the_order_of_the_files_is_that_of_the_rows(files: list[str]) -> None:
     np.testing.assert_array_equal(table.embedding()[:5], PoseTable(files[2:]).embedding())
 
 
+@pytest.mark.slow
 def test_names_in_messages(files: list[str]) -> None:
     assert PoseTable(files[:1]).name == files[0]
     assert PoseTable(files[:2]).name == f"{files[0]} and 1 more"
