@@ -151,8 +151,8 @@ def mine(
     keys, videos, rows = all_rows(queries, against_table)
     pictures = ShardIndex(crops) if crops else None
     if sheet and pictures:
-        there = pictures.rows_of(keys) >= 0
-        if not (there[rows].any() and there[: len(against_table)].any()):
+        place = pictures.rows_of(keys)
+        if (place[rows] < 0).all() or (place[: len(against_table)] < 0).all():
             raise HandclrError(f"--sheet: the crops are not in {display_name(crops[0])}; name the shards of all")
     hands = quality.true_hands(ShardIndex(truths), keys, display_name(truths[0])) if truths else None
     graph = _read_graph(index, engine, queries, against_table)
@@ -214,7 +214,7 @@ def mine(
     if plot:
         distance_plot({f"rank {number + 1}": column for number, column in enumerate(mined.distance.T[:5])}, plot)
     if sheet and pictures:
-        write_png(sheet, pairs_page(pairs, pictures, rank, sheet_pairs, seed))
+        write_png(sheet, pairs_page(pairs, pictures, place[asked], place[:size], rank, sheet_pairs, seed))
     if about.without_positive and max_distance is None and not symmetric:
         count, has = console.plural(about.without_positive, "crop"), "has" if about.without_positive == 1 else "have"
         console.warn(f"{count} {has} no positive: no other video is left to pair with, and Eq. 1 needs one")

@@ -29,8 +29,7 @@ class PoseTable:
         self.sources = list(sources)
         self.names: dict[bytes, int] = like.names if like else {}
         self.origins: list[Provenance | None] = []
-        self._kept: dict[str, dict[str, np.ndarray]] = {}
-        self._seen: set[str] = set()
+        self._kept: dict[str, tuple[dict[str, np.ndarray], Provenance | None]] = {}
         self._sizes: list[int] = []
         self.axes: dict[str, np.ndarray] = like.axes if like else {}
         self._like = like
@@ -93,7 +92,7 @@ class PoseTable:
 
     def _videos(self, source: str) -> np.ndarray:
         """Video numbers of a file's rows; checks that the file may join the table."""
-        arrays = self._read(source, "video", "video_id", *AXES)
+        arrays, origin = self._load(source, "video", "video_id", *AXES)
         name = display_name(source)
         if not self.axes:
             self.axes = {axis: arrays[axis] for axis in AXES}
@@ -104,22 +103,21 @@ class PoseTable:
         local = arrays["video_id"]
         if local.size and not 0 <= local.min() <= local.max() < len(arrays["video"]):
             raise HandclrError(f"{name}: array 'video_id' has rows that are not in 'video'")
+        self.origins.append(origin)
         self._sizes.append(len(local))
         numbers = [self.names.setdefault(video, len(self.names)) for video in arrays["video"].tolist()]
         return np.array(numbers, np.int32)[local]
 
     def _read(self, source: str, *only: str) -> dict[str, np.ndarray]:
-        """Some arrays of a file; a source that cannot be read twice is kept whole."""
-        if source in self._kept:
-            return self._kept[source]
-        regular = os.path.isfile(source)
-        arrays, origin = read_npz(source, "pose", only if regular else None)
-        if source not in self._seen:
-            self._seen.add(source)
-            self.origins.append(origin)
-        if not regular:
-            self._kept[source] = arrays
-        return arrays
+        return self._load(source, *only)[0]
+
+    def _load(self, source: str, *only: str) -> tuple[dict[str, np.ndarray], Provenance | None]:
+        """Some arrays of a file and its provenance; a source that cannot be read twice is kept whole."""
+        if os.path.isfile(source):
+            return read_npz(source, "pose", only)
+        if source not in self._kept:
+            self._kept[source] = read_npz(source, "pose")
+        return self._kept[source]
 
 
 def all_rows(queries: PoseTable, pool: PoseTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from ..contract.sample import Sample
 from ..similarity.quality import pair_distance_mm
 from .artefacts import Artefacts
 from .curves import pck_plot, variance_plot
+from .pairs import choose_rows, spread
 from .sheets import draw_skeleton
 
 TILE = 160
@@ -41,7 +42,7 @@ Group = list[Picture]
 def crop_groups(artefacts: Artefacts, count: int) -> list[Group]:
     """Crops with the keypoints found in them, at even distances through the shard."""
     index = artefacts.hands_index
-    samples = [index[row] for row in _spread(len(index), count)]
+    samples = [index[row] for row in spread(len(index), count)]
     return [[_drawn(sample, f"A crop of {sample.video}", _where(sample))] for sample in samples]
 
 
@@ -49,10 +50,8 @@ def pair_groups(artefacts: Artefacts, count: int) -> list[Group]:
     """Queries beside their nearest positive, at even ranks of the distance from the nearest to the furthest pair."""
     pairs, index, truth = artefacts.pair_arrays, artefacts.hands_index, artefacts.truth_index
     targets, positive, distance = pairs.get("target", pairs["key"]), pairs["positive"][:, 0], pairs["distance"][:, 0]
-    found = np.flatnonzero(positive >= 0)
-    ranked = found[np.argsort(distance[found], kind="stable")]
     groups = []
-    for row in ranked[_spread(len(ranked), count)].tolist():
+    for row in choose_rows(distance, "quantiles", count).tolist():
         keys = [pairs["key"][row].decode(), targets[positive[row]].decode()]
         query, other = (index[index.row(key)] for key in keys)
         apart = f"distance {distance[row]:.3f}"
@@ -77,7 +76,7 @@ def skeleton_groups(artefacts: Artefacts, count: int) -> list[Group]:
     predicted = [{key: row for row, key in enumerate(model.predicted["key"].tolist())} for model in models]
     errors = models[0].predicted["error_mm"].mean(axis=1)
     groups = []
-    for row in np.argsort(errors, kind="stable")[_spread(len(errors), count)].tolist():
+    for row in np.argsort(errors, kind="stable")[spread(len(errors), count)].tolist():
         key = models[0].predicted["key"][row]
         sample = index[index.row(key.decode())]
         truth, camera = models[0].predicted["truth3d"][row], sample.read(INTRINSICS)
@@ -114,11 +113,6 @@ def pck_picture(artefacts: Artefacts, mean_pose: np.ndarray) -> Picture:
     curves = {name: pck_to_50mm(predicted, true) for name, (predicted, true) in hands.items()}
     areas = ", ".join(f"{name} {area:.3f}" for name, (_, _, area) in curves.items())
     return _plotted(lambda path: pck_plot(curves, path), f"PCK curves; area under each: {areas}")
-
-
-def _spread(length: int, count: int) -> np.ndarray:
-    """At most `count` different rows of `length`, evenly from the first to the last."""
-    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int))
 
 
 def _where(sample: Sample) -> str:

@@ -17,15 +17,17 @@ RANKS = ("best", "worst", "random", "quantiles")
 POSITIVES_SHOWN = 8
 
 
-def pairs_page(pairs: Pairs, index: ShardIndex, rank: str, count: int, seed: int) -> np.ndarray:
+def pairs_page(
+    pairs: Pairs, index: ShardIndex, place: np.ndarray, target_place: np.ndarray, rank: str, count: int, seed: int
+) -> np.ndarray:
     """Draw `count` queries beside their positives, chosen by `rank`: an RGB uint8 page.
 
-    The crops are looked up by key in the index. Raises HandclrError where it has other crops, or there is no pair.
+    place, target_place: (Q,) and (M,), where the crops of the pairs are in the index, -1 where they are not. Raises
+    HandclrError where it has other crops, or there is no pair.
     """
     if not (pairs.positive >= 0).any():
         raise HandclrError("--sheet: there are no pairs to draw")
     nearest = pairs.positive[:, 0]
-    place, target_place = index.rows_of(pairs.key), index.rows_of(pairs.target)
     rows = np.flatnonzero((nearest >= 0) & (place >= 0) & (target_place[nearest] >= 0))
     if not len(rows):
         raise HandclrError("--sheet: the crops in the shards are not those of the pairs")
@@ -73,11 +75,16 @@ def choose_rows(
     sign = -1 if rank == "worst" else 1
     ranked = found[np.argsort(sign * distance[found], kind="stable")]
     if rank == "quantiles":
-        return ranked[np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(np.int64)]
+        return ranked[spread(len(ranked), count)]
     if video is not None and positive_video is not None:
         turn = _turns(video[ranked], positive_video[ranked])
         return ranked[np.sort(np.argsort(turn, kind="stable")[:count])]
     return ranked[:count]
+
+
+def spread(length: int, count: int) -> np.ndarray:
+    """At most `count` different rows of `length`, evenly from the first to the last."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))
 
 
 def pair_captions(query: str, positives: Sequence[str], distance: Sequence[float] | np.ndarray) -> list[str]:

@@ -172,7 +172,6 @@ def _judge(pair: int, coincident: int, crops: int, log_chance: float, tests: int
     """The pair, where it has enough coincidences and more than chance allows."""
     if coincident < max(LEAST_POSES, LEAST_SHARE * crops):
         return None
-
     tail = binom.logsf(coincident - 1, crops, np.exp(log_chance))
     if not np.isfinite(tail):  # too improbable for its logarithm: its leading term bounds it
         tail = crops * np.log(2) + coincident * log_chance

@@ -36,13 +36,14 @@ def mine(
     queries: PoseTable, span: slice, pool: Pool, request: Request, symmetric: bool = False, seed: int = 0
 ) -> Mined:
     """Mine the positives of a span of the queries; `symmetric` keeps mutual ones and needs the queries' own pool."""
-    embedding, video = queries.embedding()[span], queries.video[span]
+    every = queries.embedding()
+    embedding, video = every[span], queries.video[span]
     found = pool.search(embedding, video, request, "mine")
     positive, distance = found.positives()
     if symmetric:
 
         def positives_of(rows: np.ndarray) -> np.ndarray:
-            return pool.search(queries.embedding()[rows], queries.video[rows], request, "mutual").positives()[0]
+            return pool.search(every[rows], queries.video[rows], request, "mutual").positives()[0]
 
         positive, distance = only_mutual(positive, distance, np.arange(len(queries))[span], positives_of)
     if pool.engine.name != "hnsw":

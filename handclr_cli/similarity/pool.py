@@ -13,7 +13,9 @@ import numpy as np
 
 from ..contract.errors import HandclrError
 from ..contract.poses import PoseTable
+from .device import DeviceTiles
 from .exact import Tiles
+from .graph import Graph
 from .neighbours import Neighbours, Poses, Searcher
 
 ENGINES = ("auto", "exact-cpu", "exact-gpu", "hnsw")
@@ -85,24 +87,18 @@ class Pool:
         """The same pool with other exclusion groups."""
         other = copy(self)
         other.groups, other._whole = groups, None
-        if self.engine.name == "hnsw":
-            from .graph import Graph
-
-            assert isinstance(self._whole, Graph)
+        if isinstance(self._whole, Graph):
             poses = other._poses(self._batches[0], 0)
             other._whole = self._whole.over(poses, lambda: other._exact(poses, 0))
         return other
 
     def graph(self) -> dict[str, np.ndarray] | None:
         """The arrays of the index, where the engine has one."""
-        from .graph import Graph
-
         return self._whole.arrays() if isinstance(self._whole, Graph) else None
 
     def left_to_tree(self) -> int:
         """How many queries the engine could not answer for certain, and were answered by the exact one."""
-        fallback = getattr(self._whole, "fallback", None)
-        return fallback.answered if fallback else 0
+        return self._whole.fallback.answered if isinstance(self._whole, (Graph, DeviceTiles)) else 0
 
     def _searchers(self) -> Iterator[Searcher]:
         if self._whole:
@@ -123,8 +119,6 @@ class Pool:
 
     def _searcher(self, poses: Poses, first_row: int) -> Searcher:
         if self.engine.name == "exact-gpu":
-            from .device import DeviceTiles
-
             return DeviceTiles(poses, first_row, self.engine.device, lambda: self._exact(poses, first_row))
         return self._exact(poses, first_row)
 
@@ -137,9 +131,7 @@ class Pool:
             raise HandclrError(f"cannot compile the search; set NUMBA_CACHE_DIR to a folder ({error})") from error
         return Tree(poses, first_row, self.engine.threads)
 
-    def _graph(self, arrays: Mapping[str, np.ndarray] | None, name: str) -> Searcher:
-        from .graph import Graph
-
+    def _graph(self, arrays: Mapping[str, np.ndarray] | None, name: str) -> Graph:
         poses, threads = self._poses(self._batches[0], 0), self.engine.threads
         if arrays is not None:
             return Graph.from_arrays(poses, arrays, 0, threads, lambda: self._exact(poses, 0), name)
