@@ -17,6 +17,8 @@ class State:
 
     quiet = False
     debug = False
+    # One of several processes, and not the one that speaks for them.
+    muted = False
     stderr: TextIO | None = None
 
 
@@ -27,12 +29,14 @@ def stderr() -> TextIO:
 
 def say(message: str) -> None:
     """Print a line on standard error, unless -q."""
-    if not State.quiet:
+    if not (State.quiet or State.muted):
         print(message, file=stderr(), flush=True)
 
 
 def warn(message: str) -> None:
     """Print a warning in one line, even with -q: something was skipped or is not as asked."""
+    if State.muted:
+        return
     print(f"handclr: warning: {' '.join(message.split())}", file=stderr(), flush=True)
 
 
@@ -63,7 +67,7 @@ def progress(label: str, total: int | None = None, unit: str = "samples", done: 
     Yields a function to call with the number of steps made and, as keywords, what to show beside the bar.
     `done` steps were made by an earlier process and say nothing of this one's speed.
     """
-    if State.quiet:
+    if State.quiet or State.muted:
         yield lambda steps=1, **shown: None
     elif stderr().isatty() and os.environ.get("TERM") != "dumb":
         with _bar(label, total, unit, done) as advance:

@@ -90,7 +90,8 @@ def _fail(message: str, code: int) -> NoReturn:
     if console.State.debug:
         traceback.print_exc(file=console.stderr())
     one_line = " ".join(message.split())
-    print(f"handclr: error: {one_line}", file=console.stderr(), flush=True)
+    if code == 1 or not console.State.muted:
+        print(f"handclr: error: {one_line}", file=console.stderr(), flush=True)
     _drop_stdout()
     sys.exit(code)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import signal
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +34,39 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
+def _read_config(context: typer.Context, path: str | None) -> str | None:
+    """Make what a file says the defaults of the options; the command line overrides it."""
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+    except OSError as error:
+        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    if isinstance(found, dict) and isinstance(found.get("arguments"), dict):  # a run's config.json
+        found = {**found["arguments"], "seed": found.get("seed", 0)}
+    known = {parameter.name for parameter in context.command.params} - {"config", "shards", "fresh"}
+    values = {name.replace("-", "_"): value for name, value in found.items()}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise UsageError(f"--config {path}: {context.info_name} has no option {', '.join(unknown)}")
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        callback=_read_config,
+        is_eager=True,
+        help="TOML with options as keys, or the config.json of a run; the command line overrides it.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks and native logs.")]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
@@ -78,6 +114,18 @@ Part = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32; auto is bf16 on CUDA.")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Compile the model.", show_default="on CUDA")
+]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Save and exit with 75 after this time, written as for sbatch: 90 (minutes), 3:55:00, 1-12:00:00.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
 
 RunFolder = Annotated[str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")]
@@ -121,9 +169,9 @@ def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: local[name] for name in names}
 
 
-def worker_count(asked: int | None) -> int:
-    """Processes: as asked, else one for each core this process may use, 16 at most."""
-    return min(cores(), 16) if asked is None else asked
+def worker_count(asked: int | None, sharing: int = 1) -> int:
+    """Processes: as asked, else one for each core of this process's share, 16 at most."""
+    return min(max(1, cores() // sharing), 16) if asked is None else asked
 
 
 def cores() -> int:
@@ -140,19 +188,38 @@ def part_of(part: str | None, rows: int) -> slice:
     return slice(index * rows // parts, (index + 1) * rows // parts)
 
 
+def seconds_of(time: str | None) -> float:
+    """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s; infinite where there is none."""
+    if time is None:
+        return math.inf
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if not match:
+        raise UsageError(f"--time-limit {time}: not a time such as 90 (minutes), 3:55:00 or 1-12:00:00")
+    days, first, second, third = (int(part or 0) for part in match.groups())
+    if match[1] or match[4]:
+        return 86400 * days + 3600 * first + 60 * second + third
+    return 60 * first + second
+
+
 def choose(option: str, value: str, choices: Iterable[str]) -> None:
     """Raise UsageError where a value is none of the choices."""
     if value not in choices:
         raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")
 
 
-def batch_within(batch: int, rows: int, noun: str) -> int:
-    """The batch size, cut to the rows there are; raises HandclrError below two rows."""
-    if rows < 2:
-        raise HandclrError(f"{rows} {noun} in the input: too few to train on")
-    if batch > rows:
-        console.warn(f"only {rows} {noun}: --batch {batch} is cut to {rows}")
-    return min(batch, rows)
+def batch_within(batch: int, rows: int, noun: str, parts: int = 1) -> int:
+    """The batch size, cut to the rows there are, for `parts` equal parts.
+
+    Raises HandclrError where a part would have less than two rows, UsageError where they cannot be equal.
+    """
+    most = rows - rows % parts
+    if most < 2 * parts:
+        raise HandclrError(f"{rows} {noun} in the input: too few to train on{f' in {parts} parts' * (parts > 1)}")
+    if batch % parts or batch < 2 * parts:
+        raise UsageError(f"--batch {batch}: cannot be cut into {parts} equal parts of two or more")
+    if batch > most:
+        console.warn(f"only {rows} {noun}: --batch {batch} is cut to {most}")
+    return min(batch, most)
 
 
 def warmup_within(asked: float | None, epochs: int) -> float:

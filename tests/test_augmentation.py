@@ -13,6 +13,7 @@ import torch
 from handclr_cli.learning.augmentation import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Appearance,
     AugmentationConfig,
     Geometry,
     View,
@@ -131,11 +132,21 @@ def test_geometry_collects_and_joins() -> None:
     assert both.translation.shape == (3, 2) and Geometry.of([]).translation.shape == (0, 2)
 
 
+def test_appearance_collects() -> None:
+    views = [View(64, brightness=0.7, contrast=1.2, saturation=0.8, hue=-0.1, blur_sigma=1.5), View(64)]
+    both = Appearance.of(views).to("cpu")
+    assert all(field.dtype == torch.float32 for field in both)
+    expected = [[0.7, 1.0], [1.2, 1.0], [0.8, 1.0], [-0.1, 0.0], [1.5, 0.0]]
+    np.testing.assert_allclose(torch.stack(tuple(both)), expected, rtol=1e-6)
+    assert all(field.shape == (0,) and field.dtype == torch.float32 for field in Appearance.of([]))
+
+
 def test_to_tensor() -> None:
     batch = np.random.default_rng(0).integers(0, 256, size=(2, 4, 5, 3), dtype=np.uint8)
     out = to_tensor(torch.from_numpy(batch))
     expected = ((batch / 255 - IMAGENET_MEAN) / IMAGENET_STD).transpose(0, 3, 1, 2)
-    assert out.shape == (2, 3, 4, 5) and out.dtype == torch.float32 and out.is_contiguous()
+    assert out.shape == (2, 3, 4, 5) and out.dtype == torch.float32
+    assert out.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 

@@ -1,29 +1,71 @@
-"""NT-Xent against a double loop, and the undoing of geometry in the latent space."""
+"""NT-Xent against a double loop, measures of the latents, and the undoing of geometry in the latent space."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from handclr_cli.learning.augmentation import AugmentationConfig, Geometry, draw, transform_points
-from handclr_cli.learning.losses import nt_xent, retrieval_top1, undo_geometry
+from handclr_cli.learning.losses import Contrast, alignment_uniformity, nt_xent, undo_geometry
+from handclr_cli.learning.weighting import PoseWeights
+
+Form = Literal["linear", "sigmoid"] | None
 
 
-def slow_nt_xent(z: np.ndarray, ids: np.ndarray, temperature: float) -> float:
-    z = z / np.linalg.norm(z, axis=1, keepdims=True)
-    n = len(z) // 2
-    losses = []
-    for i in range(2 * n):
+class Batch(NamedTuple):
+    """A batch as NumPy: latents (2N, D), image ids (2N,), joints (2N, 21, 2) in view sides."""
+
+    z: np.ndarray
+    ids: np.ndarray
+    joints: np.ndarray
+
+    @classmethod
+    def random(cls, n: int, d: int, ids: str = "repeated") -> Batch:
+        rng = np.random.default_rng(n * 100 + d)
+        z, repeated = rng.normal(size=(2 * n, d)), rng.integers(0, n, size=2 * n)
+        known = {"all different": np.arange(2 * n), "same image": np.tile(np.arange(n), 2), "repeated": repeated}
+        anchor = rng.uniform(size=(n, 21, 2))
+        positive = anchor + rng.normal(scale=rng.uniform(0.005, 0.03, size=(n, 1, 1)), size=anchor.shape)
+        return cls(z, known[ids], np.concatenate([anchor, positive]))
+
+    def weights(self, form: Form) -> PoseWeights | None:
+        return PoseWeights(*torch.tensor(self.joints).chunk(2), form) if form else None
+
+    def contrast(self, z: Tensor | None = None, form: Form = None, **options: Any) -> Contrast:
+        z1, z2 = (torch.tensor(self.z) if z is None else z).chunk(2)
+        return nt_xent(z1, z2, *torch.tensor(self.ids).chunk(2), weights=self.weights(form), **options)
+
+    def gradient(self, form: Form = None, **options: Any) -> Tensor:
+        z = torch.tensor(self.z, dtype=torch.float32, requires_grad=True)
+        self.contrast(z, form, **options).loss.backward()
+        assert z.grad is not None
+        return z.grad
+
+
+def slow_contrast(batch: Batch, temperature: float, own: slice | None, form: Form) -> tuple[float, float]:
+    z = batch.z / np.linalg.norm(batch.z, axis=1, keepdims=True)
+    ids, n = batch.ids, len(z) // 2
+    weights = batch.weights(form)
+    w_positive = weights.positive.double().numpy() if weights else np.ones(n)
+    w = weights.against_all(torch.arange(2 * n)).double().numpy() if weights else np.ones((2 * n, 2 * n))
+    pairs = list(range(n))[own or slice(None)]
+    losses, hits = [], []
+    for i in [*pairs, *(n + k for k in pairs)]:
         p = (i + n) % (2 * n)
-        total = math.exp(z[i] @ z[p] / temperature)
+        logits = {p: w[i, p] * (z[i] @ z[p]) / temperature}
         for j in range(2 * n):
             if j not in (i, p) and ids[j] != ids[i] and ids[j] != ids[p]:
-                total += math.exp(z[i] @ z[j] / temperature)
-        losses.append(math.log(total) - z[i] @ z[p] / temperature)
-    return float(np.mean(losses))
+                logits[j] = w[i, j] * (z[i] @ z[j]) / temperature
+        total = sum(math.exp(logit) for logit in logits.values())
+        losses.append(math.log(total) - w_positive[i % n] * (z[i] @ z[p]) / temperature)
+        hits.append(logits[p] == max(logits.values()))
+    return float(np.mean(losses)), float(np.mean(hits))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 16])
@@ -31,47 +73,144 @@ def slow_nt_xent(z: np.ndarray, ids: np.ndarray, temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
 @pytest.mark.parametrize("ids", ["all different", "same image", "repeated"])
 def test_nt_xent_is_the_double_loop(n: int, d: int, temperature: float, ids: str) -> None:
-    rng = np.random.default_rng(n * 100 + d)
-    z = rng.normal(size=(2 * n, d))
-    known = {
-        "all different": np.arange(2 * n),
-        "same image": np.tile(np.arange(n), 2),
-        "repeated": rng.integers(0, n, size=2 * n),
-    }[ids]
-    z1, z2 = torch.tensor(z[:n]), torch.tensor(z[n:])
-    ids1, ids2 = torch.tensor(known[:n]), torch.tensor(known[n:])
-    loss = nt_xent(z1, z2, ids1, ids2, temperature)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(slow_nt_xent(z, known, temperature), rel=1e-4, abs=1e-5)
+    batch = Batch.random(n, d, ids)
+    loss, top1 = slow_contrast(batch, temperature, None, None)
+    for chunk in (None, 1, 3, 100):
+        contrast = batch.contrast(temperature=temperature, chunk=chunk)
+        assert contrast.loss.dtype == contrast.top1.dtype == torch.float32
+        assert contrast.loss.shape == contrast.top1.shape == ()
+        assert contrast.loss.item() == pytest.approx(loss, rel=1e-4, abs=1e-5)
+        assert contrast.top1.item() == pytest.approx(top1)
+
+
+@pytest.mark.parametrize(
+    ("n", "own"), [(1, None), (2, slice(0, 1)), (7, None), (7, slice(0, 1)), (7, slice(1, 6)), (7, slice(-2, None))]
+)
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+def test_weighted_loss_of_a_share_is_the_double_loop(n: int, temperature: float, own: slice | None, form: Form) -> None:
+    batch = Batch.random(n, 8)
+    loss, top1 = slow_contrast(batch, temperature, own, form)
+    for chunk in (None, 1, 5, 100):
+        contrast = batch.contrast(form=form, temperature=temperature, own=own, chunk=chunk)
+        assert contrast.loss.item() == pytest.approx(loss, rel=1e-4, abs=1e-5)
+        assert contrast.top1.item() == pytest.approx(top1)
+
+
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+@pytest.mark.parametrize("own", [None, slice(3, 9)])
+@pytest.mark.parametrize("chunk", [1, 5, 16, 100])
+def test_chunks_have_the_gradient_of_autograd(form: Form, own: slice | None, chunk: int) -> None:
+    batch = Batch.random(16, 8)
+    whole = batch.gradient(form, own=own, temperature=0.1)
+    torch.testing.assert_close(batch.gradient(form, own=own, temperature=0.1, chunk=chunk), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_gradient_is_the_finite_difference_of_the_double_loop(form: Form, chunk: int | None) -> None:
+    batch = Batch.random(3, 2)
+    numeric = np.zeros_like(batch.z)
+    for at in np.ndindex(batch.z.shape):
+        step = np.zeros_like(batch.z)
+        step[at] = 1e-5
+        ahead, behind = (slow_contrast(batch._replace(z=batch.z + s), 0.5, None, form)[0] for s in (step, -step))
+        numeric[at] = (ahead - behind) / 2e-5
+    np.testing.assert_allclose(batch.gradient(form, chunk=chunk).numpy(), numeric, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [None, "linear"])
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_mean_over_the_ranks_is_the_whole_batch(form: Form, chunk: int | None) -> None:
+    batch = Batch.random(12, 8)
+    shares = [slice(start, start + 3) for start in range(0, 12, 3)]
+    contrasts = [batch.contrast(form=form, own=own, chunk=chunk) for own in shares]
+    whole = batch.contrast(form=form)
+    for of_shares, of_whole in zip(zip(*contrasts, strict=True), whole, strict=True):
+        torch.testing.assert_close(torch.stack(of_shares).mean(), of_whole)
+    gradient = torch.stack([batch.gradient(form, own=own, chunk=chunk) for own in shares]).mean(dim=0)
+    torch.testing.assert_close(gradient, batch.gradient(form), atol=1e-6, rtol=0)
+
+
+def test_large_batches_go_in_chunks_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch.random(16, 8)
+    whole = batch.contrast(), batch.gradient()
+    monkeypatch.setattr("handclr_cli.learning.losses._MOST_LOGITS", 100)
+    monkeypatch.setattr("handclr_cli.learning.losses._CHUNK", 7)
+    z = torch.tensor(batch.z, requires_grad=True)
+    contrast = batch.contrast(z)
+    assert "Chunked" in str(contrast.loss.grad_fn.next_functions)  # type: ignore[union-attr]
+    torch.testing.assert_close((contrast, batch.gradient()), whole, atol=1e-6, rtol=0)
 
 
 def test_a_copy_is_no_negative() -> None:
     z = torch.eye(4)
-    distinct = nt_xent(z[:2], z[2:], torch.tensor([0, 1]), torch.tensor([2, 3]))
-    copies = nt_xent(z[:2], z[2:], torch.tensor([0, 0]), torch.tensor([2, 2]))
-    assert distinct.item() == pytest.approx(math.log(3))
-    assert copies.item() == pytest.approx(0.0, abs=1e-6)
+    for chunk in (None, 1):
+        distinct = nt_xent(z[:2], z[2:], torch.tensor([0, 1]), torch.tensor([2, 3]), chunk=chunk)
+        copies = nt_xent(z[:2], z[2:], torch.tensor([0, 0]), torch.tensor([2, 2]), chunk=chunk)
+        assert distinct.loss.item() == pytest.approx(math.log(3))
+        assert copies.loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_top1_counts_positives_that_nothing_in_the_denominator_exceeds() -> None:
+    z, ids = torch.eye(4), torch.arange(4)
+    for chunk in (None, 3):
+        found = nt_xent(z, 3 * z, ids, ids, chunk=chunk).top1
+        assert found.item() == 1.0 and not found.requires_grad
+        assert nt_xent(z, z[[1, 0, 2, 3]], ids, ids, chunk=chunk).top1.item() == 0.5
+        assert nt_xent(z, z[[1, 0, 2, 3]], torch.tensor([0, 0, 2, 3]), ids // 2, chunk=chunk).top1.item() == 1.0
+        assert nt_xent(z[:2], z[2:], ids[:2], ids[2:], chunk=chunk).top1.item() == 1.0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_gradient_is_finite(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_gradient_is_finite(dtype: torch.dtype, chunk: int | None) -> None:
     torch.manual_seed(0)
     z1 = (100 * torch.randn(8, 16)).to(dtype).requires_grad_()
     z2 = (100 * torch.randn(8, 16)).to(dtype).requires_grad_()
     ids = torch.arange(8) // 2
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = nt_xent(z1, z2, ids, ids, temperature=0.01)
+        loss = nt_xent(z1, z2, ids, ids, temperature=0.01, chunk=chunk).loss
     loss.backward()
     for z in (z1, z2):
         assert z.grad is not None and z.grad.dtype == dtype
         assert torch.isfinite(z.grad).all() and z.grad.abs().sum() > 0
 
 
-def test_retrieval_top1() -> None:
-    z = torch.eye(4)
-    assert retrieval_top1(z, 3 * z).item() == 1.0
-    assert retrieval_top1(z, z[[1, 0, 2, 3]]).item() == 0.5
-    assert retrieval_top1(torch.ones(4, 3), torch.ones(4, 3)).item() == 0.25
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_autocast_does_not_round_the_loss(chunk: int | None) -> None:
+    batch = Batch.random(8, 16)
+    z = torch.tensor(batch.z).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = batch.contrast(z, "linear", temperature=0.05, chunk=chunk).loss
+    torch.testing.assert_close(rounded, batch.contrast(z.double(), "linear", temperature=0.05).loss)
+
+
+@pytest.mark.slow
+def test_no_value_is_read_back_from_the_device() -> None:
+    # A fake tensor has no values: whatever asks for one, and would wait for a GPU, raises.
+    with FakeTensorMode():
+        z = torch.empty(2, 8, 4, requires_grad=True)
+        ids, joints = torch.empty(2, 8, dtype=torch.int64), torch.empty(2, 8, 21, 2)
+        for chunk in (None, 10):
+            nt_xent(*z, *ids, weights=PoseWeights(*joints), chunk=chunk).loss.backward()
+        assert z.grad is not None and z.grad.shape == z.shape
+        alignment_uniformity(*z)
+        with pytest.raises(RuntimeError):
+            z.sum().item()
+
+
+@pytest.mark.parametrize("limit", [2, 7, 100])
+def test_alignment_and_uniformity_are_the_published_formulas(limit: int) -> None:
+    z = Batch.random(10, 3).z
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    alignment = np.mean([math.dist(unit[i], unit[10 + i]) ** 2 for i in range(10)])
+    kept = range(min(limit, 10))
+    uniformity = math.log(np.mean([math.exp(-2 * math.dist(unit[i], unit[j]) ** 2) for j in kept for i in range(j)]))
+    z1, z2 = torch.tensor(z, requires_grad=True).chunk(2)
+    measured = alignment_uniformity(z1, z2, limit)
+    assert [value.item() for value in measured] == pytest.approx([alignment, uniformity], abs=1e-6)
+    assert all(value.dtype == torch.float32 and not value.requires_grad for value in measured)
 
 
 def test_undo_in_crop_units_is_the_inverse_of_the_view() -> None:

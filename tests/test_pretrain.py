@@ -17,7 +17,7 @@ from labelled_helpers import command, error_line, handclr, labelled_sample, writ
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import read_npz
-from handclr_cli.learning.pretraining import mined_pairs
+from handclr_cli.learning.positives import mined
 
 TINY = ("--arch", "resnet18", "--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--warmup-epochs", 1)
 COUNT = 8
@@ -88,9 +88,9 @@ def test_parts_of_the_pairs_are_read_as_one(shard: Path, pairs: Path, tmp_path: 
     empty = {"key": keys[:1], "target": keys[:0], "positive": positive[:1] * 0 - 1}
     first = {"key": keys[:3], "target": keys[::-1], "positive": COUNT - 1 - positive[:3]}
     rest = {"key": keys[3:], "target": keys, "positive": positive[3:]}
-    np.testing.assert_array_equal(mined_pairs(index, [first, empty, rest]), mined_pairs(index, [whole]))
+    np.testing.assert_array_equal(mined(index, [first, empty, rest]).table(), mined(index, [whole]).table())
     with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
-        mined_pairs(index, [empty])
+        mined(index, [empty])
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
         return error_line(handclr("pretrain", shard, "--run", tmp_path / "run", *arguments, code=code))
 
     assert "needs --pairs" in fails(2)
-    assert "choose from simclr, peclr, handclr" in fails(2, "--method", "byol")
+    assert "choose from simclr, peclr, tempclr, handclr, simhand" in fails(2, "--method", "byol")
     foreign = write_pairs(tmp_path / "foreign.npz", ["a_00000000_l", "b_00000000_l"], [1, 0])
     assert "none of the pairs is in the shards" in fails(1, "--pairs", foreign)
     assert "--device cuda:9 is not available" in fails(1, "--method", "simclr", "--device", "cuda:9")

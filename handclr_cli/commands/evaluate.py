@@ -42,7 +42,7 @@ def evaluate(
     from ..contract.npz import as_keys, write_npz
     from ..contract.provenance import after, file_checksum, provenance
     from ..learning.finetuning import labelled_rows, load_model, predict
-    from ..learning.loop import pick_device
+    from ..learning.hardware import pick_device
     from ..report.curves import pck_plot
 
     network, size, mean = load_model(model)

@@ -36,10 +36,14 @@ def finetune(
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 0.0,
     rotation: Annotated[float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")] = 90.0,
+    precision: options.Precision = "auto",
+    compiled: options.Compile = None,
+    time_limit: options.TimeLimit = None,
     save_every: options.SaveEvery = 500,
     workers: options.Workers = None,
     device: options.Device = "auto",
     fresh: options.Fresh = False,
+    config: options.Config = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -53,14 +57,17 @@ def finetune(
     Run the same command again to go on after an interruption.
     """
     sources = expand_inputs(shards or [])
+    seconds = options.seconds_of(time_limit)
     if fraction <= 0:
         raise UsageError("--fraction: must be above 0")
     if size % 32:
         raise UsageError(f"--size {size}: must be a multiple of 32")
     from ..contract.index import ShardIndex
     from ..learning import finetuning
+    from ..learning.distributed import ranks_of
     from ..learning.encoder import ARCHITECTURES, arch_of, build_encoder, read_encoder_state
-    from ..learning.loop import Plan, pick_device, train
+    from ..learning.hardware import pick_device, pick_precision, place
+    from ..learning.loop import Plan, train
     from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
     from ..learning.pose import PoseNet
     from ..learning.run import Run, run_config
@@ -70,26 +77,30 @@ def finetune(
     if arch is None:
         raise HandclrError(f"{encoder}: its architecture cannot be recognised; name it with --arch")
     options.choose("--arch", arch, ARCHITECTURES)
+    if ranks_of().world > 1:
+        raise HandclrError("finetune runs in one process in this version; start it without torchrun or srun -n")
     where = pick_device(device)
+    autocast = pick_precision(precision, where)
     index = ShardIndex(sources)
     labelled = finetuning.labelled_rows(index)
     rows = finetuning.choose_fraction(index, labelled, fraction, seed)
     warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(rows), "labelled crops")
-    config = run_config(
+    record = run_config(
         "finetune",
         options.arguments(
             locals(), "encoder", "arch", "fraction", "freeze", "size", "batch", "epochs", "lr", "warmup_epochs",
-            "optimizer", "weight_decay", "rotation",
+            "optimizer", "weight_decay", "rotation", "precision",
         ),
         sources, index.keys, index.origins, seed=seed, rows=rows, weights=encoder,
     )  # fmt: skip
-    book = Run(run, config, fresh)
+    book = Run(run, record, fresh)
     model = PoseNet(build_encoder(arch, encoder, seed), seed)
     if freeze:
         finetuning.freeze(model.encoder)
-    model.to(where)
-    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, options.worker_count(workers))
+    place(model, where, compiled)
+    jobs = options.worker_count(workers)
+    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, jobs, time_limit=seconds)
     console.say(
         f"finetune: {arch} from {encoder}, {len(rows):,} of {console.plural(len(labelled), 'labelled crop')} "
         f"({len(index) - len(labelled):,} without labels), "
@@ -102,7 +113,7 @@ def finetune(
         build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
         finetuning.PoseDataset(index, rows, finetuning.pose_augmentation(size, rotation), seed),
         finetuning.collate_labelled,
-        lambda batch: finetuning.pose_losses(model, batch, where),
+        lambda batch: finetuning.differentiate(model, batch, where, autocast),
         plan,
         where,
     )

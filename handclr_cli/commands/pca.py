@@ -11,11 +11,10 @@ import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
-from ..contract.fields import IMAGE, KEYPOINTS_2D, image_size
+from ..contract.fields import KEYPOINTS_2D
 from ..contract.inputs import STDIN, expand_inputs
 from ..contract.npz import as_keys, read_npz, repeated_key, write_npz
 from ..contract.provenance import Provenance, after, provenance
-from ..contract.sample import Sample
 from ..contract.shards import read_samples
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class _Reading:
             if not self._starts or sample.source != self._starts[-1][1]:
                 self._starts.append((self._count, sample.source))
             self._count += 1
-            yield _Row(sample.key, sample.video, sample.keypoints2d, _side(sample))
+            yield _Row(sample.key, sample.video, sample.keypoints2d, sample.side)
             advance()
 
     def _keep(self, rows: list[_Row]) -> None:
@@ -179,13 +178,3 @@ def _read_basis(path: str, asked: dict[str, Any]) -> tuple[Basis, Provenance | N
         if asked[name] not in (None, own[name]):
             raise UsageError(f"--{name} {asked[name]}: {path} has {own[name]}; leave the option out, or --basis")
     return Basis(given["components"], given["mean"], given["explained_variance_ratio"]), fitted_by, own
-
-
-def _side(sample: Sample) -> int:
-    """The side of a crop in pixels, from the header of its JPEG; 224 where there is no image."""
-    jpg = sample.members.get(IMAGE.suffix)
-    where = f"{sample.source}: sample {sample.key}: jpg"
-    width, height = (224, 224) if jpg is None else image_size(jpg, where)
-    if width != height:
-        raise HandclrError(f"{where}: not square: {width}x{height} pixels")
-    return width

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import console, options
 from ..contract.errors import UsageError
 from ..contract.inputs import expand_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from ..contract.index import ShardIndex
+    from ..contract.provenance import Provenance
+    from ..learning.positives import Positives
+    from ..learning.pretraining import ContrastiveModel
 
 
 def pretrain(
@@ -18,18 +28,41 @@ def pretrain(
         list[str] | None,
         typer.Option(
             metavar="NPZ",
-            help="Mined pairs by handclr mine; handclr needs them. A folder or a quoted pattern for its parts.",
+            help="Mined pairs by handclr mine; handclr and simhand need them. A folder or a quoted pattern for parts.",
             show_default=False,
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="handclr, peclr or simclr.")] = "handclr",
+    method: Annotated[
+        str, typer.Option(help="handclr, peclr, tempclr, simclr or simhand: presets of the next three.")
+    ] = "handclr",
+    positives: Annotated[
+        str | None, typer.Option(help="self, neighbour (in time) or mined.", show_default="the method's")
+    ] = None,
+    undo: Annotated[
+        str | None,
+        typer.Option(
+            help="Undo the augmentation's geometry in latent space: none, in units of the latent extent or the crop.",
+            show_default="the method's",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weigh pairs by 2D pose distance: none, linear or sigmoid.", show_default="the method's"),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Draw each positive from this many mined ones.")] = 1,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Augment as the published code does, quirks included.")
+    ] = False,
     arch: Annotated[str, typer.Option(help="resnet18, 34, 50, 101 or 152.")] = "resnet50",
     init: Annotated[
         str,
         typer.Option(metavar="random|imagenet|FILE", help="Where the encoder starts; published: imagenet."),
     ] = "random",
     size: Annotated[int, typer.Option(min=32, max=512, help="Side of the views in pixels.")] = 128,
-    batch: Annotated[int, typer.Option(min=2, help="Pairs in a batch.")] = 256,
+    batch: Annotated[int, typer.Option(min=2, help="Pairs in a batch, of all processes together.")] = 256,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Encode a batch in this many parts; the loss stays the whole batch's.")
+    ] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 100,
     lr: Annotated[
         float | None,
@@ -41,11 +74,27 @@ def pretrain(
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 1e-6,
     temperature: Annotated[float, typer.Option(min=0.001, help="Of NT-Xent.")] = 0.5,
-    rotation: Annotated[float, typer.Option(min=0.0, max=180.0, help="Rotate views by up to +- degrees.")] = 45.0,
+    rotation: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=180.0, help="Rotate views by up to +- degrees.", show_default="45, 0 if not undone"),
+    ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHARDS", help="Held-out crops with keypoints, to measure the features on.", show_default=False
+        ),
+    ] = None,
+    probe_every: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 10,
+    cache: Annotated[str, typer.Option(help="Keep decoded crops: none, ram, gpu or auto.")] = "auto",
+    precision: options.Precision = "auto",
+    compiled: options.Compile = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too.")] = False,
+    time_limit: options.TimeLimit = None,
     save_every: options.SaveEvery = 500,
     workers: options.Workers = None,
     device: options.Device = "auto",
     fresh: options.Fresh = False,
+    config: options.Config = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -56,71 +105,122 @@ def pretrain(
 
     handclr pretrain hands/ --method peclr --arch resnet18 --size 64 --device cpu
 
+    torchrun --nproc-per-node 8 -m handclr_cli pretrain hands/ --pairs pairs.npz --batch 8192
+
     Run the same command again to go on after an interruption.
     """
     sources = expand_inputs(shards or [])
+    seconds = options.seconds_of(time_limit)
     from ..contract.index import ShardIndex
-    from ..contract.npz import read_npz
-    from ..learning.encoder import ARCHITECTURES, build_encoder, seeded
-    from ..learning.loop import Plan, pick_device, train
+    from ..learning.distributed import distribute, joined, ranks_of
+    from ..learning.encoder import ARCHITECTURES
+    from ..learning.hardware import pick_device, pick_precision, place
+    from ..learning.loop import Plan, train
     from ..learning.optim import OPTIMIZERS, build_optimizer, default_lr, parameter_groups
-    from ..learning.pretraining import (
-        METHODS,
-        ContrastiveModel,
-        PairDataset,
-        augmentation_of,
-        collate_views,
-        mined_pairs,
-        own_pairs,
-    )
-    from ..learning.projection import ProjectionHead
+    from ..learning.pretraining import ContrastiveModel, Objective, augmentation_of, choose_method
     from ..learning.run import Run, run_config
+    from ..learning.store import CropStore, choose_cache, crop_side
+    from ..learning.views import PairDataset, collate_views
 
-    options.choose("--method", method, METHODS)
     options.choose("--arch", arch, ARCHITECTURES)
     options.choose("--optimizer", optimizer, OPTIMIZERS)
-    if METHODS[method].mined and not pairs:
+    recipe = choose_method(method, positives=positives, undo=undo, weights=weights)
+    positives, undo, weights = recipe.positives, recipe.undo, recipe.weights
+    if positives == "mined" and not pairs:
         raise UsageError(f"--method {method} needs --pairs: make them with handclr pca and handclr mine")
-    where = pick_device(device)
+    ranks = ranks_of()
+    console.State.muted = not ranks.main
+    where = pick_device(device, ranks.local)
+    autocast = pick_precision(precision, where)
     index = ShardIndex(sources)
-    origins = list(index.origins)
-    rows = own_pairs(index)
-    if METHODS[method].mined:
-        files = [read_npz(source, "pairs") for source in expand_inputs(pairs or [], ".npz")]
-        rows = mined_pairs(index, [arrays for arrays, _ in files])
-        origins += [origin for _, origin in files if origin]
+    pool, origins = _positives(index, positives, pairs or [], top_k)
     warmup_epochs = options.warmup_within(warmup_epochs, epochs)
-    batch = options.batch_within(batch, len(rows), "pairs")
+    batch = options.batch_within(batch, len(pool), "pairs", ranks.world * accumulate)
     lr = lr if lr is not None else default_lr(optimizer, batch)
-    config = run_config(
+    augmentation = augmentation_of(recipe, size, rotation, as_published)
+    rotation = augmentation.rotation
+    record = run_config(
         "pretrain",
         options.arguments(
-            locals(), "method", "arch", "init", "size", "batch", "epochs", "lr", "warmup_epochs", "optimizer",
-            "weight_decay", "temperature", "rotation",
+            locals(), "method", "positives", "undo", "weights", "top_k", "as_published", "arch", "init", "size",
+            "batch", "accumulate", "epochs", "lr", "warmup_epochs", "optimizer", "weight_decay", "temperature",
+            "rotation", "precision",
         ),
-        sources, index.keys, origins, seed=seed, rows=rows, weights=init,
+        sources, index.keys, origins, seed=seed, rows=pool.table(), weights=init,
     )  # fmt: skip
-    book = Run(run, config, fresh)
-    encoder = build_encoder(arch, init, seed)
-    with seeded(seed):
-        head = ProjectionHead(encoder.channels)
-    model = ContrastiveModel(encoder, head, METHODS[method], temperature).to(where)
-    plan = Plan(len(rows), batch, epochs, lr, warmup_epochs, seed, save_every, options.worker_count(workers))
+    warped = where.type == "cuda" and not as_published
+    side = index[0].side if as_published else crop_side(index, size / min(augmentation.scale))
+    cache = choose_cache(cache, len(index), side, where, warped, ranks.neighbours)
+    made = "published" if as_published else "views" if not warped else "draws" if cache == "gpu" else "crops"
+    crops = CropStore(index, side, keep=cache == "ram")
+    jobs = options.worker_count(workers, ranks.neighbours)
+    plan = Plan(len(pool), batch, epochs, lr, warmup_epochs, seed, save_every, jobs, images=2, time_limit=seconds)
     console.say(
-        f"pretrain: {method}, {arch} from {init}, {console.plural(len(rows), 'pair')} "
-        f"({len(index) - len(rows):,} crops without one), "
-        f"{plan.steps:,} steps of {batch} on {where}"
+        f"pretrain: {method}, {arch} from {init}, {console.plural(len(pool), 'pair')} "
+        f"({len(index) - len(pool):,} crops without one), {plan.steps:,} steps of {batch} on {where}"
+        f"{f' x {ranks.world}' if ranks.world > 1 else ''}, crops of {side} px, cache {cache}"
     )
-    train(
-        book,
-        "pretrain",
-        model,
-        build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
-        PairDataset(index, rows, augmentation_of(METHODS[method], size, rotation), seed),
-        collate_views,
-        lambda views: model.losses(views, where),
-        plan,
-        where,
-    )
-    path = book.save({name: tensor.cpu() for name, tensor in encoder.state_dict().items()}, "encoder.pt")
-    options.finish_run(book, "pretrain", path)
+    with joined(ranks, where):
+        book = Run(run, record, fresh, ranks, tensorboard)
+        model = ContrastiveModel.build(arch, init, seed)
+        objective = Objective(
+            distribute(place(model, where, compiled), ranks, where),
+            recipe,
+            temperature,
+            size,
+            where,
+            autocast,
+            ranks,
+            accumulate,
+            made,
+            crops.on_device(where, jobs) if cache == "gpu" else None,
+        )
+        train(
+            book,
+            "pretrain",
+            model,
+            build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
+            PairDataset(crops, pool, augmentation, seed, made, posed=weights != "none"),
+            collate_views,
+            objective,
+            plan,
+            where,
+            ranks,
+            _examiner(probe if ranks.main else None, probe_every, index, model, side, size, seed, where),
+        )
+        path = book.save({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}, "encoder.pt")
+    if ranks.main:
+        options.finish_run(book, "pretrain", path)
+
+
+def _positives(index: ShardIndex, source: str, pairs: list[str], top_k: int) -> tuple[Positives, list[Provenance]]:
+    """The positives of the crops, and where crops and pairs come from."""
+    from ..contract.npz import read_npz
+    from ..learning import positives
+
+    if source != "mined":
+        return (positives.own if source == "self" else positives.neighbours)(index), list(index.origins)
+    files = [read_npz(path, "pairs") for path in expand_inputs(pairs, ".npz")]
+    found = positives.mined(index, [arrays for arrays, _ in files], top_k)
+    return found, [*index.origins, *(origin for _, origin in files if origin)]
+
+
+def _examiner(
+    shards: list[str] | None,
+    every: int,
+    index: ShardIndex,
+    model: ContrastiveModel,
+    side: int,
+    size: int,
+    seed: int,
+    device: torch.device,
+) -> Callable[[int], dict[str, torch.Tensor]]:
+    """What is asked of the encoder now and then: its probe, where there are crops for one."""
+    if not shards:
+        return lambda epoch: {}
+    from ..contract.index import ShardIndex
+    from ..learning.probe import build_probe
+
+    probe = build_probe(index, ShardIndex(expand_inputs(shards)), side, size, seed, device)
+    console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
+    return lambda epoch: probe(model.encoder) if epoch % every == 0 else {}

@@ -125,7 +125,8 @@ def _decode_object(payload: bytes | memoryview) -> dict[str, Any]:
 def _decode_array(field: Field, payload: bytes | memoryview) -> np.ndarray:
     header = _own_header(field)
     if payload[: len(header)] == header:  # what encode_array writes need not be parsed again for each sample
-        array = np.frombuffer(payload[len(header) :], field.dtype).reshape(field.shape).copy()
+        shape = [int(side) for side in field.shape]
+        array = np.frombuffer(payload[len(header) :], field.dtype).reshape(shape).copy()
     else:
         array = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
     _check_shape(field, array.shape)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from .errors import HandclrError
-from .fields import IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, Field, decode
+from .fields import IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, Field, decode, image_size
 from .provenance import Provenance
 
+CROP_SIDE = 224
 KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)")
 
 
@@ -44,6 +45,20 @@ class Sample:
     def image(self) -> np.ndarray:
         """The crop, uint8 (S, S, 3) RGB."""
         return self.read(IMAGE)
+
+    @property
+    def side(self) -> int:
+        """The side of the crop in pixels, without decoding it; the contract's 224 where there is no image.
+
+        Raises HandclrError where the image is no JPEG or not square.
+        """
+        if IMAGE not in self:
+            return CROP_SIDE
+        where = f"{self.source}: sample {self.key}: {IMAGE.suffix}"
+        width, height = image_size(self.members[IMAGE.suffix], where)
+        if width != height:
+            raise HandclrError(f"{where}: not square: {width}x{height} pixels")
+        return width
 
     @property
     def info(self) -> dict[str, Any]:

@@ -27,10 +27,10 @@ Image = npt.NDArray[np.uint8]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 # RGB to luma and two chroma axes (YIQ): turning the chroma plane changes the hue and leaves the luma alone.
-_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class AugmentationConfig:
     size: side of the view, px. rotation: +- degrees. scale: range of the fraction of the crop's side that the
     view shows (above 1 adds a black border). translation: +- fraction of the view's side. brightness,
     contrast, saturation: the factor is 1 +- this. hue: +- turns. blur_sigma: px of the view.
-    `geometric=False` keeps the crop as it is (SimCLR as published).
+    `geometric=False` keeps the crop as it is.
     """
 
     size: int = 128
@@ -105,6 +105,25 @@ class Geometry(NamedTuple):
         return Geometry(*(field.to(device) for field in self))
 
 
+class Appearance(NamedTuple):
+    """What N views change besides the geometry, under the names and in the units of View: (N,) float32 each."""
+
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    hue: Tensor
+    blur_sigma: Tensor
+
+    @classmethod
+    def of(cls, views: Sequence[View]) -> Appearance:
+        """Stack the parameters of views, on the CPU."""
+        return cls(*(torch.tensor([getattr(view, name) for view in views]).float() for name in cls._fields))
+
+    def to(self, device: torch.device | str) -> Appearance:
+        """Move to a device."""
+        return Appearance(*(field.to(device) for field in self))
+
+
 def draw(config: AugmentationConfig, rng: np.random.Generator) -> View:
     """Draw the parameters of one view; always takes the same number of values from `rng`."""
     # Unused values are drawn too, so that one seed gives the same colours under all settings.
@@ -140,7 +159,7 @@ def apply(view: View, image: Image) -> Image:
     warp = np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
     out = cv2.warpAffine(image, warp, (view.size, view.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     if (view.brightness, view.contrast, view.saturation, view.hue) != (1.0, 1.0, 1.0, 0.0):
-        grey = float(_LUMA @ cv2.mean(out)[:3])
+        grey = float(LUMA @ cv2.mean(out)[:3])
         out = cv2.transform(out, _colour_matrix(view, grey))
     if view.blur_sigma > 0:
         out = cv2.GaussianBlur(out, (0, 0), view.blur_sigma)
@@ -170,7 +189,11 @@ def transform_points(view: View, points: npt.ArrayLike) -> npt.NDArray[np.float6
 
 def to_tensor(batch: Tensor) -> Tensor:
     """Normalise as for ImageNet, on the batch's device: (N, H, W, 3) uint8 -> (N, 3, H, W) float32."""
-    out = batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return normalise_(batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last))
+
+
+def normalise_(out: Tensor) -> Tensor:
+    """Normalise grey levels 0..255 as for ImageNet, in place: (N, 3, H, W) float32; returns it."""
     # Python numbers: a tensor of three would be copied to the device, and waited for, on every step.
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
         out[:, channel].mul_(1 / (255 * std)).sub_(mean / std)
@@ -186,6 +209,6 @@ def _colour_matrix(view: View, grey: float) -> npt.NDArray[np.float64]:
     """The (3, 4) map of RGB in 0..255 for brightness, contrast about the mean grey, saturation and hue."""
     turn = 2 * math.pi * view.hue
     cos, sin = view.saturation * math.cos(turn), view.saturation * math.sin(turn)
-    chroma = _FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _TO_YIQ
+    chroma = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ TO_YIQ
     offset = (1 - view.contrast) * view.brightness * grey
     return np.column_stack([view.contrast * view.brightness * chroma, np.full(3, offset)])

@@ -18,7 +18,8 @@ from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from .augmentation import AugmentationConfig, View, apply, apply_pose, draw, to_tensor
 from .encoder import Encoder
-from .loop import Row, batches, to_device
+from .hardware import Autocast, move
+from .loop import Row, batches
 from .pose import REFERENCE_BONE, PoseNet, pose_loss, read_pose, targets
 from .run import load_checkpoint
 
@@ -61,11 +62,14 @@ def collate_labelled(items: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]])
     return Labelled(*(torch.from_numpy(np.stack(parts)) for parts in zip(*items, strict=True)))
 
 
-def pose_losses(model: PoseNet, batch: Labelled, device: torch.device) -> dict[str, Tensor]:
-    """The loss of the pose model on a batch, and its parts."""
-    images = to_tensor(to_device(batch.images, device))
-    truth = targets(to_device(batch.keypoints2d, device), to_device(batch.keypoints3d, device), images.shape[-1])
-    losses = pose_loss(model(images), truth)
+def differentiate(model: PoseNet, batch: Labelled, device: torch.device, autocast: Autocast) -> dict[str, Tensor]:
+    """Leave the gradients of the pose loss on a batch in the model; returns the loss and its parts."""
+    batch = move(batch, device)
+    images = to_tensor(batch.images)
+    with autocast():
+        maps = model(images)
+    losses = pose_loss(maps, targets(batch.keypoints2d, batch.keypoints3d, images.shape[-1]))
+    losses["total"].backward()
     return {"loss": losses.pop("total"), **losses}
 
 
@@ -166,7 +170,7 @@ def predict(
     with batches(_Plain(index, rows, size), sampler, _stack, workers, device) as loaded:
         for images in loaded:
             # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
-            pose, _ = read_pose(model(to_tensor(to_device(images, device))))
+            pose, _ = read_pose(model(to_tensor(move(images, device))))
             yield pose.cpu().numpy()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,17 +18,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..console import progress
 from ..contract.errors import HandclrError, Preempted
+from .distributed import Ranks
+from .hardware import ahead
 from .optim import warmup_cosine
 from .run import Run
 
-FLUSH_EVERY = 10
+FLUSH_INTERVAL_S = 2.0
 EPOCH_SAVE_INTERVAL_S = 10.0
+# An end of an epoch is saved where that costs at most this part of the time since the last save.
+SAVE_SHARE = 0.02
 Row = tuple[int, int]
+Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train; a batch is `batch` of `samples` rows, what is left over is dropped."""
+    """How long and how fast to train; a batch is `batch` of `samples` rows, what is left over is dropped.
+
+    A batch is that of all processes together, each of its rows shows `images` images. time_limit: seconds after
+    which to stop as on SIGTERM.
+    """
 
     samples: int
     batch: int
@@ -38,6 +47,8 @@ class Plan:
     seed: int
     save_every: int = 500
     workers: int = 0
+    images: int = 1
+    time_limit: float = math.inf
 
     @property
     def epoch_steps(self) -> int:
@@ -56,11 +67,12 @@ class EpochBatches:
     """Batches of (epoch, row) from a given step to the end of the run, each epoch in a seeded order of its own.
 
     The epoch travels with the row, so that a data set can draw an augmentation from (seed, epoch, row) alone
-    and the result depends neither on the workers nor on where a run was interrupted.
+    and the result depends neither on the workers nor on where a run was interrupted. Each process takes its share
+    of every batch.
     """
 
-    def __init__(self, plan: Plan, first_step: int) -> None:
-        self.plan, self.first_step = plan, first_step
+    def __init__(self, plan: Plan, first_step: int, ranks: Ranks = Ranks()) -> None:  # noqa: B008
+        self.plan, self.first_step, self.share = plan, first_step, ranks.share(plan.batch)
 
     def __iter__(self) -> Iterator[list[Row]]:
         plan = self.plan
@@ -68,7 +80,7 @@ class EpochBatches:
             order = np.random.default_rng([plan.seed, epoch]).permutation(plan.samples)
             skip = max(0, self.first_step - epoch * plan.epoch_steps)
             for index in range(skip, plan.epoch_steps):
-                rows = order[index * plan.batch : (index + 1) * plan.batch]
+                rows = order[index * plan.batch : (index + 1) * plan.batch][self.share]
                 yield [(epoch, row) for row in rows.tolist()]
 
     def __len__(self) -> int:
@@ -117,7 +129,7 @@ def batches(
     try:
         yield (_raise_error(batch) for batch in iterator)
     except torch.OutOfMemoryError as error:
-        raise HandclrError("the device is out of memory; lower --batch or --size") from error
+        raise HandclrError("the device is out of memory; lower --batch or --size, or raise --accumulate") from error
     finally:
         # Workers ignore SIGTERM, which is how they would be ended at exit: without this, an error waits for ever.
         getattr(iterator, "_shutdown_workers", lambda: None)()
@@ -130,10 +142,11 @@ def _raise_error(batch: Any) -> Any:
 
 
 class Stop:
-    """Notes SIGTERM; saving happens in the loop, never in the handler."""
+    """Notes SIGTERM and the end of the time; saving happens in the loop, never in the handler."""
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, time_limit: float) -> None:
+        self.reason = ""
+        self._deadline = time.monotonic() + time_limit
 
     def __enter__(self) -> Stop:
         self._older = signal.signal(signal.SIGTERM, self._note)
@@ -142,8 +155,14 @@ class Stop:
     def __exit__(self, *exception: object) -> None:
         signal.signal(signal.SIGTERM, self._older)
 
+    def requested(self, ranks: Ranks) -> bool:
+        """Whether to stop, which all processes answer alike."""
+        if not self.reason and time.monotonic() > self._deadline:
+            self.reason = "at the time limit"
+        return ranks.any(bool(self.reason))
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.reason = "by SIGTERM"
 
 
 def train(
@@ -153,63 +172,51 @@ def train(
     optimizer: torch.optim.Optimizer,
     dataset: Dataset[Any],
     collate: Callable[[list[Any]], Any],
-    losses_of: Callable[[Any], dict[str, Tensor]],
+    differentiate: Callable[[Any], Losses],
     plan: Plan,
     device: torch.device,
+    ranks: Ranks = Ranks(),  # noqa: B008
+    examine: Callable[[int], Losses] = lambda epoch: {},
 ) -> None:
     """Train `model` from the run's last save to the end of the plan.
 
-    `losses_of(batch)` returns scalars, of which "loss" is minimised and all are logged. Raises Preempted
-    after SIGTERM, with the state saved.
+    `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log, among them
+    "loss". `examine(epoch)` is asked at the end of each epoch for others. Raises Preempted after SIGTERM or at the
+    time limit, with the state saved.
     """
     step = _resume(run, model, optimizer)
     if step == plan.steps:
         return
     model.train()
-    recorder, saved = _Recorder(run, plan), time.monotonic()
+    recorder, saved, pause = _Recorder(run, plan, ranks), time.monotonic(), EPOCH_SAVE_INTERVAL_S
     with (
-        Stop() as stop,
+        Stop(plan.time_limit) as stop,
         progress(label, plan.steps, "steps", step) as advance,
-        batches(dataset, EpochBatches(plan, step), collate, plan.workers, device) as loaded,
+        batches(dataset, EpochBatches(plan, step, ranks), collate, plan.workers, device) as loaded,
     ):
-        for batch in loaded:
+        for batch in ahead(loaded, device):
             lr = plan.lr_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                losses = losses_of(batch)
-            losses["loss"].backward()
+            losses = differentiate(batch)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            shown = recorder.add(step, lr, losses)
-            advance(1, **shown)
-            epoch_ends = step % plan.epoch_steps == 0 and time.monotonic() - saved > EPOCH_SAVE_INTERVAL_S
-            if stop.requested or step == plan.steps or step % plan.save_every == 0 or epoch_ends:
+            advance(1, **recorder.add(step, lr, losses))
+            epoch, rest = divmod(step, plan.epoch_steps)
+            if not rest and (found := examine(epoch)):
+                recorder.note(step, epoch - 1, found)
+            stopping = stop.requested(ranks)
+            now = time.monotonic()
+            epoch_ends = not rest and now - saved > pause
+            if stopping or step == plan.steps or step % plan.save_every == 0 or epoch_ends:
                 recorder.flush()
                 run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
                 saved = time.monotonic()
-            if stop.requested and step < plan.steps:
-                raise Preempted(f"stopped by SIGTERM, saved at step {step:,}; run the same command again to go on")
-
-
-def pick_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:N into a device that is there; several processes are not served yet."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise HandclrError("training runs in one process in this version; start it without torchrun")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HandclrError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def to_device(tensors: Any, device: torch.device) -> Any:
-    """Move a tensor to the device without waiting for it."""
-    return tensors.to(device, non_blocking=True)
+                pause = max(EPOCH_SAVE_INTERVAL_S, (saved - now) / SAVE_SHARE)
+            if stopping and step < plan.steps:
+                why = f"stopped {stop.reason or 'with another process'}, saved at step {step:,}"
+                raise Preempted(f"{why}; run the same command again to go on")
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -234,37 +241,45 @@ def calm_worker(worker: int) -> None:
 
 
 class _Recorder:
-    """Collects losses on the device and writes them in batches, so that the loop seldom waits for it."""
+    """Collects losses on the device and writes them now and then, so that the loop seldom waits for it."""
 
-    def __init__(self, run: Run, plan: Plan) -> None:
-        self.run, self.plan = run, plan
+    def __init__(self, run: Run, plan: Plan, ranks: Ranks) -> None:
+        self.run, self.plan, self.ranks = run, plan, ranks
         self.names: list[str] = []
         self.pending: list[tuple[int, float, Tensor]] = []
         self.shown: dict[str, str] = {}
         self.begin = time.monotonic()
 
-    def add(self, step: int, lr: float, losses: dict[str, Tensor]) -> dict[str, str]:
+    def add(self, step: int, lr: float, losses: Losses) -> dict[str, str]:
         self.names = list(losses)
-        self.pending.append((step, lr, torch.stack([value.detach().float() for value in losses.values()])))
-        if len(self.pending) >= FLUSH_EVERY:
+        values = torch.stack([value.detach().float() for value in losses.values()])
+        self.pending.append((step, lr, self.ranks.mean(values)))
+        if time.monotonic() - self.begin > FLUSH_INTERVAL_S:
             self.flush()
         return self.shown
+
+    def note(self, step: int, epoch: int, found: Losses) -> None:
+        self.flush()
+        values = {name: round(float(value), 6) for name, value in found.items()}
+        self.run.log([{"step": step, "epoch": epoch, **values}])
+        self.shown.update({name: f"{value:.4f}" for name, value in values.items()})
+        self.begin = time.monotonic()
 
     def flush(self) -> None:
         if not self.pending:
             return
         values = torch.stack([row for _, _, row in self.pending]).cpu().tolist()
         seconds = max(time.monotonic() - self.begin, 1e-9)
-        rate = len(self.pending) * self.plan.batch / seconds
+        rate = len(self.pending) * self.plan.batch * self.plan.images / seconds
         records = []
         for (step, lr, _), row in zip(self.pending, values, strict=True):
             epoch = (step - 1) // self.plan.epoch_steps
             named = {name: round(value, 6) for name, value in zip(self.names, row, strict=True)}
-            records.append({"step": step, "epoch": epoch, "lr": lr, **named, "samples_per_s": round(rate, 1)})
+            records.append({"step": step, "epoch": epoch, "lr": lr, **named, "images_per_s": round(rate, 1)})
         if not np.isfinite(values).all():
             raise HandclrError(f"the loss is not finite near step {self.pending[-1][0]:,}; lower --lr")
         self.run.log(records)
         shown = {name: f"{value:.4f}" for name, value in zip(self.names, values[-1], strict=True)}
-        self.shown = {**shown, "samples/s": f"{rate:,.0f}"}
+        self.shown = {**self.shown, **shown, "images/s": f"{rate:,.0f}"}
         self.pending.clear()
         self.begin = time.monotonic()

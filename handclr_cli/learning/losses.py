@@ -1,46 +1,144 @@
-"""The contrastive loss, and the undoing of an augmentation in the latent space."""
+"""The contrastive loss and measures of its latents, and the undoing of an augmentation in the latent space."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from .weighting import PoseWeights
 
 if TYPE_CHECKING:
     from .augmentation import Geometry
 
+# Beyond so many logits the loss goes over chunks of rows, which is also the faster way then.
+_MOST_LOGITS = 2048**2
+_CHUNK = 256
 
-def nt_xent(z1: Tensor, z2: Tensor, ids1: Tensor, ids2: Tensor, temperature: float = 0.5) -> Tensor:
-    """NT-Xent (SimCLR; the HandCLR loss when the second views are mined positives), a float32 scalar.
 
-    z1, z2 (N, D), any float dtype, normalised here in float32; row i of one is the positive of row i of the
-    other. ids1, ids2 (N,) int64 say which image each row shows. The denominator of a row is its positive and
-    all other rows, except those that show the row's own image or its positive's: they are copies, not
-    negatives.
+class Contrast(NamedTuple):
+    """A contrastive loss, and the share of its rows whose positive is the most similar: float32 scalars."""
+
+    loss: Tensor
+    top1: Tensor
+
+
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    ids1: Tensor,
+    ids2: Tensor,
+    temperature: float = 0.5,
+    own: slice | None = None,
+    weights: PoseWeights | None = None,
+    chunk: int | None = None,
+) -> Contrast:
+    """NT-Xent (SimCLR; the HandCLR loss when the second views are mined positives), with SiMHand's weights if given.
+
+    z1, z2 (N, D), any float dtype, are the latents of the WHOLE batch, normalised here in float32; row i of one
+    is the positive of row i of the other. ids1, ids2 (N,) int64 say which image each row shows. The denominator
+    of a row is its positive and all other rows, except those that show the row's own image or its positive's:
+    they are copies, not negatives. `weights` multiply the similarities, the positive's differently in numerator
+    and denominator, as published. `own` is the part of the N pairs whose 2n rows are averaged, so that the mean
+    over ranks with equal parts is the loss of the whole batch. Large batches, and all where `chunk` is given, go
+    over that many rows at a time in memory O(chunk * 2N + 2N * D), and are differentiable once.
+
+    top1, which has no gradient, compares the (weighted) similarities of the denominator; a tie counts.
     """
+    n = len(z1)
     # Under autocast the product of all pairs would be rounded to half precision before the softmax.
     with torch.autocast(device_type=z1.device.type, enabled=False):
         z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
-        logits = z @ z.T / temperature
-    n = len(z1)
-    rows = torch.arange(2 * n, device=z.device)
-    positive = (rows + n) % (2 * n)
-    ids = torch.cat([ids1, ids2])
-    copies = (ids[:, None] == ids[None, :]) | (ids[positive][:, None] == ids[None, :])
-    copies[rows, positive] = False
-    copies[rows, rows] = True
-    logits = logits.masked_fill(copies, float("-inf"))
-    return (logits.logsumexp(dim=1) - logits[rows, positive]).mean()
+        rows = torch.arange(2 * n, device=z.device).view(2, n)[:, own or slice(None)].flatten()
+        setting = _Setting(torch.cat([ids1, ids2]), temperature, weights)
+        if chunk is None and len(rows) * len(z) <= _MOST_LOGITS:
+            block = _Block(z, rows, setting)
+            loss, hits = block.loss, block.hits
+        else:
+            loss, hits = _Chunked.apply(z, rows, setting, chunk or _CHUNK)
+    return Contrast(loss / len(rows), hits / len(rows))
+
+
+class _Setting(NamedTuple):
+    """What the logits depend on besides the latents; ids (2N,) int64."""
+
+    ids: Tensor
+    temperature: float
+    weights: PoseWeights | None
+
+
+class _Block:
+    """Some rows (n,) of the loss against all 2N columns: sums over the rows of `loss` and `hits`, and `slopes`."""
+
+    def __init__(self, z: Tensor, rows: Tensor, setting: _Setting) -> None:
+        ids, self._temperature, weights = setting
+        partner = (rows + len(z) // 2) % len(z)
+        self._positive = partner[:, None]
+        logits = (z[rows] / self._temperature) @ z.T
+        target = (z[rows] * z[partner]).sum(dim=1, keepdim=True) / self._temperature
+        self._weights, self._target_weights = None, torch.ones_like(target)
+        if weights is not None:
+            self._weights = weights.against_all(rows)
+            self._target_weights = weights.positive[rows % len(weights.positive), None]
+            logits = logits * self._weights
+        copies = (ids[rows, None] == ids) | (ids[self._positive] == ids)
+        copies.scatter_(1, self._positive, False).scatter_(1, rows[:, None], True)
+        self._logits = logits.masked_fill_(copies, float("-inf"))
+        self._normaliser = self._logits.logsumexp(dim=1, keepdim=True)
+        self.loss = (self._normaliser - target * self._target_weights).sum()
+        self.hits = (self._logits.gather(1, self._positive) >= self._logits.amax(dim=1, keepdim=True)).sum()
+
+    def slopes(self) -> Tensor:
+        """Gradient of `loss` with respect to the similarities (n, 2N); it takes the place of the logits."""
+        slopes = self._logits.sub_(self._normaliser).exp_()
+        if self._weights is not None:
+            slopes.mul_(self._weights)
+        return slopes.scatter_add_(1, self._positive, -self._target_weights).div_(self._temperature)
+
+
+class _Chunked(torch.autograd.Function):
+    """Loss and hits summed over the rows; the gradient is made on the way, so that no chunk's logits are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, rows: Tensor, setting: _Setting, chunk: int) -> tuple[Tensor, Tensor]:
+        gradient = torch.zeros_like(z)
+        loss, hits = z.new_zeros(()), rows.new_zeros(())
+        for part in rows.split(chunk):
+            block = _Block(z, part, setting)
+            loss += block.loss
+            hits += block.hits
+            if ctx.needs_input_grad[0]:
+                slopes = block.slopes()
+                # A similarity depends on the latents of its row and of its column.
+                gradient.addmm_(slopes.T, z[part]).index_add_(0, part, slopes @ z)
+                del slopes
+            # Or the next block would be made beside this one.
+            del block
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(hits)
+        return loss, hits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return scale * gradient, None, None, None
 
 
 @torch.no_grad()
-def retrieval_top1(z1: Tensor, z2: Tensor) -> Tensor:
-    """Share of the rows of z1 (N, D) whose most similar row of z2 (N, D), by cosine, is their positive."""
-    with torch.autocast(device_type=z1.device.type, enabled=False):
-        similarity = F.normalize(z1.float(), dim=1) @ F.normalize(z2.float(), dim=1).T
-    return (similarity.argmax(dim=1) == torch.arange(len(z1), device=z1.device)).float().mean()
+def alignment_uniformity(z1: Tensor, z2: Tensor, limit: int = 512) -> tuple[Tensor, Tensor]:
+    """Alignment and uniformity of normalised latents (Wang & Isola 2020): float32 scalars without gradient.
+
+    z1, z2 (N, D), any float dtype. Alignment is the mean squared distance of the positives, row i of one and of
+    the other; uniformity the log of the mean of exp(-2 d^2) over the pairs of the first `limit` rows of z1 (NaN
+    where there is only one).
+    """
+    first, second = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
+    alignment = (first - second).square().sum(dim=1).mean()
+    return alignment, F.pdist(first[:limit]).square().mul(-2).exp().mean().log()
 
 
 def undo_geometry(z: Tensor, transform: Geometry, unit: Literal["extent", "crop"] = "extent") -> Tensor:

@@ -1,126 +1,192 @@
-"""Contrastive pre-training: SimCLR, PeCLR and HandCLR as settings of one procedure."""
+"""Contrastive pre-training: SimCLR, PeCLR, TempCLR, HandCLR and SiMHand as settings of one procedure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from ..contract.errors import HandclrError
-from ..contract.index import ShardIndex
-from .augmentation import AugmentationConfig, Geometry, View, apply, draw, to_tensor
-from .encoder import Encoder
-from .loop import Row, to_device
-from .losses import nt_xent, retrieval_top1, undo_geometry
+from ..contract.errors import UsageError
+from .augmentation import Appearance, AugmentationConfig, Geometry, to_tensor
+from .distributed import Ranks
+from .encoder import Encoder, build_encoder
+from .hardware import Autocast, move
+from .losses import alignment_uniformity, nt_xent, undo_geometry
+from .positives import SOURCES
 from .projection import ProjectionHead
+from .views import Views
+from .warp import render
+from .weighting import PoseWeights
+
+CHOICES = {
+    "positives": SOURCES,
+    "undo": ("none", "extent", "crop"),
+    "weights": ("none", "linear", "sigmoid"),
+}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A contrastive method: does the second view show a mined positive, and is T undone in latent space?"""
+    """A contrastive method in three choices.
 
-    mined: bool
-    undo: bool
+    positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the augmentation is undone
+    in latent space: "none", in units of the latent points' "extent" (PeCLR), or exactly in those of the "crop".
+    weights: of pairs by their 2D pose distance (SiMHand): "none", "linear" or "sigmoid".
+    """
+
+    positives: str
+    undo: Literal["none", "extent", "crop"]
+    weights: Literal["none", "linear", "sigmoid"]
 
 
 METHODS = {
-    "simclr": Method(mined=False, undo=False),
-    "peclr": Method(mined=False, undo=True),
-    "handclr": Method(mined=True, undo=True),
+    "simclr": Method("self", "none", "none"),
+    "peclr": Method("self", "extent", "none"),
+    "tempclr": Method("neighbour", "extent", "none"),
+    "handclr": Method("mined", "extent", "none"),
+    "simhand": Method("mined", "extent", "linear"),
 }
 
 
-class Views(NamedTuple):
-    """Two views of each of N pairs: uint8 images (2, N, H, W, 3), their geometry over 2N, image ids (2, N)."""
-
-    images: Tensor
-    geometry: Geometry
-    ids: Tensor
-
-
-def augmentation_of(method: Method, size: int, rotation: float) -> AugmentationConfig:
-    """The augmentation T of a method; one that cannot undo a rotation does without it, as SimCLR does here."""
-    config = AugmentationConfig(size=size, rotation=rotation)
-    return config if method.undo else replace(config, rotation=0.0)
+def choose_method(name: str, **choices: str | None) -> Method:
+    """A preset with the choices that are not None in place of its own; raises UsageError for what there is not."""
+    if name not in METHODS:
+        raise UsageError(f"--method {name}: choose from {', '.join(METHODS)}")
+    for option, value in choices.items():
+        if value is not None and value not in CHOICES[option]:
+            raise UsageError(f"--{option} {value}: choose from {', '.join(CHOICES[option])}")
+    chosen: dict[str, Any] = {option: value for option, value in choices.items() if value is not None}
+    return replace(METHODS[name], **chosen)
 
 
-class PairDataset(Dataset[tuple[np.ndarray, list[View], tuple[int, int]]]):
-    """Pairs of augmented crops; `pairs` (N, 2) are rows of the index, equal where a crop is its own positive."""
+def augmentation_of(method: Method, size: int, rotation: float | None, published: bool) -> AugmentationConfig:
+    """The augmentation T of a method: `rotation` as asked, else 45 degrees where it is undone and none elsewhere.
 
-    def __init__(self, index: ShardIndex, pairs: np.ndarray, config: AugmentationConfig, seed: int) -> None:
-        self.index, self.pairs, self.config, self.seed = index, pairs, config, seed
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, at: Row) -> tuple[np.ndarray, list[View], tuple[int, int]]:
-        epoch, row = at
-        first, second = self.pairs[row].tolist()
-        rng = np.random.default_rng([self.seed, epoch, row])
-        views = [draw(self.config, rng), draw(self.config, rng)]
-        image = self.index[first].image
-        other = image if second == first else self.index[second].image
-        return np.stack([apply(views[0], image), apply(views[1], other)]), views, (first, second)
-
-
-def collate_views(items: Sequence[tuple[np.ndarray, list[View], tuple[int, int]]]) -> Views:
-    """Batch the items of a PairDataset."""
-    images = torch.from_numpy(np.stack([images for images, _, _ in items], axis=1))
-    views = [views[side] for side in (0, 1) for _, views, _ in items]
-    return Views(images, Geometry.of(views), torch.tensor([ids for _, _, ids in items]).T)
+    As published, one that is not undone leaves the geometry alone.
+    """
+    undone = method.undo != "none"
+    turn = (45.0 if undone else 0.0) if rotation is None else rotation
+    return AugmentationConfig(size=size, rotation=turn, geometric=undone or not published)
 
 
 class ContrastiveModel(nn.Module):
-    """Encoder and projection head; `losses` is the objective of a method on a batch of views."""
+    """Encoder and projection head: normalised images (N, 3, H, W) to latent vectors (N, 128)."""
 
-    def __init__(self, encoder: Encoder, head: ProjectionHead, method: Method, temperature: float) -> None:
+    def __init__(self, encoder: Encoder, head: ProjectionHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.method, self.temperature = method, temperature
+
+    @classmethod
+    def build(cls, arch: str, init: str, seed: int) -> ContrastiveModel:
+        """Make the encoder from `init` as `build_encoder` does, and a head with weights drawn from the seed."""
+        encoder = build_encoder(arch, init, seed)
+        return cls(encoder, ProjectionHead(encoder.channels, seed=seed))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) to latent vectors (N, 128)."""
         return self.head(self.encoder(images))
 
-    def losses(self, views: Views, device: torch.device) -> dict[str, Tensor]:
-        """The NT-Xent loss between the two views, and how often the positive is the nearest in the batch."""
-        images = to_tensor(to_device(views.images, device).flatten(0, 1))
-        z = self(images)
-        if self.method.undo:
-            z = undo_geometry(z, views.geometry.to(device))
-        z1, z2 = z.chunk(2)
-        ids1, ids2 = to_device(views.ids, device)
-        return {"loss": nt_xent(z1, z2, ids1, ids2, self.temperature), "top1": retrieval_top1(z1, z2)}
 
+@dataclass
+class Objective:
+    """The contrastive loss of a batch of views, and its gradients in the model.
 
-def own_pairs(index: ShardIndex) -> np.ndarray:
-    """Every crop as its own positive: int64 (N, 2)."""
-    return np.repeat(np.arange(len(index))[:, None], 2, axis=1)
-
-
-def mined_pairs(index: ShardIndex, files: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
-    """Rows of the index for every mined pair (arrays of pairs files, one after the other): int64 (P, 2).
-
-    A crop without a positive, or one that is not in the index, is left out. Raises HandclrError where none is
-    left, or a crop was mined twice.
+    parts: how many the images are encoded in; the loss is that of the whole batch (gradient caching, Gao 2021), but
+    batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the device, where it has them.
     """
-    pairs = np.concatenate([_nearest_pairs(index, arrays) for arrays in files])
-    if len(np.unique(pairs[:, 0])) < len(pairs):
-        raise HandclrError("--pairs: a crop was mined in two of the files; remove parts of another run")
-    if not len(pairs):
-        raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
-    return pairs
+
+    model: nn.Module
+    method: Method
+    temperature: float
+    size: int
+    device: torch.device
+    autocast: Autocast = contextlib.nullcontext
+    ranks: Ranks = Ranks()  # noqa: RUF009
+    parts: int = 1
+    made: str = "views"
+    crops: Tensor | None = None
+
+    def __call__(self, views: Views) -> dict[str, Tensor]:
+        """Leave the gradients in the model; returns the loss and what tells how training goes."""
+        views = move(views, self.device)
+        if self.parts == 1:
+            latent = self._encode(views)
+            losses = self._losses(latent, views)
+            losses["loss"].backward()
+            return losses
+        shares = [_share(views, part, self.parts) for part in range(self.parts)]
+        with torch.no_grad(), _norms_unmoved(self.model):
+            latent = torch.cat([self._encode(share) for share in shares], dim=1)
+        losses = self._losses(latent.requires_grad_(), views)
+        losses["loss"].backward()
+        assert latent.grad is not None
+        grads = latent.grad.chunk(self.parts, dim=1)
+        for number, (share, grad) in enumerate(zip(shares, grads, strict=True)):
+            with self._synchronised(last=number == self.parts - 1):
+                self._encode(share).backward(grad)
+        return losses
+
+    def _encode(self, views: Views) -> Tensor:
+        """Views to latent vectors, float32 (2, N, 128)."""
+        with self.autocast():
+            latent = self.model(self._images(views))
+        return latent.float().unflatten(0, (2, -1))
+
+    def _images(self, views: Views) -> Tensor:
+        images = self.crops[views.rows] if self.crops is not None else views.images
+        assert images is not None
+        if self.made in ("views", "published"):
+            return to_tensor(images.flatten(0, 1))
+        appearance = Appearance(*(field.flatten(0, 1) for field in views.appearance))
+        return render(images.flatten(0, 1), _flat(views.geometry), appearance, self.size)
+
+    def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
+        if self.method.undo != "none":
+            latent = undo_geometry(latent.flatten(0, 1), _flat(views.geometry), self.method.undo).unflatten(0, (2, -1))
+        z1, z2 = (self.ranks.gather(z) for z in latent)
+        rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
+        weights = None
+        if views.joints is not None and self.method.weights != "none":
+            joints1, joints2 = (self.ranks.gather(joints) for joints in views.joints)
+            weights = PoseWeights(joints1, joints2, self.method.weights)
+        contrast = nt_xent(z1, z2, rows1, rows2, self.temperature, self.ranks.share(len(z1)), weights)
+        alignment, uniformity = alignment_uniformity(*latent)
+        return {"loss": contrast.loss, "top1": contrast.top1, "alignment": alignment, "uniformity": uniformity}
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Gradients are averaged over the processes once, with the last part."""
+        if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
 
 
-def _nearest_pairs(index: ShardIndex, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    rows, nearest = index.rows_of(arrays["key"]), arrays["positive"][:, 0]
-    target_rows = index.rows_of(arrays["target"]) if "target" in arrays else rows
-    found = np.full(len(nearest), -1, np.int64)
-    found[nearest >= 0] = target_rows[nearest[nearest >= 0]]
-    usable = (rows >= 0) & (found >= 0)
-    return np.stack([rows[usable], found[usable]], axis=1)
+def _flat(geometry: Geometry) -> Geometry:
+    return Geometry(*(field.flatten(0, 1) for field in geometry))
+
+
+def _share(views: Views, part: int, parts: int) -> Views:
+    """Part of the pairs of a batch."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.chunk(parts, dim=1)[part]
+        return type(value)(*map(cut, value)) if isinstance(value, tuple) else value
+
+    return cut(views)
+
+
+@contextlib.contextmanager
+def _norms_unmoved(model: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norms in a block, where images pass that will pass once more."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    older = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, older, strict=True):
+            norm.momentum = momentum

@@ -14,8 +14,9 @@ import torch
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import atomic_write
 from ..contract.provenance import Provenance, after, file_checksum, provenance
+from .distributed import Ranks
 
-CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
+CONFIG, LOG, LAST, BOARD = "config.json", "log.jsonl", "last.pt", "tensorboard"
 RESULTS = ("encoder.pt", "model.pt", "loss.png")
 
 
@@ -23,16 +24,30 @@ class Run:
     """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
 
     The same command resumes it. Raises UsageError naming what differs where the folder holds a run with
-    another configuration, unless `fresh` starts it anew.
+    another configuration, unless `fresh` starts it anew. Of several processes only the main one writes; the others wait
+    for it, and read.
     """
 
-    def __init__(self, folder: str | Path, config: dict[str, Any], fresh: bool = False) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path,
+        config: dict[str, Any],
+        fresh: bool = False,
+        ranks: Ranks = Ranks(),  # noqa: B008
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder, self.main = Path(folder), ranks.main
         self.config = json.loads(json.dumps(config))
+        if self.main:
+            self._open(fresh)
+        self._board = _board(self.folder / BOARD) if tensorboard and self.main else None
+        ranks.wait()
+
+    def _open(self, fresh: bool) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HandclrError(f"cannot make the run directory {folder}: {error.strerror}") from error
+            raise HandclrError(f"cannot make the run directory {self.folder}: {error.strerror}") from error
         if fresh:
             for name in (LAST, LOG, CONFIG, *RESULTS):
                 (self.folder / name).unlink(missing_ok=True)
@@ -48,6 +63,8 @@ class Run:
     def save(self, state: dict[str, Any], name: str = LAST) -> Path:
         """Save tensors and plain values under a name in the run, atomically."""
         path = self.folder / name
+        if not self.main:
+            return path
         try:
             with atomic_write(path) as file:
                 torch.save(state, file)
@@ -57,8 +74,15 @@ class Run:
 
     def log(self, records: list[dict[str, Any]]) -> None:
         """Append records to the log."""
+        if not self.main:
+            return
         with open(self.folder / LOG, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
+        if self._board:
+            for record in records:
+                for name, value in record.items():
+                    self._board.add_scalar(name, value, record["step"])
+            self._board.flush()
 
     def records(self) -> list[dict[str, Any]]:
         """What the log holds; a last line that a kill cut short is left out."""
@@ -68,6 +92,8 @@ class Run:
 
     def forget_after(self, step: int) -> None:
         """Drop log records later than `step`: they will be written again."""
+        if not self.main:
+            return
         kept = [record for record in self.records() if record.get("step", 0) <= step]
         with atomic_write(self.folder / LOG) as file:
             file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
@@ -122,6 +148,15 @@ def run_config(
         "rows_sha256": _sha256(np.ascontiguousarray(rows, np.int64).tobytes()),
     }
     return {**record, "data": data}
+
+
+def _board(folder: Path) -> Any:
+    """A writer of TensorBoard's files; raises UsageError where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("--tensorboard: not installed here; pip install tensorboard") from error
+    return SummaryWriter(str(folder))
 
 
 def _sha256(data: bytes) -> str:

@@ -217,7 +217,7 @@ class Bounds(NamedTuple):
         places = _places(vectors, basis)
         centre = np.append(np.median(places[:, :-1], axis=0), 0.0)
         reach = np.quantile(np.abs(places - centre), 0.75, axis=0)
-        least = max(LEAST_REACH * np.linalg.norm(reach), RESOLUTION)
+        least = max(LEAST_REACH * float(np.linalg.norm(reach)), RESOLUTION)
         return cls(basis, centre, REACH * np.maximum(reach, least))
 
     def hold(self, vectors: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def _light(rng: np.random.Generator, width: int, height: int, depth: float) -> n
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     angle = rng.uniform(0, 2 * math.pi)
     uneven = rng.normal(0, 0.2 * depth, (2, 3)).astype(np.float32)
-    field = 1 + cv2.resize(uneven, (width, height), interpolation=cv2.INTER_CUBIC)
+    field: np.ndarray = 1 + cv2.resize(uneven, (width, height), interpolation=cv2.INTER_CUBIC)
     field += depth * np.float32(math.cos(angle)) * x + depth * np.float32(math.sin(angle)) * y
     field -= np.float32(rng.uniform(0, depth / 2)) * (x * x + y * y)
     return field

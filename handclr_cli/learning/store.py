@@ -1,0 +1,117 @@
+"""Crops decoded to one side, and kept where there is room: in memory that all workers share, or on the device."""
+
+from __future__ import annotations
+
+import math
+import mmap
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..contract.errors import HandclrError, UsageError
+from ..contract.fields import IMAGE
+from ..contract.index import ShardIndex
+from .augmentation import Image
+from .hardware import free_memory
+from .loop import batches
+
+CACHES = ("auto", "none", "ram", "gpu")
+# What a cache may take of what is free, by default.
+SHARE = 0.5
+_FILL_BATCH = 256
+
+
+class CropStore(Dataset[np.ndarray]):
+    """The crops of an index by row, RGB uint8 (side, side, 3).
+
+    With `keep`, each is decoded once for this process and all that it forks. Raises HandclrError for a member that
+    is no square image.
+    """
+
+    def __init__(self, index: ShardIndex, side: int, keep: bool = False) -> None:
+        self.index, self.side = index, side
+        # OpenCV can decode a JPEG at half its side, in less than half the time.
+        self._halve = bool(len(index)) and index[0].side >= 2 * side
+        self._kept: np.ndarray | None = None
+        if keep:
+            # Anonymous and shared: not bounded by /dev/shm, and no page is used before it is written.
+            memory = mmap.mmap(-1, max(1, len(index) * (side * side * 3 + 1)))
+            flat = np.frombuffer(memory, np.uint8)
+            self._done = flat[: len(index)]
+            self._kept = flat[len(index) :][: len(index) * side * side * 3].reshape(-1, side, side, 3)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, row: int) -> Image:
+        if self._kept is None:
+            return self._decode(row)
+        if not self._done[row]:  # two workers may both come here: they write the same bytes
+            self._kept[row] = self._decode(row)
+            self._done[row] = 1
+        return self._kept[row]
+
+    def on_device(self, device: torch.device, workers: int) -> Tensor:
+        """All crops as one tensor on the device, uint8 (N, side, side, 3)."""
+        crops = torch.empty((len(self), self.side, self.side, 3), dtype=torch.uint8, device=device)
+        starts = range(0, len(self), _FILL_BATCH)
+        rows = [range(start, min(start + _FILL_BATCH, len(self))) for start in starts]
+        with batches(self, rows, _stack, workers, device) as loaded:
+            for some, pictures in zip(rows, loaded, strict=True):
+                crops[some.start : some.stop] = pictures.to(device, non_blocking=True)
+        return crops
+
+    def _decode(self, row: int) -> Image:
+        sample = self.index[row]
+        image = self._half(sample.members.get(IMAGE.suffix)) if self._halve else None
+        image = sample.image if image is None else image
+        if image.shape[0] == self.side:
+            return image
+        shrink = image.shape[0] > self.side
+        out = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        return np.asarray(out, np.uint8)
+
+    def _half(self, payload: bytes | memoryview | None) -> Image | None:
+        """The crop at half its side; None where that is too small, or it is not what it should be."""
+        if not payload:
+            return None
+        flags = cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(payload, np.uint8), flags)
+        if image is None or image.shape[0] != image.shape[1] or image.shape[0] < self.side:
+            return None
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def crop_side(index: ShardIndex, wanted: float) -> int:
+    """The side to decode crops to: as wanted, rounded up, but not larger than the first of them."""
+    return min(math.ceil(wanted), index[0].side) if len(index) else math.ceil(wanted)
+
+
+def choose_cache(asked: str, crops: int, side: int, device: torch.device, warped: bool, neighbours: int = 1) -> str:
+    """Where decoded crops are kept: none, ram or gpu; auto takes the quickest that uses at most half of what is free.
+
+    warped: the device makes the views, so that it may have the crops. `neighbours` processes share this machine's
+    memory. Raises UsageError for another name, HandclrError where there is no room for what is asked.
+    """
+    if asked not in CACHES:
+        raise UsageError(f"--cache {asked}: choose from {', '.join(CACHES)}")
+    need = crops * side * side * 3
+    room = {"ram": free_memory() // neighbours, "none": need}
+    if warped:
+        room = {"gpu": free_memory(device), **room}
+    if asked == "auto":
+        return next(name for name, free in room.items() if name == "none" or need <= SHARE * free)
+    if asked not in room:
+        raise UsageError("--cache gpu: the views are not made on a GPU here")
+    if need > room[asked]:
+        raise HandclrError(
+            f"--cache {asked}: {need / 1e9:.1f} GB of decoded crops, {room[asked] / 1e9:.1f} GB are free"
+        )
+    return asked
+
+
+def _stack(pictures: list[Image]) -> Tensor:
+    return torch.from_numpy(np.stack(pictures))
