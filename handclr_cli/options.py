@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .learning.run import Run
 
 
+NOT_IN_FILES = ("config", "fresh")
+
+
 def _set_quiet(value: bool) -> bool:
     console.State.quiet = console.State.quiet or value
     return value
@@ -38,6 +41,19 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
     """Make what a file says the defaults of the options; the command line overrides it."""
     if path is None:
         return None
+    known = {name: param for param in context.command.params for name in _names(param)}
+    values: dict[str, Any] = dict(context.default_map or {})
+    for name, value in _read_table(path).items():
+        param = known.get(name.replace("_", "-"))
+        if param is None or param.name in NOT_IN_FILES:
+            raise UsageError(f"--config {path}: {context.info_name} has no option {name}")
+        values[str(param.name)] = [value] if param.multiple and not isinstance(value, list) else value
+    context.default_map = values
+    return path
+
+
+def _read_table(path: str) -> dict[str, Any]:
+    """Options from TOML or JSON; of a run's config.json its arguments and seed."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
@@ -45,15 +61,14 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(f"--config {path}: {error}") from error
-    if isinstance(found, dict) and isinstance(found.get("arguments"), dict):  # a run's config.json
-        found = {**found["arguments"], "seed": found.get("seed", 0)}
-    known = {parameter.name for parameter in context.command.params} - {"config", "shards", "fresh"}
-    values = {name.replace("-", "_"): value for name, value in found.items()}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise UsageError(f"--config {path}: {context.info_name} has no option {', '.join(unknown)}")
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
+    if not isinstance(found, dict):
+        raise UsageError(f"--config {path}: holds no options")
+    return {**found["arguments"], "seed": found.get("seed", 0)} if isinstance(found.get("arguments"), dict) else found
+
+
+def _names(param: Any) -> list[str]:
+    """What an option is called on the command line, without the dashes."""
+    return [name.removeprefix("--") for name in param.opts if name.startswith("--")]
 
 
 Config = Annotated[
@@ -234,7 +249,7 @@ def finish_run(run: Run, label: str, path: Path) -> None:
     from .report.curves import loss_plot
 
     typer.echo(str(path))
-    records = run.records()
+    records = [record for record in run.records() if "loss" in record]  # the others are the probe's
     if not records:
         return
     loss_plot(records, run.folder / "loss.png")

@@ -1,23 +1,38 @@
-"""$ handclr pretrain, in real subprocesses."""
+"""$ handclr pretrain: promises about processes in real ones, the others in this one."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 from labelled_helpers import command, error_line, handclr, labelled_sample, write_labelled, write_pairs
+from shard_helpers import write_shard
+from torch import nn
 
+from handclr_cli import main as front
+from handclr_cli.console import State
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
-from handclr_cli.contract.npz import read_npz
+from handclr_cli.contract.npz import as_keys, read_npz, write_npz
+from handclr_cli.contract.provenance import provenance
+from handclr_cli.learning.encoder import seeded
 from handclr_cli.learning.positives import mined
+from handclr_cli.learning.pretraining import ContrastiveModel, Objective
+from handclr_cli.learning.projection import ProjectionHead
+from handclr_cli.learning.views import Views
 
 TINY = ("--arch", "resnet18", "--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--warmup-epochs", 1)
 COUNT = 8
@@ -120,3 +135,297 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
     cut.write_bytes(shard.read_bytes()[:5000])
     done = handclr("pretrain", cut, "--method", "simclr", "--run", tmp_path / "run", code=1)
     assert "cut.tar: ends " in error_line(done)
+
+
+# In this process or in a fork of one that has imported all, with a model of a few numbers.
+PRELOADED = ("handclr_cli.main", "handclr_cli.learning.views", "handclr_cli.report.curves", "torch._dynamo")
+SMALL = ("--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu")
+
+
+class Small(nn.Module):
+    channels = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 5, stride=4), nn.BatchNorm2d(8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.bn1(self.conv1(images)).relu().mean(dim=(2, 3))
+
+
+def small(arch: str, init: str, seed: int) -> ContrastiveModel:
+    with seeded(seed):
+        return ContrastiveModel(Small(), ProjectionHead(8, hidden=16, seed=seed))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run pretrain in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(ContrastiveModel, "build", small)
+    for name, value in (("quiet", False), ("muted", False), ("debug", False), ("stderr", None)):
+        monkeypatch.setattr(State, name, value)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["handclr", "pretrain", *map(str, arguments)])
+        State.quiet = State.muted = False
+        older = signal.getsignal(signal.SIGTERM)
+        try:
+            with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+                patch.setattr(front, "_drop_stdout", lambda: None)
+                front.main()
+        finally:
+            signal.signal(signal.SIGTERM, older)
+        said = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int) and "unexpected" not in said.err, said.err
+        return code, said.out, said.err
+
+    return run
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "encoder.pt", weights_only=True)
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_workers_and_cache_do_not_change_the_weights(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+    found = []
+    for number, (workers, cache) in enumerate([(0, "none"), (0, "ram"), (2, "none"), (2, "ram")]):
+        run = tmp_path / str(number)
+        choices = ("--epochs", 3, "--workers", workers, "--cache", cache)
+        assert here(shard, "--pairs", pairs, "--run", run, *SMALL, *choices)[0] == 0
+        found.append(weights_of(run))
+    assert all(equal(found[0], other) for other in found[1:])
+    assert here(shard, "--pairs", pairs, "--run", run, *SMALL, "--fresh", "--epochs", 3, "--seed", 1)[0] == 0
+    assert not equal(found[0], weights_of(run))
+
+
+@pytest.mark.slow
+def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+    losses = {}
+    for method in ("simclr", "peclr", "tempclr", "handclr", "simhand"):
+        for published in ((), ("--as-published",)):
+            run = tmp_path / f"{method}{len(published)}"
+            mined = ("--pairs", pairs) if method in ("handclr", "simhand") else ()
+            code, out, err = here(shard, "--run", run, "--method", method, "--epochs", 1, *mined, *published, *SMALL)
+            assert code == 0 and out == f"{run}/encoder.pt\n" and f"pretrain: {method}, " in err
+            losses[run.name] = log_of(run)[0]["loss"]
+            arguments = json.loads((run / "config.json").read_text())["arguments"]
+            assert arguments["method"] == method and arguments["as_published"] == bool(published)
+            assert (arguments["weights"] == "linear") == (method == "simhand")
+    assert len(set(losses.values())) == 10
+
+
+def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+    code, _, err = here(shard, "--pairs", pairs, "--run", tmp_path / "one", "--top-k", 2, *SMALL)
+    assert code == 1 and "--top-k 2: the pairs have 1 for each crop" in err
+    rows = np.arange(COUNT)
+    keys = [labelled_sample(number).key for number in range(COUNT)]
+    positive = np.column_stack([(rows + 4) % COUNT, (rows + 5) % COUNT]).astype(np.int32)
+    arrays = {"key": as_keys(keys), "positive": positive, "distance": np.ones((COUNT, 2), np.float32)}
+    write_npz(str(tmp_path / "two.npz"), "pairs", arrays, provenance("test", {}))
+    weights = []
+    for top_k in (1, 2):
+        run = tmp_path / f"two-{top_k}"
+        choices = ("--pairs", tmp_path / "two.npz", "--top-k", top_k, "--epochs", 2)
+        assert here(shard, "--run", run, *choices, *SMALL)[0] == 0
+        weights.append(weights_of(run))
+    assert not equal(*weights)
+
+
+def test_keypoints_are_needed_to_weigh_pairs(here: Any, tmp_path: Path) -> None:
+    samples = [labelled_sample(number) for number in range(4)]
+    del samples[2].members["keypoints2d.npy"]
+    shard = write_shard(tmp_path / "hands.tar", samples)
+    for choices in (("--weights", "linear"), ("--as-published",)):
+        code, out, err = here(shard, "--method", "tempclr", *choices, "--run", tmp_path / "run", *SMALL)
+        lines = [line for line in err.splitlines() if "error" in line]
+        assert code == 1 and not out and len(lines) == 1
+        assert "hands.tar: sample video0-v0_00000002_r has no keypoints2d.npy" in lines[0]
+    assert here(shard, "--method", "tempclr", "--epochs", 1, "--fresh", "--run", tmp_path / "run", *SMALL)[0] == 0
+
+
+def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path) -> None:
+    choices = ("--method", "peclr", "--epochs", 2, *SMALL)
+    assert here(shard, "--run", tmp_path / "whole", *choices)[0] == 0
+    run = tmp_path / "run"
+    for step in (1, 2, 3):
+        code, out, err = here(shard, "--run", run, *choices, "--time-limit", "0")
+        assert code == 75 and not out and f"stopped at the time limit, saved at step {step};" in err
+        assert not (run / "encoder.pt").exists()
+    code, out, _ = here(shard, "--run", run, *choices, "--time-limit", "0")
+    assert code == 0 and out == f"{run}/encoder.pt\n"  # the last step was made: nothing is left to stop
+    assert equal(weights_of(run), weights_of(tmp_path / "whole"))
+    assert [record["step"] for record in log_of(run)] == [1, 2, 3, 4]
+
+
+def test_a_file_configures_a_run(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'pairs = ["{pairs}"]\nsize = 32\nbatch = 4\nworkers = 0\ndevice = "cpu"\nepochs = 2\n"top-k" = 1\n'
+    )
+    assert here(shard, "--config", file, "--run", tmp_path / "one")[0] == 0
+    assert here(shard, "--pairs", pairs, "--run", tmp_path / "two", "--epochs", 2, *SMALL)[0] == 0
+    config = (tmp_path / "one" / "config.json").read_bytes()
+    assert (tmp_path / "two" / "config.json").read_bytes() == config
+    again = ("--config", tmp_path / "one" / "config.json", "--pairs", pairs, "--workers", 0, "--device", "cpu")
+    assert here(shard, *again, "--run", tmp_path / "three")[0] == 0
+    assert (tmp_path / "three" / "config.json").read_bytes() == config
+    assert equal(weights_of(tmp_path / "one"), weights_of(tmp_path / "three"))
+    code, _, err = here(shard, *again, "--run", tmp_path / "one", "--epochs", 1)
+    assert code == 2 and "arguments.epochs was 2, now 1" in err
+    for text, message in (("epoch = 2", "pretrain has no option epoch"), ('epochs = "x"', "'--epochs'")):
+        file.write_text(text)
+        code, _, err = here(shard, "--config", file, "--run", tmp_path / "four")
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_another_method_is_that_method_beside_a_runs_configuration(here: Any, shard: Path, tmp_path: Path) -> None:
+    assert here(shard, "--method", "peclr", "--epochs", 1, "--run", tmp_path / "one", *SMALL)[0] == 0
+    again = ("--config", tmp_path / "one" / "config.json", "--workers", 0, "--device", "cpu")
+    assert here(shard, *again, "--method", "tempclr", "--run", tmp_path / "two")[0] == 0
+    arguments = json.loads((tmp_path / "two" / "config.json").read_text())["arguments"]
+    assert arguments["method"] == "tempclr" and arguments["positives"] == "neighbour"
+
+
+@pytest.mark.parametrize("accumulate", [3, 4])
+def test_a_batch_that_cannot_be_cut_is_refused(accumulate: int, here: Any, shard: Path, tmp_path: Path) -> None:
+    code, _, err = here(shard, "--method", "simclr", "--run", tmp_path / "run", *SMALL, "--accumulate", accumulate)
+    assert code == 2 and err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert f"--batch 4: cannot be cut into {accumulate} equal parts of two or more" in err
+
+
+def test_the_probe_is_logged_and_needs_held_out_crops(here: Any, shard: Path, tmp_path: Path) -> None:
+    held_out = write_labelled(tmp_path / "probe.tar", 3, first=100)
+    choices = ("--method", "peclr", "--epochs", 4, *SMALL)
+    probed, plain = tmp_path / "probed", tmp_path / "plain"
+    code, out, err = here(shard, "--run", probed, *choices, "--probe", held_out, "--probe-every", 2)
+    assert code == 0 and out == f"{probed}/encoder.pt\n" and "predicting the mean pose would score" in err
+    assert here(shard, "--run", plain, *choices)[0] == 0
+    assert equal(weights_of(probed), weights_of(plain))
+    found = [(record["step"], record["epoch"]) for record in log_of(probed) if "probe" in record]
+    assert found == [(4, 1), (8, 3)]
+    assert [record["step"] for record in log_of(probed) if "loss" in record] == list(range(1, 9))
+    assert (probed / "loss.png").exists()
+    code, _, err = here(shard, "--run", tmp_path / "same", *choices, "--probe", shard)
+    assert code == 1 and "--probe: crop video0-v0_00000000_r is also trained on" in err
+
+
+def test_tensorboard_that_is_not_there_is_one_line(
+    here: Any, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", "--tensorboard", *SMALL)
+    assert code == 2 and not out
+    errors = [line for line in err.splitlines() if "error" in line]
+    assert errors == ["handclr: error: --tensorboard: not installed here; pip install tensorboard"]
+
+
+def test_half_an_environment_of_processes_is_refused(
+    here: Any, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL)
+    assert code == 2 and not out and err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert "half set: WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing" in err
+
+
+def test_too_few_crops_are_refused(here: Any, tmp_path: Path) -> None:
+    for count in (0, 1):
+        shard = write_labelled(tmp_path / f"{count}.tar", count)
+        code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL)
+        assert code == 1 and not out and err.count("\n") == 1 and "too few to train on" in err
+    shard = write_labelled(tmp_path / "3.tar", 3)
+    code, _, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL, "--epochs", 1, "--size", 128)
+    assert code == 0 and "only 3 pairs: --batch 4 is cut to 3" in err
+
+
+@pytest.mark.parametrize("lr", ["nan", "1e30"])
+def test_a_rate_that_cannot_be_ends_in_one_line(lr: str, here: Any, shard: Path, tmp_path: Path) -> None:
+    code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", "--lr", lr, *SMALL)
+    errors = [line for line in err.splitlines() if "error" in line]
+    assert code in (1, 2) and not out and len(errors) == 1 and "lr" in errors[0]
+    assert not (tmp_path / "run" / "encoder.pt").exists() and not (tmp_path / "run" / "last.pt").exists()
+
+
+def killed_run(arguments: list[str], calls: int, counted: Any) -> None:
+    """Pre-train, and be killed after so many calls of functions from the second step on."""
+    torch.set_num_threads(1)
+    sys.argv = ["handclr", "pretrain", *arguments]
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    ContrastiveModel.build = small  # type: ignore[assignment,method-assign]
+    differentiate, steps = Objective.__call__, itertools.count()
+
+    def count(*event: object) -> None:
+        counted.value += 1
+        if counted.value == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(objective: Objective, views: Views) -> dict[str, torch.Tensor]:
+        if next(steps) == 1:
+            sys.setprofile(count)
+        return differentiate(objective, views)
+
+    Objective.__call__ = watched  # type: ignore[method-assign]
+    front.main()
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(shard: Path, pairs: Path, tmp_path: Path) -> None:
+    """Killed wherever it happens to be: within a step, in the middle of a save, between the save and the log."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOADED])
+
+    def attempt(run: Path, calls: int) -> tuple[int | None, int]:
+        choices = (shard, "--pairs", pairs, "--run", run, "--epochs", 33, "--save-every", 3, *SMALL)
+        counted = context.Value("q", 0, lock=False)
+        process = context.Process(target=killed_run, args=([str(choice) for choice in choices], calls, counted))
+        process.start()
+        process.join(60)
+        return process.exitcode, counted.value
+
+    code, calls = attempt(tmp_path / "whole", 0)
+    assert code == 0
+    steps = []
+    for moment in np.random.default_rng(0).uniform(0, 5 / 66, 10):
+        assert attempt(tmp_path / "run", int(moment * calls))[0] == -signal.SIGKILL
+        saved = tmp_path / "run" / "last.pt"
+        steps.append(torch.load(saved, weights_only=True)["step"] if saved.exists() else 0)
+    assert steps == sorted(steps) and len(set(steps)) > 3 and 0 < steps[-1] < 66
+    assert attempt(tmp_path / "run", 0)[0] == 0
+    assert equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "whole"))
+    records = [log_of(tmp_path / name) for name in ("run", "whole")]
+    assert [record["step"] for record in records[0]] == list(range(1, 67))
+    assert [record["loss"] for record in records[0]] == [record["loss"] for record in records[1]]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(shard: Path, pairs: Path, tmp_path: Path) -> None:
+    """A step of each epoch, as started by torchrun; the line of standard output and the log are one's."""
+    # Not --run: torchrun takes that for an abbreviation of options of its own, and asks which.
+    choices = ("--pairs", pairs, "--epochs", 3, "--lr", 1e-5, *TINY, "--batch", 8)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "handclr_cli", "pretrain", shard, "-o", tmp_path / "two", *choices]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *map(str, arguments)], capture_output=True, env=environment, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == f"{tmp_path}/two/encoder.pt\n"
+    handclr("pretrain", shard, "--run", tmp_path / "one", *choices)
+    curves = [[record["loss"] for record in log_of(tmp_path / name)] for name in ("two", "one")]
+    assert len(curves[0]) == 3
+    np.testing.assert_allclose(*curves, atol=1e-4)
+    assert (tmp_path / "two" / "config.json").read_bytes() == (tmp_path / "one" / "config.json").read_bytes()
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
+    )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from handclr_cli.contract.errors import UsageError
+from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.loop import EpochBatches, Plan
 from handclr_cli.learning.run import Run
 
@@ -49,3 +50,27 @@ def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -
         Run(tmp_path, {"arguments": {"lr": 2, "batch": 2}})
     assert Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True).load() is None
     assert not [name for name in tmp_path.iterdir() if ".tmp" in name.name]
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 11])
+def test_processes_share_each_batch(step: int) -> None:
+    plan = Plan(samples=13, batch=4, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
+    shares = [list(EpochBatches(plan, step, Ranks(rank, 2))) for rank in range(2)]
+    assert [first + second for first, second in zip(*shares, strict=True)] == list(EpochBatches(plan, step))
+
+
+def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)
+    main = Run(tmp_path / "run", {"arguments": {}}, ranks=Ranks(0, 2))
+    main.log([{"step": 1}])
+    main.save({"step": 1})
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    other = Run(tmp_path / "run", {"arguments": {"lr": 1}}, fresh=True, ranks=Ranks(1, 2))
+    other.log([{"step": 2}])
+    other.save({"step": 2})
+    other.forget_after(0)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    state = other.load()
+    assert state is not None and state["step"] == 1
+    Run(tmp_path / "none", {}, ranks=Ranks(1, 2))
+    assert not (tmp_path / "none").exists()

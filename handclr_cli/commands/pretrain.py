@@ -11,14 +11,13 @@ from ..contract.errors import UsageError
 from ..contract.inputs import expand_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
     from ..contract.index import ShardIndex
     from ..contract.provenance import Provenance
     from ..learning.positives import Positives
-    from ..learning.pretraining import ContrastiveModel
+    from ..learning.probe import Probe
+    from ..learning.store import CropStore
 
 
 def pretrain(
@@ -84,7 +83,7 @@ def pretrain(
             metavar="SHARDS", help="Held-out crops with keypoints, to measure the features on.", show_default=False
         ),
     ] = None,
-    probe_every: Annotated[int, typer.Option(min=1, help="Epochs between probes.")] = 10,
+    probe_every: Annotated[int, typer.Option(min=1, help="Epochs between probes; the last is always probed.")] = 10,
     cache: Annotated[str, typer.Option(help="Keep decoded crops: none, ram, gpu or auto.")] = "auto",
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
@@ -125,15 +124,14 @@ def pretrain(
     options.choose("--arch", arch, ARCHITECTURES)
     options.choose("--optimizer", optimizer, OPTIMIZERS)
     recipe = choose_method(method, positives=positives, undo=undo, weights=weights)
-    positives, undo, weights = recipe.positives, recipe.undo, recipe.weights
-    if positives == "mined" and not pairs:
+    if recipe.positives == "mined" and not pairs:
         raise UsageError(f"--method {method} needs --pairs: make them with handclr pca and handclr mine")
     ranks = ranks_of()
     console.State.muted = not ranks.main
     where = pick_device(device, ranks.local)
     autocast = pick_precision(precision, where)
     index = ShardIndex(sources)
-    pool, origins = _positives(index, positives, pairs or [], top_k)
+    pool, origins = _positives(index, recipe.positives, pairs or [], top_k)
     warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(pool), "pairs", ranks.world * accumulate)
     lr = lr if lr is not None else default_lr(optimizer, batch)
@@ -175,18 +173,19 @@ def pretrain(
             made,
             crops.on_device(where, jobs) if cache == "gpu" else None,
         )
+        watch = _probe(probe, index, crops, size, seed, where) if probe and ranks.main else None
         train(
             book,
             "pretrain",
             model,
             build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
-            PairDataset(crops, pool, augmentation, seed, made, posed=weights != "none"),
+            PairDataset(crops, pool, augmentation, seed, made, posed=recipe.weights != "none"),
             collate_views,
             objective,
             plan,
             where,
             ranks,
-            _examiner(probe if ranks.main else None, probe_every, index, model, side, size, seed, where),
+            lambda epoch: watch(model.encoder) if watch and (epoch % probe_every == 0 or epoch == epochs) else {},
         )
         path = book.save({name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}, "encoder.pt")
     if ranks.main:
@@ -205,22 +204,11 @@ def _positives(index: ShardIndex, source: str, pairs: list[str], top_k: int) -> 
     return found, [*index.origins, *(origin for _, origin in files if origin)]
 
 
-def _examiner(
-    shards: list[str] | None,
-    every: int,
-    index: ShardIndex,
-    model: ContrastiveModel,
-    side: int,
-    size: int,
-    seed: int,
-    device: torch.device,
-) -> Callable[[int], dict[str, torch.Tensor]]:
-    """What is asked of the encoder now and then: its probe, where there are crops for one."""
-    if not shards:
-        return lambda epoch: {}
+def _probe(shards: list[str], index: ShardIndex, crops: CropStore, size: int, seed: int, device: torch.device) -> Probe:
+    """The probe over held-out crops; says what knowing nothing would score."""
     from ..contract.index import ShardIndex
     from ..learning.probe import build_probe
 
-    probe = build_probe(index, ShardIndex(expand_inputs(shards)), side, size, seed, device)
+    probe = build_probe(index, ShardIndex(expand_inputs(shards)), crops.side, size, seed, device)
     console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
-    return lambda epoch: probe(model.encoder) if epoch % every == 0 else {}
+    return probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,23 +65,19 @@ class Ranks:
             distributed.all_reduce(torch.zeros(1))
 
 
-def ranks_of(environment: dict[str, str] | None = None) -> Ranks:
+def ranks_of(environment: Mapping[str, str] | None = None) -> Ranks:
     """Read torchrun's variables, else those of a Slurm step with several tasks, else one process.
 
-    Raises UsageError where a set is there in part.
+    Raises UsageError where a set is there in part, or holds no numbers.
     """
-    env = dict(os.environ) if environment is None else environment
-    if any(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
-        rank, world, local, address, port = _complete(env, _TORCHRUN)
-        return Ranks(int(rank), int(world), int(local), int(env.get("LOCAL_WORLD_SIZE", 1)), address, int(port))
-    # Not SLURM_NTASKS: a batch script has it too, where srun has not started the tasks that it counts.
-    if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        rank, world, local, nodes, job = _complete(env, _SLURM)
-        port = env.get("MASTER_PORT") or str(_PORTS[0] + int(job) % _PORTS[1])
-        neighbours = int(re.split(r"\D", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
-        address = env.get("MASTER_ADDR") or first_node(nodes)
-        return Ranks(int(rank), int(world), int(local), neighbours, address, int(port))
-    return Ranks()
+    env = os.environ if environment is None else environment
+    try:
+        if any(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
+            return _by_torchrun(env)
+        # Not SLURM_NTASKS: a batch script has it too, where srun has not started the tasks that it counts.
+        return _by_slurm(env) if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else Ranks()
+    except ValueError as error:
+        raise UsageError(f"the environment of several processes is no such: {error}") from error
 
 
 @contextlib.contextmanager
@@ -105,11 +101,9 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
 
 
 def first_node(nodes: str) -> str:
-    """The first name of a Slurm node list such as `gpu[003-007,012],login1`."""
-    head, opened, rest = nodes.partition("[")
-    if "," in head or not opened:
-        return head.split(",")[0]
-    return head + re.split(r"[-,\]]", rest)[0]
+    """The first name of a Slurm node list such as `gpu[003-007,012]-ib,login1`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[(\w*)[^\]]*\]", r"\1", first[0] if first else "")
 
 
 def distribute(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
@@ -145,12 +139,13 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         axes = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * distributed.get_world_size()
-        mean = _AllReduce.apply(x.sum(axes)) / count
-        centred = x - mean.view(shape)
+        mean = _AllReduce.apply(x.float().sum(axes)) / count
+        centred = x.float() - mean.view(shape)
         variance = _AllReduce.apply(centred.square().sum(axes)) / count
-        self._track(mean, variance * (count / max(count - 1, 1)))
+        if self.track_running_stats:
+            self._track(mean, variance * (count / max(count - 1, 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
@@ -190,7 +185,19 @@ class _Gather(torch.autograd.Function):
         return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None
 
 
-def _complete(env: dict[str, str], names: tuple[str, ...]) -> list[str]:
+def _by_torchrun(env: Mapping[str, str]) -> Ranks:
+    rank, world, local, address, port = _complete(env, _TORCHRUN)
+    return Ranks(int(rank), int(world), int(local), int(env.get("LOCAL_WORLD_SIZE", 1)), address, int(port))
+
+
+def _by_slurm(env: Mapping[str, str]) -> Ranks:
+    rank, world, local, nodes, job = _complete(env, _SLURM)
+    port = env.get("MASTER_PORT") or str(_PORTS[0] + int(job) % _PORTS[1])
+    neighbours = int(re.split(r"\D", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
+    return Ranks(int(rank), int(world), int(local), neighbours, env.get("MASTER_ADDR") or first_node(nodes), int(port))
+
+
+def _complete(env: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
     missing = [name for name in names if not env.get(name)]
     if missing:
         raise UsageError(f"the environment of several processes is half set: {', '.join(missing)} missing")

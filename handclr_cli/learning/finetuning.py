@@ -19,7 +19,8 @@ from ..contract.sample import Sample
 from .augmentation import AugmentationConfig, View, apply, apply_pose, draw, to_tensor
 from .encoder import Encoder
 from .hardware import Autocast, move
-from .loop import Row, batches
+from .loading import batches
+from .loop import Row
 from .pose import REFERENCE_BONE, PoseNet, pose_loss, read_pose, targets
 from .run import load_checkpoint
 

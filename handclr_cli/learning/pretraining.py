@@ -182,11 +182,10 @@ def _share(views: Views, part: int, parts: int) -> Views:
 def _norms_unmoved(model: nn.Module) -> Iterator[None]:
     """Keep the running statistics of batch norms in a block, where images pass that will pass once more."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    older = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, older, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,127 @@
+"""Which crops are taken for positives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shard_helpers import jpeg, write_shard
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.npz import as_keys
+from handclr_cli.contract.sample import Sample
+from handclr_cli.learning.positives import Positives, mined, neighbours, own
+
+
+def index_of(folder: Path, keys: Sequence[str]) -> ShardIndex:
+    return ShardIndex([str(write_shard(folder / "hands.tar", [Sample(key, {"jpg": jpeg()}) for key in keys]))])
+
+
+def pairs(keys: Sequence[str], positive: Sequence[Sequence[int]], target: Sequence[str] | None = None) -> dict:
+    arrays = {"key": as_keys(list(keys)), "positive": np.array(positive, np.int32).reshape(len(keys), -1)}
+    return arrays if target is None else {**arrays, "target": as_keys(list(target))}
+
+
+def candidates(positives: Positives) -> dict[int, set[int]]:
+    rows = [{int(row) for row in found if row >= 0} for found in positives.candidates]
+    return dict(zip(positives.query.tolist(), rows, strict=True))
+
+
+def test_every_crop_is_its_own(tmp_path: Path) -> None:
+    found = own(index_of(tmp_path, ["a", "b", "c"]))
+    rng = np.random.default_rng(0)
+    assert [found.draw(row, rng) for row in range(len(found))] == [(0, 0), (1, 1), (2, 2)]
+    np.testing.assert_array_equal(found.table(), [[0, 0], [1, 1], [2, 2]])
+
+
+def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -> None:
+    """Two videos, both hands and a second right hand, in no order; one hand is seen once, two keys say nothing."""
+    keys = [
+        "a_00000030_r", "b_00000010_r", "a_00000010_r", "a_00000010_l", "a_00000020_r", "b_00000020_r",
+        "a_00000040_l", "a_00000010_r1", "some-picture", "a_00000100_r", "a_00000030_r1", "b_00000010_l",
+        "a_b_00000010_r", "a_30_r",
+    ]  # fmt: skip
+    row = {key: number for number, key in enumerate(keys)}
+    expected = {
+        "a_00000010_r": {"a_00000020_r"},
+        "a_00000020_r": {"a_00000010_r", "a_00000030_r"},
+        "a_00000030_r": {"a_00000020_r", "a_00000100_r"},
+        "a_00000100_r": {"a_00000030_r"},
+        "a_00000010_l": {"a_00000040_l"},
+        "a_00000040_l": {"a_00000010_l"},
+        "a_00000010_r1": {"a_00000030_r1"},
+        "a_00000030_r1": {"a_00000010_r1"},
+        "b_00000010_r": {"b_00000020_r"},
+        "b_00000020_r": {"b_00000010_r"},
+        "b_00000010_l": {"b_00000010_l"},
+        "a_b_00000010_r": {"a_b_00000010_r"},
+        "some-picture": {"some-picture"},
+        "a_30_r": {"a_30_r"},
+    }
+    found = neighbours(index_of(tmp_path, keys))
+    assert candidates(found) == {row[key]: {row[other] for other in others} for key, others in expected.items()}
+
+
+def test_there_are_no_positives_without_crops(tmp_path: Path) -> None:
+    index = index_of(tmp_path, [])
+    assert len(own(index)) == len(neighbours(index)) == 0
+
+
+def test_candidates_are_drawn_equally_and_one_takes_no_chance() -> None:
+    several = Positives(np.array([7]), np.array([[-1, 3, -1, 4, 5]]))
+    rng = np.random.default_rng(0)
+    drawn = [several.draw(0, rng) for _ in range(3000)]
+    assert {query for query, _ in drawn} == {7}
+    counts = np.bincount([positive for _, positive in drawn], minlength=6)
+    assert counts[:3].sum() == 0 and np.abs(counts[3:] - 1000).max() < 120
+    rng = np.random.default_rng(0)
+    assert Positives(np.array([7]), np.array([[-1, 3]])).draw(0, rng) == (7, 3)
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_the_nearest_mined_positives_that_are_there_are_taken(tmp_path: Path) -> None:
+    """Keys in another order than the crops; one crop that is not in the pairs, two pairs' crops that are not here."""
+    index = index_of(tmp_path, ["e", "d", "c", "b", "a"])
+    rows = {key: number for number, key in enumerate(index.keys)}
+    arrays = pairs(
+        ["a", "b", "gone", "c", "e"],
+        [[1, 3, 4], [2, 0, 1], [0, 1, 3], [-1, -1, -1], [2, 2, 0]],
+    )
+    nearest = candidates(mined(index, [arrays]))
+    assert nearest == {rows["a"]: {rows["b"]}}
+    two = candidates(mined(index, [arrays], 2))
+    assert two == {rows["a"]: {rows["b"], rows["c"]}, rows["b"]: {rows["a"]}}
+    three = candidates(mined(index, [arrays], 3))
+    assert three == {
+        rows["a"]: {rows["b"], rows["c"], rows["e"]},
+        rows["b"]: {rows["a"], rows["b"]},
+        rows["e"]: {rows["a"]},
+    }
+
+
+def test_positives_may_be_rows_of_other_targets(tmp_path: Path) -> None:
+    index = index_of(tmp_path, ["a", "b", "c", "d"])
+    arrays = pairs(["a", "b"], [[1], [2]], target=["elsewhere", "d", "c"])
+    assert candidates(mined(index, [arrays])) == {0: {3}, 1: {2}}
+
+
+def test_parts_of_a_mining_are_one(tmp_path: Path) -> None:
+    index = index_of(tmp_path, ["a", "b", "c", "d"])
+    target = ["a", "b", "c", "d"]
+    parts = [pairs(["a", "b"], [[1], [0]], target), pairs(["c"], [[-1]], target), pairs(["d"], [[2]], target)]
+    assert candidates(mined(index, parts)) == {0: {1}, 1: {0}, 3: {2}}
+
+
+def test_what_pairs_cannot_be_is_said(tmp_path: Path) -> None:
+    index = index_of(tmp_path, ["a", "b", "c"])
+    one = pairs(["a", "b"], [[1], [0]])
+    with pytest.raises(HandclrError, match="mined in two of the files"):
+        mined(index, [one, pairs(["c", "b"], [[1], [0]])])
+    with pytest.raises(HandclrError, match="--top-k 3: the pairs have 1 for each crop; mine them with --top-k 3"):
+        mined(index, [one], 3)
+    for none in (pairs(["x", "y"], [[1], [0]]), pairs(["a", "y"], [[1], [0]]), pairs(["a", "b"], [[-1], [-1]])):
+        with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
+            mined(index, [none])

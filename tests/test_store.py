@@ -1,0 +1,190 @@
+"""Decoded crops: the same bytes wherever they are kept, and decoded once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from labelled_helpers import labelled_sample
+from shard_helpers import write_shard
+
+from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.sample import Sample
+from handclr_cli.learning import store as store_module
+from handclr_cli.learning.augmentation import LUMA
+from handclr_cli.learning.loop import batches
+from handclr_cli.learning.store import CropStore, choose_cache, crop_side
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def picture(side: int, seed: int = 0) -> np.ndarray:
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(side, side, 3)), (0, 0), side / 20)
+    return np.clip(128 + 55 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+def index_of(folder: Path, sides: Sequence[int], damaged: int | None = None, name: str = "hands.tar") -> ShardIndex:
+    samples = []
+    for number, side in enumerate(sides):
+        data = cv2.imencode(".jpg", picture(side, number), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        # The head is whole, so that the side can be read.
+        samples.append(Sample(f"crop-{number}", {"jpg": data[:200] if number == damaged else data}))
+    return ShardIndex([str(write_shard(folder / name, samples))])
+
+
+@pytest.mark.parametrize(("side", "sides"), [(32, [32] * 5), (20, [64, 64, 64]), (40, [64, 40, 30, 100, 81])])
+def test_a_crop_that_is_kept_is_the_crop_that_is_not(tmp_path: Path, side: int, sides: list[int]) -> None:
+    index = index_of(tmp_path, sides)
+    plain, kept = CropStore(index, side), CropStore(index, side, keep=True)
+    for row in [*range(len(sides)), *reversed(range(len(sides)))]:
+        assert kept[row].shape == (side, side, 3) and kept[row].dtype == np.uint8
+        np.testing.assert_array_equal(kept[row], plain[row])
+    if side == 32:
+        np.testing.assert_array_equal(plain[1], index[1].image)
+
+
+@pytest.mark.parametrize(
+    ("wide", "side"),
+    [
+        (224, 112),
+        (224, 80),
+        (226, 100),
+        (225, 100),
+        (64, 32),
+    ],
+)
+def test_decoding_at_half_the_side_is_close_to_decoding_and_averaging(tmp_path: Path, wide: int, side: int) -> None:
+    """In luma, that is: JPEG has the colours at half the side, and the two ways enlarge them differently."""
+    index = index_of(tmp_path, [wide] * 3)
+    crops = CropStore(index, side)
+    for row in range(3):
+        whole = cv2.resize(index[row].image, (side, side), interpolation=cv2.INTER_AREA).astype(float)
+        difference = np.abs((crops[row] - whole) @ LUMA)
+        assert difference.mean() < 0.5 and difference.max() < 4
+        np.testing.assert_allclose(crops[row].mean(axis=(0, 1)), whole.mean(axis=(0, 1)), atol=0.5)
+
+
+def test_crops_of_several_sides_are_of_one(tmp_path: Path) -> None:
+    """The first is wide enough to be halved, others are not; what was drawn stays where it was."""
+    sides = [100, 98, 60, 49, 200, 51]
+    crops = CropStore(index_of(tmp_path, sides), 50)
+    for row, side in enumerate(sides):
+        whole = cv2.resize(picture(side, row)[:, :, ::-1], (50, 50), interpolation=cv2.INTER_AREA).astype(float)
+        assert crops[row].shape == (50, 50, 3)
+        assert np.abs(crops[row] - whole).mean() < 4
+
+
+@pytest.mark.parametrize("side", [64, 32, 20])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_damaged_crop_is_named(tmp_path: Path, side: int, keep: bool) -> None:
+    crops = CropStore(index_of(tmp_path, [64] * 3, damaged=1), side, keep)
+    for _ in range(2):
+        assert crops[0].shape == crops[2].shape == (side, side, 3)
+        with pytest.raises(HandclrError, match=r"hands\.tar: sample crop-1"):
+            crops[1]
+
+
+def test_a_crop_that_is_not_square_or_not_there_is_named(tmp_path: Path) -> None:
+    flat = cv2.imencode(".jpg", np.zeros((64, 60, 3), np.uint8))[1].tobytes()
+    samples = [labelled_sample(0), Sample("flat", {"jpg": flat}), Sample("bare", {"json": b"{}"})]
+    index = ShardIndex([str(write_shard(tmp_path / "hands.tar", samples))])
+    for side in (64, 30):
+        with pytest.raises(HandclrError, match=r"hands\.tar: sample flat: .*not square"):
+            CropStore(index, side)[1]
+        with pytest.raises(HandclrError, match=r"hands\.tar: sample bare has no jpg"):
+            CropStore(index, side)[2]
+
+
+def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
+    crops = CropStore(index_of(tmp_path, [64] * 7), 40, keep=True)
+    decode, decoded = crops._decode, multiprocessing.get_context("fork").Value("i", 0)
+
+    def counted(row: int) -> np.ndarray:
+        with decoded.get_lock():
+            decoded.value += 1
+        return decode(row)
+
+    crops._decode = counted  # type: ignore[method-assign]
+    seen = []
+    for rows in ([[0, 1], [2, 3], [4]], [[6, 5], [4, 3], [2, 1, 0]]):
+        with batches(crops, rows, np.stack, 2, CPU) as loaded:
+            seen.append(dict(zip([row for some in rows for row in some], np.concatenate(list(loaded)), strict=True)))
+    assert decoded.value == 7
+    for row in range(7):
+        np.testing.assert_array_equal(seen[1][row], decode(row))
+        np.testing.assert_array_equal(crops[row], decode(row))
+    assert decoded.value == 7
+
+
+def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
+    """What this process has decoded, for a probe say, must not keep its workers waiting: repeated, as it is a race."""
+    crops = CropStore(index_of(tmp_path, [64] * 2), 30)
+    before = cv2.getNumThreads()
+    try:
+        for _ in range(3):
+            cv2.setNumThreads(4)
+            cv2.GaussianBlur(picture(512), (0, 0), 3.0)
+            with batches(crops, [[0], [1]], np.stack, 2, CPU) as loaded:
+                assert len(list(loaded)) == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_crops_come_to_the_device_in_order(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_FILL_BATCH", 3)
+    crops = CropStore(index_of(tmp_path, [64] * 7), 30)
+    there = crops.on_device(CPU, workers)
+    assert there.dtype == torch.uint8 and there.shape == (7, 30, 30, 3)
+    np.testing.assert_array_equal(there.numpy(), np.stack([crops[row] for row in range(7)]))
+    with pytest.raises(HandclrError, match="sample crop-4"):
+        CropStore(index_of(tmp_path, [64] * 7, 4, "bad.tar"), 30).on_device(CPU, workers)
+
+
+def test_the_side_is_as_wanted_but_not_above_the_crops(tmp_path: Path) -> None:
+    index = index_of(tmp_path, [64, 100])
+    assert crop_side(index, 128 / 0.6) == 64 and crop_side(index, 32 / 0.6) == 54 and crop_side(index, 40.0) == 40
+    assert crop_side(index_of(tmp_path, [], name="none.tar"), 53.3) == 54
+
+
+@pytest.mark.parametrize(
+    ("asked", "warped", "free", "expected"),
+    [
+        ("auto", False, 2400, "ram"),
+        ("auto", False, 2399, "none"),
+        ("auto", False, 0, "none"),
+        ("auto", True, 2400, "gpu"),
+        ("auto", True, 2399, "none"),
+        ("none", False, 0, "none"),
+        ("ram", False, 1200, "ram"),
+        ("ram", False, 1199, HandclrError),
+        ("gpu", True, 1200, "gpu"),
+        ("gpu", True, 1199, HandclrError),
+        ("gpu", False, 9999, UsageError),
+        ("disk", True, 9999, UsageError),
+    ],
+)
+def test_crops_are_kept_where_there_is_room(
+    asked: str, warped: bool, free: int, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four crops of 10 px need 1,200 bytes; auto takes half of what is free at most."""
+    monkeypatch.setattr(store_module, "free_memory", lambda device=None: free)
+    device = CUDA if warped else CPU
+    if isinstance(expected, str):
+        assert choose_cache(asked, 4, 10, device, warped) == expected
+    else:
+        with pytest.raises(expected, match=f"--cache {asked}"):  # type: ignore[call-overload]
+            choose_cache(asked, 4, 10, device, warped)
+
+
+def test_memory_is_shared_with_the_other_processes_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {None: 9600, CUDA: 0}
+    monkeypatch.setattr(store_module, "free_memory", lambda device=None: free[device])
+    assert choose_cache("auto", 4, 10, CUDA, True, neighbours=4) == "ram"
+    assert choose_cache("auto", 4, 10, CUDA, True, neighbours=5) == "none"
