@@ -145,7 +145,7 @@ def pretrain(
             "rotation", "precision",
         ),
         sources, index.keys, origins, seed=seed, rows=pool.table(), weights=init,
-    )  # fmt: skip
+    ) | {"recipe": vars(recipe)}  # fmt: skip
     warped = where.type == "cuda" and not as_published
     side = index[0].side if as_published else crop_side(index, size / min(augmentation.scale))
     cache = choose_cache(cache, len(index), side, where, warped, ranks.neighbours)
