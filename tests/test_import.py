@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from labelled_helpers import error_line, handclr
 
-from handclr_cli.benchmarks.crops import project
+from handclr_cli.benchmarks.camera import project
 from handclr_cli.contract.fields import INTRINSICS
 from handclr_cli.contract.index import ShardIndex
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_hand_mesh import layers_above
 
-from handclr_cli.benchmarks.crops import project
+from handclr_cli.benchmarks.camera import project
 from handclr_cli.synth import scenes
 from handclr_cli.synth.raster import Fragments, floats
 from handclr_cli.synth.renderer import Lights, Part, Picture, render

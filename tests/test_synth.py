@@ -19,7 +19,7 @@ import pytest
 from filter_contract import read_terminal
 from shard_helpers import CLI, cli_env, error_line, run_cli
 
-from handclr_cli.benchmarks.crops import project
+from handclr_cli.benchmarks.camera import project
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import read_samples

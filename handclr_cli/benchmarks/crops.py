@@ -19,13 +19,8 @@ from ..contract.fields import (
 )
 from ..contract.sample import Sample, sample_key
 from ..footage.crops import cut, square_box
+from .camera import crop_camera, project
 from .freihand import LabelledImage
-
-
-def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera matrix."""
-    homogeneous = keypoints3d @ intrinsics.T
-    return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
 def labelled_crop(
@@ -49,12 +44,9 @@ def labelled_crop(
     if not np.isfinite(points).all() or not (points[:, 2] > 0).all():
         raise HandclrError("a labelled hand is not in front of its camera (z <= 0 or NaN); drop the sample")
     x0, y0, x1, y1 = (int(value) for value in square_box(project(points, camera), margin))
-    scale = size / (x1 - x0)
-    camera = np.array([[scale, 0, -x0 * scale], [0, scale, -y0 * scale], [0, 0, 1]]) @ camera
+    camera = crop_camera(camera, (x0, y0, x1, y1), size, left)
     if left:
-        mirror = np.diag([-1.0, 1.0, 1.0])
-        points = points @ mirror
-        camera = np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ camera @ mirror
+        points = points * (-1, 1, 1)
     # Rounded first, so that what is stored projects onto the stored 2D points.
     points32, camera32 = points.astype(np.float32), camera.astype(np.float32)
     return {

@@ -41,23 +41,24 @@ def evaluate(
     from ..contract.index import ShardIndex
     from ..contract.npz import as_keys, write_npz
     from ..contract.provenance import after, file_checksum, provenance
-    from ..learning.finetuning import labelled_rows, load_model, predict
+    from ..learning.finetuning import labelled_rows
     from ..learning.hardware import pick_device
+    from ..learning.posemodel import load_model
     from ..report.curves import pck_plot
 
-    network, size, mean = load_model(model)
-    where = pick_device(device)
+    trained = load_model(model, pick_device(device))
+    mean = trained.mean
     index = ShardIndex(sources)
     rows = labelled_rows(index)
     truth = np.stack([index[row].keypoints3d for row in rows.tolist()])
     poses = []
     with console.progress("evaluate", len(rows), "crops") as advance:
-        for part in predict(network, index, rows, size, batch, options.worker_count(workers), where):
-            poses.append(part)
-            advance(len(part))
-    predicted = np.concatenate(poses) * np.float32(mean.bone)
+        for part in trained.predict(index, rows, batch, options.worker_count(workers)):
+            poses.append(part.xyz)
+            advance(len(part.xyz))
+    predicted = np.concatenate(poses)
     baseline = np.broadcast_to(mean.pose, truth.shape)
-    record = after(provenance("evaluate", {"size": size}, sources, model=file_checksum(model)), index.origins)
+    record = after(provenance("evaluate", {"size": trained.size}, sources, model=file_checksum(model)), index.origins)
     report: dict[str, Any] = {
         "samples": len(rows),
         "samples_without_labels": len(index) - len(rows),

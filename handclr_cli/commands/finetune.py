@@ -70,6 +70,7 @@ def finetune(
     from ..learning.loop import Plan, train
     from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
     from ..learning.pose import PoseNet
+    from ..learning.posemodel import mean_pose, save_payload
     from ..learning.run import Run, run_config
 
     options.choose("--optimizer", optimizer, OPTIMIZERS)
@@ -117,5 +118,5 @@ def finetune(
         plan,
         where,
     )
-    path = book.save(finetuning.save_payload(model, size, finetuning.mean_pose(index, rows)), "model.pt")
+    path = book.save(save_payload(model, size, mean_pose(index, rows)), "model.pt")
     options.finish_run(book, "finetune", path)

@@ -63,7 +63,15 @@ INTRINSICS = Field(
     "pinhole matrix of the crop, in crop pixels, after mirroring",
     ("import", "synth"),
 )
-FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS)
+VALID = Field(
+    "valid.npy",
+    "uint8",
+    (JOINTS,),
+    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them. The coordinates of "
+    "the others are finite and mean nothing",
+    ("import",),
+)
+FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)
 
 
 def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:

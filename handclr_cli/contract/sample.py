@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import HandclrError
-from .fields import IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, Field, decode, image_size
+from .fields import IMAGE, INFO, JOINTS, KEYPOINTS_2D, KEYPOINTS_3D, VALID, Field, decode, image_size
 from .provenance import Provenance
 
 CROP_SIDE = 224
@@ -74,6 +74,11 @@ class Sample:
     def keypoints3d(self) -> np.ndarray:
         """float32 (21, 3), metres."""
         return self.read(KEYPOINTS_3D)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Which joints have labels, bool (21,)."""
+        return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINTS, bool)
 
     @property
     def video(self) -> str:

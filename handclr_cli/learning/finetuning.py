@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..contract.errors import HandclrError
 from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
-from .augmentation import AugmentationConfig, View, apply, apply_pose, draw, to_tensor
+from .augmentation import AugmentationConfig, apply_pose, draw, to_tensor
 from .encoder import Encoder
 from .hardware import Autocast, move
-from .loading import batches
 from .loop import Row
-from .pose import REFERENCE_BONE, PoseNet, pose_loss, read_pose, targets
-from .run import load_checkpoint
-
-WRIST = REFERENCE_BONE[0]
+from .pose import PoseNet, pose_loss, targets
 
 
 class Labelled(NamedTuple):
@@ -103,77 +97,3 @@ def choose_fraction(index: ShardIndex, rows: np.ndarray, fraction: float, seed: 
 
 def _unique_name(sample: Sample) -> str:
     return str(sample.info.get("sample", sample.key))
-
-
-@dataclass(frozen=True)
-class MeanPose:
-    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone in metres."""
-
-    pose: np.ndarray
-    bone: float
-
-
-def mean_pose(index: ShardIndex, rows: np.ndarray) -> MeanPose:
-    """Average the labels that a model is trained on."""
-    total, bones = np.zeros((21, 3)), 0.0
-    for row in rows.tolist():
-        pose = index[row].keypoints3d.astype(np.float64)
-        pose = pose - pose[WRIST]
-        total += pose
-        bones += float(np.linalg.norm(pose[REFERENCE_BONE[1]]))
-    return MeanPose((total / len(rows)).astype(np.float32), bones / len(rows))
-
-
-def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
-    """What model.pt holds: plain types and tensors under unwrapped names."""
-    return {
-        "kind": "pose",
-        "arch": model.encoder.arch,
-        "size": size,
-        "bone_m": mean.bone,
-        "mean_pose": torch.from_numpy(mean.pose),
-        "state": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
-    }
-
-
-def load_model(path: str | Path) -> tuple[PoseNet, int, MeanPose]:
-    """Load model.pt: the model, its input side, the mean pose. Raises HandclrError if it is not one."""
-    state = load_checkpoint(path)
-    missing = {"kind", "arch", "size", "bone_m", "mean_pose", "state"} - state.keys()
-    if missing or state["kind"] != "pose":
-        raise HandclrError(f"{path}: not a pose model; give the model.pt of handclr finetune")
-    model = PoseNet(Encoder(state["arch"]))
-    try:
-        model.load_state_dict(state["state"])
-    except RuntimeError as error:
-        raise HandclrError(f"{path}: its tensors are not those of a {state['arch']} pose model") from error
-    return model, int(state["size"]), MeanPose(state["mean_pose"].numpy(), float(state["bone_m"]))
-
-
-class _Plain(Dataset[np.ndarray]):
-    def __init__(self, index: ShardIndex, rows: np.ndarray, size: int) -> None:
-        self.index, self.rows, self.view = index, rows, View(size)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: int) -> np.ndarray:
-        return apply(self.view, self.index[int(self.rows[at])].image)
-
-
-@torch.inference_mode()
-def predict(
-    model: nn.Module, index: ShardIndex, rows: np.ndarray, size: int, batch: int, workers: int, device: torch.device
-) -> Iterator[np.ndarray]:
-    """Predict the poses of samples in order, a batch at a time: float32 (B, 21, 3), root-relative, reference bones."""
-    model.to(device).eval()
-    sampler = [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
-    with batches(_Plain(index, rows, size), sampler, _stack, workers, device) as loaded:
-        for images in loaded:
-            # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
-            pose, _ = read_pose(model(to_tensor(move(images, device))))
-            yield pose.cpu().numpy()
-
-
-def _stack(images: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images))

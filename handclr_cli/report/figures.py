@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmarks.crops import project
+from ..benchmarks.camera import project
 from ..benchmarks.metrics import pck_to_50mm, root_relative
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.crops import project
+from ..benchmarks.camera import project
 from .layout_files import (
     FRAMES,
     Advance,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmarks.crops import project
+from ..benchmarks.camera import project
 from .layout_files import (
     FRAMES,
     Advance,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..benchmarks.crops import project
+from ..benchmarks.camera import project
 from ..contract.errors import HandclrError, UsageError
 from .shot import Shot
 

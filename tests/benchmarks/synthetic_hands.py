@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from handclr_cli.benchmarks.crops import project
+from handclr_cli.benchmarks.camera import project
 from handclr_cli.footage.landmarker import Hand, Landmarker
 from handclr_cli.footage.model_file import model_file
 from handclr_cli.report.sheets import Tile, grid_sheet, write_png

@@ -1,0 +1,55 @@
+"""Pinhole cameras: projection, the camera of a crop, and where a hand of known size is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera matrix."""
+    homogeneous = keypoints3d @ intrinsics.T
+    return homogeneous[..., :2] / homogeneous[..., 2:]
+
+
+def crop_camera(intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False) -> np.ndarray:
+    """The camera matrix of a square crop of a picture, (3, 3) float64; both in pixels with centres at .5.
+
+    `box` is x0, y0, x1, y1 in the picture, `size` the side of the crop. A crop that is mirrored (`flip`) is a picture
+    of the mirrored scene: x of its camera frame is that of the source with the other sign.
+    """
+    scale = size / (box[2] - box[0])
+    camera = np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale], [0, 0, 1]]) @ intrinsics
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    return np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ camera @ mirror if flip else camera
+
+
+def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
+    """The camera matrix of a picture of which only the size is known, (3, 3) float64 pixels.
+
+    The optical axis goes through the middle; `fov_deg` is the angle of view across the longer side.
+    """
+    focal = max(width, height) / 2 / math.tan(math.radians(fov_deg) / 2)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def place(keypoints3d: np.ndarray, keypoints2d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """The translations (N, 3) in metres that put hands where they are seen.
+
+    keypoints3d (N, J, 3) metres, oriented as in the camera frame; keypoints2d (N, J, 2) pixels; intrinsics (N, 3, 3).
+    Linear least squares of x + t_x = a (z + t_z), y + t_y = b (z + t_z) over the joints, (a, b, 1) their rays: the
+    size of the hand decides how far away it is.
+    """
+    pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1).astype(np.float64)
+    rays = pixels @ np.swapaxes(np.linalg.inv(intrinsics), -1, -2)
+    slopes = rays[..., :2] / rays[..., 2:]
+    points = np.asarray(keypoints3d, np.float64)
+    ones, zeros = np.ones_like(slopes[..., 0]), np.zeros_like(slopes[..., 0])
+    rows = [np.stack([ones, zeros, -slopes[..., 0]], -1), np.stack([zeros, ones, -slopes[..., 1]], -1)]
+    matrix = np.concatenate(rows, axis=-2)
+    seen = slopes * points[..., 2:] - points[..., :2]
+    right = np.concatenate([seen[..., 0], seen[..., 1]], axis=-1)
+    transposed = np.swapaxes(matrix, -1, -2)
+    return np.linalg.solve(transposed @ matrix, (transposed @ right[..., None]))[..., 0]
