@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from handclr_cli.benchmarks.crops import labelled_crop
-from handclr_cli.benchmarks.freihand import FreiHAND, count, read_freihand
+from handclr_cli.benchmarks.crops import labelled_crop, labelled_sample
+from handclr_cli.benchmarks.freihand import FreiHAND
+from handclr_cli.benchmarks.labelled import Importer
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.fields import VALID
 
 CAMERA = np.array([[480.0, 0, 112], [0, 470, 110], [0, 0, 1]])
 
@@ -40,10 +43,11 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_versions_share_labels(base: Path) -> None:
-    images = list(read_freihand(base, "train"))
+    images = list(FreiHAND(base, "train"))
     assert [image.path.name for image in images] == [f"{i:08d}.jpg" for i in range(6)]
-    assert [(image.sample, image.version) for image in images] == [(i % 3, i // 3) for i in range(6)]
-    assert [image.version_name for image in images] == ["v0"] * 3 + ["v1"] * 3
+    assert [image.info["sample"] for image in images] == [f"freihand-train-{i % 3:08d}" for i in range(6)]
+    assert [image.info["version"] for image in images] == ["v0"] * 3 + ["v1"] * 3
+    assert [(image.info["frame"], image.info["index"]) for image in images] == [(i % 3, i) for i in range(6)]
     assert images[4].path.is_file()
     np.testing.assert_array_equal(images[4].keypoints3d, hand(1))
     np.testing.assert_array_equal(images[4].intrinsics, CAMERA + 1)
@@ -51,14 +55,14 @@ def test_versions_share_labels(base: Path) -> None:
 
 def test_four_versions_have_their_names(tmp_path: Path) -> None:
     write_split(tmp_path, "training", samples=1, versions=4)
-    assert [i.version_name for i in FreiHAND(tmp_path, "train")] == ["gs", "hom", "sample", "auto"]
+    assert [item.info["version"] for item in FreiHAND(tmp_path, "train")] == ["gs", "hom", "sample", "auto"]
 
 
 def test_both_spellings_of_the_root(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert count(base, "train") == count(base.parent, "train") == count(str(base), "train") == 6
-    assert count(base, "eval") == count(base.parent, "eval") == 2
+    assert len(FreiHAND(base, "train")) == len(FreiHAND(base.parent, "train")) == len(FreiHAND(str(base), "train")) == 6
+    assert len(FreiHAND(base, "eval")) == len(FreiHAND(base.parent, "eval")) == 2
     monkeypatch.chdir(base)
-    assert count(".", "train") == 6
+    assert len(FreiHAND(".", "train")) == 6
 
 
 @pytest.mark.parametrize("root", ["FreiHAND_pub_v2", ".", "inside"])
@@ -67,7 +71,7 @@ def test_evaluation_labels_in_the_sibling_folder(base: Path, monkeypatch: pytest
     sibling.mkdir()
     shutil.move(base / "evaluation_xyz.json", sibling / "evaluation_xyz.json")
     monkeypatch.chdir(base if root == "inside" else base.parent)
-    images = list(read_freihand("." if root == "inside" else root, "eval"))
+    images = list(FreiHAND("." if root == "inside" else root, "eval"))
     assert len(images) == 2
     np.testing.assert_array_equal(images[1].keypoints3d, hand(1))
 
@@ -86,7 +90,7 @@ def test_missing_parts_are_named(base: Path, name: str, split: str, words: list[
     path = base / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(HandclrError) as caught:
-        read_freihand(base, split)
+        FreiHAND(base, split)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -96,23 +100,23 @@ def test_missing_parts_are_named(base: Path, name: str, split: str, words: list[
 def test_a_gap_in_the_numbers_is_named(base: Path) -> None:
     (base / "training/rgb/00000002.jpg").rename(base / "training/rgb/00000009.jpg")
     with pytest.raises(HandclrError, match=r"no 00000002\.jpg"):
-        read_freihand(base, "train")
+        FreiHAND(base, "train")
 
 
 def test_labels_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
     (base / "training_K.json").write_text(json.dumps([CAMERA.tolist()] * 2))
     with pytest.raises(HandclrError, match="has 2 entries but .* has 3"):
-        read_freihand(base, "train")
+        FreiHAND(base, "train")
     (base / "training_xyz.json").write_text("[[[0, 1")
     with pytest.raises(HandclrError, match="not a JSON list of numbers"):
-        read_freihand(base, "train")
+        FreiHAND(base, "train")
     (base / "training_xyz.json").write_text("[]")
     with pytest.raises(HandclrError, match="shape"):
-        read_freihand(base, "train")
+        FreiHAND(base, "train")
     with pytest.raises(HandclrError, match="not a folder"):
-        read_freihand(tmp_path / "nowhere", "train")
+        FreiHAND(tmp_path / "nowhere", "train")
     with pytest.raises(HandclrError, match="no split 'test'"):
-        read_freihand(base, "test")
+        FreiHAND(base, "test")
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -155,21 +159,69 @@ def test_labelled_crop_moves_pixels_with_points(left: bool) -> None:
     np.testing.assert_allclose(centre, crop["keypoints2d"][8], atol=0.3)
 
 
+def test_joints_without_labels_lie_at_the_wrist_and_do_not_widen_the_crop() -> None:
+    points, valid = hand(5), np.arange(21) % 4 != 3
+    valid[[0, 9]] = True
+    wild = np.where(valid[:, None], points, np.nan)
+    crop = labelled_crop(np.zeros((224, 224, 3), np.uint8), wild, CAMERA, left=True, valid=valid)
+    low, high = crop["keypoints2d"][valid].min(axis=0), crop["keypoints2d"][valid].max(axis=0)
+    assert max(high - low) == pytest.approx(224 / 1.5, rel=0.02)
+    np.testing.assert_array_equal(crop["keypoints2d"][~valid], np.tile(crop["keypoints2d"][0], ((~valid).sum(), 1)))
+    np.testing.assert_array_equal(crop["keypoints3d"][~valid], np.tile(crop["keypoints3d"][0], ((~valid).sum(), 1)))
+    sample = labelled_sample("key", crop, {}, 90)
+    assert sample.valid.tolist() == valid.tolist()
+    full = labelled_crop(np.zeros((224, 224, 3), np.uint8), points, CAMERA, valid=np.ones(21))
+    assert VALID not in labelled_sample("key", full, {}, 90)
+
+
 def test_a_hand_behind_the_camera_is_refused() -> None:
     with pytest.raises(HandclrError, match="front of its camera"):
         labelled_crop(np.zeros((8, 8, 3), np.uint8), hand(0) - [0, 0, 1], CAMERA)
 
 
+def test_samples_carry_the_layout(base: Path) -> None:
+    importer = Importer(FreiHAND(base, "train"), size=64)
+    made = [importer.make(number) for number in range(6)]
+    samples = [one.sample for one in made if one.sample]
+    assert len(samples) == 6 and len({sample.key for sample in samples}) == 6
+    assert samples[4].key == "freihand-train-v1_00000001_r"
+    expected = {"frame": 1, "version": "v1", "index": 4, "sample": "freihand-train-00000001", "hand": "right"}
+    assert expected.items() <= samples[4].info.items()
+    assert samples[4].info["source_size"] == [32, 32] and not samples[4].info["flipped"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "with the image missing"),
+        (lambda path: path.write_bytes(b""), "with a damaged image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "with a damaged image"),
+        (lambda path: path.write_bytes(b"not an image" + b"\xff\xd9"), "with a damaged image"),
+    ],
+)
+def test_a_broken_image_is_a_reason_not_an_exception(base: Path, damage: Callable[[Path], Any], reason: str) -> None:
+    data = FreiHAND(base, "train")
+    damage(data[2].path)
+    made = Importer(data).make(2)
+    assert made.invalid is not None and str(made.invalid) == reason and made.invalid.broken and made.sample is None
+
+
+@pytest.mark.parametrize("shift", [[0, 0, -0.6], [0, 0, np.nan], [0, 0, -0.52]])
+def test_a_hand_at_or_behind_the_lens_is_a_reason(base: Path, shift: list[float]) -> None:
+    data = FreiHAND(base, "train")
+    data.keypoints3d[1] += shift
+    # One joint a hair before the lens would need a crop of gigabytes.
+    data.keypoints3d[1, :, 2] = np.where(data.keypoints3d[1, :, 2] > 0.1, 1e-5, data.keypoints3d[1, :, 2])
+    made = Importer(data).make(1)
+    assert made.invalid is not None and made.invalid == "not in front of the camera" and not made.invalid.broken
+
+
 @pytest.mark.real
-@pytest.mark.skipif("HANDCLR_REAL_DATA" not in os.environ, reason="HANDCLR_REAL_DATA is not set")
-def test_real_images() -> None:
-    root = Path(os.environ["HANDCLR_REAL_DATA"]) / "freihand"
-    assert count(root, "train") == 400
-    assert count(root, "eval") == 183
-    for split in ("train", "eval"):
-        for labelled in list(read_freihand(root, split))[::50]:
-            image = cv2.imread(str(labelled.path))
-            assert image is not None
-            crop = labelled_crop(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), labelled.keypoints3d, labelled.intrinsics)
-            assert crop["image"].std() > 5
-            assert 0 <= crop["keypoints2d"].min() <= crop["keypoints2d"].max() <= 224
+def test_real_images(real_data: Path) -> None:
+    for split, images in (("train", 400), ("eval", 183)):
+        data = FreiHAND(real_data / "freihand", split)
+        assert len(data) == images
+        for number in range(0, images, 50):
+            sample = Importer(data).make(number).sample
+            assert sample is not None and sample.image.std() > 5
+            assert 0 <= sample.keypoints2d.min() <= sample.keypoints2d.max() <= 224

@@ -100,13 +100,13 @@ def test_freihand_agrees_with_the_scenes(tmp_path: Path) -> None:
         data = FreiHAND(tmp_path / "set", split)
         assert data.versions == versions
         for item in data:
-            scene = FakeScene(first + item.sample, (224, 224), ("right",))
+            scene = FakeScene(first + item.info["frame"], (224, 224), ("right",))
             shot = scene.shoot(0)
             np.testing.assert_allclose(item.keypoints3d, shot.hands[0].keypoints3d, atol=1e-9)
             np.testing.assert_allclose(item.intrinsics, shot.intrinsics, atol=1e-9)
             wrist = project(item.keypoints3d, item.intrinsics)[0]
             np.testing.assert_allclose(red_dot(item.path) + 0.5, wrist, atol=0.1)
-            assert cv2.imread(str(item.path))[5, 5, 0] == 20 + 30 * item.version
+            assert cv2.imread(str(item.path))[5, 5, 0] == 20 + 30 * (item.info["index"] // data.samples)
     xyz = np.array(json.loads((base / "training_xyz.json").read_text()))
     scale = json.loads((base / "training_scale.json").read_text())
     np.testing.assert_allclose(scale, np.linalg.norm(xyz[:, 9] - xyz[:, 10], axis=1))

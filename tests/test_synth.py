@@ -23,8 +23,8 @@ from handclr_cli.benchmarks.camera import project
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import read_samples
+from handclr_cli.footage.crew import in_order
 from handclr_cli.footage.crops import cut, square_box, to_source
-from handclr_cli.synth.crew import in_order
 from handclr_cli.synth.production import Crops, Portraits
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WILD

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..contract.errors import HandclrError
+from .labelled import LabelledHand
 
 FOLDER = "FreiHAND_pub_v2"
 EVAL_FOLDER = "FreiHAND_pub_v2_eval"
@@ -20,35 +19,21 @@ _PREFIX = {"train": "training", "eval": "evaluation"}
 _IMAGE_NAME = re.compile(r"\d{8}\.jpg")
 
 
-@dataclass(frozen=True)
-class LabelledImage:
-    """One image and its labels.
-
-    `sample` is the pose, shared by the `version`s (backgrounds) of one photograph: split by it. `intrinsics`
-    (3, 3) float64 in pixels, `keypoints3d` (21, 3) float64 metres in the camera frame, right hands, MediaPipe
-    order.
-    """
-
-    path: Path
-    sample: int
-    version: int
-    version_name: str
-    intrinsics: np.ndarray
-    keypoints3d: np.ndarray
-
-
 class FreiHAND:
-    """One split of FreiHAND: its length is the number of images, iteration follows the file names.
+    """One split of FreiHAND: its length is the number of images, in the order of the file names.
 
     `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it; evaluation labels
-    may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is counted, not assumed. Raises
-    HandclrError where anything is missing.
+    may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is counted, not assumed; they are
+    photographs of one pose with other backgrounds, and share their `sample`. Right hands, MediaPipe's order, metres.
+    Raises HandclrError where anything is missing.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, root: str | os.PathLike[str], split: str) -> None:
         if split not in _PREFIX:
             raise HandclrError(f"FreiHAND has no split {split!r}; use one of: {', '.join(_PREFIX)}")
-        prefix = _PREFIX[split]
+        self.split, prefix = split, _PREFIX[split]
         folders = _folders(Path(root), split)
         xyz_path = _find(folders, f"{prefix}_xyz.json")
         intrinsics_path = _find(folders, f"{prefix}_K.json")
@@ -66,27 +51,22 @@ class FreiHAND:
     def __len__(self) -> int:
         return self.samples * self.versions
 
-    def __iter__(self) -> Iterator[LabelledImage]:
-        for index in range(len(self)):
-            version, sample = divmod(index, self.samples)
-            yield LabelledImage(
-                path=self.images / f"{index:08d}.jpg",
-                sample=sample,
-                version=version,
-                version_name=VERSIONS[version] if self.versions == len(VERSIONS) else f"v{version}",
-                intrinsics=self.intrinsics[sample],
-                keypoints3d=self.keypoints3d[sample],
-            )
-
-
-def read_freihand(root: str | os.PathLike[str], split: str) -> Iterator[LabelledImage]:
-    """Iterate over the labelled images of one split; missing parts raise HandclrError at the call."""
-    return iter(FreiHAND(root, split))
-
-
-def count(root: str | os.PathLike[str], split: str) -> int:
-    """Count the images of one split."""
-    return len(FreiHAND(root, split))
+    def __getitem__(self, number: int) -> LabelledHand:
+        version, sample = divmod(range(len(self))[number], self.samples)
+        name = VERSIONS[version] if self.versions == len(VERSIONS) else f"v{version}"
+        return LabelledHand(
+            path=self.images / f"{number:08d}.jpg",
+            side="right",
+            keypoints3d=self.keypoints3d[sample],
+            intrinsics=self.intrinsics[sample],
+            info={
+                "video": f"freihand-{self.split}-{name}",
+                "frame": sample,
+                "sample": f"freihand-{self.split}-{sample:08d}",
+                "version": name,
+                "index": number,
+            },
+        )
 
 
 def _folders(root: Path, split: str) -> list[Path]:

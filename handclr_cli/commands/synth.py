@@ -61,7 +61,7 @@ def footage(
     options.choose("--world", world, _WORLDS)
     if width % 2 or height % 2:
         raise UsageError(f"--width {width} --height {height}: the video's format needs even sides")
-    from ..synth.crew import in_order
+    from ..footage.crew import in_order
     from ..synth.production import Crops, Film
 
     names = ("frames", "fps", "world", "width", "height", "size", "margin", "quality")
@@ -123,7 +123,7 @@ def labelled(
         _write_layout(layout, folder, world, seed, count)
         return
     options.prepare_output(output)
-    from ..synth.crew import in_order
+    from ..footage.crew import in_order
     from ..synth.production import Crops, Portraits
 
     names = ("count", "world", "size", "margin", "quality")

@@ -47,11 +47,17 @@ class Tile:
     keypoints2d: np.ndarray | None = None
 
 
-def draw_skeleton(image: np.ndarray, keypoints2d: np.ndarray, scale: float = 1.0) -> np.ndarray:
+def draw_skeleton(
+    image: np.ndarray,
+    keypoints2d: np.ndarray,
+    scale: float = 1.0,
+    width: int = 1,
+    colour: tuple[int, int, int] | None = None,
+) -> np.ndarray:
     """Return a copy of an RGB uint8 image with the hand's bones drawn on it.
 
     `keypoints2d` (21, 2) pixels, centres at .5, times `scale` are pixels of `image`. Points that are not
-    finite are left out.
+    finite are left out. Lines are `width` pixels wide, of one `colour` or of one for each finger.
     """
     import cv2
 
@@ -62,13 +68,13 @@ def draw_skeleton(image: np.ndarray, keypoints2d: np.ndarray, scale: float = 1.0
     visible = [bool(np.isfinite(point).all()) for point in points]
     fixed = np.rint(np.clip(np.nan_to_num(points), -30_000, 30_000) * 2**shift).astype(int).tolist()
     for finger, joints in FINGERS.items():
-        chain = (WRIST, *joints)
+        chain, ink = (WRIST, *joints), colour or _COLOURS[finger]
         for start, end in itertools.pairwise(chain):
             if visible[start] and visible[end]:
-                cv2.line(canvas, fixed[start], fixed[end], _COLOURS[finger], 1, cv2.LINE_AA, shift)
+                cv2.line(canvas, fixed[start], fixed[end], ink, width, cv2.LINE_AA, shift)
         for joint in joints:
             if visible[joint]:
-                cv2.circle(canvas, fixed[joint], 3 * 2**shift // 2, _COLOURS[finger], -1, cv2.LINE_AA, shift)
+                cv2.circle(canvas, fixed[joint], 3 * width * 2**shift // 2, ink, -1, cv2.LINE_AA, shift)
     return canvas
 
 

@@ -18,7 +18,7 @@ from ..contract.output import atomic_write
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
-from .crew import one_thread
+from ..footage.crew import one_thread
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot

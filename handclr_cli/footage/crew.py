@@ -12,9 +12,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-import cv2
-import torch
-
 from ..contract.errors import HandclrError
 
 Item = TypeVar("Item")
@@ -101,6 +98,9 @@ def _answer(pipe: Connection) -> Any:
 
 
 def one_thread() -> None:
-    """Keep torch and OpenCV to one thread: the pictures are small, and their bytes must not depend on the cores."""
-    torch.set_num_threads(1)
+    """Keep OpenCV, and torch where it is loaded, to one thread: small pictures, and bytes free of the cores."""
+    import cv2
+
     cv2.setNumThreads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

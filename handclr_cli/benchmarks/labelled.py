@@ -1,0 +1,162 @@
+"""What all labelled data sets give: hands with their labels, or a reason why there is none, and their samples."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..contract.sample import Sample, sample_key
+from .camera import project
+from .crops import in_front, labelled_crop, labelled_sample
+from .metrics import REFERENCE_BONE
+
+# A hand so near would need a crop of gigabytes.
+_WIDEST_CROP = 8
+# Behind its end mark a JPEG may have a little padding.
+_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
+
+
+class Invalid(StrEnum):
+    """Why an item of a data set gives no sample."""
+
+    UNLABELLED = "without labels"
+    NO_BOX = "without a box"
+    FEW_JOINTS = "with too few valid joints"
+    NO_REFERENCE = "without a valid wrist or middle knuckle"
+    BEHIND = "not in front of the camera"
+    NO_IMAGE = "with the image missing"
+    BAD_IMAGE = "with a damaged image"
+    BAD_LABELS = "with labels missing or damaged"
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is the fault of the files on this disk, not of the data set."""
+        return self in (Invalid.NO_IMAGE, Invalid.BAD_IMAGE, Invalid.BAD_LABELS)
+
+
+@dataclass(frozen=True)
+class LabelledHand:
+    """One hand in an image of a data set.
+
+    `side` "left" or "right"; `keypoints3d` (21, 3) float64 metres in the camera frame, MediaPipe order, not mirrored;
+    `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `valid` (21,) bool, or None where all joints are;
+    `keypoints2d` (21, 2) float64, the data set's own 2D labels in the same pixels, NaN where one is missing. `info`
+    goes into the sample's JSON: `video`, `frame`, `sample` (shared by versions of a pose and by all cameras of a
+    moment), `version` or `subject`, `camera`, and `index`, the position in the split as result files count it.
+    """
+
+    path: Path
+    side: str
+    keypoints3d: np.ndarray
+    intrinsics: np.ndarray
+    info: dict[str, Any]
+    valid: np.ndarray | None = None
+    keypoints2d: np.ndarray | None = None
+
+
+class LabelledSet(Protocol):
+    """One split of a data set; `notes` are warnings about what is on disk, one line each."""
+
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> LabelledHand | tuple[Invalid, Path]: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a hand's labels agree: the reference bone, joints inside the image, pixels from the set's own 2D labels."""
+
+    bone_mm: float
+    inside: np.ndarray
+    error_px: np.ndarray
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of an item, the file at `path`: a sample of a hand of that side, or the reason why there is none."""
+
+    path: Path
+    sample: Sample | None = None
+    side: str = ""
+    invalid: Invalid | None = None
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Makes samples of a data set: crops of `size` px, `margin` times as wide as the hand, JPEG of `quality`."""
+
+    data: LabelledSet
+    size: int = 224
+    margin: float = 1.5
+    quality: int = 95
+    measure: bool = False
+
+    def make(self, number: int) -> Made:
+        """The sample of an item."""
+        hand = self.data[number]
+        if isinstance(hand, tuple):
+            return Made(hand[1], invalid=hand[0])
+        image = _read_image(hand.path)
+        if isinstance(image, Invalid):
+            return Made(hand.path, invalid=image)
+        height, width = image.shape[:2]
+        labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
+        if not in_front(labelled) or self._too_wide(project(labelled, hand.intrinsics), max(width, height)):
+            return Made(hand.path, invalid=Invalid.BEHIND)
+        left = hand.side == "left"
+        crop = labelled_crop(image, hand.keypoints3d, hand.intrinsics, self.size, self.margin, left, hand.valid)
+        video, frame = hand.info["video"], hand.info["frame"]
+        info = {
+            "video": video,
+            "frame": frame,
+            "time_s": None,
+            "box": crop["box"],
+            "source_size": [width, height],
+            "hand": hand.side,
+            "flipped": left,
+            "score": 1.0,
+            **hand.info,
+        }
+        key = sample_key(re.sub(r"[^A-Za-z0-9_-]+", "-", video), frame, hand.side)
+        sample = labelled_sample(key, crop, info, self.quality)
+        return Made(hand.path, sample, hand.side, None, _measured(hand, (width, height)) if self.measure else None)
+
+    def _too_wide(self, pixels: np.ndarray, side: int) -> bool:
+        return float(np.ptp(pixels, axis=0).max()) * self.margin > _WIDEST_CROP * side
+
+
+def _measured(hand: LabelledHand, size: tuple[int, int]) -> Measured:
+    start, end = (hand.keypoints3d[joint] for joint in REFERENCE_BONE)
+    valid = np.ones(len(hand.keypoints3d), bool) if hand.valid is None else hand.valid
+    pixels = project(hand.keypoints3d[valid], hand.intrinsics)
+    error = np.empty(0)
+    if hand.keypoints2d is not None:
+        error = np.linalg.norm(pixels - hand.keypoints2d[valid], axis=1)
+    inside = np.all((pixels >= 0) & (pixels <= size), axis=1)
+    return Measured(1000 * float(np.linalg.norm(end - start)), inside, error[np.isfinite(error)])
+
+
+def _read_image(path: Path) -> np.ndarray | Invalid:
+    """An image file as uint8 (H, W, 3) RGB, a grey one too."""
+    import cv2
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Invalid.NO_IMAGE
+    except OSError:
+        return Invalid.BAD_IMAGE
+    # The decoder fills what a truncated file lacks with grey.
+    if path.suffix == ".jpg" and _JPEG_END not in data[-_JPEG_TAIL:]:
+        return Invalid.BAD_IMAGE
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    return Invalid.BAD_IMAGE if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
