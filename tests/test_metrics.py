@@ -125,17 +125,84 @@ def test_auc_extremes() -> None:
     assert metrics.pck_auc(np.full((3, 21), 51.0), 0, 50, 100) == 0.0
 
 
+def test_auc_is_the_mean_of_what_each_error_adds(rng: np.random.Generator) -> None:
+    errors = rng.gamma(2, 10, (200, 21))
+    for low, high, steps in metrics.AUC_RANGES.values():
+        thresholds = np.linspace(low, high, steps)
+        by_joint = [
+            np.trapezoid([(errors[:, joint] <= t).mean() for t in thresholds], thresholds) / (high - low)
+            for joint in range(21)
+        ]
+        assert metrics.pck_auc(errors, low, high, steps) == pytest.approx(np.mean(by_joint), abs=1e-12)
+    exact = np.full((3, 21), 20.0)  # the first of the thresholds from 20 to 50 mm, and itself correct
+    assert metrics.pck_auc(exact, 20, 50, 15) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_joints_without_labels_count_nowhere(rng: np.random.Generator, truth: np.ndarray) -> None:
+    pred = truth + rng.normal(0, 0.02, truth.shape)
+    valid = rng.random(truth.shape[:2]) < 0.6
+    valid[:, [0, 9]] = True
+    for alignment in ("none", "root", "root+bone", "procrustes"):
+        found = metrics.joint_errors_mm(pred, truth, alignment, valid)
+        for sample, mask in enumerate(valid):
+            hand, target = pred[sample][mask], truth[sample][mask]
+            if alignment == "procrustes":
+                centred = target - target.mean(0)
+                rotation, _ = Rotation.align_vectors(centred, hand - hand.mean(0))
+                turned = rotation.apply(hand - hand.mean(0))
+                hand = (turned * centred).sum() / np.square(turned).sum() * turned + target.mean(0)
+            elif alignment != "none":
+                hand, target = hand - hand[0], target - target[0]
+                knuckle = int(mask[:9].sum())
+                scale = np.linalg.norm(target[knuckle]) / np.linalg.norm(hand[knuckle])
+                hand = hand * (scale if alignment == "root+bone" else 1)
+            expected = 1000 * np.linalg.norm(hand - target, axis=1)
+            np.testing.assert_allclose(found[sample][mask], expected, atol=1e-6)
+            assert not found[sample][~mask].any()
+
+
+def test_the_mean_is_per_joint_first(rng: np.random.Generator) -> None:
+    truth = np.zeros((4, 21, 3))
+    truth[:, 9, 0] = 0.1
+    pred = truth + rng.normal(0, 0.02, truth.shape)
+    valid = rng.random((4, 21)) < 0.5
+    valid[:, [0, 9]], valid[:, 13] = True, False
+    valid[0, 14], valid[:, 15:17] = True, False
+    table = metrics.evaluate_pose(pred, truth, valid)["none"]
+    means = {}
+    for joint, name in enumerate(metrics.JOINTS):
+        errors = [1000 * np.linalg.norm(pred[i, joint] - truth[i, joint]) for i in range(4) if valid[i, joint]]
+        means[name] = pytest.approx(np.mean(errors)) if errors else None
+    assert table["mpjpe_mm_by_joint"] == means
+    labelled = [value for value in table["mpjpe_mm_by_joint"].values() if value is not None]
+    assert table["mpjpe_mm"] == pytest.approx(np.mean(labelled))
+    assert table["mpjpe_mm_by_finger"]["ring"] == table["mpjpe_mm_by_joint"]["ring_pip"]
+    everything = metrics.evaluate_pose(pred, truth)["none"]
+    assert everything["mpjpe_mm"] == pytest.approx(1000 * np.linalg.norm(pred - truth, axis=2).mean(), rel=1e-12)
+
+
+def test_a_finger_without_any_label_is_null(truth: np.ndarray) -> None:
+    valid = np.ones(truth.shape[:2], bool)
+    valid[:, 17:] = False
+    table = json.loads(json.dumps(metrics.evaluate_pose(truth, truth, valid)["root"]))
+    assert table["mpjpe_mm_by_finger"]["pinky"] is None and table["mpjpe_mm_by_joint"]["pinky_tip"] is None
+    assert table["mpjpe_mm"] == 0 and table["pck_auc"]["0-50mm"] == 1
+
+
 def test_evaluate_pose_is_json(rng: np.random.Generator, truth: np.ndarray) -> None:
     pred = truth + rng.normal(0, 0.01, truth.shape)
     result = json.loads(json.dumps(metrics.evaluate_pose(pred.astype(np.float32), truth)))
-    assert set(result) == {"none", "root", "root+bone", "procrustes", "mpjpe_mm_by_joint_root+bone"}
+    assert set(result) == {"none", "root", "root+bone", "procrustes"}
+    assert set(metrics.evaluate_pose(pred, truth, placed=False)) == {"root", "root+bone", "procrustes"}
     assert set(result["root"]["pck_auc"]) == {"0-50mm", "20-50mm"}
     assert result["procrustes"]["mpjpe_mm"] < result["root+bone"]["mpjpe_mm"]
-    assert list(result["mpjpe_mm_by_joint_root+bone"]) == list(metrics.JOINTS)
-    assert np.mean(list(result["mpjpe_mm_by_joint_root+bone"].values())) == pytest.approx(
-        result["root+bone"]["mpjpe_mm"]
-    )
-    assert result["mpjpe_mm_by_joint_root+bone"]["wrist"] == 0
+    by_joint = result["root+bone"]["mpjpe_mm_by_joint"]
+    assert list(by_joint) == list(metrics.JOINTS) and by_joint["wrist"] == 0
+    assert np.mean(list(by_joint.values())) == pytest.approx(result["root+bone"]["mpjpe_mm"])
+    thumb = [by_joint[name] for name in metrics.JOINTS[1:5]]
+    assert result["root+bone"]["mpjpe_mm_by_finger"]["thumb"] == pytest.approx(np.mean(thumb))
+    per_sample = metrics.joint_errors_mm(pred.astype(np.float32), truth, "root+bone").mean(axis=1)
+    assert result["root+bone"]["mpjpe_mm_of_samples"]["median"] == pytest.approx(np.median(per_sample))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -146,6 +213,13 @@ def test_values_that_are_not_finite_are_refused(truth: np.ndarray, value: float)
         metrics.evaluate_pose(broken, truth)
     with pytest.raises(HandclrError, match="^2 of 40 ground-truth"):
         metrics.evaluate_pose(truth, broken)
+
+
+def test_a_wrist_without_a_label_is_refused(truth: np.ndarray) -> None:
+    valid = np.ones(truth.shape[:2], bool)
+    valid[2, 9] = False
+    with pytest.raises(HandclrError, match="^1 of 40 samples have no label of the wrist or the middle knuckle"):
+        metrics.evaluate_pose(truth, truth, valid)
 
 
 def test_shapes_are_checked(truth: np.ndarray) -> None:

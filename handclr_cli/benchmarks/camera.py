@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Relative singular value below which the rays of a hand are one: a hand of a pixel in a picture of a million.
+_ONE_POINT = 1e-7
+
 
 def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera matrix."""
@@ -36,14 +39,15 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
 
 
 def place(keypoints3d: np.ndarray, keypoints2d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """The translations (N, 3) in metres that put hands where they are seen.
+    """The translations (N, 3) in metres that put hands where they are seen, float64.
 
     keypoints3d (N, J, 3) metres, oriented as in the camera frame; keypoints2d (N, J, 2) pixels; intrinsics (N, 3, 3).
     Linear least squares of x + t_x = a (z + t_z), y + t_y = b (z + t_z) over the joints, (a, b, 1) their rays: the
-    size of the hand decides how far away it is.
+    size of the hand decides how far away it is. Where all joints are seen in one point, which says nothing of the
+    distance, the shortest translation that fits.
     """
     pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1).astype(np.float64)
-    rays = pixels @ np.swapaxes(np.linalg.inv(intrinsics), -1, -2)
+    rays = pixels @ np.swapaxes(np.linalg.inv(np.asarray(intrinsics, np.float64)), -1, -2)
     slopes = rays[..., :2] / rays[..., 2:]
     points = np.asarray(keypoints3d, np.float64)
     ones, zeros = np.ones_like(slopes[..., 0]), np.zeros_like(slopes[..., 0])
@@ -51,5 +55,4 @@ def place(keypoints3d: np.ndarray, keypoints2d: np.ndarray, intrinsics: np.ndarr
     matrix = np.concatenate(rows, axis=-2)
     seen = slopes * points[..., 2:] - points[..., :2]
     right = np.concatenate([seen[..., 0], seen[..., 1]], axis=-1)
-    transposed = np.swapaxes(matrix, -1, -2)
-    return np.linalg.solve(transposed @ matrix, (transposed @ right[..., None]))[..., 0]
+    return (np.linalg.pinv(matrix, rcond=_ONE_POINT) @ right[..., None])[..., 0]

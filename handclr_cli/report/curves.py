@@ -81,8 +81,10 @@ def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[
 def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: str | os.PathLike[str]) -> None:
     """Plot PCK curves from 0 to 50 mm as a PNG; each is (thresholds in mm (T,), shares in 0..1 (T,), AUC)."""
     figure, axes = _figure("threshold in mm", "share of correct joints")
-    for name, (thresholds, values, auc) in curves.items():
-        axes.plot(thresholds, values, linewidth=1.6, label=f"{name} (AUC 0-50 mm {auc:.3f})")
+    for number, (name, (thresholds, values, auc)) in enumerate(curves.items()):
+        colour, style = _SERIES[number % len(_SERIES)], "-" if number < len(_SERIES) else "--"
+        label = f"{name} (AUC 0-50 mm {auc:.3f})"
+        axes.plot(thresholds, values, color=colour, linestyle=style, linewidth=1.6, label=label)
     axes.set_xlim(0, 50)
     axes.set_ylim(0, 1.02)
     if curves:

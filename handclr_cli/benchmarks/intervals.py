@@ -1,0 +1,120 @@
+"""Bootstrap intervals of the metrics: how far they would move with another draw of the test samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .metrics import AUC_RANGES, DEFINITIONS, Alignment, area_shares, joint_means, mean_over_joints, summarise
+
+RESAMPLES = 1000
+PERCENTILES = (2.5, 97.5)
+DEFINITION = (
+    f"95 % percentile bootstrap, {RESAMPLES:,} resamples: units are drawn with replacement, as many as there are, each "
+    "with all its samples. It says how far the number would move with other test samples of the same kind, and nothing "
+    "of the spread over training runs."
+)
+# Draws held at once: 32 MB of them.
+_DRAWS = 1 << 22
+
+
+class Paired(NamedTuple):
+    """Means of a and b, b - a with its 95 % interval, and the share of resamples in which b's error is less."""
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    b_better: float
+
+
+def resampled_means(
+    values: np.ndarray, valid: np.ndarray, units: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
+) -> np.ndarray:
+    """The mean of joints over samples, then over joints, in each of `resamples` bootstrap draws of the units.
+
+    values (N, 21, ...), valid bool (N, 21), units (N,): samples of equal `units` are drawn together. Out
+    (resamples, ...) float64, the same for the same seed. A joint of which a draw has no label is left out of it.
+    """
+    sums, counts = _by_unit(values, valid, units)
+    number, shape = len(sums), values.shape[1:]
+    columns, rng, parts = sums.reshape(number, -1), np.random.default_rng(seed), []
+    step = max(1, _DRAWS // number)
+    for first in range(0, resamples, step):
+        rows = min(step, resamples - first)
+        drawn = rng.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
+        total = (times @ columns).reshape(rows, *shape)
+        seen = (times @ counts).reshape(rows, shape[0], *(1,) * (len(shape) - 1))
+        with np.errstate(invalid="ignore"):
+            parts.append(mean_over_joints(total / seen, axis=1))
+    return np.concatenate(parts)
+
+
+def pose_table(
+    errors: Mapping[Alignment, np.ndarray], valid: np.ndarray, units: np.ndarray, seed: int = 0
+) -> dict[str, Any]:
+    """`metrics.summarise` of errors (N, 21) mm after each alignment, with the 95 % interval of each mean and area.
+
+    Adds `mpjpe_mm_interval` [low, high] and `pck_auc_interval` to each alignment; None with fewer than two units.
+    """
+    table = summarise(errors, valid)
+    values = [measure for each in errors.values() for measure in _measures(each)]
+    means = resampled_means(np.stack(values, axis=-1), valid, units, seed)
+    alone = len(np.unique(units)) < 2
+    low, high = np.percentile(means, PERCENTILES, axis=0).reshape(2, len(errors), -1)
+    for number, block in enumerate(table.values()):
+        ends: list[list[float] | None] = [
+            None if alone else [float(low[number, at]), float(high[number, at])] for at in range(low.shape[1])
+        ]
+        block["mpjpe_mm_interval"] = ends[0]
+        block["pck_auc_interval"] = {f"{name}mm": end for name, end in zip(AUC_RANGES, ends[1:], strict=True)}
+    return table
+
+
+def paired(a_mm: np.ndarray, b_mm: np.ndarray, valid: np.ndarray, units: np.ndarray, seed: int = 0) -> Paired:
+    """Compare two sets of errors (N, 21) mm of the same samples; both are resampled together."""
+    a, b = (float(mean_over_joints(joint_means(errors, valid))) for errors in (a_mm, b_mm))
+    differences = resampled_means(b_mm - a_mm, valid, units, seed)
+    low, high = np.percentile(differences, PERCENTILES).tolist()
+    return Paired(a, b, b - a, low, high, float((differences < 0).mean()))
+
+
+def paired_table(
+    a: Mapping[Alignment, np.ndarray],
+    b: Mapping[Alignment, np.ndarray],
+    valid: np.ndarray,
+    units: np.ndarray,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """`paired` after each alignment that both have, ready for JSON."""
+    table: dict[str, Any] = {}
+    for name in (name for name in a if name in b):
+        found = paired(a[name], b[name], valid, units, seed)
+        table[name] = {
+            "a_mpjpe_mm": found.a,
+            "b_mpjpe_mm": found.b,
+            "b_minus_a_mm": found.difference,
+            "b_minus_a_interval": [found.low, found.high],
+            "resamples_with_b_better": found.b_better,
+            "definition": DEFINITIONS[name],
+        }
+    return table
+
+
+def _measures(errors: np.ndarray) -> list[np.ndarray]:
+    """What is averaged: the errors, and what each adds to the areas."""
+    return [errors, *(area_shares(errors, *limits) for limits in AUC_RANGES.values())]
+
+
+def _by_unit(values: np.ndarray, valid: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (U, 21, ...) and counts (U, 21) of the labelled joints of each unit."""
+    number = np.unique(units, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(number, kind="stable")
+    starts = np.searchsorted(number[order], np.arange(number.max() + 1))
+    mask = valid.reshape(*valid.shape, *(1,) * (values.ndim - 2))
+    sums = np.add.reduceat(np.asarray(values * mask, np.float64)[order], starts, axis=0)
+    return sums, np.add.reduceat(valid.astype(np.float64)[order], starts, axis=0)
