@@ -18,8 +18,8 @@ from handclr_cli.learning.augmentation import (
     Geometry,
     View,
     apply,
-    apply_pose,
     draw,
+    move_pose,
     to_tensor,
     transform_points,
 )
@@ -150,15 +150,15 @@ def test_to_tensor() -> None:
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
 
 
-def test_apply_pose_keeps_picture_and_pose_together() -> None:
+def test_move_pose_keeps_picture_and_pose_together() -> None:
     """With a weak perspective camera, projecting the turned pose gives the turned keypoints."""
     rng = np.random.default_rng(3)
     for _ in range(20):
         view = draw(AugmentationConfig(size=64, rotation=90, **PLAIN), rng)
         keypoints3d = rng.normal(scale=0.05, size=(21, 3)).astype(np.float32)
         keypoints2d = (112 + 600 * keypoints3d[:, :2]).astype(np.float32)
-        image, moved, turned = apply_pose(view, np.zeros((224, 224, 3), np.uint8), keypoints2d, keypoints3d)
-        assert image.shape == (64, 64, 3) and moved.dtype == turned.dtype == np.float32
+        moved, turned = move_pose(view, keypoints2d / 224, keypoints3d)
+        assert moved.dtype == turned.dtype == np.float32
         np.testing.assert_allclose(turned[:, 2], keypoints3d[:, 2], rtol=1e-6)
         focal = 600 * 64 / (224 * view.scale)
         projected = (0.5 + np.array(view.translation)) * 64 + focal * turned[:, :2]

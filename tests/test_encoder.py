@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -38,6 +39,16 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + k: v for k, v in state.items()}
 
 
+def ours(prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}.0.weight": torch.zeros(2) for name in ("deconv", "heat", "delta", "location")}
+
+
+def model_file() -> dict[str, Any]:
+    return {"kind": "pose", "arch": "resnet18", "size": 64, "bone_m": 0.1, "mean_pose": torch.zeros(21, 3)}
+
+
+HEADS_OF_MINIMAL_HAND = {f"module.{name}.0.weight": torch.zeros(2) for name in ("deconv", "hmap_0", "dmap_0", "lmap_0")}
+
 LAYOUTS = {
     "torchvision": lambda s: {**s, "fc.weight": torch.zeros(3, 512), "fc.bias": torch.zeros(3)},
     "peclr": lambda s: {"state_dict": dict(s)},
@@ -50,6 +61,15 @@ LAYOUTS = {
             "projection_head.0.weight": torch.zeros(512, 512),
         },
     },
+    "minimal-hand": lambda s: {**numbered(s, "module.encoder."), **HEADS_OF_MINIMAL_HAND},
+    "minimal-hand, torchvision's names": lambda s: {**prefixed(s, "encoder."), **HEADS_OF_MINIMAL_HAND},
+    "last.pt of pretrain": lambda s: {
+        "step": 4,
+        "model": {**prefixed(s, "encoder."), **prefixed(ProjectionHead(512).state_dict(), "head.")},
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    },
+    "model.pt": lambda s: {**model_file(), "head": "detnet", "state": {**prefixed(s, "encoder."), **ours("head.")}},
+    "model.pt of before": lambda s: {**model_file(), "state": {**prefixed(s, "encoder."), **ours("")}},
     "features": lambda s: numbered(s, ""),
     "parallel": lambda s: prefixed(s, "module."),
     "parallel lightning": lambda s: {"state_dict": numbered(s, "module.encoder.")},
@@ -65,8 +85,8 @@ def test_published_layouts_load(layout: str, donor: Encoder, tmp_path: Path) -> 
     encoder = build_encoder("resnet18", seed=1)
     matched = load_encoder_weights(encoder, path)
     assert matched == len(donor.state_dict()) - (20 if layout == "old" else 0)
-    for name, parameter in encoder.named_parameters():
-        assert torch.equal(parameter, donor.get_parameter(name))
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, donor.state_dict()[name])
 
 
 def test_names_are_torchvisions(donor: Encoder) -> None:
@@ -113,11 +133,28 @@ def test_init_from_a_path(donor: Encoder, tmp_path: Path) -> None:
     assert torch.equal(build_encoder("resnet18", init=str(path)).conv1.weight, donor.conv1.weight)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_a_tensor_too_few_or_too_many_is_named_in_each_layout(
+    layout: str, change: str, donor: Encoder, tmp_path: Path
+) -> None:
+    state = dict(donor.state_dict())
+    if change == "missing":
+        del state["layer3.1.bn2.running_mean"]
+    else:
+        state["layer4.1.extra.weight"] = torch.zeros(1)
+    path = tmp_path / "weights.pt"
+    torch.save(LAYOUTS[layout](state), path)
+    name = {"missing": "1 missing (layer3.1.bn2.running_mean)", "extra": "1 unexpected (layer4.1.extra.weight)"}[change]
+    with pytest.raises(HandclrError, match=re.escape(name)):
+        load_encoder_weights(build_encoder("resnet18", seed=1), path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda s: s.pop("layer3.1.conv2.weight"), r"1 missing \(layer3\.1\.conv2\.weight\)"),
-        (lambda s: s.update({"deconv.0.weight": torch.zeros(1)}), r"1 unexpected \(deconv\.0\.weight\)"),
+        (lambda s: s.update({"layer5.0.weight": torch.zeros(1)}), r"1 unexpected \(layer5\.0\.weight\)"),
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape \(conv1\.weight\)"),
         (lambda s: s.update({"module.conv1.weight": torch.zeros(1)}), "two tensors for conv1.weight"),
         (lambda s: s.update({"epoch": 3}), "no state dict"),

@@ -137,7 +137,7 @@ def test_errors_of_the_other_filters(arguments: list[str], code: int | None, wor
 
 # The front door.
 
-COMMANDS = ("extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate", "import")
+COMMANDS = ("extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate", "predict", "import")
 HEAVY = ("torch", "torchvision", "cv2", "mediapipe", "sklearn", "scipy", "matplotlib", "webdataset", "rich.progress")
 RUN = f"""
 import atexit, sys
@@ -174,7 +174,7 @@ def test_help_is_light(words: str) -> None:
 def test_completion_is_light() -> None:
     env = cli_env({"_HANDCLR_COMPLETE": "complete_bash", "COMP_WORDS": "handclr p", "COMP_CWORD": "1"})
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, env=env)
-    assert done.stdout.decode().split() == ["pca", "pretrain"]
+    assert done.stdout.decode().split() == ["pca", "pretrain", "predict"]
     assert done.stderr.decode() == "heavy:\n"
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from labelled_helpers import error_line, handclr, labelled_sample, write_labelled
 
-from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning.encoder import build_encoder
-from handclr_cli.learning.finetuning import choose_fraction, labelled_rows
+from handclr_cli.learning.posemodel import load_model
 
 TINY = ("--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--epochs", 2)
 
@@ -30,29 +29,44 @@ def model(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune")
     shard = write_labelled(folder / "train.tar", 8)
     done = handclr(
-        *("finetune", "-", "--encoder", encoder, "--run", folder / "run", "--freeze", *TINY), stdin=shard.read_bytes()
+        *("finetune", "-", "--encoder", encoder, "--run", folder / "run", "--freeze", "--head", "regress", *TINY),
+        *("--hold-out", 0.25, "--cache", "ram"),
+        stdin=shard.read_bytes(),
     )
     return Path(done.stdout.decode().strip())
-
-
-def test_a_fraction_is_of_unique_samples_and_seeded(tmp_path: Path) -> None:
-    index = ShardIndex([str(write_labelled(tmp_path / "train.tar", 12, versions=3))])
-    rows = labelled_rows(index)
-    chosen = choose_fraction(index, rows, 0.25, seed=0)
-    names = [index[row].info["sample"] for row in chosen.tolist()]
-    assert len(names) == 9 and len(set(names)) == 3
-    assert sorted(set(names)) != ["unique-0000", "unique-0001", "unique-0002"]
-    assert np.array_equal(chosen, choose_fraction(index, rows, 0.25, seed=0))
-    assert not np.array_equal(chosen, choose_fraction(index, rows, 0.25, seed=1))
-    assert np.array_equal(choose_fraction(index, rows, 1.0, seed=0), rows)
 
 
 @pytest.mark.slow
 def test_a_frozen_encoder_stays_as_it_was(model: Path, encoder: Path) -> None:
     before = torch.load(encoder, weights_only=True)
     payload = torch.load(model, weights_only=True)
-    assert payload["arch"] == "resnet18"
+    assert payload["arch"] == "resnet18" and payload["head"] == "regress"
     assert all(torch.equal(tensor, payload["state"][f"encoder.{name}"]) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+def test_the_best_and_the_last_are_kept_with_what_validation_said(model: Path) -> None:
+    last, best = (load_model(model.parent / name) for name in ("model-last.pt", "model.pt"))
+    records = [json.loads(line) for line in (model.parent / "log.jsonl").read_text().splitlines()]
+    errors = [record["mpjpe_root_bone_mm"] for record in records if "mpjpe_root_bone_mm" in record]
+    assert [record["step"] for record in records if "mpjpe_root_mm" in record] == [1, 2] and len(errors) == 2
+    same = all(torch.equal(a, b) for a, b in zip(last.network.parameters(), best.network.parameters(), strict=True))
+    assert same == (errors[1] < errors[0])
+    config = json.loads((model.parent / "config.json").read_text())
+    assert config["data"]["rows"] == 6 and config["arguments"]["hold_out"] == 0.25
+
+
+@pytest.mark.slow
+def test_a_file_of_options_and_validation_on_other_shards(tmp_path: Path) -> None:
+    train, other = write_labelled(tmp_path / "train.tar", 4), write_labelled(tmp_path / "val.tar", 2, first=10)
+    table = tmp_path / "finetune.toml"
+    table.write_text(
+        f'arch = "resnet18"\nhead = "regress"\nepochs = 1\nvalidation = ["{other}"]\nrun = "{tmp_path}/r"\n'
+    )
+    arguments = ("finetune", train, "--config", table, *TINY[:-2])
+    done = handclr(*arguments)
+    assert done.stdout.decode() == f"{tmp_path}/r/model.pt\n"
+    assert "validation: 2 crops; predicting the mean pose would score" in done.stderr.decode()
 
 
 @pytest.mark.slow
@@ -74,7 +88,7 @@ def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
             out.write(sample)
     arguments = ("--arch", "resnet18", "--size", 32, "--batch", 2, "--epochs", 1, "--workers", 1, "--device", "cpu")
     line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
-    assert "bad.tar: sample video0-v0_00000001_r: bad jpg: not an image" in line and "Traceback" not in line
+    assert "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG image" in line and "Traceback" not in line
 
 
 @pytest.mark.slow

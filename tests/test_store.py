@@ -143,6 +143,8 @@ def test_all_crops_come_to_the_device_in_order(tmp_path: Path, workers: int, mon
     there = crops.on_device(CPU, workers)
     assert there.dtype == torch.uint8 and there.shape == (7, 30, 30, 3)
     np.testing.assert_array_equal(there.numpy(), np.stack([crops[row] for row in range(7)]))
+    some = crops.on_device(CPU, workers, [5, 2, 6, 0])
+    np.testing.assert_array_equal(some.numpy(), there.numpy()[[5, 2, 6, 0]])
     with pytest.raises(HandclrError, match="sample crop-4"):
         CropStore(index_of(tmp_path, [64] * 7, 4, "bad.tar"), 30).on_device(CPU, workers)
 

@@ -15,7 +15,7 @@ from ..footage.crops import to_source
 from .camera import assumed_camera, crop_camera, place
 
 # Where the camera of a crop is known from.
-GIVEN, OVER_SOURCE, OVER_CROP = "intrinsics", "assumed over the source", "assumed over the crop"
+GIVEN, OVER_SOURCE, OVER_CROP = "intrinsics", "assumed across the source", "assumed across the crop"
 _NEAREST_M = 0.05
 
 
@@ -63,7 +63,7 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
         if not (np.isfinite(box).all() and box[2] > box[0] and box[3] > box[1]):
             raise ValueError("no area")
         if size is not None and "box" in info:
-            width, height = (float(value) for value in size)
+            width, height = (int(value) for value in size)
             camera = crop_camera(assumed_camera(width, height, fov_deg), box, side, flipped)
             known = OVER_SOURCE
         else:
@@ -78,7 +78,16 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
 
 
 def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
-    """Put hands where they are seen: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N, 21, 2) crop sides."""
+    """Put hands where they are seen: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N, 21, 2) crop sides.
+
+    Raises HandclrError where a prediction is not finite.
+    """
+    finite = np.isfinite(xyz).all(axis=(1, 2)) & np.isfinite(uv).all(axis=(1, 2))
+    if not finite.all():
+        raise HandclrError(
+            f"{int((~finite).sum())} of {len(finite)} predictions hold NaN or infinite values; the model has diverged: "
+            "use another checkpoint"
+        )
     relative = np.asarray(xyz, np.float64)
     pixels = np.asarray(uv, np.float64) * np.array([cut.side for cut in cuts], np.float64)[:, None, None]
     cameras = np.array([cut.camera for cut in cuts]).reshape(-1, 3, 3)
@@ -87,10 +96,10 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
     moves[~fitted] = _by_extent(relative[~fitted], pixels[~fitted], cameras[~fitted])
     points = relative + moves[:, None]
     mirror = np.array([(-1.0 if cut.flipped else 1.0, 1.0, 1.0) for cut in cuts]).reshape(-1, 1, 3)
-    back = [to_source(at, cut.box, cut.side, cut.flipped) for at, cut in zip(pixels, cuts, strict=True)]
+    back = [to_source(at, cut.box, cut.side, cut.flipped) for at, cut in zip(pixels, cuts, strict=True)]  # type: ignore[arg-type]
     source = np.array(back).reshape(-1, *pixels.shape[1:])
-    arrays = (points, pixels, points * mirror, source)
-    return Placed(*(array.astype(np.float32) for array in arrays), fitted)
+    crop3d, crop2d, source3d, source2d = (a.astype(np.float32) for a in (points, pixels, points * mirror, source))
+    return Placed(crop3d, crop2d, source3d, source2d, fitted)
 
 
 def _by_extent(relative: np.ndarray, pixels: np.ndarray, cameras: np.ndarray) -> np.ndarray:

@@ -46,9 +46,19 @@ PAIRS = (
 )
 PREDICTIONS = (
     Array("key", "S", ("N",), "key of the sample"),
-    Array("keypoints3d", "float32", ("N", 21, 3), "metres, wrist at the origin, camera axes"),
-    Array("truth3d", "float32", ("N", 21, 3), "metres, camera frame", optional=True),
-    Array("error_mm", "float32", ("N", 21), "root-relative error of each joint", optional=True),
+    Array(
+        "keypoints3d",
+        "float32",
+        ("N", 21, 3),
+        "metres, camera frame as in a sample; wrist at the origin where its place is unknown",
+    ),
+    Array("keypoints2d", "float32", ("N", 21, 2), "crop pixels as in a sample", optional=True),
+    Array("source3d", "float32", ("N", 21, 3), "metres, camera frame of the source, left hands left", optional=True),
+    Array("source2d", "float32", ("N", 21, 2), "pixels of the source, centres at .5", optional=True),
+    Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
+    Array("error_mm", "float32", ("N", 21), "of evaluate: root-relative error of each joint", optional=True),
+    Array("valid", "uint8", ("N", 21), "of evaluate: 1 where a joint has a label", optional=True),
+    Array("unit", "S", ("N",), "of evaluate: what the intervals resample", optional=True),
 )
 KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
 
@@ -110,7 +120,7 @@ def repeated_key(keys: np.ndarray) -> bytes | None:
 
 def kind_maker(kind: str) -> str:
     """The command that writes a kind of NPZ file."""
-    return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr evaluate"}[kind]
+    return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr predict"}[kind]
 
 
 def _check(arrays: dict[str, Any], kind: str, name: str, only: Collection[str] | None = None) -> None:

@@ -166,19 +166,19 @@ def apply(view: View, image: Image) -> Image:
     return np.asarray(out, dtype=np.uint8)
 
 
-def apply_pose(
-    view: View, image: Image, keypoints2d: npt.NDArray[np.float32], keypoints3d: npt.NDArray[np.float32]
-) -> tuple[Image, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Make the view of a labelled crop.
+def move_pose(
+    view: View, keypoints2d: npt.ArrayLike, keypoints3d: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Where the joints of a crop are in its view.
 
-    keypoints2d (21, 2) come in crop px and go out in view px; keypoints3d (21, 3) are in metres, camera axes.
+    keypoints2d (21, 2) come in crop sides and go out in view px; keypoints3d (21, 3) are in metres, camera axes.
     The pose turns about the optical axis by the view's angle; scale and translation move the picture only.
     """
-    moved = transform_points(view, keypoints2d / image.shape[1]) * view.size
     angle = math.radians(view.angle_deg)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    return apply(view, image), moved.astype(np.float32), (keypoints3d @ turn.T).astype(np.float32)
+    moved, turned = transform_points(view, keypoints2d) * view.size, np.asarray(keypoints3d, dtype=np.float64) @ turn.T
+    return moved.astype(np.float32), turned.astype(np.float32)
 
 
 def transform_points(view: View, points: npt.ArrayLike) -> npt.NDArray[np.float64]:

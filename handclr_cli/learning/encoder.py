@@ -25,11 +25,17 @@ _BLOCKS = {
     (True, (3, 4, 23, 3)): "resnet101",
     (True, (3, 8, 36, 3)): "resnet152",
 }
-_CONTAINERS = ("state_dict", "encoder")
+# Of Lightning and PeCLR; of handclr: the model of last.pt, and that of model.pt.
+_CONTAINERS = ("state_dict", "encoder", "model", "state")
 _PREFIX = re.compile(r"^(?:module\.|encoder\.|backbone\.)+")
 _FEATURES = re.compile(r"^features\.(\d+)\.")
 _FEATURE_NAMES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-_NOT_ENCODER = ("fc.", "projection_head.", "final_layer.")
+# What else published files and ours hold: torchvision's classifier; Lightning's heads; ours; those of minimal-hand's
+# DetNet, as ours had them too.
+_NOT_ENCODER = (
+    "fc.", "projection_head.", "final_layer.", "head.",
+    "deconv.", "heat.", "delta.", "location.", "hmap_", "dmap_", "lmap_",
+)  # fmt: skip
 
 
 @contextmanager
@@ -92,8 +98,9 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
 def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
     """Read the encoder tensors of a weights file, under torchvision's names, without classifier and heads.
 
-    Takes flat state dicts, {'state_dict': ...} and {'encoder': ...} (torchvision, SiMHand, PeCLR, Lightning,
-    handclr) and the prefixes module., encoder., backbone., features.<i>.; never runs code from the file.
+    Takes flat state dicts, {'state_dict': ...}, {'encoder': ...} (torchvision, SiMHand, PeCLR, Lightning, minimal-hand)
+    and handclr's own encoder.pt, last.pt and model.pt; the prefixes module., encoder., backbone., features.<i>.;
+    never runs code from the file.
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -123,12 +123,13 @@ def train(
     device: torch.device,
     ranks: Ranks = Ranks(),  # noqa: B008
     examine: Callable[[int], Losses] = lambda epoch: {},
+    before_save: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `model` from the run's last save to the end of the plan.
 
     `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log, among them
-    "loss". `examine(epoch)` is asked at the end of each epoch for others. Raises Preempted after SIGTERM or at the
-    time limit, with the state saved.
+    "loss". `examine(epoch)` is asked at the end of each epoch for others. `before_save()` may write what belongs to
+    the state that is saved next. Raises Preempted after SIGTERM or at the time limit, with the state saved.
     """
     step = _resume(run, model, optimizer)
     if step == plan.steps:
@@ -157,6 +158,7 @@ def train(
             epoch_ends = not rest and now - saved > pause
             if stopping or step == plan.steps or step % plan.save_every == 0 or epoch_ends:
                 recorder.flush()
+                before_save()
                 run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
                 saved = time.monotonic()
                 pause = max(EPOCH_SAVE_INTERVAL_S, (saved - now) / SAVE_SHARE)

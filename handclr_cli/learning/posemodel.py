@@ -16,12 +16,12 @@ from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from .augmentation import View, apply, to_tensor
 from .encoder import Encoder
+from .finetuning import Labels
 from .hardware import move
 from .loading import batches
-from .pose import REFERENCE_BONE, PoseNet, read_pose
+from .pose import PoseNet
 from .run import load_checkpoint
-
-WRIST = REFERENCE_BONE[0]
+from .truth import REFERENCE_BONE, WRIST
 
 
 class Poses(NamedTuple):
@@ -36,7 +36,10 @@ class Poses(NamedTuple):
 
 @dataclass(frozen=True)
 class MeanPose:
-    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone in metres."""
+    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone in metres.
+
+    A joint without any label is at the wrist.
+    """
 
     pose: np.ndarray
     bone: float
@@ -54,12 +57,12 @@ class PoseModel:
     mean: MeanPose
 
     def __call__(self, crops: Sequence[np.ndarray] | np.ndarray) -> Poses:
-        return self._poses(_stack([apply(View(self.size), crop) for crop in crops]))
+        return self._poses(stack_crops([apply(View(self.size), crop) for crop in crops]))
 
     def predict(self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int) -> Iterator[Poses]:
         """Predict the poses of samples in order, a batch at a time."""
         sampler = [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
-        with batches(_Resized(index, rows, self.size), sampler, _stack, workers, self._device) as loaded:
+        with batches(Resized(index, rows, self.size), sampler, stack_crops, workers, self._device) as loaded:
             for images in loaded:
                 yield self._poses(images)
 
@@ -70,11 +73,13 @@ class PoseModel:
     @torch.inference_mode()
     def _poses(self, images: Tensor) -> Poses:
         # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
-        xyz, uv = read_pose(self.network(to_tensor(move(images, self._device))))
+        xyz, uv = self.network.predict(to_tensor(move(images, self._device)))
         return Poses((xyz * self.mean.bone).cpu().numpy(), (uv / self.size).cpu().numpy())
 
 
-class _Resized(Dataset[np.ndarray]):
+class Resized(Dataset[np.ndarray]):
+    """Crops as the model sees them: rows of an index at a side, uint8 (size, size, 3) RGB."""
+
     def __init__(self, index: ShardIndex, rows: np.ndarray, size: int) -> None:
         self.index, self.rows, self.view = index, rows, View(size)
 
@@ -85,30 +90,31 @@ class _Resized(Dataset[np.ndarray]):
         return apply(self.view, self.index[int(self.rows[at])].image)
 
 
-def _stack(images: list[np.ndarray]) -> Tensor:
+def stack_crops(images: list[np.ndarray]) -> Tensor:
+    """Batch the items of Resized."""
     return torch.from_numpy(np.stack(images))
 
 
-def mean_pose(index: ShardIndex, rows: np.ndarray) -> MeanPose:
-    """Average the labels that a model is trained on."""
-    total, bones = np.zeros((21, 3)), 0.0
-    for row in rows.tolist():
-        pose = index[row].keypoints3d.astype(np.float64)
-        pose = pose - pose[WRIST]
-        total += pose
-        bones += float(np.linalg.norm(pose[REFERENCE_BONE[1]]))
-    return MeanPose((total / len(rows)).astype(np.float32), bones / len(rows))
+def mean_pose(labels: Labels) -> MeanPose:
+    """Average the labels that a model is trained on, of each joint those that there are."""
+    poses = labels.keypoints3d.astype(np.float64)
+    poses = poses - poses[:, WRIST : WRIST + 1]
+    count = labels.valid.sum(axis=0)
+    mean = np.where(labels.valid[..., None], poses, 0).sum(axis=0) / np.maximum(count, 1)[:, None]
+    bones = np.linalg.norm(poses[:, REFERENCE_BONE[1]], axis=1)
+    return MeanPose(mean.astype(np.float32), float(bones.mean()))
 
 
 def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
-    """What model.pt holds: plain types and tensors under unwrapped names."""
+    """What model.pt holds: plain types, and copies of the tensors on the CPU under unwrapped names."""
     return {
         "kind": "pose",
         "arch": model.encoder.arch,
+        "head": model.kind,
         "size": size,
         "bone_m": mean.bone,
         "mean_pose": torch.from_numpy(mean.pose),
-        "state": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
+        "state": {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()},
     }
 
 
@@ -118,10 +124,17 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseMode
     missing = {"kind", "arch", "size", "bone_m", "mean_pose", "state"} - state.keys()
     if missing or state["kind"] != "pose":
         raise HandclrError(f"{path}: not a pose model; give the model.pt of handclr finetune")
-    network = PoseNet(Encoder(state["arch"]))
+    network = PoseNet(Encoder(state["arch"]), head=state.get("head", "detnet"))
     try:
-        network.load_state_dict(state["state"])
+        network.load_state_dict({_current(name): tensor for name, tensor in state["state"].items()})
     except RuntimeError as error:
-        raise HandclrError(f"{path}: its tensors are not those of a {state['arch']} pose model") from error
+        kind = f"{state['arch']} pose model with the head {network.kind}"
+        kind = f"{state['arch']} pose model with the head {network.kind}"
+        raise HandclrError(f"{path}: its tensors are not those of a {kind}") from error
     mean = MeanPose(state["mean_pose"].numpy(), float(state["bone_m"]))
     return PoseModel(network.to(device).eval(), int(state["size"]), mean)
+
+
+def _current(name: str) -> str:
+    """What a tensor is called today; files from before there were several heads name detnet's without `head.`."""
+    return name if name.startswith(("encoder.", "head.")) else f"head.{name}"

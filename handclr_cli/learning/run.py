@@ -17,7 +17,7 @@ from ..contract.provenance import Provenance, after, file_checksum, provenance
 from .distributed import Ranks
 
 CONFIG, LOG, LAST, BOARD = "config.json", "log.jsonl", "last.pt", "tensorboard"
-RESULTS = ("encoder.pt", "model.pt", "loss.png")
+RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
 
 
 class Run:

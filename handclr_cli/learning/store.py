@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -52,14 +53,16 @@ class CropStore(Dataset[np.ndarray]):
             self._done[row] = 1
         return self._kept[row]
 
-    def on_device(self, device: torch.device, workers: int) -> Tensor:
-        """All crops as one tensor on the device, uint8 (N, side, side, 3)."""
-        crops = torch.empty((len(self), self.side, self.side, 3), dtype=torch.uint8, device=device)
-        starts = range(0, len(self), _FILL_BATCH)
-        rows = [range(start, min(start + _FILL_BATCH, len(self))) for start in starts]
-        with batches(self, rows, _stack, workers, device) as loaded:
-            for some, pictures in zip(rows, loaded, strict=True):
-                crops[some.start : some.stop] = pictures.to(device, non_blocking=True)
+    def on_device(self, device: torch.device, workers: int, rows: Sequence[int] | None = None) -> Tensor:
+        """The crops of some rows, or all, as one tensor on the device, uint8 (N, side, side, 3)."""
+        wanted = range(len(self)) if rows is None else rows
+        crops = torch.empty((len(wanted), self.side, self.side, 3), dtype=torch.uint8, device=device)
+        parts = [wanted[start : start + _FILL_BATCH] for start in range(0, len(wanted), _FILL_BATCH)]
+        filled = 0
+        with batches(self, parts, _stack, workers, device) as loaded:
+            for pictures in loaded:
+                crops[filled : filled + len(pictures)] = pictures.to(device, non_blocking=True)
+                filled += len(pictures)
         return crops
 
     def _decode(self, row: int) -> Image:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from ..benchmarks.crops import labelled_crop, labelled_sample
 from ..contract.errors import HandclrError, UsageError
-from ..contract.output import atomic_write
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
 from ..footage.crew import one_thread
+from ..footage.writer import video_writer
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
@@ -29,6 +24,8 @@ _FRAME_OVER_CROP = 1.3
 _MARGIN = 1.5
 # Moments of a layout's scene lie far apart, so that their poses differ.
 _LAYOUT_FPS = 3.0
+# The same bytes on every machine, whatever else its OpenCV can encode.
+_CODECS = ("mp4v",)
 # DexYCB's splits name ten people.
 _LAYOUT_SUBJECTS = 10
 
@@ -91,7 +88,7 @@ class Film:
         # Contexts end from the last to the first: the video has its name before the truth does.
         with (
             ShardOutput(str(self.truth(index)), self.record) as out,
-            _video_writer(path, self.fps, self.size) as write,
+            video_writer(path, self.fps, self.size, _CODECS) as write,
         ):
             for time in range(self.frames):
                 shot = scene.shoot(time)
@@ -155,21 +152,3 @@ def _labelled(shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subje
         "subject": subject,
     }
     return labelled_sample(key, crop, info, crops.quality)
-
-
-@contextmanager
-def _video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[Callable[[np.ndarray], Any]]:
-    """A function that appends RGB frames to an MPEG-4 video, which takes its name when the block ends well."""
-    with atomic_write(path) as file:
-        # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it knows.
-        part = Path(f"{file.name}.mp4")
-        writer = cv2.VideoWriter()
-        try:
-            if not writer.open(str(part), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, size):
-                raise HandclrError(f"{path}: OpenCV cannot write MPEG-4 video here")
-            yield lambda image: writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            writer.release()
-            file.write(part.read_bytes())
-        finally:
-            writer.release()
-            part.unlink(missing_ok=True)

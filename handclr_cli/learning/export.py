@@ -1,0 +1,142 @@
+"""A pose model as an ONNX graph: uint8 crops in, metres out, checked against the model itself."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..contract.errors import HandclrError, UsageError
+from .augmentation import IMAGENET_MEAN, IMAGENET_STD
+from .posemodel import PoseModel
+
+# The oldest that torch's exporter writes; TensorRT from 10, OpenCV's and every current runtime read it.
+OPSET = 18
+TOLERANCE_MM = 0.05
+TOLERANCE_PX = 0.05
+# Where the two hottest cells of a heatmap are equal but for rounding, either may be read.
+TIES = 1e-3
+INPUT, OUTPUTS = "crops", ("xyz", "uv")
+MAKERS, RUNTIME = ("onnx", "onnxscript"), "onnxruntime"
+
+
+class OnnxCheck(NamedTuple):
+    """How an exported graph differs from its model: over `crops`, in mm (xyz) and input pixels (uv).
+
+    `ties` joints are left out of it: their heatmap's maximum is at two cells.
+    """
+
+    crops: int
+    worst_mm: float
+    worst_px: float
+    ties: int
+
+
+class PoseGraph(nn.Module):
+    """What is exported: normalisation, network and readout of a PoseModel, on the CPU.
+
+    Crops of right hands, uint8 (N, S, S, 3) RGB with S the model's size -> xyz (N, 21, 3) metres from the wrist,
+    camera axes, and uv (N, 21, 2) crop sides, float32.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, model: PoseModel) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(model.network).cpu().eval()
+        self.bone, self.size = model.mean.bone, model.size
+        self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD))[:, None, None])
+        self.register_buffer("shift", (torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD))[:, None, None])
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict as PoseModel does."""
+        images = crops.permute(0, 3, 1, 2).to(torch.float32) * self.scale - self.shift
+        xyz, uv = self.network.predict(images)
+        return xyz * self.bone, uv / self.size
+
+
+def require_onnx() -> None:
+    """Raise UsageError where the packages that write ONNX are not installed."""
+    missing = [name for name in MAKERS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"--onnx: {' and '.join(missing)} not installed here; pip install 'handclr[onnx]'")
+
+
+def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
+    """Serialise the model as one ONNX file of opset OPSET, with any N, and `properties` in its metadata.
+
+    Input `crops`, outputs `xyz` and `uv`, as of PoseGraph. The same model gives the same bytes.
+    """
+    require_onnx()
+    graph = PoseGraph(model)
+    example = torch.zeros(2, model.size, model.size, 3, dtype=torch.uint8)
+    # Standard output is for data, and the exporter talks.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    proto = program.model_proto  # type: ignore[union-attr]
+    written = {entry.domain: entry.version for entry in proto.opset_import}[""]
+    if written != OPSET:
+        raise HandclrError(f"this torch writes opset {written}, not {OPSET}; export with another version of torch")
+    _forget_origins(proto)
+    for name, value in properties.items():
+        proto.metadata_props.add(key=name, value=str(value))
+    return proto.SerializeToString(deterministic=True)
+
+
+def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | None:
+    """Run an exported model and the original on crops uint8 (n, S, S, 3); None where onnxruntime is not installed.
+
+    One by one and all at once, so that the batch is seen to be free. Raises HandclrError where more than one joint in
+    a thousand differs by more than TOLERANCE_MM or TOLERANCE_PX.
+    """
+    if importlib.util.find_spec(RUNTIME) is None:
+        return None
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+    graph = PoseGraph(model)
+    with torch.no_grad():
+        expected = [value.numpy() for value in graph(torch.from_numpy(crops))]
+    found = session.run(list(OUTPUTS), {INPUT: crops})
+    single = session.run(list(OUTPUTS), {INPUT: crops[:1]})
+    pairs = [
+        (np.concatenate([a, b]), np.concatenate([c, c[:1]])) for a, b, c in zip(found, single, expected, strict=True)
+    ]
+    mm, px = (np.linalg.norm(a - b, axis=-1) * unit for (a, b), unit in zip(pairs, (1000, model.size), strict=True))
+    beyond = ~((mm <= TOLERANCE_MM) & (px <= TOLERANCE_PX))
+    if beyond.mean() > TIES:
+        raise HandclrError(
+            f"the ONNX model differs from the original by up to {mm.max():.3g} mm and {px.max():.3g} px on "
+            f"{int(beyond.sum()):,} of {beyond.size:,} joints; nothing was written"
+        )
+    close = ~beyond
+    return OnnxCheck(len(crops), float(mm[close].max()), float(px[close].max()), int(beyond.sum()))
+
+
+def _forget_origins(proto: Any) -> None:
+    """Take out what the exporter notes of its source files: it names folders of this machine."""
+    for graph in (proto.graph, *proto.functions):
+        for part in (graph, *graph.node, *graph.value_info, *getattr(graph, "initializer", ())):
+            part.ClearField("doc_string")
+            part.ClearField("metadata_props")

@@ -1,0 +1,194 @@
+"""Hands drawn on the footage that they were found in."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..benchmarks.metrics import WRIST
+from ..contract.errors import HandclrError, UsageError
+from ..contract.index import ShardIndex
+from ..contract.sample import KEY, video_id
+from ..footage.sources import find_sources, sampling_of
+from ..footage.video import Footage, OnSkip, Sampling, read_frames
+from ..footage.writer import video_writer
+from .sheets import draw_skeleton
+
+# Images have no times: ten a second can be followed.
+IMAGES_PER_S = 10.0
+_LEFT, _RIGHT = (20, 20, 20), (255, 255, 255)
+# A hand of so many pixels is drawn with lines of one.
+_PIXELS_PER_WIDTH = 70
+_WIDTHS = (1, 10)
+_SUFFIX = ".mp4"
+_PLACE = "{video}"
+
+
+@dataclass(frozen=True)
+class Film:
+    """An overlay to write: its path, the footage, and the JSON of the crops of that footage by their rows."""
+
+    path: str
+    footage: Footage
+    sampling: Sampling
+    crops: dict[int, dict[str, Any]]
+
+
+def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]:
+    """One film for each video that the crops of an index are from, at `path`.
+
+    `path` is an MP4; of several videos a folder, which is made, or an MP4 with {video} in its name, for the head of
+    the video's keys. `named` is where the footage is, as for find_sources. Raises UsageError where the name does not
+    fit, the footage is not found, or the crops do not say of which frame they are.
+    """
+    crops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    heads: dict[str, str] = {}
+    for row in range(len(index)):
+        try:
+            sample = index[row]
+            info, video = sample.info, sample.video
+        except HandclrError:  # it is told where crops are predicted
+            continue
+        if isinstance(info.get("frame"), int) and "box" in info:
+            match = KEY.fullmatch(sample.key)
+            heads.setdefault(video, match["video"] if match else video_id(video))
+            crops[video][row] = info
+    if len(index) and not crops:
+        raise UsageError("--overlay: the crops do not say of which frame they are, and where in it")
+    paths = _paths(path, [heads[video] for video in crops])
+    sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
+    films = [Film(at, sources[video], sampling, crops[video]) for at, video in zip(paths, crops, strict=True)]
+    read = {os.path.realpath(file) for film in films for file in film.footage.files}
+    if own := [film.path for film in films if os.path.realpath(film.path) in read]:
+        raise UsageError(f"--overlay {own[0]}: is the footage itself; write to another name")
+    return films
+
+
+def drawn_hand(info: dict[str, Any], points: np.ndarray) -> DrawnHand:
+    """The hand of a crop, its JSON `info`, at points (21, 2) of its source in pixels."""
+    size, time_s = info.get("source_size"), info.get("time_s")
+    left = info.get("hand", "left" if info.get("flipped") else "right") == "left"
+    return DrawnHand(info["frame"], time_s, points, left, (int(size[0]), int(size[1])) if size else None)
+
+
+@dataclass(frozen=True)
+class DrawnHand:
+    """A hand on a frame of footage: the frame's number and time (None for images), (21, 2) pixels, its side.
+
+    `size` is the width and height of the frame that its crop was cut from, None where that is not known.
+    """
+
+    frame: int
+    time_s: float | None
+    points: np.ndarray
+    left: bool
+    size: tuple[int, int] | None = None
+
+
+def write_overlay(
+    path: str,
+    footage: Footage,
+    sampling: Sampling,
+    hands: Sequence[DrawnHand],
+    on_skip: OnSkip,
+    advance: Callable[[], object] = lambda: None,
+) -> tuple[int, int]:
+    """Write a video of the sampled frames of footage with the hands drawn on them, at the pace of the footage.
+
+    Returns the number of frames, and of hands drawn. Raises HandclrError where no frame can be decoded, or the hands
+    were cut from frames of another size.
+    """
+    frames = read_frames(footage, sampling, on_skip)
+    first = next(frames, None)
+    if first is None:
+        raise HandclrError(f"{footage.files[0]}: no frame can be decoded; name other --footage")
+    there: dict[int, list[DrawnHand]] = defaultdict(list)
+    for hand in hands:
+        there[hand.frame].append(hand)
+    size, counts = (first.image.shape[1], first.image.shape[0]), [0, 0]
+    with video_writer(path, pace(hands, sampling), size) as write:
+        for frame in itertools.chain([first], frames):
+            on_it = there[frame.number]
+            for hand in on_it:
+                _check_size(hand, frame.image, footage)
+            write(draw_hands(frame.image, on_it))
+            counts[0] += 1
+            counts[1] += len(on_it)
+            advance()
+    return counts[0], counts[1]
+
+
+def draw_hands(image: np.ndarray, hands: Sequence[DrawnHand]) -> np.ndarray:
+    """Return a uint8 (H, W, 3) RGB image with hands drawn on it.
+
+    A colour for each finger, lines as wide as suits the hand's size; right hands are outlined in white and have an R
+    at the wrist, left hands in black and an L.
+    """
+    for hand in hands:
+        low, high = _WIDTHS
+        width = min(max(round(float(np.ptp(hand.points, axis=0).max()) / _PIXELS_PER_WIDTH), low), high)
+        image = draw_skeleton(image, hand.points, width=width + 1 + width // 2, colour=_LEFT if hand.left else _RIGHT)
+        image = draw_skeleton(image, hand.points, width=width)
+        _tag(image, hand, width)
+    return image
+
+
+def pace(hands: Sequence[DrawnHand], sampling: Sampling) -> float:
+    """Frames per second at which the sampled frames play as fast as the footage, told from numbers and times."""
+    times = sorted((hand.frame, hand.time_s) for hand in hands if hand.time_s is not None)
+    native = None
+    if times and times[-1][0] > times[0][0] and times[-1][1] > times[0][1]:
+        native = (times[-1][0] - times[0][0]) / (times[-1][1] - times[0][1])
+    if sampling.every:
+        return native / sampling.every if native else IMAGES_PER_S
+    if not times:
+        return IMAGES_PER_S
+    return min(sampling.fps, native or sampling.fps)
+
+
+def _paths(path: str, heads: Sequence[str]) -> list[str]:
+    if _PLACE in path and path.endswith(_SUFFIX):
+        return [path.replace(_PLACE, head) for head in heads]
+    if path.endswith(_SUFFIX):
+        if len(heads) > 1:
+            raise UsageError(
+                f"--overlay {path}: the crops are of {len(heads):,} videos; name a folder, or {_PLACE}.mp4"
+            )
+        return [path][: len(heads)]
+    if os.path.splitext(path)[1] and not os.path.isdir(path):
+        raise UsageError(f"--overlay {path}: writes MP4; name a file {_SUFFIX}, or a folder")
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise HandclrError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    return [os.path.join(path, f"{head}{_SUFFIX}") for head in heads]
+
+
+def _tag(image: np.ndarray, hand: DrawnHand, width: int) -> None:
+    """Put the letter of the side on the wrist, in place."""
+    import cv2
+
+    paper, ink = (_LEFT, _RIGHT) if hand.left else (_RIGHT, _LEFT)
+    x, y = np.rint(np.clip(hand.points[WRIST] - 0.5, -30_000, 30_000)).astype(int).tolist()
+    radius, scale = 4 + 2 * width, 0.3 + 0.13 * width
+    cv2.circle(image, (x, y), radius, paper, -1, cv2.LINE_AA)
+    letter, thick = "L" if hand.left else "R", max(1, width // 2)
+    (across, up), _ = cv2.getTextSize(letter, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
+    at = (x - across // 2, y + up // 2)
+    cv2.putText(image, letter, at, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thick, cv2.LINE_AA)
+
+
+def _check_size(hand: DrawnHand, image: np.ndarray, footage: Footage) -> None:
+    height, width = image.shape[:2]
+    if hand.size not in (None, (width, height)):
+        assert hand.size is not None
+        raise HandclrError(
+            f"{footage.files[0]}: frames of {width}x{height}, but the crops were cut from {hand.size[0]}x"
+            f"{hand.size[1]}; name the footage that they are from with --footage"
+        )
