@@ -6,7 +6,6 @@ import functools
 import io
 import os
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from drawn_hand import draw_hand, hand_joints, write_video
 
 from handclr_cli.contract.errors import HandclrError
@@ -67,15 +67,7 @@ def handclr(environment: None) -> Handclr:
         cwd: str | Path | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, "-m", "handclr_cli", *map(os.fspath, args)],
-            input=stdin,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            timeout=timeout,
-            check=False,
-        )
+        return warm.run([os.fspath(word) for word in args], stdin or b"", {**os.environ, **(env or {})}, cwd, timeout)
 
     return run
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import warm
 
 from handclr_cli.contract import fields
 from handclr_cli.contract.npz import as_keys, write_npz
@@ -73,7 +74,7 @@ def command(*arguments: object) -> list[str]:
 
 def handclr(*arguments: object, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
     """Run handclr and check its exit code."""
-    done = subprocess.run(command(*arguments), input=stdin, capture_output=True, timeout=300, check=False)
+    done = warm.run([str(word) for word in arguments], stdin, timeout=300)
     assert done.returncode == code, done.stderr.decode()
     return done
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import warm
 
 from handclr_cli.contract.fields import IMAGE, INFO, KEYPOINTS_2D, encode_array, encode_object
 from handclr_cli.contract.npz import as_keys, write_npz
@@ -39,8 +40,7 @@ def run_cli(
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the command line; `stdin` None is an empty standard input."""
-    command = [*CLI, *map(str, args)]
-    return subprocess.run(command, input=stdin or b"", capture_output=True, env=cli_env(env), cwd=cwd, timeout=120)
+    return warm.run([str(word) for word in args], stdin or b"", cli_env(env), cwd)
 
 
 def error_line(done: subprocess.CompletedProcess[bytes], code: int) -> str:

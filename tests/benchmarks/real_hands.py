@@ -2,11 +2,13 @@
 
     handclr extract videos/ --fps 5 | handclr keypoints -o real.tar
     handclr pca real.tar synthetic.tar -o pose.npz && handclr mine pose.npz -o pairs.npz
-    handclr pretrain real.tar synthetic.tar --pairs pairs.npz --arch resnet18 --size 64 --run runs/handclr
+    handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 --epochs 6 --run runs/first
+    handclr pretrain real.tar synthetic.tar --pairs pairs.npz --arch resnet18 --size 64 --batch 128 --epochs 3 \
+        --init runs/first/encoder.pt --run runs/handclr
     handclr import freihand FreiHAND/ -o freihand.tar && handclr import freihand FreiHAND/ --split eval -o test.tar
     handclr import dexycb DexYCB/ --split all -o dexycb.tar
     python tests/benchmarks/real_hands.py --train freihand.tar --test test.tar dexycb.tar --run runs/real \
-        --encoders random runs/handclr/encoder.pt
+        --encoders random runs/handclr/encoder.pt --options --head regress
 
 Each cell is one `handclr finetune` of as many steps as every other, gone on with where it stopped, and an
 `handclr evaluate` on each test set. An error is that of the seeds' mean, its interval that of the test images: joints
@@ -64,7 +66,7 @@ def evaluate(run: Path, test: Path, arguments: argparse.Namespace) -> tuple[np.n
     output, report = run / f"{test.stem}.npz", run / f"{test.stem}.json"
     if not report.exists():
         report.write_bytes(handclr("evaluate", test, "--model", run / "model.pt", "-o", output))
-    arrays, _ = read_npz(output, "predictions")
+    arrays, _ = read_npz(str(output), "predictions")
     told = json.loads(report.read_text())
     errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], "root+bone")
     return errors, told["mean_pose_of_training_set"]["root+bone"]["mpjpe_mm"]

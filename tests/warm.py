@@ -1,0 +1,126 @@
+"""The command line in processes that need not import everything anew: forked from one that has.
+
+Only for commands that are run to their end; what is to be killed, or measured from its start, is started as users do.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PRELOADED = ("numpy", "cv2", "torch", "torchvision", "rich.progress", "handclr_cli.main")
+# Read by the interpreter or by a library as it is loaded.
+EARLY = ("PYTHON", "OMP_", "LC_", "LANG", "LD_", "NUMBA_", "CUDA_")
+
+
+def run(
+    arguments: Sequence[str],
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Any = None,
+    timeout: float = 120,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m handclr_cli` as subprocess.run would, its output captured."""
+    env = dict(os.environ if env is None else env)
+    if not hasattr(socket, "send_fds") or _early(env) != _early(os.environ):
+        command = [sys.executable, "-m", "handclr_cli", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, env=env, cwd=cwd, timeout=timeout, check=False)
+    pipes = [os.pipe() for _ in range(3)]
+    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    server = _server()
+    request = json.dumps({"arguments": list(arguments), "env": env, "cwd": os.fspath(cwd or os.getcwd())}).encode()
+    socket.send_fds(server, [len(request).to_bytes(8, "big")], theirs)
+    server.sendall(request)
+    for end in theirs:
+        os.close(end)
+    pid = _number(server)
+    with ThreadPoolExecutor(3) as pool:
+        feeding = pool.submit(_feed, ours[0], stdin)
+        reading = [pool.submit(_read, end) for end in ours[1:]]
+        try:
+            output, errors = (one.result(timeout) for one in reading)
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        finally:
+            feeding.result()
+            code = _number(server)
+    return subprocess.CompletedProcess(list(arguments), code, output, errors)
+
+
+@functools.cache
+def _server() -> socket.socket:
+    mine, theirs = socket.socketpair()
+    command = [sys.executable, __file__, str(theirs.fileno())]
+    root = str(Path(__file__).resolve().parent.parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
+    theirs.close()
+    return mine
+
+
+def _early(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(EARLY) and name != "PYTHONPATH"}
+
+
+def _feed(end: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(end, "wb") as file:
+        file.write(data)
+
+
+def _read(end: int) -> bytes:
+    with open(end, "rb") as file:
+        return file.read()
+
+
+def _number(stream: socket.socket) -> int:
+    return int.from_bytes(stream.recv(8, socket.MSG_WAITALL), "big", signed=True)
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a process for each request; returns in that process, to run the command and end as any other does."""
+    for name in PRELOADED:
+        __import__(name)
+    while True:
+        size, ends, _, _ = socket.recv_fds(requests, 8, 3)
+        if not size:
+            os._exit(0)
+        request = json.loads(requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+        pid = os.fork()
+        if not pid:
+            requests.close()
+            become(request, ends)
+            return
+        for end in ends:
+            os.close(end)
+        requests.sendall(pid.to_bytes(8, "big", signed=True))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        requests.sendall(code.to_bytes(8, "big", signed=True))
+
+
+def become(request: dict[str, Any], ends: Sequence[int]) -> None:
+    """Take over the streams, the folder, the environment and the arguments of a request."""
+    for number, end in enumerate(ends):
+        os.dup2(end, number)
+        os.close(end)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.argv = ["handclr", *request["arguments"]]
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
