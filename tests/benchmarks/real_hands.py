@@ -2,7 +2,8 @@
 
     handclr extract videos/ --fps 5 | handclr keypoints -o real.tar
     handclr pca real.tar synthetic.tar -o pose.npz && handclr mine pose.npz -o pairs.npz
-    handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 --epochs 6 --run runs/first
+    handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 --epochs 6 \
+        --run runs/first
     handclr pretrain real.tar synthetic.tar --pairs pairs.npz --arch resnet18 --size 64 --batch 128 --epochs 3 \
         --init runs/first/encoder.pt --run runs/handclr
     handclr import freihand FreiHAND/ -o freihand.tar && handclr import freihand FreiHAND/ --split eval -o test.tar
