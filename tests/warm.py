@@ -5,7 +5,9 @@ Only for commands that are run to their end; what is to be killed, or measured f
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -13,13 +15,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-PRELOADED = ("numpy", "cv2", "torch", "torchvision", "rich.progress", "handclr_cli.main")
+PRELOADED = ("numpy", "cv2", "torch", "torchvision", "numba", "scipy.spatial", "rich.progress", "handclr_cli.main")
 # Read by the interpreter or by a library as it is loaded.
 EARLY = ("PYTHON", "OMP_", "LC_", "LANG", "LD_", "NUMBA_", "CUDA_")
 
@@ -93,6 +97,7 @@ def serve(requests: socket.socket) -> None:
     """Fork a process for each request; returns in that process, to run the command and end as any other does."""
     for name in PRELOADED:
         __import__(name)
+    gc.freeze()
     while True:
         size, ends, _, _ = socket.recv_fds(requests, 8, 3)
         if not size:
@@ -121,6 +126,25 @@ def become(request: dict[str, Any], ends: Sequence[int]) -> None:
     sys.argv = ["handclr", *request["arguments"]]
 
 
+def finish(code: int) -> NoReturn:
+    """End as the interpreter does, but for taking apart all that is loaded, which takes longer than most commands."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120
+    os._exit(code)
+
+
 if __name__ == "__main__":
     serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        finish(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except BaseException:
+        traceback.print_exc()
+        finish(1)
+    finish(0)
