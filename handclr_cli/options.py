@@ -141,6 +141,11 @@ TimeLimit = Annotated[
         show_default=False,
     ),
 ]
+Finders = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that find hands; 0: this one.", show_default="the cores"),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which shards are missing.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
 
 RunFolder = Annotated[str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")]
@@ -173,6 +178,14 @@ def end_with_pipe() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
+def finder_count(asked: int | None, work: int, each: int) -> int:
+    """Processes that find hands: as asked, else one for each core; none where there is less than `each` for two."""
+    if asked is not None:
+        return asked
+    processes = min(cores(), work // each)
+    return processes if processes > 1 else 0
+
+
 def skipped_exit(skipped: int) -> None:
     """End with exit code 3 where inputs were skipped."""
     if skipped:
@@ -190,8 +203,14 @@ def worker_count(asked: int | None, sharing: int = 1) -> int:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processor cores that this process may use: by its affinity, its control group, and what Slurm gave a task."""
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        counts.append(math.ceil(int(quota) / int(period)))
+    with contextlib.suppress(ValueError):
+        counts.append(int(os.environ.get("SLURM_CPUS_PER_TASK", "")))
+    return max(1, min(counts))
 
 
 def part_of(part: str | None, rows: int) -> slice:

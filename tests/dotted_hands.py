@@ -11,9 +11,9 @@ from drawn_hand import write_video
 
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
-from handclr_cli.footage.extraction import CropSettings, extract_crops
+from handclr_cli.footage.extraction import CropSettings, crops
 from handclr_cli.footage.landmarker import Hand
-from handclr_cli.footage.video import Sampling, find_footage
+from handclr_cli.footage.video import Sampling, find_footage, read_frames
 from handclr_cli.learning.posemodel import MeanPose, Poses
 
 SIZE = (480, 640)
@@ -44,28 +44,16 @@ def picture(frame: int) -> np.ndarray:
     return image
 
 
-class KnowingLandmarker:
-    """Finds the dots because it knows the frame: `sampled` are the numbers of the frames that it is shown."""
-
-    def __init__(self, sampled: range) -> None:
-        self.frames = iter(sampled)
-
-    def find(self, image: np.ndarray) -> list[Hand]:
-        frame = next(self.frames)
-        return [Hand(dots(frame, side), side, 0.9) for side in hands_on(frame)]
-
-
 def write_dotted(folder: Path, frames: int, every: int = 2) -> tuple[Path, Path]:
     """Write a video of dots and the shard that extract makes of it; returns both paths."""
     video = write_video(folder / "dots.avi", [picture(frame) for frame in range(frames)], FPS, "MJPG")
     shard = folder / "dots.tar"
-    landmarker = KnowingLandmarker(range(0, frames, every))
     record = provenance("extract", {"fps": 1.0, "every": every}, [str(video)])
+    (footage,) = find_footage([str(video)])
     with ShardOutput(str(shard), record) as out:
-        for samples in extract_crops(
-            find_footage([str(video)])[0], Sampling(every=every), landmarker, CropSettings(), _fail
-        ):
-            for sample in samples:
+        for frame in read_frames(footage, Sampling(every=every), _fail):
+            hands = [Hand(dots(frame.number, side), side, 0.9) for side in hands_on(frame.number)]
+            for sample in crops(footage, frame, hands, CropSettings()):
                 out.write(sample)
     return video, shard
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
-from ..contract.provenance import provenance
+from ..contract.provenance import file_checksum, provenance
 from ..contract.sample import Sample
-from ..contract.shards import ShardOutput
+from ..contract.units import TOTAL, Unit, Units, UnitWriter, is_numbered
+
+if TYPE_CHECKING:
+    from ..footage.extraction import Skipped
+    from ..footage.video import Piece
+
+FOUND = ("videos", "frames", "left", "right", "no hand")
+# With fewer frames, starting another process takes longer than it saves.
+_FRAMES_PER_WORKER = 100
+# What MediaPipe leaks in so many frames is little, and starting anew costs less than a percent of them.
+_FRAMES_PER_PROCESS = 20_000
 
 
 def extract(
@@ -34,10 +44,32 @@ def extract(
     margin: options.Margin = 1.5,
     min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")] = 0.5,
     max_hands: Annotated[int, typer.Option(min=1, help="Hands to find in a frame at most.")] = 2,
-    balance: Annotated[bool, typer.Option("--balance", help="As many left as right hands, drawn by --seed.")] = False,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="As many left as right hands in a shard, drawn by --seed.")
+    ] = False,
+    with_keypoints: Annotated[
+        bool, typer.Option("--with-keypoints", help="Keep the keypoints found in the frame, mapped into the crop.")
+    ] = False,
+    detections: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Boxes of another detector, CSV or JSON lines.", show_default=False),
+    ] = None,
     quality: options.Quality = 95,
     landmarker: options.Landmarker = None,
-    shard_size: options.ShardSize = options.DEFAULT_SHARD_SIZE,
+    workers: options.Finders = None,
+    part: options.Part = None,
+    skip_done: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARDS",
+            help="Leave out what the end of the pipe has made: hands-%06d.tar.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: options.DryRun = False,
+    shard_size: Annotated[int, typer.Option(min=1, help="Frames looked at per numbered shard.")] = (
+        options.DEFAULT_SHARD_SIZE
+    ),
     overwrite: options.Overwrite = False,
     strict: options.Strict = False,
     seed: options.Seed = 0,
@@ -52,61 +84,149 @@ def extract(
     """
     if not footage:
         raise UsageError("no footage: name videos, images, or folders of them")
-    options.prepare_output(output)
+    in_units = is_numbered(output) or (output == "-" and bool(part or skip_done))
+    if (part or skip_done or dry_run) and not in_units:
+        raise UsageError("--part, --skip-done and --dry-run need numbered shards: -o crops-%06d.tar, or a pipe to them")
+    if skip_done and output != "-":
+        raise UsageError("--skip-done: is for a pipe; with -o, finished shards are left out in any case")
+    if detections and (with_keypoints or every):
+        raise UsageError("--detections: say which frames and have no keypoints; leave out --every, --with-keypoints")
+    if not dry_run:
+        options.prepare_output(output)
     record = provenance(
         "extract",
-        options.arguments(locals(), "fps", "every", "size", "margin", "min_score", "max_hands", "balance", "quality"),
+        options.arguments(
+            locals(),
+            *("fps", "every", "size", "margin", "min_score", "max_hands", "balance", "with_keypoints", "quality"),
+        ),
         footage,
         seed=seed,
     )
     console.silence_native_libraries()
-    from ..footage.extraction import CropSettings, balanced, extract_crops
-    from ..footage.landmarker import Landmarker
+    from ..footage.crew import Crew
+    from ..footage.extraction import CropSettings, Extraction
     from ..footage.model_file import checksums, model_file
-    from ..footage.video import Sampling, UnreadableError, find_footage
+    from ..footage.plan import units_of
+    from ..footage.video import Sampling, find_footage, frames_of, pieces
 
     items = find_footage(footage)
-    model = model_file(landmarker, console.say)
-    record["model"] = checksums(model)
-    settings = CropSettings(size, margin, min_score, quality)
-    counts: Counter[str] = Counter()
+    settings = CropSettings(size, margin, min_score, quality, with_keypoints)
+    if detections:
+        from ..footage.detections import boxes_of, read_detections
 
-    def skip(error: UnreadableError) -> None:
-        if strict:
-            raise HandclrError(str(error))
-        counts["skipped"] += 1
-        console.warn(f"{error}; skipped")
-
-    def crops() -> Iterator[Sample]:
-        with (
-            Landmarker(model, max_hands, min_score) as detector,
-            console.progress("extract", len(items), "videos") as advance,
-        ):
-            for item in items:
-                frames = 0
-                for samples in extract_crops(item, Sampling(fps, every), detector, settings, skip):
-                    frames += 1
-                    counts["crops"] += len(samples)
-                    counts["without"] += not samples
-                    advance(0, crops=counts["crops"])
-                    yield from samples
-                counts["frames"] += frames
-                counts["videos"] += frames > 0
-                advance(1, crops=counts["crops"])
-        if not counts["frames"] and counts["skipped"]:
-            raise HandclrError("none of the footage can be read; nothing was written")
-
-    with ShardOutput(output, record, shard_size, overwrite) as out:
-        for sample in balanced(crops(), seed) if balance else crops():
-            counts[sample.info["hand"]] += 1
-            out.write(sample)
-    console.say(
-        f"extract: {console.plural(counts['frames'], 'frame')} of {console.plural(counts['videos'], 'video')}, "
-        f"{console.plural(out.samples, 'crop')} ({counts['left']:,} left, {counts['right']:,} right), "
-        f"{counts['without']:,} frames without a hand, {counts['skipped']:,} inputs skipped"
+        record["detections"] = file_checksum(detections)
+        boxes, model = boxes_of(read_detections(detections), items, console.warn), None
+        items = [item for item in items if item.id in boxes]
+    else:
+        boxes, model = None, model_file(landmarker, console.say)
+        record["model"] = checksums(model)
+    sampling = Sampling(fps, every)
+    stretches = [piece for item in items for piece in pieces(item, sampling)]
+    frames = [frames_of(piece, sampling) for piece in stretches]
+    units = Units.of(
+        output, record, units_of(stretches, frames, shard_size if in_units else None), overwrite, skip_done
     )
-    if not counts["crops"]:
-        console.warn("no hand was found; the output holds no crops")
-    elif not out.samples:
-        console.warn("--balance: all hands are of one side; the output holds no crops")
-    options.skipped_exit(counts["skipped"])
+    chosen = units.units[options.part_of(part, len(units.units))]
+    todo = [unit for unit in chosen if not units.done(unit)]
+    if dry_run:
+        for unit in todo:
+            typer.echo(skip_done % unit.number if skip_done else unit.path)
+        console.say(f"extract: {len(todo):,} of {console.plural(len(chosen), 'shard')} missing")
+        return
+    rows = [row for unit in todo for row in unit.rows]
+    total = sum(frames[row] for row in rows)
+    processes = options.finder_count(workers, total, _FRAMES_PER_WORKER)
+    with (
+        Crew(Extraction(sampling, settings, model, max_hands, boxes), processes, _FRAMES_PER_PROCESS) as crew,
+        console.progress("extract", total, "frames") as advance,
+    ):
+        job = _Job(units, crew.answers(stretches[row] for row in rows), advance, strict, balance, seed)
+        for unit in todo:
+            job.write(unit)
+    job.conclude(chosen)
+
+
+class _Job:
+    """Makes the units that are missing, counts what became of the footage, and says so."""
+
+    def __init__(
+        self,
+        units: Units,
+        answers: Iterator[tuple[Piece, Iterator[list[Sample] | Skipped]]],
+        advance: console.Advance,
+        strict: bool,
+        balance: bool,
+        seed: int,
+    ) -> None:
+        self.units, self.answers, self.advance = units, answers, advance
+        self.strict, self.balance, self.seed = strict, balance, seed
+        self.counts: Counter[str] = Counter()
+        self.crops = 0
+
+    def write(self, unit: Unit) -> None:
+        """Write one shard; the answers come in the order of the units."""
+        from ..footage.extraction import balanced
+
+        with self.units.write(unit) as writer:
+            samples = self._samples(unit, writer)
+            for sample in balanced(samples, self.seed) if self.balance else samples:
+                writer.counts[sample.info["hand"]] += 1
+                writer.write(sample)
+            if not self.units.resumable and writer.skipped and not writer.counts["frames"]:
+                raise HandclrError("none of the footage can be read; nothing was written")
+        self.counts += writer.counts
+
+    def _samples(self, unit: Unit, writer: UnitWriter) -> Iterator[Sample]:
+        """The crops of a unit; frames and what was skipped are counted on the way."""
+        from ..footage.crew import WorkerLostError
+        from ..footage.extraction import Skipped
+
+        for _ in unit.rows:
+            piece, looks = next(self.answers)
+            before = writer.counts["frames"]
+            try:
+                for look in looks:
+                    if isinstance(look, Skipped):
+                        self._skip(look, writer)
+                        continue
+                    writer.counts["frames"] += 1
+                    writer.counts["no hand"] += not look
+                    self.advance(1, crops=self.crops)
+                    self.crops += len(look)
+                    yield from look
+            except WorkerLostError as error:
+                self._skip(
+                    Skipped(f"{piece.footage.files[0]}: {error}", piece.footage.name, "worker process lost"), writer
+                )
+            # A video counts where it begins.
+            writer.counts["videos"] += piece.start == 0 and writer.counts["frames"] > before
+
+    def _skip(self, skipped: Skipped, writer: UnitWriter) -> None:
+        if self.strict:
+            raise HandclrError(skipped.line)
+        writer.counts[skipped.reason] += 1
+        writer.skipped.append(f"{skipped.name}: {skipped.reason}")
+        console.warn(f"{skipped.line}; skipped")
+
+    def conclude(self, chosen: list[Unit]) -> None:
+        """Say what was done, and exit with 3 where footage was skipped, now or by an earlier run."""
+        there = [unit for unit in chosen if self.units.done(unit)]
+        total = sum((self.units.counts(unit) for unit in there), self.counts)
+        del total[TOTAL]
+        left, right = total["left"], total["right"]
+        skipped = {reason: count for reason, count in total.items() if reason not in FOUND}
+        words = [
+            f"extract: {console.plural(total['frames'], 'frame')} of {console.plural(total['videos'], 'video')}, "
+            f"{console.plural(left + right, 'crop')} ({left:,} left, {right:,} right), "
+            f"{total['no hand']:,} frames without a hand, {sum(skipped.values()):,} inputs skipped"
+        ]
+        if there:
+            words.append(f"{len(there):,} of {console.plural(len(chosen), 'shard')} there already")
+        console.say("; ".join(words))
+        if not left + right:
+            console.warn(
+                "--balance: all hands are of one side; the output holds no crops"
+                if self.balance and total["frames"] > total["no hand"]
+                else "no hand was found; the output holds no crops"
+            )
+        options.skipped_exit(sum(skipped.values()))

@@ -7,6 +7,8 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
 from types import TracebackType
 from typing import BinaryIO
 
@@ -15,48 +17,86 @@ from .inputs import STDIN, display_name, open_source
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .sample import Sample
-from .tar import END_OF_ARCHIVE, Cursor, StreamCursor, walk, write_member
+from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, walk, write_member
 
 PROVENANCE = "__handclr__"
 HISTORY = "__history__"
 SHARD_SIZE = 2000
 
 
+def read_archives(source: str) -> Iterator[Archive]:
+    """Yield the archives of one source in order; see `archives` for the errors."""
+    name = display_name(source)
+    file = open_source(source)
+    try:
+        with contextlib.nullcontext() if source == STDIN else file:
+            yield from archives(StreamCursor(file), name)
+    except OSError as error:  # a `pipe:` command that fails may raise only when it is closed
+        raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
+
+
 def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
-    """Yield the samples of shards in order; see `group` for the errors."""
+    """Yield the samples of shards in order; see `archives` for the errors."""
     for source in sources:
-        name = display_name(source)
-        file = open_source(source)
-        try:
-            with contextlib.nullcontext() if source == STDIN else file:
-                yield from group(StreamCursor(file), name)
-        except OSError as error:  # a `pipe:` command that fails may raise only when it is closed
-            raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
+        for archive in read_archives(source):
+            yield from archive.samples
 
 
-def group(cursor: Cursor, source: str) -> Iterator[Sample]:
-    """Group the consecutive members of one key, in one archive, into samples.
+@dataclass
+class Archive:
+    """One tar of a stream: where it comes from, its samples, and the metadata that has passed while these were read.
+
+    The samples are to be taken before the next archive is. `metadata` is by name, without the provenance.
+    """
+
+    origin: Provenance | None
+    samples: Iterator[Sample]
+    metadata: dict[str, bytes]
+
+
+def archives(cursor: Cursor, source: str) -> Iterator[Archive]:
+    """Yield the tars that a stream is made of; `source` is its name in messages.
 
     A key is the name up to the first dot of its last part, as in WebDataset; names in double underscores
     are metadata. Raises TruncatedError where an archive starts before the one in front of it has ended.
     """
-    archive, origin = -1, None
+    for _, members in groupby(walk(cursor, source), key=lambda member: member.archive):
+        yield (archive := _archive(members, source))
+        for _ in archive.samples:  # What was not asked for is checked all the same.
+            pass
+
+
+def group(cursor: Cursor, source: str) -> Iterator[Sample]:
+    """Group the consecutive members of one key, in one archive, into samples; see `archives`."""
+    for archive in archives(cursor, source):
+        yield from archive.samples
+
+
+def _archive(members: Iterator[Member], source: str) -> Archive:
+    first = next(members)
+    origin = loads(bytes(first.data)) if first.name in (PROVENANCE, HISTORY) else None
+    metadata: dict[str, bytes] = {}
+    return Archive(origin, _samples(chain([first], members), source, metadata), metadata)
+
+
+def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) -> Iterator[Sample]:
+    """The samples of one archive; its metadata goes into `found`."""
+    origin: Provenance | None = None
     sample: Sample | None = None
-    for member in walk(cursor, source):
+    for number, member in enumerate(members):
         folder, _, name = member.name.rpartition("/")
         stem, dot, suffix = name.partition(".")
         key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
-        fresh = member.archive != archive
         metadata = name.startswith("__") and name.endswith("__")
-        if sample and (fresh or metadata or key != sample.key):
+        if sample and (metadata or key != sample.key):
             yield sample
             sample = None
-        if fresh:
-            archive, origin = member.archive, None
-        if member.name == PROVENANCE and not fresh:
+        if member.name == PROVENANCE and number:
             raise TruncatedError(f"{source}: an archive ends without its end mark; did a producer fail?")
         if member.name in (PROVENANCE, HISTORY):
             origin = loads(bytes(member.data))
+        elif metadata:
+            found[name] = bytes(member.data)
         if metadata or not dot:
             continue
         sample = sample or Sample(key, {}, origin, source, member.start)

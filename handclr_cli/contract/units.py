@@ -8,44 +8,63 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, UsageError
 from .inputs import STDIN
 from .output import binary_output
-from .provenance import Provenance, dumps, loads
+from .provenance import Provenance, after, dumps, loads
 from .shards import PROVENANCE, ShardWriter
-from .tar import MapCursor, StreamCursor, walk, write_member
+from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
 COUNTS = "__counts__"
+SKIPPED = "__skipped__"
+# In the counts of a unit: how many units its job has, so that what is missing can be told from what is there.
+TOTAL = "shards"
+
+
+class Part(NamedTuple):
+    """A unit to be: its number, the rows of the inputs, and what tells this slice from any other, as JSON."""
+
+    number: int
+    rows: range
+    made_of: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard to write: its number, its path, and the rows of the inputs that it is made of."""
+    """One shard to write: its number, its path, the rows of the inputs that it is made of, its provenance."""
 
     number: int
     path: str
     rows: range
+    record: Provenance = field(default_factory=dict, compare=False)
 
 
 class UnitWriter(ShardWriter):
-    """A shard that ends with `counts`: what became of its inputs, for the summary of a run that finds it done."""
+    """A shard that ends with what became of its inputs, for the summary of a run that finds it done.
+
+    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon, the reason.
+    """
 
     def __init__(self, file: BinaryIO, record: Provenance, keep: bool) -> None:
         super().__init__(file, record)
         self.counts: Counter[str] = Counter()
+        self.skipped: list[str] = []
         self._keep = keep
 
     def close(self) -> None:
-        """Write the counts and the end-of-archive mark."""
+        """Write counts and skipped inputs, and the end-of-archive mark."""
         if self._keep:
             if self.written is None:
                 self._note(None)
             write_member(self.file, COUNTS, json.dumps(self.counts, sort_keys=True).encode())
+            if self.skipped:
+                write_member(self.file, SKIPPED, json.dumps(self.skipped).encode())
         super().close()
 
 
@@ -59,30 +78,75 @@ class Units:
     """
 
     def __init__(self, pattern: str, record: Provenance, count: int, size: int, overwrite: bool = False) -> None:
-        self.numbered = pattern != STDIN and "%" in os.path.basename(pattern)
-        self._done: set[str] = set()
+        numbered = is_numbered(pattern)
+        even = {"inputs": count, "each": size}
+        slices = enumerate(range(0, count, size)) if numbered else ()
+        parts = [Part(n, range(first, min(count, first + size)), even) for n, first in slices]
+        self._plan(pattern, record, parts if numbered else [Part(0, range(count), {})], overwrite, None)
+
+    @classmethod
+    def of(
+        cls,
+        pattern: str,
+        record: Provenance,
+        parts: Iterable[Part] | None = None,
+        overwrite: bool = False,
+        finished: str | None = None,
+    ) -> Units:
+        """Units of any slices; to `-` they are written one after the other, each as a tar that names its unit.
+
+        With `finished`, a pattern, a unit is done where that shard is there, made by a later stage from this one.
+        Where the parts are not known beforehand they are to be given to `add`, one by one.
+        """
+        self = cls.__new__(cls)
+        self._plan(pattern, record, parts, overwrite, finished)
+        return self
+
+    def _plan(
+        self, pattern: str, record: Provenance, parts: Iterable[Part] | None, overwrite: bool, finished: str | None
+    ) -> None:
+        self.numbered = is_numbered(pattern)
+        self.units: list[Unit] = []
+        self._pattern, self._record, self._overwrite, self._finished = pattern, record, overwrite, finished
+        self._done: dict[int, str] = {}
         self._others: list[str] = []
-        if not self.numbered:
-            self.record = record
-            self.units = [Unit(0, pattern, range(count))]
-            return
-        there = _shards_of(pattern)
+        self._shards = finished or (pattern if self.numbered else None)
+        there = dict(_shards_of(self._shards)) if self._shards else {}
+        for part in parts or ():
+            self.add(part)
+        if parts is not None:
+            for number in there.keys() - {unit.number for unit in self.units}:
+                self._differs(there[number], f"is not one of these {len(self.units)} shards")
+
+    def add(self, part: Part) -> Unit:
+        """Plan one more unit; raises UsageError where its shard is there and is another."""
+        path = self._pattern % part.number if self.numbered else self._pattern
         # As JSON gives it back, so that it can be compared with what a shard says.
-        self.record = json.loads(dumps({**record, "unit": {"inputs": count, "each": size}}))
-        slices = enumerate(range(0, count, size))
-        self.units = [Unit(n, pattern % n, range(first, min(count, first + size))) for n, first in slices]
-        for path in there:
-            difference = self._difference(path)
-            if difference and not overwrite:
-                raise UsageError(f"{path}: {difference}; remove the old shards, pass --overwrite or name others")
-            if difference:
-                self._others.append(path)
+        record = json.loads(dumps({**self._record, "unit": part.made_of})) if part.made_of else self._record
+        unit = Unit(part.number, path, part.rows, record)
+        self.units.append(unit)
+        shard = self._shards % part.number if self._shards else None
+        if shard and os.path.exists(shard):
+            if difference := _difference(shard, record):
+                self._differs(shard, difference)
             else:
-                self._done.add(path)
+                self._done[part.number] = shard
+        return unit
+
+    def _differs(self, path: str, difference: str) -> None:
+        if not self._overwrite:
+            raise UsageError(f"{path}: {difference}; remove the old shards, pass --overwrite or name others")
+        if not self._finished:
+            self._others.append(path)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the shards tell which unit they are, and what became of its inputs."""
+        return any(unit.record.get("unit") for unit in self.units)
 
     def done(self, unit: Unit) -> bool:
         """Whether the unit's shard is there, made with the same arguments."""
-        return unit.path in self._done
+        return unit.number in self._done
 
     def missing(self, part: slice = slice(None)) -> list[Unit]:
         """The units of a part that are still to be made, in order."""
@@ -90,17 +154,17 @@ class Units:
 
     def counts(self, unit: Unit) -> Counter[str]:
         """What became of the inputs of a unit that is done; empty where its shard does not say."""
-        with open(unit.path, "rb") as file:
-            cursor = MapCursor(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-        last = next((member for member in walk(cursor, unit.path) if member.name == COUNTS), None)
-        return Counter(loads(bytes(last.data)) if last else None)
+        counts = Counter(loads(metadata_of(self._done[unit.number]).get(COUNTS, b"")))
+        del counts[TOTAL]
+        return counts
 
     @contextlib.contextmanager
     def write(self, unit: Unit) -> Iterator[UnitWriter]:
         """A writer for the unit's samples; the shard has its name when the block ends without an exception."""
         with binary_output(unit.path) as file:
-            writer = UnitWriter(file, self.record, keep=self.numbered)
+            writer = UnitWriter(file, unit.record, keep=bool(unit.record.get("unit")))
             yield writer
+            writer.counts.setdefault(TOTAL, len(self.units))
             writer.close()
         mine = {unit.path for unit in self.units}
         for path in self._others:
@@ -108,47 +172,93 @@ class Units:
                 Path(path).unlink(missing_ok=True)
         self._others = []
 
-    def _difference(self, path: str) -> str:
-        """What a shard was made with where that is not what is asked now, else nothing."""
-        try:
-            made = _made_with(path)
-        except HandclrError as error:
-            return f"not a finished shard ({error})"
-        before, now = made.get("arguments", {}), self.record["arguments"]
-        differing = [
-            f"--{name.replace('_', '-')} {before.get(name, '(not set)')}"
-            for name in {**now, **before}
-            if before.get(name) != now.get(name)
-        ]
-        # Histories are those of the samples, not of the command.
-        for name in (made.keys() | self.record.keys()) - {"arguments", "history"}:
-            if made.get(name) != self.record.get(name):
-                differing.append(f"{name} {json.dumps(made.get(name))}")
-        return f"made with {', '.join(sorted(differing))}" if differing else ""
+
+def is_numbered(pattern: str) -> bool:
+    """Whether an output is a set of numbered shards."""
+    return pattern != STDIN and "%" in os.path.basename(pattern)
 
 
-def _made_with(path: str) -> Provenance:
-    """The provenance at the head of a shard; raises HandclrError where there is none."""
+def number_of(path: str) -> int | None:
+    """The number at the end of a shard's name, `crops-000012.tar`, or None."""
+    match = re.search(r"(\d+)\.tar$", path)
+    return int(match[1]) if match else None
+
+
+def parts_of_shards(paths: Sequence[str]) -> list[Part] | None:
+    """One unit for each shard to read, of the number in its name; None where they are not all numbered files."""
+    numbers = [number_of(path) if os.path.isfile(path) else None for path in paths]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return None
+    return [
+        part_of_archive(number or 0, head_of(path), row)
+        for row, (number, path) in enumerate(zip(numbers, paths, strict=True))
+    ]
+
+
+def part_of_archive(number: int, head: Provenance | None, row: int = 0) -> Part:
+    """The unit that a later stage makes of a shard with this head."""
+    digest = sha256(dumps(head or {}).encode("utf-8", "replace")).hexdigest()
+    return Part(number, range(row, row + 1), {"number": number, "of": digest[:16]})
+
+
+def head_of(path: str) -> Provenance | None:
+    """The provenance at the head of a shard, None where there is none; raises HandclrError where it is no shard."""
     try:
         with open(path, "rb") as file:
             first = next(walk(StreamCursor(file), path), None)
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror}") from error
-    made = loads(bytes(first.data)) if first and first.name == PROVENANCE else None
-    if made is None:
-        raise HandclrError(f"{path}: has no provenance")
-    return made
+    return loads(bytes(first.data)) if first and first.name == PROVENANCE else None
 
 
-def _shards_of(pattern: str) -> list[str]:
+def metadata_of(path: str) -> dict[str, bytes]:
+    """What stands behind the samples of a unit's shard, by name, read from its end; empty where there is nothing."""
+    with open(path, "rb") as file:
+        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    name = COUNTS.encode() + b"\0"
+    start = whole.rfind(name)
+    # A header is at the start of a block; elsewhere it is a word in somebody's data.
+    while start > 0 and start % BLOCK:
+        start = whole.rfind(name, 0, start)
+    if start < 0:
+        return {}
+    return {member.name: bytes(member.data) for member in walk(MapCursor(memoryview(whole), start), path)}
+
+
+def _difference(path: str, record: Provenance) -> str:
+    """What a shard was made with where that is not what is asked now, else nothing."""
+    try:
+        head = head_of(path)
+    except HandclrError as error:
+        return f"not a finished shard ({error})"
+    if head is None:
+        return "not a finished shard (it has no provenance)"
+    stages = [past for past in after({}, [head])["history"] if past.get("stage") == record["stage"]]
+    if not stages:
+        return f"not made by {record['stage']}"
+    made = stages[-1]
+    before, now = made.get("arguments", {}), record["arguments"]
+    differing = [
+        f"--{name.replace('_', '-')} {before.get(name, '(not set)')}"
+        for name in {**now, **before}
+        if before.get(name) != now.get(name)
+    ]
+    # Histories are those of the samples, not of the command; and other arguments make other slices.
+    for name in (made.keys() | record.keys()) - {"arguments", "history", *(["unit"] if differing else [])}:
+        if made.get(name) != record.get(name):
+            differing.append(f"{name} {json.dumps(made.get(name))}")
+    return f"made with {', '.join(sorted(differing))}" if differing else ""
+
+
+def _shards_of(pattern: str) -> list[tuple[int, str]]:
     """The shards that are there under a pattern, by number; raises UsageError where it is none."""
     folder, base = os.path.split(pattern)
     if "%" in folder or not re.fullmatch(r"[^%]*%\d*d[^%]*", base):
-        raise UsageError(f"-o {pattern}: not a shard pattern; write crops-%06d.tar")
+        raise UsageError(f"{pattern}: not a shard pattern; write crops-%06d.tar")
     number = re.compile(re.sub(r"%\d*d", r"(\\d+)", re.escape(base)))
     try:
         names = os.listdir(folder or ".")
     except OSError:
         return []
-    numbers = sorted(int(match[1]) for name in names if (match := number.fullmatch(name)))
-    return [path for path in (pattern % each for each in numbers) if os.path.exists(path)]
+    numbers = sorted({int(match[1]) for name in names if (match := number.fullmatch(name))})
+    return [(each, path) for each in numbers if os.path.exists(path := pattern % each)]

@@ -1,4 +1,4 @@
-"""Work done by several processes, answered in order."""
+"""Work done by several processes, answered in order, whatever becomes of the processes."""
 
 from __future__ import annotations
 
@@ -6,64 +6,223 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from itertools import islice
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
 
 from ..contract.errors import HandclrError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ATTEMPTS = 2
+# Results that wait for their turn, for each worker: enough that none idles while a long item is answered.
+AHEAD = 512
+# Workers in a row that end before they answer anything: then it is not the items.
+STILLBORN = 4
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield work(item) for each item in order, by `workers` processes; the results do not depend on how many.
 
-    Each process uses one thread, and ends when this one does, however that ends. Raises what `work` raised, or
-    HandclrError where a process died.
+class WorkerLostError(HandclrError):
+    """The process that worked on an item ended, and so did the one that tried it again."""
+
+
+class _Task(Generic[Item, Result]):
+    """An item, the results that wait for their turn, and how many processes it has cost."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.results: deque[Result] = deque()
+        self.received = self.lost = 0
+        self.over = False
+        self.error: Exception | None = None
+
+
+class _Worker:
+    """A process and a plain pipe to it, because a pool's workers wait for ever where their parent was killed."""
+
+    def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.task: _Task[Any, Any] | None = None
+        self.skip = self.answers = 0
+        # Inherited: Ctrl-C is answered here, and the worker ended from here.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        theirs.close()
+
+    def take(self, task: _Task[Any, Any]) -> None:
+        """Begin a task; what an earlier worker has answered of it already is not kept twice."""
+        self.task, self.skip = task, task.received
+        with suppress(ConnectionError):  # seen when it is to answer
+            self.pipe.send(task.item)
+
+
+class Crew(Generic[Item, Result]):
+    """Processes that each answer one item after another; a context manager, at whose end they are gone.
+
+    `work` gives any number of results for an item, always the same ones. It is sent to the processes once and may
+    keep there what is costly to make. After `recycle` results a process is replaced by a new one, so that what a
+    native library leaks stays bounded. Without `workers` the work is done here.
     """
-    if workers < 2:
-        one_thread()
-        yield from map(work, items)
-        return
-    crew = [_hire(work) for _ in range(workers)]
-    busy: deque[Connection] = deque()
-    try:
-        for number, item in enumerate(items):
-            pipe = crew[number % workers][1]
-            with _alive():
-                pipe.send(item)
-            busy.append(pipe)
-            if len(busy) > 3 * workers:
-                yield _answer(busy.popleft())
-        while busy:
-            yield _answer(busy.popleft())
-    finally:
-        for process, pipe in crew:
-            pipe.close()
-            process.terminate()
-        for process, _ in crew:
-            process.join()
+
+    def __init__(self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None) -> None:
+        self._work, self._workers, self._recycle = work, workers, recycle
+        self._crew: list[_Worker] = []
+        self._again: deque[_Task[Item, Result]] = deque()
+        self._stillborn = 0
+
+    def __enter__(self) -> Crew[Item, Result]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self._crew:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in self._crew:
+            worker.process.join()
+        self._crew = []
+
+    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Iterator[Result]]]:
+        """Yield each item with its results, in order; the results are to be taken before the next item is.
+
+        The results do not depend on the number of workers. Taking them raises what `work` raised, and
+        WorkerLostError where two processes ended over one item; the items after it can be taken all the same.
+        """
+        if self._workers < 1:
+            one_thread()
+            yield from ((item, iter(self._work(item))) for item in items)
+            return
+        rest = iter(items)
+        tasks: deque[_Task[Item, Result]] = deque()
+        while self._hand_out(tasks, rest) or tasks:
+            head = tasks[0]
+            yield head.item, self._results(head, tasks, rest)
+            tasks.popleft()
+
+    def _results(
+        self, head: _Task[Item, Result], tasks: deque[_Task[Item, Result]], rest: Iterator[Item]
+    ) -> Iterator[Result]:
+        while True:
+            while head.results:
+                yield head.results.popleft()
+            if head.over:
+                break
+            self._hand_out(tasks, rest)
+            self._listen(head, tasks)
+        if head.error is not None:
+            raise head.error
+
+    def _hand_out(self, tasks: deque[_Task[Item, Result]], rest: Iterator[Item]) -> bool:
+        """Give the idle something to do; says whether anything is under way."""
+        while not self._ahead(tasks):
+            free = next((worker for worker in self._crew if worker.task is None), None)
+            if free is None and len(self._crew) >= self._workers:
+                break
+            if self._again:
+                task = self._again.popleft()
+            else:
+                item = next(rest, _NOTHING)
+                if item is _NOTHING:
+                    break
+                task = _Task(item)
+                tasks.append(task)
+            if free is None:
+                free = _Worker(self._work)
+                self._crew.append(free)
+            free.take(task)
+        return bool(tasks)
+
+    def _ahead(self, tasks: deque[_Task[Item, Result]]) -> bool:
+        """Whether as much waits for its turn as is to be kept."""
+        waiting = sum(len(task.results) for task in tasks)
+        return not self._again and max(waiting, len(tasks)) > AHEAD * self._workers
+
+    def _listen(self, head: _Task[Item, Result], tasks: deque[_Task[Item, Result]]) -> None:
+        """Wait for messages and keep them; only from the one whose turn it is where enough is waiting."""
+        busy = [worker for worker in self._crew if worker.task is not None]
+        if self._ahead(tasks):
+            busy = [worker for worker in busy if worker.task is head]
+        by_pipe = {worker.pipe: worker for worker in busy}
+        for pipe in wait(list(by_pipe)):
+            worker = by_pipe[pipe]  # type: ignore[index]
+            try:
+                self._keep(worker, *worker.pipe.recv())
+            except (EOFError, ConnectionError):
+                self._bury(worker)
+
+    def _keep(self, worker: _Worker, over: bool, payload: Any) -> None:
+        task = worker.task
+        assert task is not None
+        worker.answers += 1
+        self._stillborn = 0
+        if over:
+            task.over, task.error, worker.task = True, payload, None
+            if self._recycle and worker.answers > self._recycle:
+                self._retire(worker)
+        elif worker.skip:
+            worker.skip -= 1
+        else:
+            task.results.append(payload)
+            task.received += 1
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died over its task: it is given to another, or given up."""
+        self._retire(worker)
+        task = worker.task
+        assert task is not None
+        self._stillborn += not worker.answers
+        if self._stillborn >= STILLBORN:
+            raise HandclrError("worker processes end before they do anything; are they killed for want of memory?")
+        task.lost += 1
+        if task.lost < ATTEMPTS:
+            self._again.append(task)
+            return
+        code = worker.process.exitcode
+        how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
+        task.over = True
+        task.error = WorkerLostError(f"a worker process ended {how}, twice; fewer --workers need less memory")
+
+    def _retire(self, worker: _Worker) -> None:
+        worker.pipe.close()
+        worker.process.join()
+        self._crew.remove(worker)
 
 
-def _hire(work: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
-    """Start a worker; a plain pipe to it, because a pool's workers wait for ever where their parent was killed."""
-    context = get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-    # Inherited: Ctrl-C is answered here, and the worker ended from here.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    theirs.close()
-    return process, mine
+_NOTHING: Any = object()
 
 
-def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int, batch: int = 1) -> Iterator[Result]:
+    """Yield work(item) for each item in order, by `workers` processes that take `batch` items at a time.
+
+    Each process uses one thread. With less than two workers the work is done here. Raises what `work` raised, or
+    WorkerLostError.
+    """
+    with Crew(_Each(work), workers if workers > 1 else 0) as crew:
+        for _, results in crew.answers(_batches(items, batch if workers > 1 else 1)):
+            yield from results
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    rest = iter(items)
+    while batch := tuple(islice(rest, size)):
+        yield batch
+
+
+class _Each(Generic[Item, Result]):
+    def __init__(self, work: Callable[[Item], Result]) -> None:
+        self.work = work
+
+    def __call__(self, items: tuple[Item, ...]) -> Iterator[Result]:
+        return map(self.work, items)
+
+
+def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
     """Answer what comes through a pipe until its other end is closed."""
     # As an exception, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -71,30 +230,17 @@ def _serve(work: Callable[[Any], Any], pipe: Connection) -> None:
     with suppress(EOFError, ConnectionError):
         while True:
             item = pipe.recv()
-            answer: tuple[Any, Exception | None]
             try:
-                answer = work(item), None
-            except Exception as error:
-                answer = None, error
-            pipe.send(answer)
+                for result in work(item):
+                    pipe.send((False, result))
+                error = None
+            except ConnectionError:
+                raise
+            except Exception as raised:
+                error = raised
+            pipe.send((True, error))
     # Nothing is left to clean up, and the interpreter's own cleaning up is not to be seen failing.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def _alive() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, ConnectionError) as error:
-        raise HandclrError("a worker process ended; was it killed? fewer --workers need less memory") from error
-
-
-def _answer(pipe: Connection) -> Any:
-    with _alive():
-        result, error = pipe.recv()
-    if error is not None:
-        raise error
-    return result
 
 
 def one_thread() -> None:

@@ -3,40 +3,86 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..contract.fields import IMAGE, INFO, encode_image, encode_object
+from ..contract.fields import IMAGE, INFO, KEYPOINTS_2D, encode_array, encode_image, encode_object
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
-from .crops import cut, square_box
+from .ahead import ahead
+from .crops import cut, square_box, to_crop
 from .landmarker import Hand, Landmarker
-from .video import Footage, Frame, OnSkip, Sampling, read_frames
+from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
+
+if TYPE_CHECKING:
+    from .detections import FootageDetections
 
 SAME_HAND_OVERLAP = 0.5
+FRAMES_AHEAD = 4
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Side of the crop in pixels, crop side over the hand's, least confidence, JPEG quality."""
+    """Side of the crop in pixels, crop side over the hand's, least confidence, JPEG quality, landmarks kept or not."""
 
     size: int = 224
     margin: float = 1.5
     min_score: float = 0.5
     quality: int = 95
+    keypoints: bool = False
 
 
-def extract_crops(
-    footage: Footage, sampling: Sampling, landmarker: Landmarker, settings: CropSettings, on_skip: OnSkip
-) -> Iterator[list[Sample]]:
-    """Yield the crops of each sampled frame, a list a frame, possibly empty."""
-    for frame in read_frames(footage, sampling, on_skip):
-        hands = [hand for hand in landmarker.find(frame.image) if hand.score >= settings.min_score]
-        yield list(_crops(footage, frame, distinct_hands(hands), settings))
+@dataclass(frozen=True)
+class Skipped:
+    """Something that could not be used: a line for people, and for a shard its name and the reason alone."""
+
+    line: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The crops of a piece of footage; called in worker processes, each with a landmarker of its own.
+
+    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of `boxes`, by the id of
+    the footage.
+    """
+
+    sampling: Sampling
+    settings: CropSettings
+    model: Path | None
+    max_hands: int = 2
+    boxes: Mapping[str, FootageDetections] | None = None
+
+    def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
+        """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where it is met."""
+        errors: deque[UnreadableError] = deque()
+        boxes = None if self.boxes is None else self.boxes[piece.footage.id]
+        sampling = self.sampling if boxes is None else replace(self.sampling, numbers=boxes.numbers)
+        for frame in ahead(read_piece(piece, sampling, errors.append), FRAMES_AHEAD):
+            yield from _skipped(piece, errors)
+            hands = boxes.hands(frame.number) if boxes else distinct_hands(self._landmarker.find(frame.image))
+            yield list(crops(piece.footage, frame, hands, self.settings))
+        yield from _skipped(piece, errors)
+
+    @cached_property
+    def _landmarker(self) -> Landmarker:
+        assert self.model is not None
+        return Landmarker(self.model, self.max_hands, self.settings.min_score)
+
+
+def _skipped(piece: Piece, errors: deque[UnreadableError]) -> Iterator[Skipped]:
+    while errors:
+        error = errors.popleft()
+        yield Skipped(str(error), piece.footage.name, error.reason)
 
 
 def distinct_hands(hands: list[Hand]) -> list[Hand]:
@@ -76,10 +122,13 @@ def _draw(sides: np.ndarray, seed: int) -> np.ndarray:
     return kept
 
 
-def _crops(footage: Footage, frame: Frame, hands: list[Hand], settings: CropSettings) -> Iterator[Sample]:
+def crops(footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropSettings) -> Iterator[Sample]:
+    """Yield the crop of each hand of a frame that is sure enough and not wholly outside of it."""
     height, width = frame.image.shape[:2]
     numbers: Counter[str] = Counter()
     for hand in hands:
+        if hand.score < settings.min_score or _outside(hand, width, height):
+            continue
         box = square_box(hand.keypoints, settings.margin)
         flipped = hand.side == "left"
         info = {
@@ -95,7 +144,16 @@ def _crops(footage: Footage, frame: Frame, hands: list[Hand], settings: CropSett
         key = sample_key(footage.id, frame.number, hand.side, numbers[hand.side])
         numbers[hand.side] += 1
         image = encode_image(cut(frame.image, box, settings.size, flipped), settings.quality)
-        yield Sample(key, {IMAGE.suffix: image, INFO.suffix: encode_object(info)})
+        sample = Sample(key, {IMAGE.suffix: image, INFO.suffix: encode_object(info)})
+        if settings.keypoints:
+            mapped = to_crop(hand.keypoints, box, settings.size, flipped).astype(np.float32)
+            sample.members[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, mapped)
+        yield sample
+
+
+def _outside(hand: Hand, width: int, height: int) -> bool:
+    low, high = hand.keypoints.min(axis=0), hand.keypoints.max(axis=0)
+    return bool(np.any(high <= 0) or np.any(low >= (width, height)))
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:

@@ -1,0 +1,87 @@
+"""The footage under the paths that a user names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..contract.errors import UsageError
+from ..contract.sample import video_id, video_names
+from .frames import Footage, printable
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mjpeg", ".gif"),
+)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+_Group = tuple[Path, tuple[Path, ...], bool]
+
+
+def find_footage(arguments: Sequence[str]) -> list[Footage]:
+    """List the footage under files, folders and wildcards, folders recursively and in sorted order.
+
+    A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's images are
+    one sequence, an image named on its own is one of a single frame. A file under several names, by symbolic or
+    hard links, is taken once, under the first; a copy is footage of its own. What cannot be read (a folder that
+    cannot be listed, a link to nothing, a pipe) is listed too: reading names it. Raises UsageError for a path that
+    does not exist, or where a folder holds no footage.
+    """
+    groups = [group for argument in arguments for group in _groups(argument)]
+    distinct: dict[object, _Group] = {}
+    for group in groups:
+        distinct.setdefault(_identity(group[0]), group)
+    names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
+    return [
+        Footage(name, video_id(name), files, is_video)
+        for name, (_, files, is_video) in zip(names, distinct.values(), strict=True)
+    ]
+
+
+def _identity(path: Path) -> object:
+    """The same for all names of one file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    # Not for every file: some network file systems make up their numbers.
+    linked = status.st_nlink > 1 and not os.path.isdir(path)
+    return (status.st_dev, status.st_ino) if linked else os.path.realpath(path)
+
+
+def _groups(argument: str) -> list[_Group]:
+    path = Path(argument)
+    if path.is_dir():
+        found = list(_walk(path))
+        if not found:
+            raise UsageError(f"{printable(argument)}: no videos or images in this folder")
+        return found
+    if path.exists():
+        return [(path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES)]
+    matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+        raise UsageError(f"{printable(argument)}: no such file or folder")
+    return [group for match in matches for group in _groups(match)]
+
+
+def _walk(folder: Path) -> Iterator[_Group]:
+    unlisted: list[Path] = []
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=lambda e: unlisted.append(Path(e.filename))):
+        # Links that lead back up would multiply the tree.
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+        images = tuple(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+        if images:
+            yield Path(root), images, False
+        for file in files:
+            if file.suffix.lower() in VIDEO_SUFFIXES:
+                yield file, (file,), True
+    for path in unlisted:
+        yield path, (path,), True

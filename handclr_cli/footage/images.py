@@ -1,0 +1,79 @@
+"""Folders of images as a sequence of frames."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .frames import Footage, Frame, OnSkip, Piece, Sampling, UnreadableError
+
+
+def image_pieces(footage: Footage, size: int) -> list[Piece]:
+    """Cut a folder of images, in the order of their numbers, into pieces of `size`."""
+    ordered = sorted(zip(_numbers(footage.files), footage.files, strict=True))
+    pieces = []
+    for start in range(0, len(ordered), size):
+        numbers, files = zip(*ordered[start : start + size], strict=True)
+        pieces.append(Piece(replace(footage, files=files), start, start + len(files), numbers=numbers))
+    return pieces
+
+
+def read_images(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
+    """Decode the chosen images of a piece in order; each that cannot be decoded is handed to `on_skip`."""
+    for number, path in chosen_images(piece, sampling):
+        try:
+            yield Frame(number, None, _decode(path))
+        except UnreadableError as error:
+            on_skip(error)
+
+
+def chosen_images(piece: Piece, sampling: Sampling) -> list[tuple[int, Path]]:
+    """The number and path of each image of a piece that the sampling chooses."""
+    images = list(zip(piece.numbers, piece.footage.files, strict=True))
+    if sampling.numbers is not None:
+        wanted = frozenset(sampling.numbers)
+        return [image for image in images if image[0] in wanted]
+    every = sampling.every or 1
+    return images[-int(piece.start) % every :: every]
+
+
+def check_file(path: Path) -> None:
+    """Raise UnreadableError for what is no file with something in it; to open a pipe would be to wait for ever."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UnreadableError(path, error.strerror or "cannot be read") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableError(path, "folder cannot be listed")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError(path, "not a regular file")
+    if not status.st_size:
+        raise UnreadableError(path, "empty file")
+
+
+def _decode(path: Path) -> np.ndarray:
+    import cv2
+
+    check_file(path)
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise UnreadableError(path, error.strerror or "cannot be read") from error
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UnreadableError(path, "cannot be decoded as an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _numbers(files: Sequence[Path]) -> Sequence[int]:
+    """The numbers at the end of the names, if every file has one of its own (frame_000030.jpg), else 0, 1, ..."""
+    found = [re.search(r"(\d{1,8})$", file.stem) for file in files]
+    numbers = [int(match[1]) for match in found if match]
+    return numbers if len(files) > 1 and len(set(numbers)) == len(files) else range(len(files))

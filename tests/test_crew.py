@@ -1,0 +1,168 @@
+"""The crew: the same answers in the same order whatever becomes of the processes that give them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.footage.crew import AHEAD, Crew, WorkerLostError, in_order
+
+PROCESSES = pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
+
+
+def count_up(number: int) -> Iterator[tuple[int, int]]:
+    """As many results as the number says; every third item takes its time."""
+    for step in range(number):
+        if number % 3 == 0:
+            time.sleep(0.002)
+        yield number, step
+
+
+def ids(number: int) -> Iterator[int]:
+    yield os.getpid()
+
+
+class Fatal:
+    """Kills its process in the middle of certain items, and always, or only the first time."""
+
+    def __init__(self, folder: Path, items: tuple[int, ...], always: bool) -> None:
+        self.folder, self.items, self.always = folder, items, always
+
+    def __call__(self, number: int) -> Iterator[tuple[int, int]]:
+        for step in range(4):
+            if step == 2 and number in self.items:
+                mark = self.folder / f"{number}"
+                if self.always or not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            yield number, step
+
+
+def failing(number: int) -> Iterator[int]:
+    yield number
+    if number == 3:
+        raise ValueError("three")
+    yield number
+
+
+def stillborn(number: int) -> Iterator[int]:
+    os._exit(7)
+    yield number
+
+
+@PROCESSES
+def test_answers_come_in_order_however_many_work(workers: int) -> None:
+    numbers = [5, 0, 9, 1, 40, 3, 3, 2]
+    with Crew(count_up, workers) as crew:
+        answered = [(item, list(results)) for item, results in crew.answers(numbers)]
+        assert answered == [(number, [(number, step) for step in range(number)]) for number in numbers]
+        assert [list(results) for _, results in crew.answers([2])] == [[(2, 0), (2, 1)]]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
+    with Crew(Fatal(tmp_path, (1, 4), always=False), 2) as crew:
+        answered = [(item, list(results)) for item, results in crew.answers(range(6))]
+    assert answered == [(number, [(number, step) for step in range(4)]) for number in range(6)]
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "4"}
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path: Path) -> None:
+    answered = {}
+    with Crew(Fatal(tmp_path, (1, 4), always=True), 2) as crew:
+        for item, results in crew.answers(range(6)):
+            answered[item] = []
+            try:
+                for result in results:
+                    answered[item].append(result)
+            except WorkerLostError as error:
+                assert "ended by signal 9, twice" in str(error)
+                answered[item].append("lost")
+    assert answered[1] == [(1, 0), (1, 1), "lost"] and answered[4] == [(4, 0), (4, 1), "lost"]
+    assert all(answered[item] == [(item, step) for step in range(4)] for item in (0, 2, 3, 5))
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_even_start_end_the_work() -> None:
+    with Crew(stillborn, 2) as crew, pytest.raises(HandclrError, match="before they do anything"):
+        for _, results in crew.answers(range(100)):
+            with pytest.raises(WorkerLostError):
+                list(results)
+
+
+@PROCESSES
+def test_what_work_raises_is_raised_in_its_place(workers: int) -> None:
+    taken = []
+    with Crew(failing, workers) as crew, pytest.raises(ValueError, match="three"):
+        for _, results in crew.answers(range(6)):
+            for result in results:
+                taken.append(result)
+    assert taken == [0, 0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.slow
+def test_processes_are_replaced_after_so_many_results() -> None:
+    with Crew(ids, 1, recycle=3) as crew:
+        pids = [pid for _, results in crew.answers(range(9)) for pid in results]
+    assert len(set(pids)) > 1 and all(pids.count(pid) <= 4 for pid in pids)
+
+
+@pytest.mark.slow
+def test_no_more_is_done_ahead_than_can_be_kept() -> None:
+    asked = []
+
+    def items() -> Iterator[int]:
+        for number in range(10**9):
+            asked.append(number)
+            yield 30
+
+    with Crew(count_up, 2) as crew:
+        for position, (_, results) in enumerate(crew.answers(items())):
+            time.sleep(0.01)
+            assert len(list(results)) == 30
+            if position == 20:
+                break
+    assert len(asked) <= 20 + 2 * AHEAD // 30 + 6
+
+
+def test_items_in_batches() -> None:
+    assert list(in_order(abs, range(-50, 0), 2, batch=8)) == list(range(50, 0, -1))
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_one_that_hired_them(tmp_path: Path) -> None:
+    script = (
+        "import os, time\n"
+        "from handclr_cli.footage.crew import Crew\n"
+        "def work(n):\n    while True:\n        yield os.getpid()\n        time.sleep(0.02)\n"
+        "if __name__ == '__main__':\n"
+        "    with Crew(work, 2) as crew:\n"
+        "        for _, pids in crew.answers(range(9)):\n"
+        "            print(next(pids), flush=True)\n            time.sleep(60)\n"
+    )
+    (tmp_path / "hire.py").write_text(script)
+    hiring = subprocess.Popen([sys.executable, "hire.py"], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert hiring.stdout is not None
+    worker = int(hiring.stdout.readline())
+    hiring.kill()
+    hiring.wait()
+    deadline = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
