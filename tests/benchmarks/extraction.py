@@ -1,0 +1,270 @@
+"""How fast extract and keypoints are beside plain loops, how much memory they take, and whether kills change a byte.
+
+    python tests/benchmarks/extraction.py speed videos/ --fps 5 --copies 3 --rounds 3
+    python tests/benchmarks/extraction.py memory --hours 2
+    python tests/benchmarks/extraction.py kills videos/ --fps 5 --kills 50
+
+speed: frames a second over the same frames, in turn, each a command of its own that is timed from start to end.
+one: a loop of cv2.VideoCapture.grab, .retrieve of the sampled frames and HandLandmarker.detect, in one process with
+the threads that OpenCV takes; it neither crops nor writes. several: as many of these at once as there are workers, each
+on one thread, each over all the footage; their sum is the limit. Likewise for keypoints: the loop decodes crops and
+looks for hands with the same padding. `copies` of the footage make starting up, the same for all, a small part.
+
+memory: resident megabytes of the command and of each of its processes, every two seconds, over one long video.
+
+kills: the command is killed after a random time and started again; whenever it ends, the bytes are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+HANDCLR = [sys.executable, "-m", "handclr_cli"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "memory", "kills", "loop", "keypoint-loop"])
+    parser.add_argument("footage", nargs="*", type=Path)
+    parser.add_argument("--fps", type=float, default=5.0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=3)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="write all numbers")
+    options = parser.parse_args()
+    run = {"speed": speed, "memory": memory, "kills": kills, "loop": loop, "keypoint-loop": keypoint_loop}
+    with tempfile.TemporaryDirectory() as folder:
+        found = run[options.what](options, Path(folder))
+    if options.json and found is not None:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list[float]]]:
+    """Time the contestants in turn."""
+    footage = copies(options.footage, options.copies, folder / "footage")
+    crops = folder / "crops.tar"
+    ours = ["extract", footage, "--fps", options.fps, "--workers", options.workers, "-q", "-o"]
+    seconds([*HANDCLR, *ours, crops])
+    plain = [sys.executable, __file__, "--fps", options.fps]
+    stages = {
+        "extract": ([*HANDCLR, *ours, folder / "again.tar"], [*plain, "loop", footage]),
+        "keypoints": (
+            [*HANDCLR, "keypoints", crops, "--workers", options.workers, "-q", "-o", folder / "hands.tar"],
+            [*plain, "keypoint-loop", crops],
+        ),
+    }
+    told: dict[str, dict[str, list[float]]] = {}
+    for stage, (command, peer) in stages.items():
+        items = int(subprocess.run(list(map(str, peer)), check=True, capture_output=True, text=True).stdout)
+        rates: dict[str, list[float]] = {"one": [], "several": [], "handclr": []}
+        for _ in range(options.rounds):
+            rates["one"].append(items / seconds(peer))
+            together = seconds([*peer, "--threads", 1], options.workers)
+            rates["several"].append(options.workers * items / together)
+            rates["handclr"].append(items / seconds(command))
+        told[stage] = rates
+        for peer_name in ("one", "several"):
+            shares = [a / b for a, b in zip(rates["handclr"], rates[peer_name], strict=True)]
+            rounds = ", ".join(f"{share:.2f}" for share in shares)
+            print(
+                f"{stage}, {items:,} items: {peer_name} {median(rates[peer_name]):.1f}/s, handclr "
+                f"{median(rates['handclr']):.1f}/s, {median(shares):.2f} of it ({rounds})",
+                flush=True,
+            )
+    return told
+
+
+def seconds(command: Sequence[object], times: int = 1) -> float:
+    """Wall time of a command, or of several of it at once."""
+    begin = time.perf_counter()
+    started = [subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) for _ in range(times)]
+    if any(process.wait() not in (0, 3) for process in started):
+        sys.exit(f"{command} failed")
+    return time.perf_counter() - begin
+
+
+def copies(footage: Sequence[Path], count: int, folder: Path) -> Path:
+    """The footage several times, as files of their own: what is a link to the same file is read once."""
+    for number in range(count):
+        for path in footage:
+            target = folder / str(number) / path.name
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+    return folder
+
+
+def loop(options: argparse.Namespace, folder: Path) -> None:
+    """What people write; prints how many frames it has looked at."""
+    import cv2
+    from mediapipe import Image, ImageFormat
+
+    from handclr_cli.footage.video import find_footage
+
+    if options.threads:
+        cv2.setNumThreads(options.threads)
+    looked = 0
+    with detector() as landmarker:
+        for item in find_footage([str(path) for path in options.footage]):
+            threads = [cv2.CAP_PROP_N_THREADS, options.threads] if options.threads else []
+            capture = cv2.VideoCapture(str(item.files[0]), cv2.CAP_FFMPEG, threads)
+            tick = -1
+            while capture.grab():
+                now = int(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 * options.fps + 1e-6)
+                if now > tick:
+                    tick = now
+                    image = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+                    landmarker.detect(Image(image_format=ImageFormat.SRGB, data=image))
+                    looked += 1
+    print(looked)
+
+
+def detector():  # type: ignore[no-untyped-def]
+    """MediaPipe's landmarker as extract sets it."""
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    from handclr_cli.footage.model_file import model_file
+
+    base = BaseOptions(model_asset_path=str(model_file(None, print)))
+    return vision.HandLandmarker.create_from_options(vision.HandLandmarkerOptions(base_options=base, num_hands=2))
+
+
+def keypoint_loop(options: argparse.Namespace, folder: Path) -> None:
+    """Decode crops one by one and look for a hand with every padding; prints how many crops there were."""
+    import cv2
+
+    from handclr_cli.contract.shards import read_samples
+    from handclr_cli.footage.keypoints import find_keypoints
+    from handclr_cli.footage.landmarker import Landmarker
+    from handclr_cli.footage.model_file import model_file
+
+    if options.threads:
+        cv2.setNumThreads(options.threads)
+    looked = 0
+    with Landmarker(model_file(None, print)) as landmarker:
+        for sample in read_samples([str(options.footage[0])]):
+            find_keypoints(sample.image, landmarker)
+            looked += 1
+    print(looked)
+
+
+def memory(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+    """Megabytes of every process over one long video of moving hands."""
+    film = folder / "long.mp4"
+    write_long(film, options.footage, options.hours)
+    command = [
+        *HANDCLR,
+        "extract",
+        film,
+        "--fps",
+        options.fps,
+        "--workers",
+        options.workers,
+        "-o",
+        folder / "crops.tar",
+    ]
+    process = subprocess.Popen(list(map(str, command)))
+    sampled: dict[str, list[float]] = {}
+    while process.poll() is None:
+        for pid in (process.pid, *children(process.pid)):
+            if megabytes := resident(pid):
+                sampled.setdefault("command" if pid == process.pid else f"worker {pid}", []).append(megabytes)
+        time.sleep(2)
+    for name, values in sampled.items():
+        if len(values) > 20:
+            thirds = [max(part) for part in (values[5 : len(values) // 2], values[len(values) // 2 :])]
+            print(f"{name}: {len(values)} samples, first half at most {thirds[0]:.0f} MB, second {thirds[1]:.0f} MB")
+    return sampled
+
+
+def write_long(film: Path, footage: Sequence[Path], hours: float) -> None:
+    """A long film: short ones repeated without decoding, or a moving test picture where none is named."""
+    import imageio_ffmpeg
+
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    source = (
+        ["-stream_loop", "-1", "-i", str(footage[0])] if footage else ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10"]
+    )
+    coded = ["-c", "copy", "-an"] if footage else ["-c:v", "libx264", "-preset", "ultrafast"]
+    subprocess.run(
+        [ffmpeg, "-v", "error", *source, "-t", str(3600 * hours), *coded, str(film)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, except helpers that take next to nothing."""
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
+
+
+def resident(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except (OSError, IndexError):
+        return 0.0
+
+
+def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
+    """Kill and start again; the shards must be those of a run that nobody disturbed."""
+    footage = [str(path) for path in options.footage]
+    command = [
+        *HANDCLR,
+        "extract",
+        *footage,
+        "--fps",
+        options.fps,
+        "--workers",
+        options.workers,
+        "--shard-size",
+        100,
+        "-q",
+    ]
+    for name in ("whole", "killed"):
+        (folder / name).mkdir()
+    lasted = seconds([*command, "-o", folder / "whole" / "crops-%06d.tar"])
+    rng, killed, finished = random.Random(0), 0, 0
+    wrong = 0
+    while killed < options.kills:
+        process = subprocess.Popen([*map(str, command), "-o", str(folder / "killed" / "crops-%06d.tar")])
+        try:
+            process.wait(rng.uniform(0, 0.7) * lasted)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        if process.wait() in (0, 3):
+            finished += 1
+            wrong += contents(folder / "killed") != contents(folder / "whole")
+            shutil.rmtree(folder / "killed")
+            (folder / "killed").mkdir()
+    seconds([*command, "-o", folder / "killed" / "crops-%06d.tar"])
+    wrong += contents(folder / "killed") != contents(folder / "whole")
+    print(
+        f"{killed} kills, {finished + 1} finished outputs of {len(contents(folder / 'whole'))} shards, {wrong} differ"
+    )
+    return {"kills": killed, "finished": finished + 1, "differing": wrong}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The shards of a folder; what a killed process has left under a hidden name is none."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*.tar"))}
+
+
+if __name__ == "__main__":
+    main()
