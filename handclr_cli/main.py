@@ -12,7 +12,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__, console
-from .commands import demo, evaluate, extract, finetune, import_, keypoints, mine, pca, predict, pretrain, synth
+from .commands import (
+    demo,
+    evaluate,
+    extract,
+    finetune,
+    import_,
+    inspect,
+    keypoints,
+    mine,
+    pca,
+    predict,
+    pretrain,
+    synth,
+)
 from .contract.errors import HandclrError
 
 app = typer.Typer(
@@ -33,6 +46,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.add_typer(import_.app, name="import")
 app.add_typer(synth.app, name="synth")

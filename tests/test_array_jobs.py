@@ -66,7 +66,7 @@ def test_a_shard_is_made_of_whole_pieces_and_says_what_became_of_them(whole: Pat
         assert name == CROPS % number
     for shard in hands.values():
         assert all("keypoints2d.npy" in members for members in unpack(shard).values())
-        assert metadata(shard, "__counts__") == {**COUNTS, "no keypoints": 0, "unreadable crop": 0}
+        assert metadata(shard, "__counts__") == {**COUNTS, "no keypoints": 0}
 
 
 def test_parts_make_the_whole_and_a_rerun_makes_what_is_missing(whole: Path, work: Path, handclr: Handclr) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -216,6 +217,41 @@ def test_odd_names(handclr: Handclr, tmp_path: Path, one_picture: Path) -> None:
         f"{tmp_path.name}/{names[-1]}",
     ]
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", key) for key in samples)
+
+
+@pytest.mark.landmarker
+def test_keypoints_of_the_frame_in_the_crop(drawn_crops: bytes, drawn_clip: Path, handclr: Handclr) -> None:
+    done = handclr("extract", "--every", "1", "--with-keypoints", drawn_clip)
+    plain = unpack(drawn_crops)
+    for key, members in unpack(done.stdout).items():
+        keypoints = np.load(io.BytesIO(members.pop("keypoints2d.npy")), allow_pickle=False)
+        assert members == plain[key] and keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
+        info = json.loads(members["json"])
+        joints = to_crop(drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"])
+        errors = np.linalg.norm(keypoints - joints, axis=1) / np.ptp(joints, axis=0).max()
+        assert np.median(errors) < 0.035 and errors.max() < 0.12
+
+
+def test_boxes_of_another_detector(drawn_clip: Path, handclr: Handclr, tmp_path: Path) -> None:
+    rows = ["clip,0,100,100,220,260,left,0.9", "clip,2,300,90,400,300,1,0.8", "clip,2,700,90,800,300,right,1"]
+    (tmp_path / "boxes.csv").write_text("\n".join(["video,frame,x0,y0,x1,y1,hand,score", *rows, ""]))
+    command = ("extract", "--detections", "boxes.csv", "--margin", "1.2", drawn_clip)
+    done = handclr(*command, cwd=tmp_path)
+    assert done.returncode == 3 and b"frame 2: box outside the frame; skipped" in done.stderr
+    infos = [json.loads(members["json"]) for members in unpack(done.stdout).values()]
+    expected = [(0, "left", True, [64, 84, 256, 276]), (2, "right", False, [224, 69, 476, 321])]
+    assert [(info["frame"], info["hand"], info["flipped"], info["box"]) for info in infos] == expected
+    pipe = handclr(
+        "extract",
+        "--detections",
+        "-",
+        "--margin",
+        "1.2",
+        drawn_clip,
+        stdin=b"\n".join([b"video,frame,x0,y0,x1,y1,hand,score", *map(str.encode, rows)]),
+    )
+    assert unpack(pipe.stdout) == unpack(done.stdout)
+    assert handclr(*command, "--with-keypoints", cwd=tmp_path).returncode == 2
 
 
 # Bad footage

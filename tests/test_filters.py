@@ -137,7 +137,7 @@ def test_errors_of_the_other_filters(arguments: list[str], code: int | None, wor
 
 # The front door.
 
-COMMANDS = ("extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate", "predict", "import")
+COMMANDS = ("extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate", "predict", "inspect", "import")
 HEAVY = ("torch", "torchvision", "cv2", "mediapipe", "sklearn", "scipy", "matplotlib", "webdataset", "rich.progress")
 RUN = f"""
 import atexit, sys

@@ -50,6 +50,6 @@ def test_mediapipe_is_imported_in_one_place() -> None:
 def test_every_command_has_a_file_and_a_test() -> None:
     commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
     stages = {"extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate"}
-    assert commands == stages | {"import_", "predict", "synth", "demo"}
+    assert commands == stages | {"import_", "predict", "inspect", "synth", "demo"}
     missing = [name for name in commands if not (ROOT / "tests" / f"test_{name.strip('_')}.py").exists()]
     assert not missing

@@ -16,7 +16,7 @@ from .crops import in_front, labelled_crop, labelled_sample
 from .metrics import REFERENCE_BONE
 
 # A hand so near would need a crop of gigabytes.
-_WIDEST_CROP = 8
+WIDEST_CROP = 8
 # Behind its end mark a JPEG may have a little padding.
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
 
@@ -31,12 +31,13 @@ class Invalid(StrEnum):
     BEHIND = "not in front of the camera"
     NO_IMAGE = "with the image missing"
     BAD_IMAGE = "with a damaged image"
+    OTHER_SIZE = "with an image of another size than labelled"
     BAD_LABELS = "with labels missing or damaged"
 
     @property
     def broken(self) -> bool:
         """Whether it is the fault of the files on this disk, not of the data set."""
-        return self in (Invalid.NO_IMAGE, Invalid.BAD_IMAGE, Invalid.BAD_LABELS)
+        return self in (Invalid.NO_IMAGE, Invalid.BAD_IMAGE, Invalid.OTHER_SIZE, Invalid.BAD_LABELS)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Importer:
         hand = self.data[number]
         if isinstance(hand, tuple):
             return Made(hand[1], invalid=hand[0])
-        image = _read_image(hand.path)
+        image = read_image(hand.path)
         if isinstance(image, Invalid):
             return Made(hand.path, invalid=image)
         height, width = image.shape[:2]
@@ -130,7 +131,7 @@ class Importer:
         return Made(hand.path, sample, hand.side, None, _measured(hand, (width, height)) if self.measure else None)
 
     def _too_wide(self, pixels: np.ndarray, side: int) -> bool:
-        return float(np.ptp(pixels, axis=0).max()) * self.margin > _WIDEST_CROP * side
+        return float(np.ptp(pixels, axis=0).max()) * self.margin > WIDEST_CROP * side
 
 
 def _measured(hand: LabelledHand, size: tuple[int, int]) -> Measured:
@@ -144,7 +145,7 @@ def _measured(hand: LabelledHand, size: tuple[int, int]) -> Measured:
     return Measured(1000 * float(np.linalg.norm(end - start)), inside, error[np.isfinite(error)])
 
 
-def _read_image(path: Path) -> np.ndarray | Invalid:
+def read_image(path: Path) -> np.ndarray | Invalid:
     """An image file as uint8 (H, W, 3) RGB, a grey one too."""
     import cv2
 

@@ -10,6 +10,7 @@ import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
+from ..contract.inputs import STDIN
 from ..contract.provenance import file_checksum, provenance
 from ..contract.sample import Sample
 from ..contract.units import TOTAL, Unit, Units, UnitWriter, is_numbered
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..footage.video import Piece
 
 FOUND = ("videos", "frames", "left", "right", "no hand")
+# As many inputs of one reason are named; shards name all.
+_NAMED = 20
 # With fewer frames, starting another process takes longer than it saves.
 _FRAMES_PER_WORKER = 100
 # What MediaPipe leaks in so many frames is little, and starting anew costs less than a percent of them.
@@ -106,23 +109,23 @@ def extract(
     from ..footage.crew import Crew
     from ..footage.extraction import CropSettings, Extraction
     from ..footage.model_file import checksums, model_file
-    from ..footage.plan import units_of
-    from ..footage.video import Sampling, find_footage, frames_of, pieces
+    from ..footage.plan import pieces_of, units_of
+    from ..footage.video import Sampling, find_footage
 
     items = find_footage(footage)
     settings = CropSettings(size, margin, min_score, quality, with_keypoints)
+    boxes, model = None, None
     if detections:
         from ..footage.detections import boxes_of, read_detections
 
-        record["detections"] = file_checksum(detections)
-        boxes, model = boxes_of(read_detections(detections), items, console.warn), None
+        boxes = boxes_of(read_detections(detections), items, console.warn, min_score)
         items = [item for item in items if item.id in boxes]
+        record["detections"] = {} if detections == STDIN else file_checksum(detections)
     else:
-        boxes, model = None, model_file(landmarker, console.say)
+        model = model_file(landmarker, console.say)
         record["model"] = checksums(model)
     sampling = Sampling(fps, every)
-    stretches = [piece for item in items for piece in pieces(item, sampling)]
-    frames = [frames_of(piece, sampling) for piece in stretches]
+    stretches, frames = pieces_of(items, sampling, boxes)
     units = Units.of(
         output, record, units_of(stretches, frames, shard_size if in_units else None), overwrite, skip_done
     )
@@ -161,6 +164,7 @@ class _Job:
         self.units, self.answers, self.advance = units, answers, advance
         self.strict, self.balance, self.seed = strict, balance, seed
         self.counts: Counter[str] = Counter()
+        self.named: Counter[str] = Counter()
         self.crops = 0
 
     def write(self, unit: Unit) -> None:
@@ -206,7 +210,10 @@ class _Job:
             raise HandclrError(skipped.line)
         writer.counts[skipped.reason] += 1
         writer.skipped.append(f"{skipped.name}: {skipped.reason}")
-        console.warn(f"{skipped.line}; skipped")
+        self.named[skipped.reason] += 1
+        if self.named[skipped.reason] <= _NAMED:
+            more = "; more of these are only counted" if self.named[skipped.reason] == _NAMED else ""
+            console.warn(f"{skipped.line}; skipped{more}")
 
     def conclude(self, chosen: list[Unit]) -> None:
         """Say what was done, and exit with 3 where footage was skipped, now or by an earlier run."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from contextlib import nullcontext
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +12,17 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import atomic_write
-from ..contract.provenance import provenance
-from ..contract.units import Unit, Units
+from ..contract.provenance import Provenance, file_checksum, provenance
+from ..contract.units import Units
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..benchmarks.checks import Check
-    from ..benchmarks.labelled import Importer, LabelledSet, Made
+    from ..benchmarks.hand100m import Hand100M, KeypointCheck
+    from ..benchmarks.importing import ImportJob
+    from ..benchmarks.labelled import LabelledSet, Made
+    from ..contract.sample import Sample
 
 app = typer.Typer(
     help="Turn labelled data sets into shards of labelled crops.", no_args_is_help=True, rich_markup_mode=None
@@ -28,8 +33,6 @@ _DEXYCB = ("all", *(f"s{setup}-{part}" for setup in range(4) for part in ("train
 # With fewer items, starting another process takes longer than it saves.
 _ITEMS_PER_WORKER = 200
 _TILES = 48
-# As many of the broken files are named; all are counted.
-_NAMED = 5
 
 CheckSheet = Annotated[
     str | None,
@@ -130,150 +133,148 @@ def assemblyhands(
     _run("assemblyhands", _ASSEMBLYHANDS, locals())
 
 
-def _run(name: str, splits: tuple[str, ...], asked: dict[str, Any]) -> None:
-    """Import a data set; `asked` are the options by their names."""
-    output, split, part, sheet = (asked[option] for option in ("output", "split", "part", "check"))
-    options.choose("--split", split, splits)
-    options.prepare_output(output)
-    options.prepare_files(output, sheet, asked["report"])
-    from ..benchmarks.checks import Check
-    from ..benchmarks.labelled import Importer
+@app.command("hand100m")
+def hand100m(
+    annotations: Annotated[
+        str, typer.Argument(metavar="JSON", help="Hand100M_Ego4D_..._v1-1.json or Hand100M_100DOH_..._v1-1.json.")
+    ],
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="Where its frames are: VIDEO/frame_000030.jpg.")],
+    output: options.OutputTar = "-",
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NPZ", help="Write the published pairs, for handclr pretrain --pairs.", show_default=False
+        ),
+    ] = None,
+    size: options.CropSize = 224,
+    margin: options.Margin = 1.5,
+    quality: options.Quality = 95,
+    check: CheckSheet = None,
+    report: options.Report = None,
+    workers: options.Workers = None,
+    part: options.Part = None,
+    shard_size: options.ShardSize = options.DEFAULT_SHARD_SIZE,
+    overwrite: options.Overwrite = False,
+    strict: options.Strict = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Read Hand100M's annotations of frames of Ego4D or 100DOH: both hands, 2D keypoints, mined pairs.
 
-    data = _open(name, asked["root"], split, compare=bool(sheet))
-    for note in data.notes:
-        console.warn(note)
+    handclr import hand100m Hand100M_Ego4D_50k_v1-1.json --root frames/ -o hands-%06d.tar --pairs pairs.npz
+
+    After an array job of --part, the same command without it finds all shards done and writes the pairs.
+    """
+    asked = locals()
+    if pairs and part:
+        raise UsageError("--pairs are of all parts; leave it out, and run once more without --part when all are done")
+    _prepare(asked, pairs)
+    from ..benchmarks.hand100m import CropMaker, Hand100M, KeypointCheck
+
+    data = Hand100M(annotations, root)
+    if pairs and not data.hands.positive.shape[1]:
+        raise HandclrError(f"{annotations}: has no positive_sample; leave --pairs out, or find pairs by handclr mine")
     cut = options.arguments(asked, "size", "margin", "quality")
-    record = provenance(f"import {name}", {"split": split, **cut}, [asked["root"]])
-    units = Units(output, record, len(data), asked["shard_size"], asked["overwrite"])
-    if part and not units.numbered:
-        raise UsageError(f"--part {part}: needs numbered shards, such as -o {name}-%06d.tar")
-    mine = units.units[options.part_of(part, len(units.units))]
-    check = Check(len(data), _TILES) if sheet else None
-    job = _Job(f"import {name}", Importer(data, **cut, measure=bool(sheet)), units, check, asked["strict"])
-    job.work(mine, asked["workers"])
-    job.conclude(split, mine, asked["report"], sheet)
+    record = provenance("import hand100m", cut, [annotations, root])
+    # Files of other sizes and other mining go by the same name.
+    record["annotations"] = file_checksum(annotations)
+    job = _work(asked, record, data, CropMaker(**cut).make, data.__getitem__, KeypointCheck)
+    if pairs:
+        _write_pairs(pairs, job.present(data.key), data, record)
+    _conclude(job, asked, record["stage"], {"annotations": os.path.basename(annotations)})
 
 
-def _open(name: str, root: str, split: str, compare: bool) -> LabelledSet:
-    if name == "freihand":
-        from ..benchmarks.freihand import FreiHAND
+def _write_pairs(path: str, present: np.ndarray, data: Hand100M, record: Provenance) -> None:
+    from ..contract.npz import write_npz
 
-        return FreiHAND(root, split)
-    if name == "dexycb":
-        from ..benchmarks.dexycb import DexYCB
-
-        return DexYCB(root, split)
-    from ..benchmarks.assemblyhands import AssemblyHands
-
-    return AssemblyHands(root, split, compare)
-
-
-class _Job:
-    """Makes the units that are missing, counts what became of the items, and says so."""
-
-    def __init__(self, label: str, importer: Importer, units: Units, check: Check | None, strict: bool) -> None:
-        self.label, self.importer, self.units, self.check, self.strict = label, importer, units, check, strict
-        self.counts: Counter[str] = Counter()
-        self.named = 0
-
-    def work(self, mine: list[Unit], workers: int | None) -> None:
-        """Write what is missing; with a check also look at what is there, so that it is of all."""
-        from ..footage.crew import in_order
-
-        todo = mine if self.check else [unit for unit in mine if not self.units.done(unit)]
-        total = sum(len(unit.rows) for unit in todo)
-        processes = min(options.worker_count(None), total // _ITEMS_PER_WORKER) if workers is None else workers
-        made = in_order(self.importer.make, (row for unit in todo for row in unit.rows), processes)
-        with console.progress(self.label, total, "items") as advance:
-            for unit in mine:
-                if unit not in todo:
-                    self.counts += self._found(unit)
-                    continue
-                with nullcontext() if self.units.done(unit) else self.units.write(unit) as writer:
-                    counts: Counter[str] = Counter()
-                    for row, one in zip(unit.rows, made, strict=False):
-                        counts[self._look(row, one)] += 1
-                        if writer and one.sample:
-                            writer.write(one.sample)
-                        advance()
-                    if writer:
-                        writer.counts = counts
-                self.counts += counts
-
-    def _found(self, unit: Unit) -> Counter[str]:
-        """What became of the items of a shard that is there."""
-        counts = self.units.counts(unit)
-        if broken := _broken(counts):
-            told = f"{unit.path}: lacks {broken} of its items, whose files were broken; remove it to have it made again"
-            if self.strict:
-                raise HandclrError(told)
-            console.warn(told)
-        return counts
-
-    def _look(self, row: int, made: Made) -> str:
-        """Under which word an item is counted: the side of its hand, or the reason why there is none."""
-        if self.check:
-            self.check.add(row, made)
-        if made.invalid is None:
-            return made.side
-        if made.invalid.broken:
-            if self.strict:
-                raise HandclrError(f"{made.path}: {made.invalid}; download it again, or import without --strict")
-            self.named += 1
-            if self.named <= _NAMED:
-                console.warn(f"{made.path}: {made.invalid}; skipped")
-        return str(made.invalid)
-
-    def conclude(self, split: str, mine: list[Unit], report: str | None, sheet: str | None) -> None:
-        """Say what was done, write the report and the sheet, and exit with 3 where files were broken."""
-        from ..benchmarks.labelled import Invalid
-
-        total, there = sum(len(unit.rows) for unit in mine), sum(self.units.done(unit) for unit in mine)
-        left, right = self.counts["left"], self.counts["right"]
-        skipped = {str(reason): self.counts[reason] for reason in Invalid if self.counts[reason]}
-        words = [f"{self.label}: {console.plural(left + right, 'hand')} of {total:,} in {split}"]
-        words[0] += f" ({left:,} left, {right:,} right)"
-        words += [f"{count:,} {reason}" for reason, count in skipped.items()]
-        words += [f"{there:,} of {console.plural(len(mine), 'shard')} there already"] if there else []
-        console.say("; ".join(words))
-        checked = self.check.report() if self.check else None
-        if self.check and checked:
-            console.say(_checked(self.label, checked))
-            if sheet and self.check.samples:
-                _draw(sheet, self.check)
-        if report:
-            found = {"split": split, "items": total, "left": left, "right": right, "skipped": skipped, "check": checked}
-            with atomic_write(report) as file:
-                file.write(json.dumps(found, indent=2).encode() + b"\n")
-        if not left + right:
-            console.warn("no item has a valid hand; the output holds no crops")
-        options.skipped_exit(_broken(self.counts))
-
-
-def _broken(counts: Counter[str]) -> int:
-    """How many items the files on this disk are to blame for."""
-    from ..benchmarks.labelled import Invalid
-
-    return sum(counts[reason] for reason in Invalid if reason.broken)
-
-
-def _checked(label: str, found: dict[str, Any]) -> str:
-    """The numbers of a check in one line."""
-    bone, inside, error = found["reference_bone_mm"], found["joints_inside"], found["projection_error_px"]
-    if bone is None:
-        return f"{label}: nothing to check"
-    from_own = "no 2D labels of the set's own to compare with"
-    if error:
-        from_own = "{median:.2f} px from the set's own 2D labels (95 %: {p95:.2f}, max {max:.2f})".format(**error)
-    return (
-        f"{label}: reference bone {bone['min']:.1f} to {bone['max']:.1f} mm, median {bone['median']:.1f}; "
-        f"{inside:.2%} of the joints inside the image; {from_own}"
+    arrays = data.pairs(present)
+    write_npz(path, "pairs", arrays, record)
+    known, kept = data.hands.positive[present] >= 0, arrays["positive"] >= 0
+    lost = int(known.sum() - kept.sum()) + data.hands.unknown_positives
+    console.say(
+        f"{path}: {console.plural(len(kept), 'hand')}, {int(kept.any(axis=1).sum()):,} with a positive"
+        f"{f'; {lost:,} positives have no crop' if lost else ''}"
     )
 
 
-def _draw(path: str, check: Check) -> None:
+def _run(name: str, splits: tuple[str, ...], asked: dict[str, Any]) -> None:
+    """Import a data set; `asked` are the options by their names."""
+    split, measure = asked["split"], bool(asked["check"])
+    options.choose("--split", split, splits)
+    _prepare(asked)
+    from ..benchmarks.checks import Check
+    from ..benchmarks.importing import open_set
+    from ..benchmarks.labelled import Importer
+
+    data = open_set(name, asked["root"], split, compare=measure)
+    cut = options.arguments(asked, "size", "margin", "quality")
+    record = provenance(f"import {name}", {"split": split, **cut}, [asked["root"]])
+    job = _work(asked, record, data, Importer(data, **cut, measure=measure).make, int, Check)
+    _conclude(job, asked, record["stage"], {"split": split})
+
+
+def _prepare(asked: dict[str, Any], *files: str | None) -> None:
+    options.prepare_output(asked["output"])
+    options.prepare_files(asked["output"], asked["check"], asked["report"], *files)
+
+
+def _work(
+    asked: dict[str, Any],
+    record: Provenance,
+    data: LabelledSet | Hand100M,
+    make: Callable[[Any], Made],
+    item: Callable[[int], Any],
+    check: type[Check | KeypointCheck],
+) -> ImportJob:
+    """Make the shards that are missing; `make` takes what `item` gives for a row."""
+    from ..benchmarks.importing import ImportJob
+
+    for note in data.notes:
+        console.warn(note)
+    output, part, stage = asked["output"], asked["part"], record["stage"]
+    units = Units(output, record, len(data), asked["shard_size"], asked["overwrite"])
+    if part and not units.numbered:
+        raise UsageError(f"--part {part}: needs numbered shards, such as -o {stage.split()[1]}-%06d.tar")
+    mine = units.units[options.part_of(part, len(units.units))]
+    looks = check(len(data), _TILES) if asked["check"] else None
+    job = ImportJob(units, mine, make, item, looks, asked["root"], asked["strict"], console.warn)
+    workers = asked["workers"]
+    processes = min(options.worker_count(None), job.total // _ITEMS_PER_WORKER) if workers is None else workers
+    with console.progress(stage, job.total, "items") as advance:
+        job.work(processes, advance)
+    return job
+
+
+def _conclude(job: ImportJob, asked: dict[str, Any], stage: str, of: dict[str, str]) -> None:
+    """Say what was done, write the report and the sheet, and exit with 3 where files were broken."""
+    from ..benchmarks.importing import agreement, broken
+    from ..benchmarks.labelled import Invalid
+
+    total, there = sum(len(unit.rows) for unit in job.mine), sum(job.units.done(unit) for unit in job.mine)
+    left, right = job.counts["left"], job.counts["right"]
+    skipped = {str(reason): job.counts[reason] for reason in Invalid if job.counts[reason]}
+    words = [f"{stage}: {console.plural(left + right, 'hand')} of {total:,} in {', '.join(of.values())}"]
+    words[0] += f" ({left:,} left, {right:,} right)"
+    words += [f"{count:,} {reason}" for reason, count in skipped.items()]
+    words += [f"{there:,} of {console.plural(len(job.mine), 'shard')} there already"] if there else []
+    console.say("; ".join(words))
+    checked = job.check.report() if job.check else None
+    if job.check and checked:
+        console.say(f"{stage}: {agreement(checked)}")
+        if job.check.samples:
+            _draw(asked["check"], job.check.samples)
+    if asked["report"]:
+        found = {**of, "items": total, "left": left, "right": right, "skipped": skipped, "check": checked}
+        with atomic_write(asked["report"]) as file:
+            file.write(json.dumps(found, indent=2).encode() + b"\n")
+    if not left + right:
+        console.warn("no item has a valid hand; the output holds no crops")
+    options.skipped_exit(broken(job.counts))
+
+
+def _draw(path: str, samples: list[Sample]) -> None:
     from ..report.labelled import labelled_page
     from ..report.sheets import write_png
 
-    write_png(path, labelled_page(check.samples))
-    console.say(f"drew {console.plural(len(check.samples), 'crop')} in {path}")
+    write_png(path, labelled_page(samples))
+    console.say(f"drew {console.plural(len(samples), 'crop')} in {path}")

@@ -176,7 +176,9 @@ class _Job:
         with units.write(unit) as writer:
             counts = self.write(samples(), writer)
             writer.counts.update(loads(metadata.get(COUNTS, b"")) or {})
-            writer.counts.update({"no keypoints": counts["no keypoints"], "unreadable crop": counts["skipped"]})
+            writer.counts.update({"no keypoints": counts["no keypoints"]})
+            if counts["skipped"]:
+                writer.counts["unreadable crop"] += counts["skipped"]
             writer.skipped += json.loads(metadata.get(SKIPPED, b"[]"))
 
     def try_unit(self, units: Units, unit: Unit, source: str) -> None:

@@ -106,7 +106,7 @@ def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
         size = _number(block[124:136])
     except ValueError:
         checksum, size = -1, 0
-    if size < 0 or checksum != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+    if size < 0 or checksum != sum(block.translate(None, b"\0")) - sum(block[148:156]) + 8 * 32:
         if position:
             raise HandclrError(f"{source}: damaged tar header at byte {position}")
         hint = "; it is gzip-compressed, pipe it through zcat" if block[:2] == b"\x1f\x8b" else ""

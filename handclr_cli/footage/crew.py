@@ -22,6 +22,8 @@ ATTEMPTS = 2
 AHEAD = 512
 # Workers in a row that end before they answer anything: then it is not the items.
 STILLBORN = 4
+# For a worker that is told to end: a decoder may be deep in a damaged file.
+PATIENCE_S = 5.0
 
 
 class WorkerLostError(HandclrError):
@@ -85,6 +87,8 @@ class Crew(Generic[Item, Result]):
             worker.pipe.close()
             worker.process.terminate()
         for worker in self._crew:
+            worker.process.join(PATIENCE_S)
+            worker.process.kill()
             worker.process.join()
         self._crew = []
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .frames import Frame, Header, OnSkip, Piece, Sampling, UnreadableError
-from .images import check_file
+from .images import look_at
 
 # Every worker process has a core of its own.
 THREADS = 1
@@ -26,6 +26,7 @@ PROMISE_KEPT = 0.9
 # Where a constant frame rate lost frames few intervals are longer, of so many or more; a variable one has many.
 _FEW = (3, 0.02)
 _TELLING = 50
+_LEAST_LOST_S = 1.0
 # How MP4 and QuickTime begin, from the fifth byte; how MPEG program streams do, where but some frames have a time.
 _ISO_MEDIA = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PROGRAM_STREAM = b"\0\0\1\xba"
@@ -41,9 +42,9 @@ _TRIES_WHERE_MORE_IS_PROMISED = 10_000
 def read_header(path: Path) -> Header:
     """Look at what a video says of itself; Header() where it cannot be opened."""
     try:
-        with _opened(path) as capture:
-            return _header(capture, path)
-    except (UnreadableError, OSError):
+        with _opened(path) as (_, header):
+            return header
+    except UnreadableError:
         return Header()
 
 
@@ -56,8 +57,8 @@ def read_video(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Fr
 
     path = piece.footage.files[0]
     try:
-        with _opened(path) as capture:
-            header = piece.header or _header(capture, path)
+        with _opened(path) as (capture, header):
+            header = piece.header or header
             roll = _Roll(capture, path, header)
             yield from _sampled(roll, piece, sampling)
             if roll.ended and (error := _missing(roll, piece, header, sampling)):
@@ -78,11 +79,11 @@ class _Roll:
         self.count, self.time_s, self.taken = -1, -1.0, 0
         self.origin = self.begin = 0.0
         self.jumps, self.lost_s = 0, 0.0
-        self.sought = self.ended = False
+        self.ended = False
 
     def forward(self) -> bool:
         """Grab the next frame; False at the end."""
-        if not self._grab() and not self._resume():
+        if not self._grab():
             self.ended = True
             return False
         before, now = self.time_s, self._position()
@@ -90,6 +91,9 @@ class _Roll:
             now = 0.0 if before < 0 else before + 1 / self.fps
         if self.count < 0:
             now = self.origin = self.begin = max(now, 0.0)
+            before_s = self._stamp_s() - now
+            # Matroska promises when the video ends, not how long it is.
+            self.promised_s -= before_s if 0 < before_s < self.promised_s else 0.0
         elif now - before > 1.5 / self.fps:
             self.jumps += 1
             self.lost_s += now - before - 1 / self.fps
@@ -113,10 +117,9 @@ class _Roll:
                     return False
                 looked = True
             if there:
-                self.time_s, self.sought = self._position(), True
+                self.time_s = self._position()
                 return True
             lead *= 2
-        self.sought = False
         _open(self.capture, self.path)
         self._grab()
         self.time_s = self.origin
@@ -141,16 +144,11 @@ class _Roll:
 
         return self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
 
-    def _resume(self) -> bool:
-        """Grab the next frame where the reader stopped early: after a seek it counts frames wrongly."""
-        if not self.sought:
-            return False
-        last = self.time_s
-        there, self.time_s = self.to_before(last), last
-        while there and self._grab():
-            if last < self._position() < math.inf:
-                return True
-        return False
+    def _stamp_s(self) -> float:
+        """The time that the container says, whenever the video starts; 0 before OpenCV 4.11."""
+        import cv2
+
+        return self.capture.get(cv2.CAP_PROP_PTS) / self.fps if hasattr(cv2, "CAP_PROP_PTS") else 0.0
 
 
 def _sampled(roll: _Roll, piece: Piece, sampling: Sampling) -> Iterator[Frame]:
@@ -207,8 +205,8 @@ def _missing(roll: _Roll, piece: Piece, header: Header, sampling: Sampling) -> U
         # It is said by the piece in which it ended.
         return None
     frames, reached = roll.count + 1, roll.time_s + 1 / roll.fps
-    if reached < PROMISE_KEPT * header.duration_s:
-        detail = f"{reached:,.1f} of {header.duration_s:,.1f} s can be decoded"
+    if reached < PROMISE_KEPT * roll.promised_s:
+        detail = f"{reached:,.1f} of {roll.promised_s:,.1f} s can be decoded"
     elif header.counted and not piece.cut and frames < PROMISE_KEPT * header.frames:
         detail = f"{frames:,} of {header.frames:,} frames can be decoded"
     else:
@@ -216,7 +214,7 @@ def _missing(roll: _Roll, piece: Piece, header: Header, sampling: Sampling) -> U
     if detail:
         return UnreadableError(roll.path, "truncated or damaged", detail)
     few = roll.jumps <= _FEW[0] + _FEW[1] * frames and frames >= _TELLING and header.fps
-    if few and roll.lost_s > (1 - PROMISE_KEPT) * (reached - roll.begin):
+    if few and roll.lost_s > max((1 - PROMISE_KEPT) * (reached - roll.begin), _LEAST_LOST_S):
         return UnreadableError(roll.path, "a long stretch without frames", f"{roll.lost_s:,.1f} s")
     if sampling.numbers is not None:
         missing = len(set(sampling.numbers)) - roll.taken
@@ -238,10 +236,10 @@ def _ends_before(time_s: float, path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, Header]]:
     import cv2
 
-    check_file(path)
+    size, head = look_at(path)
     try:
         os.path.abspath(path).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -250,7 +248,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         if not _open(capture, path):
             raise UnreadableError(path, "cannot be opened as a video")
-        yield capture
+        yield capture, _header(capture, size, head)
     finally:
         capture.release()
 
@@ -263,16 +261,14 @@ def _open(capture: Any, path: Path) -> bool:
     return capture.open(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, THREADS]) or capture.open(name)
 
 
-def _header(capture: Any, path: Path) -> Header:
+def _header(capture: Any, size: int, head: bytes) -> Header:
     import cv2
 
-    with open(path, "rb") as file:
-        head = file.read(8)
     fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return Header(
         fps if TRUSTED_FPS[0] <= fps <= TRUSTED_FPS[1] else 0.0,
-        int(frames) if 0 < frames < 1e9 else 0,
-        os.stat(path).st_size,
+        int(frames) if 0 < frames <= size else 0,
+        size,
         counted=head[4:] in _ISO_MEDIA,
         exact=not head.startswith(_PROGRAM_STREAM),
     )

@@ -19,12 +19,14 @@ from ..contract.tar import StreamCursor
 from .ahead import ahead
 from .crops import cut, square_box, to_crop
 from .landmarker import Hand, Landmarker
+from .plan import sampling_of
 from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
 
 if TYPE_CHECKING:
     from .detections import FootageDetections
 
 SAME_HAND_OVERLAP = 0.5
+OUTSIDE = "box outside the frame"
 FRAMES_AHEAD = 4
 
 
@@ -66,10 +68,13 @@ class Extraction:
         """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where it is met."""
         errors: deque[UnreadableError] = deque()
         boxes = None if self.boxes is None else self.boxes[piece.footage.id]
-        sampling = self.sampling if boxes is None else replace(self.sampling, numbers=boxes.numbers)
+        sampling = sampling_of(piece.footage, self.sampling, self.boxes)
         for frame in ahead(read_piece(piece, sampling, errors.append), FRAMES_AHEAD):
             yield from _skipped(piece, errors)
             hands = boxes.hands(frame.number) if boxes else distinct_hands(self._landmarker.find(frame.image))
+            if any(_outside(hand, frame) for hand in hands):
+                line = f"{piece.footage.files[0]}: frame {frame.number}: {OUTSIDE}"
+                yield Skipped(line, f"{piece.footage.name} frame {frame.number}", OUTSIDE)
             yield list(crops(piece.footage, frame, hands, self.settings))
         yield from _skipped(piece, errors)
 
@@ -127,7 +132,7 @@ def crops(footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropS
     height, width = frame.image.shape[:2]
     numbers: Counter[str] = Counter()
     for hand in hands:
-        if hand.score < settings.min_score or _outside(hand, width, height):
+        if hand.score < settings.min_score or _outside(hand, frame):
             continue
         box = square_box(hand.keypoints, settings.margin)
         flipped = hand.side == "left"
@@ -151,7 +156,9 @@ def crops(footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropS
         yield sample
 
 
-def _outside(hand: Hand, width: int, height: int) -> bool:
+def _outside(hand: Hand, frame: Frame) -> bool:
+    """Whether nothing of a hand's box is in the frame."""
+    height, width = frame.image.shape[:2]
     low, high = hand.keypoints.min(axis=0), hand.keypoints.max(axis=0)
     return bool(np.any(high <= 0) or np.any(low >= (width, height)))
 

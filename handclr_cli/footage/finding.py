@@ -53,12 +53,13 @@ def _identity(path: Path) -> object:
 
 def _groups(argument: str) -> list[_Group]:
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(path):
         found = list(_walk(path))
         if not found:
             raise UsageError(f"{printable(argument)}: no videos or images in this folder")
         return found
-    if path.exists():
+    # A link to nothing too: glob would find it for ever.
+    if os.path.lexists(path):
         return [(path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES)]
     matches = sorted(glob.glob(argument, recursive=True))
     if not matches:

@@ -25,7 +25,7 @@ class UnreadableError(HandclrError):
         self.path, self.reason, self.detail = os.fspath(path), reason, detail
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (printable(self.path), self.reason, self.detail) if part)
+        return printable(": ".join(part for part in (self.path, self.reason, self.detail) if part))
 
 
 OnSkip = Callable[[UnreadableError], None]

@@ -43,24 +43,30 @@ def chosen_images(piece: Piece, sampling: Sampling) -> list[tuple[int, Path]]:
     return images[-int(piece.start) % every :: every]
 
 
-def check_file(path: Path) -> None:
-    """Raise UnreadableError for what is no file with something in it; to open a pipe would be to wait for ever."""
+def look_at(path: Path) -> tuple[int, bytes]:
+    """Return the size of a file and its first eight bytes.
+
+    Raises UnreadableError for what is no file with something in it; to open a pipe would be to wait for ever.
+    """
     try:
         status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadableError(path, "folder cannot be listed")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(path, "not a regular file")
+        with open(path, "rb") as file:
+            head = file.read(8)
     except OSError as error:
         raise UnreadableError(path, error.strerror or "cannot be read") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise UnreadableError(path, "folder cannot be listed")
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableError(path, "not a regular file")
-    if not status.st_size:
+    if not head:
         raise UnreadableError(path, "empty file")
+    return status.st_size, head
 
 
 def _decode(path: Path) -> np.ndarray:
     import cv2
 
-    check_file(path)
+    look_at(path)
     try:
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except OSError as error:

@@ -1,15 +1,39 @@
-"""Which pieces of footage go into which shard."""
+"""Which frames of footage are looked at, and which pieces go into which shard."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..contract.units import Part
-from .video import Piece
+from .video import Footage, Piece, Sampling, frames_of, pieces
+
+if TYPE_CHECKING:
+    from .detections import FootageDetections
+
+    Boxes = Mapping[str, FootageDetections]
+
+
+def sampling_of(footage: Footage, sampling: Sampling, boxes: Boxes | None) -> Sampling:
+    """The frames of one footage: those that have boxes, where there are boxes by the id of the footage."""
+    return sampling if boxes is None else replace(sampling, numbers=boxes[footage.id].numbers)
+
+
+def pieces_of(
+    footages: Sequence[Footage], sampling: Sampling, boxes: Boxes | None = None
+) -> tuple[list[Piece], list[int]]:
+    """Cut footage into pieces; returns them and about how many frames of each will be looked at."""
+    cut = [
+        (piece, chosen)
+        for item in footages
+        for chosen in [sampling_of(item, sampling, boxes)]
+        for piece in pieces(item, chosen)
+    ]
+    return [piece for piece, _ in cut], [frames_of(piece, chosen) for piece, chosen in cut]
 
 
 def units_of(pieces: Sequence[Piece], frames: Sequence[int], each: int | None) -> list[Part]:

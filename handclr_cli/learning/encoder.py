@@ -89,7 +89,7 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
                 f"cannot get the ImageNet weights of {arch} from {weights.url} ({_line(error)}): "
                 f"pass --init random, or --init FILE with weights that you have"
             ) from error
-        _load(encoder, _normalise(state, weights.url), weights.url)
+        _load(encoder, normalise(state, weights.url), weights.url)
     elif init != "random":
         load_encoder_weights(encoder, init)
     return encoder
@@ -110,7 +110,7 @@ def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
         raise HandclrError(
             f"{path}: cannot be read as plain tensors ({_line(error)}); torch.save its state_dict alone"
         ) from error
-    return _normalise(state, path)
+    return normalise(state, path)
 
 
 def load_encoder_weights(encoder: Encoder, path: str | Path) -> int:
@@ -128,7 +128,7 @@ def arch_of(state: dict[str, Tensor]) -> str | None:
     return _BLOCKS.get((any(".conv3." in name for name in state), counts))
 
 
-def _normalise(state: Any, path: object) -> dict[str, Tensor]:
+def normalise(state: Any, path: object) -> dict[str, Tensor]:
     """Unpack the containers and bring every name to torchvision's."""
     while isinstance(state, dict) and (inner := [k for k in _CONTAINERS if isinstance(state.get(k), dict)]):
         state = state[inner[0]]

@@ -1,0 +1,84 @@
+"""The names of numbered shards: which belong together, and many of them as brace ranges."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<tail>\.tar)", re.S)
+TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-\d+", re.S)
+
+
+class Head(NamedTuple):
+    """What files of one numbered set share: the folder and what stands before the number; else the whole name."""
+
+    folder: str
+    start: str
+    numbered: bool
+
+
+def head_of(name: str) -> Head:
+    """The set that a file belongs to."""
+    folder, base = os.path.split(name)
+    match = NUMBERED.fullmatch(base)
+    return Head(folder, match["head"] if match else base, bool(match))
+
+
+def order(name: str) -> tuple[str, int]:
+    """What to sort shards by, so that 10 follows 9."""
+    match = NUMBERED.fullmatch(name)
+    return (match["head"], int(match["number"])) if match else (name, -1)
+
+
+def ranges(names: Sequence[str]) -> list[str]:
+    """Numbered files as brace ranges, `x-{000003..000005}.tar`; those that follow no other by their names."""
+    found: list[list[str]] = []
+    for name in names:
+        if found and _follows(found[-1][-1], name):
+            found[-1].append(name)
+        else:
+            found.append([name])
+    return [run[0] if len(run) == 1 else braces(run[0], run[-1]) for run in found]
+
+
+def braces(first: str, last: str) -> str:
+    """The range from one numbered file to another of its set."""
+    begin, end = NUMBERED.fullmatch(first), NUMBERED.fullmatch(last)
+    assert begin and end
+    return f"{begin['head']}{{{begin['number']}..{end['number']}}}{begin['tail']}"
+
+
+def shard_name(like: Sequence[str], number: int) -> str:
+    """What another shard of a set is called, padded as the names that are there."""
+    matches = [match for name in like if (match := NUMBERED.fullmatch(name))]
+    if not matches:
+        return f"shard {number}"
+    width = min(len(match["number"]) for match in matches)
+    return f"{matches[0]['head']}{number:0{width}d}{matches[0]['tail']}"
+
+
+def left_over(folder: str, wanted: Iterable[Head] | None = None) -> list[str]:
+    """Temporary files in a folder, of all tars or of those of the `wanted` sets: left there, or being written."""
+    try:
+        names = sorted(os.listdir(folder or "."))
+    except OSError:
+        return []
+    finals = {name: match["name"] for name in names if (match := TEMPORARY.fullmatch(name))}
+    return [
+        os.path.join(folder, name)
+        for name, final in finals.items()
+        if wanted is None or head_of(os.path.join(folder, final)) in wanted
+    ]
+
+
+def _follows(first: str, second: str) -> bool:
+    begin, end = NUMBERED.fullmatch(first), NUMBERED.fullmatch(second)
+    return bool(
+        begin
+        and end
+        and begin["head"] == end["head"]
+        and len(begin["number"]) <= len(end["number"])
+        and int(begin["number"]) + 1 == int(end["number"])
+    )

@@ -1,0 +1,167 @@
+"""Hands found by any other detector, as boxes, joined with the footage that they were found in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..contract.errors import UsageError
+from ..contract.inputs import display_name
+from .detection_file import Table, read_table
+from .landmarker import Hand
+from .tails import find_by_tail
+from .video import Footage, Sampling, pieces
+
+
+@dataclass(frozen=True)
+class FootageDetections:
+    """The boxes in one video or folder of images, by frame, the most confident first.
+
+    `frame` int32 (N,), sorted; `box` float64 (N, 4) x0, y0, x1, y1 pixels; `score` float64 (N,); `left` bool (N,).
+    """
+
+    frame: np.ndarray
+    box: np.ndarray
+    score: np.ndarray
+    left: np.ndarray
+
+    @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """The frames that have boxes, in order, for `Sampling`."""
+        return tuple(np.unique(self.frame).tolist())
+
+    def hands(self, number: int) -> list[Hand]:
+        """The hands of a frame; their `keypoints` (2, 2) are two corners of the box."""
+        start, end = np.searchsorted(self.frame, [number, number + 1])
+        return [
+            Hand(self.box[row].reshape(2, 2), "left" if self.left[row] else "right", float(self.score[row]))
+            for row in range(start, end)
+        ]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a file of boxes holds; `source` is its name in messages."""
+
+    source: str
+    table: Table
+
+    def match(self, footages: Sequence[Footage], min_score: float = 0.0) -> Matched:
+        """Join with footage: videos by the longest common tail of the path, with or without the file's suffix.
+
+        Images, where the file names these, by their file name and their folder's tail. Boxes below `min_score` are
+        left out. Raises UsageError where a name fits several files, or nothing fits.
+        """
+        table = self.table
+        places = _images(table.names, footages, self.source) if table.images else self._videos(footages)
+        rows, numbers = places.T
+        row = rows[table.name_id]
+        frame = numbers[table.name_id] if table.images else table.frame
+        keep = np.flatnonzero((row >= 0) & (table.score >= min_score))
+        keep = keep[np.lexsort((-table.score[keep], frame[keep], row[keep]))]
+        row, frame = row[keep], frame[keep].astype(np.int32)
+        edges = np.searchsorted(row, np.arange(len(footages) + 1))
+        found = {}
+        for footage, start, end in zip(footages, edges[:-1], edges[1:], strict=True):
+            if start < end:
+                part = keep[start:end]
+                found[footage.id] = FootageDetections(
+                    frame[start:end], table.box[part], table.score[part], table.left[part]
+                )
+        return Matched(found, tuple(self._notes(rows, footages, found)))
+
+    def _videos(self, footages: Sequence[Footage]) -> np.ndarray:
+        rows = find_by_tail(self.table.names, [_place(footage) for footage in footages], self.source)
+        return np.array([rows, [0] * len(rows)]).T
+
+    def _notes(self, rows: np.ndarray, footages: Sequence[Footage], found: dict[str, FootageDetections]) -> list[str]:
+        noun, names = "images" if self.table.images else "videos", self.table.names
+        lost = np.flatnonzero(rows < 0)
+        if len(lost) == len(names):
+            raise UsageError(
+                f"{self.source}: none of its {len(names):,} {noun} is in the footage: it names {names[0]}, "
+                f"the footage has {_place(footages[0])}"
+            )
+        notes = []
+        if len(lost):
+            which = f"{len(lost):,} of {len(names):,} {noun} are not in the footage and left out"
+            notes.append(f"{self.source}: {which}, {names[lost[0]]} first")
+        if missing := [footage.name for footage in footages if footage.id not in found]:
+            which = f"has no boxes for {len(missing):,} of {len(footages):,} videos, which are left out"
+            notes.append(f"{self.source}: {which}, {missing[0]} first")
+        return notes
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The boxes of each footage that has some, by its id, and what a user is to be warned of, in one line each."""
+
+    found: dict[str, FootageDetections]
+    notes: tuple[str, ...]
+
+
+def read_detections(source: str) -> Detections:
+    """Read boxes from CSV or JSON lines, `-` is standard input.
+
+    CSV has a header, in any order: video and frame, or image; x0, y0, x1, y1 in pixels; hand (left, right, l, r, or as
+    in 100DOH 0 for left, 1 for right); score, 1 where the column is missing. JSON objects, one a line or in one list,
+    have the same names; or `hand_dets`, the rows of 10 numbers that the 100DOH detector gives, null where it found
+    no hand. Other columns are ignored. Raises HandclrError naming the first line that cannot be used.
+    """
+    return Detections(display_name(source), read_table(source))
+
+
+def boxes_of(
+    detections: Detections, footages: Sequence[Footage], warn: Callable[[str], None], min_score: float = 0.0
+) -> dict[str, FootageDetections]:
+    """The boxes of each footage that has some, by its id; see `Detections.match`."""
+    matched = detections.match(footages, min_score)
+    for note in matched.notes:
+        warn(note)
+    return matched.found
+
+
+def _place(footage: Footage) -> str:
+    """The path that a video, or a folder of images, goes by."""
+    path = os.path.abspath(footage.files[0])
+    alone = footage.is_video or os.path.basename(path) == footage.name.rpartition("/")[2]
+    return path if alone else os.path.dirname(path)
+
+
+def _images(names: Sequence[str], footages: Sequence[Footage], source: str) -> np.ndarray:
+    """The row of the footage of each image and its number there, int64 (len(names), 2), -1 where there is none."""
+    folders = _folders(footages)
+    here = list(folders)
+    named = [os.path.split(name) for name in names]
+    tails = list(dict.fromkeys(folder for folder, _ in named if folder))
+    # A single folder is meant whatever it is called.
+    rows = [0] * len(tails) if len(here) == 1 else find_by_tail(tails, here, source)
+    where = {tail: folders[here[row]] for tail, row in zip(tails, rows, strict=True) if row >= 0}
+    everywhere: dict[str, tuple[int, int]] = {}
+    repeated: set[str] = set()
+    for files in folders.values():
+        repeated |= everywhere.keys() & files.keys()
+        everywhere |= files
+    found = np.full((len(names), 2), -1)
+    for position, (folder, name) in enumerate(named):
+        if not folder and name in repeated:
+            raise UsageError(f"{source}: {name} is in several folders of the footage; write the folder too")
+        found[position] = (where.get(folder, {}) if folder else everywhere).get(name, (-1, -1))
+    return found
+
+
+def _folders(footages: Sequence[Footage]) -> dict[str, dict[str, tuple[int, int]]]:
+    """The images of each folder by file name: the row of the footage and the number there."""
+    folders: dict[str, dict[str, tuple[int, int]]] = {}
+    for row, footage in enumerate(footages):
+        if footage.is_video:
+            continue
+        for piece in pieces(footage, Sampling()):
+            for number, path in zip(piece.numbers, piece.footage.files, strict=True):
+                folder, name = os.path.split(os.path.abspath(path))
+                folders.setdefault(folder, {})[name] = (row, number)
+    return folders
