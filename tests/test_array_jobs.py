@@ -120,6 +120,8 @@ def test_a_pipe_of_an_array_task(whole: Path, work: Path, handclr: Handclr) -> N
     assert b"8 crops in, 8 out" in done.stderr and shards(work / "hands") == made
     nothing = handclr(*EXTRACT, "--part", "0/1", "--skip-done", f"hands/{HANDS}", "--dry-run", cwd=work)
     assert nothing.stdout == b"" and b"0 of 3 shards missing" in nothing.stderr
+    # A part in which nothing is missing, and one that has no units, end well too.
+    assert task("0/1").returncode == 0 and task("8/9").returncode == 0 and shards(work / "hands") == made
     other = handclr(*EXTRACT, "--size", "96", "--part", "0/1", "--skip-done", f"hands/{HANDS}", cwd=work)
     assert other.returncode == 2 and b"made with --size 224" in other.stderr
 

@@ -13,7 +13,7 @@ from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import STDIN
 from ..contract.provenance import file_checksum, provenance
 from ..contract.sample import Sample
-from ..contract.units import TOTAL, Unit, Units, UnitWriter, is_numbered
+from ..contract.units import TOTAL, Unit, Units, UnitWriter, is_numbered, write_nothing
 
 if TYPE_CHECKING:
     from ..footage.extraction import Skipped
@@ -146,6 +146,8 @@ def extract(
         job = _Job(units, crew.answers(stretches[row] for row in rows), advance, strict, balance, seed)
         for unit in todo:
             job.write(unit)
+        if output == STDIN and not todo:
+            write_nothing(record)
     job.conclude(chosen)
 
 

@@ -115,7 +115,7 @@ class _Stream:
         head = list(islice(first.samples, many))
         first.samples = chain(head, first.samples)
         self.archives = chain([first], self.archives)
-        self.numbered = _number(first) is not None
+        self.numbered = _says_its_unit(first)
         self.crops = sys.maxsize if self.numbered or len(head) == many else len(head)
 
 
@@ -124,11 +124,9 @@ def _crops_in(paths: Sequence[str]) -> int:
     return sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) // _BYTES_PER_CROP
 
 
-def _number(archive: Archive) -> int | None:
-    """The number of the unit that an archive says it is."""
+def _says_its_unit(archive: Archive) -> bool:
     unit = (archive.origin or {}).get("unit")
-    number = unit.get("number") if isinstance(unit, dict) else None
-    return number if isinstance(number, int) and number >= 0 else None
+    return isinstance(unit, dict) and "number" in unit
 
 
 class _Job:
@@ -194,9 +192,11 @@ class _Job:
     def write_numbered(self, units: Units, archives: Iterable[Archive]) -> None:
         """Write a shard for each archive of a stream, of its number; those that are there are passed over."""
         for archive in archives:
-            number = _number(archive)
-            if number is None:
-                raise HandclrError("an archive of the input does not say which unit it is; one before it did")
+            number = (archive.origin or {})["unit"]["number"] if _says_its_unit(archive) else -1
+            if number is None:  # of a part in which nothing was missing
+                continue
+            if not isinstance(number, int) or number < 0:
+                raise HandclrError("an archive of the input does not say which unit it is; the first one did")
             unit = units.add(part_of_archive(number, archive.origin))
             if units.done(unit):
                 self.counts["there"] += 1

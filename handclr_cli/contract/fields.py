@@ -39,7 +39,8 @@ INFO = Field(
     (),
     "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before mirroring; "
     'it may reach beyond the frame), `source_size` [width, height], `hand` "left"/"right" in the source, '
-    "`flipped`, `score`; labelled sets add `sample`, `index` in their split, and `version`, `subject`, `camera` or `hand_id`",
+    "`flipped`, `score`; labelled sets add `sample`, `index` in their split, and `version`, `subject`, `camera` or "
+    "`hand_id`",
     ("extract", "import", "synth"),
 )
 KEYPOINTS_2D = Field(

@@ -173,6 +173,12 @@ class Units:
         self._others = []
 
 
+def write_nothing(record: Provenance) -> None:
+    """Write a tar of no unit to standard output: what a part without missing units says to the next command."""
+    with binary_output(STDIN) as file:
+        ShardWriter(file, {**record, "unit": {"number": None}}).close()
+
+
 def is_numbered(pattern: str) -> bool:
     """Whether an output is a set of numbered shards."""
     return pattern != STDIN and "%" in os.path.basename(pattern)
