@@ -41,10 +41,12 @@ _TRIES_WHERE_MORE_IS_PROMISED = 10_000
 
 def read_header(path: Path) -> Header:
     """Look at what a video says of itself; Header() where it cannot be opened."""
+    import cv2
+
     try:
         with _opened(path) as (_, header):
             return header
-    except UnreadableError:
+    except (UnreadableError, cv2.error):
         return Header()
 
 
