@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..contract.errors import HandclrError
-from .encoder import normalise, arch_of
+from .encoder import arch_of, normalise
 from .run import CONFIG, LAST, LOG, load_checkpoint
 
 WEIGHTS = ("encoder.pt", "model.pt", "model-last.pt", LAST)
