@@ -178,6 +178,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
 
 
 @pytest.mark.slow
+def test_one_process_finds_the_keypoints_of_every_crop(whole: Path, handclr: Handclr) -> None:
+    done = handclr("keypoints", "crops", "--workers", "1", cwd=whole)
+    assert b"24 crops in, 24 out" in done.stderr
+    assert unpack(done.stdout) == unpack(handclr("keypoints", "crops", "--workers", "0", cwd=whole).stdout)
+
+
+@pytest.mark.slow
 def test_kills_and_reruns_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
     frames = [draw_hand(seed=seed) for seed in range(6)]
     (tmp_path / "films").mkdir()

@@ -134,6 +134,27 @@ def test_no_more_is_done_ahead_than_can_be_kept() -> None:
     assert len(asked) <= 20 + 2 * AHEAD // 30 + 6
 
 
+@PROCESSES
+def test_results_that_are_not_taken_cost_no_other_item(workers: int) -> None:
+    numbers = [3, 40, 2, 30, 1, 5]
+    with Crew(count_up, workers) as crew:
+        assert [next(results) for _, results in crew.answers(numbers)] == [(number, 0) for number in numbers]
+        for item, results in crew.answers(numbers):  # noqa: B007 - left in the middle, with all at work
+            next(results)
+            break
+        assert [list(results) for _, results in crew.answers([2, 1])] == [[(2, 0), (2, 1)], [(1, 0)]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_quick_work_loses_nothing(workers: int) -> None:
+    taken = 0
+    with Crew(count_up, workers) as crew:
+        for item, results in crew.answers([8] * 2000):
+            taken += sum(1 for _ in zip(range(item), results, strict=False))
+    assert taken == 16_000
+
+
 def test_items_in_batches() -> None:
     assert list(in_order(abs, range(-50, 0), 2, batch=8)) == list(range(50, 0, -1))
 

@@ -48,7 +48,7 @@ KEYPOINTS_2D = Field(
     "float32",
     (JOINTS, 2),
     "crop pixels after mirroring, x right, y down, pixel centres at .5, MediaPipe order",
-    ("keypoints", "import", "synth"),
+    ("keypoints", "extract", "import", "synth"),
 )
 KEYPOINTS_3D = Field(
     "keypoints3d.npy",

@@ -105,8 +105,16 @@ class Crew(Generic[Item, Result]):
         rest = iter(items)
         tasks: deque[_Task[Item, Result]] = deque()
         while self._hand_out(tasks, rest) or tasks:
+            if not tasks:
+                # All are busy with what an earlier call was not interested in any more.
+                self._listen(None, tasks)
+                continue
             head = tasks[0]
             yield head.item, self._results(head, tasks, rest)
+            while not head.over:
+                head.results.clear()
+                self._hand_out(tasks, rest)
+                self._listen(head, tasks)
             tasks.popleft()
 
     def _results(
@@ -123,7 +131,7 @@ class Crew(Generic[Item, Result]):
             raise head.error
 
     def _hand_out(self, tasks: deque[_Task[Item, Result]], rest: Iterator[Item]) -> bool:
-        """Give the idle something to do; says whether anything is under way."""
+        """Give the idle something to do; says whether there may be more to give."""
         while not self._ahead(tasks):
             free = next((worker for worker in self._crew if worker.task is None), None)
             if free is None and len(self._crew) >= self._workers:
@@ -133,24 +141,24 @@ class Crew(Generic[Item, Result]):
             else:
                 item = next(rest, _NOTHING)
                 if item is _NOTHING:
-                    break
+                    return False
                 task = _Task(item)
                 tasks.append(task)
             if free is None:
                 free = _Worker(self._work)
                 self._crew.append(free)
             free.take(task)
-        return bool(tasks)
+        return True
 
     def _ahead(self, tasks: deque[_Task[Item, Result]]) -> bool:
         """Whether as much waits for its turn as is to be kept."""
         waiting = sum(len(task.results) for task in tasks)
         return not self._again and max(waiting, len(tasks)) > AHEAD * self._workers
 
-    def _listen(self, head: _Task[Item, Result], tasks: deque[_Task[Item, Result]]) -> None:
+    def _listen(self, head: _Task[Item, Result] | None, tasks: deque[_Task[Item, Result]]) -> None:
         """Wait for messages and keep them; only from the one whose turn it is where enough is waiting."""
         busy = [worker for worker in self._crew if worker.task is not None]
-        if self._ahead(tasks):
+        if head and self._ahead(tasks):
             busy = [worker for worker in busy if worker.task is head]
         by_pipe = {worker.pipe: worker for worker in busy}
         for pipe in wait(list(by_pipe)):
