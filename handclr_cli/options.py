@@ -199,7 +199,11 @@ def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def worker_count(asked: int | None, sharing: int = 1) -> int:
     """Processes: as asked, else one for each core of this process's share, 16 at most."""
-    return min(max(1, cores() // sharing), 16) if asked is None else asked
+    if asked is not None:
+        return asked
+    # Slurm's number is of each task, the others are of all processes on the node.
+    share = cores() if "SLURM_CPUS_PER_TASK" in os.environ else cores() // sharing
+    return min(max(1, share), 16)
 
 
 def cores() -> int:

@@ -53,9 +53,20 @@ def failing(number: int) -> Iterator[int]:
     yield number
 
 
-def stillborn(number: int) -> Iterator[int]:
-    os._exit(7)
-    yield number
+class Stillborn:
+    """Ends its process before the first item, or at each item."""
+
+    def __init__(self, at_items: bool) -> None:
+        self.at_items = at_items
+
+    def prepare(self) -> None:
+        if not self.at_items:
+            os._exit(7)
+
+    def __call__(self, number: int) -> Iterator[int]:
+        if number < 5:
+            os._exit(7)
+        yield number
 
 
 @PROCESSES
@@ -93,10 +104,38 @@ def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path
 
 @pytest.mark.slow
 def test_processes_that_cannot_even_start_end_the_work() -> None:
-    with Crew(stillborn, 2) as crew, pytest.raises(HandclrError, match="before they do anything"):
+    with Crew(Stillborn(at_items=False), 2) as crew, pytest.raises(HandclrError, match="before they do anything"):
         for _, results in crew.answers(range(100)):
-            with pytest.raises(WorkerLostError):
-                list(results)
+            list(results)
+
+
+@pytest.mark.slow
+def test_items_in_a_row_that_end_every_process_do_not_end_the_work() -> None:
+    answered = []
+    with Crew(Stillborn(at_items=True), 2) as crew:
+        for number, results in crew.answers(range(6)):
+            if number < 5:
+                with pytest.raises(WorkerLostError, match="with exit code 7, twice"):
+                    list(results)
+            else:
+                answered += list(results)
+    assert answered == [5]
+
+
+def test_a_filter_outlives_a_worker_that_ended_while_it_was_idle() -> None:
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        with Crew(ids, 1) as crew:
+            pids = []
+            for _, results in crew.answers(range(3)):
+                pids += list(results)
+                if len(pids) == 1:
+                    os.kill(pids[0], signal.SIGKILL)
+                    os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
+        assert len(pids) == 3 and pids[0] != pids[1] == pids[2]
+        assert signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGPIPE, before)
 
 
 @PROCESSES
@@ -180,6 +219,31 @@ def test_workers_end_with_the_one_that_hired_them(tmp_path: Path) -> None:
     while _runs(worker) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _runs(worker)
+
+
+@pytest.mark.slow
+def test_pipes_are_let_go_of_when_the_one_that_hired_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from handclr_cli.footage.crew import Crew\n"
+        "def work(n):\n    yield n\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    with Crew(work, 1) as crew:\n"
+        "        for _, results in crew.answers(range(2)):\n"
+        "            print(next(results), crew._crew[0].process.pid, flush=True)\n            time.sleep(60)\n"
+    )
+    (tmp_path / "hire.py").write_text(script)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "hire.py"], cwd=tmp_path, **pipes) as hiring:
+        assert hiring.stdout is not None and hiring.stdin is not None
+        worker = int(hiring.stdout.readline().split()[1])
+        try:
+            hiring.kill()
+            assert hiring.stdout.read() == b"" and _runs(worker)
+            with pytest.raises(BrokenPipeError):
+                os.write(hiring.stdin.fileno(), b"more")
+        finally:
+            os.kill(worker, signal.SIGKILL)
 
 
 def _runs(pid: int) -> bool:

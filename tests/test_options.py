@@ -77,11 +77,20 @@ def test_a_batch_that_cannot_be_is_refused(batch: int, rows: int, parts: int, er
     assert type(caught.value) is error
 
 
-def test_workers_share_the_cores() -> None:
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     cores = options.cores()
     assert 1 <= cores <= (os.cpu_count() or 1)
     assert options.worker_count(0) == 0 and options.worker_count(40, 8) == 40
     assert options.worker_count(None, 10**6) == 1 and options.worker_count(None) == min(cores, 16)
+
+
+def test_what_slurm_gives_a_task_is_not_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert options.cores() == 1 and options.worker_count(None, 4) == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "many")
+    assert options.cores() <= 12
 
 
 def test_the_warm_up_is_shorter_than_the_run() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -20,7 +21,7 @@ Result = TypeVar("Result")
 ATTEMPTS = 2
 # Results that wait for their turn, for each worker: enough that none idles while a long item is answered.
 AHEAD = 512
-# Workers in a row that end before they answer anything: then it is not the items.
+# Workers in a row that end before they are ready for an item.
 STILLBORN = 4
 # For a worker that is told to end: a decoder may be deep in a damaged file.
 PATIENCE_S = 5.0
@@ -50,27 +51,34 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
         self.task: _Task[Any, Any] | None = None
         self.skip = self.answers = 0
+        self.ready = False
         # Inherited: Ctrl-C is answered here, and the worker ended from here.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with _ignored(signal.SIGINT):
             self.process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def take(self, task: _Task[Any, Any]) -> None:
         """Begin a task; what an earlier worker has answered of it already is not kept twice."""
         self.task, self.skip = task, task.received
-        with suppress(ConnectionError):  # seen when it is to answer
+        # A filter lets this signal end it where its reader has gone; a worker that has gone is to be replaced.
+        with _ignored(signal.SIGPIPE), suppress(ConnectionError):  # seen when it is to answer
             self.pipe.send(task.item)
+
+    def end(self) -> None:
+        """See to it that the process is gone: native threads may keep it from ending by itself."""
+        self.pipe.close()
+        self.process.join(PATIENCE_S)
+        self.process.kill()
+        self.process.join()
 
 
 class Crew(Generic[Item, Result]):
     """Processes that each answer one item after another; a context manager, at whose end they are gone.
 
     `work` gives any number of results for an item, always the same ones. It is sent to the processes once and may
-    keep there what is costly to make. After `recycle` results a process is replaced by a new one, so that what a
-    native library leaks stays bounded. Without `workers` the work is done here.
+    keep there what is costly to make; where it has a method `prepare`, that is called first. After `recycle` results a
+    process is replaced by a new one, so that what a native library leaks stays bounded. Without `workers` the work is
+    done here.
     """
 
     def __init__(self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None) -> None:
@@ -87,16 +95,15 @@ class Crew(Generic[Item, Result]):
             worker.pipe.close()
             worker.process.terminate()
         for worker in self._crew:
-            worker.process.join(PATIENCE_S)
-            worker.process.kill()
-            worker.process.join()
+            worker.end()
         self._crew = []
 
     def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Iterator[Result]]]:
         """Yield each item with its results, in order; the results are to be taken before the next item is.
 
         The results do not depend on the number of workers. Taking them raises what `work` raised, and
-        WorkerLostError where two processes ended over one item; the items after it can be taken all the same.
+        WorkerLostError where two processes ended over one item; the items after it can be taken all the same. Raises
+        HandclrError where process after process ends before it is ready for an item.
         """
         if self._workers < 1:
             one_thread()
@@ -168,11 +175,13 @@ class Crew(Generic[Item, Result]):
             except (EOFError, ConnectionError):
                 self._bury(worker)
 
-    def _keep(self, worker: _Worker, over: bool, payload: Any) -> None:
+    def _keep(self, worker: _Worker, over: bool | None, payload: Any) -> None:
         task = worker.task
         assert task is not None
+        if over is None:
+            worker.ready, self._stillborn = True, 0
+            return
         worker.answers += 1
-        self._stillborn = 0
         if over:
             task.over, task.error, worker.task = True, payload, None
             if self._recycle and worker.answers > self._recycle:
@@ -188,10 +197,10 @@ class Crew(Generic[Item, Result]):
         self._retire(worker)
         task = worker.task
         assert task is not None
-        self._stillborn += not worker.answers
+        self._stillborn += not worker.ready
         if self._stillborn >= STILLBORN:
             raise HandclrError("worker processes end before they do anything; are they killed for want of memory?")
-        task.lost += 1
+        task.lost += worker.ready
         if task.lost < ATTEMPTS:
             self._again.append(task)
             return
@@ -201,8 +210,7 @@ class Crew(Generic[Item, Result]):
         task.error = WorkerLostError(f"a worker process ended {how}, twice; fewer --workers need less memory")
 
     def _retire(self, worker: _Worker) -> None:
-        worker.pipe.close()
-        worker.process.join()
+        worker.end()
         self._crew.remove(worker)
 
 
@@ -235,11 +243,16 @@ class _Each(Generic[Item, Result]):
 
 
 def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
-    """Answer what comes through a pipe until its other end is closed."""
+    """Say that all is ready, then answer what comes through a pipe until its other end is closed."""
     # As an exception, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _let_go_of_pipes()
     one_thread()
+    if prepare := getattr(work, "prepare", None):
+        with suppress(Exception):  # the work itself raises it again, in its place
+            prepare()
     with suppress(EOFError, ConnectionError):
+        pipe.send((None, None))
         while True:
             item = pipe.recv()
             try:
@@ -253,6 +266,27 @@ def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
             pipe.send((True, error))
     # Nothing is left to clean up, and the interpreter's own cleaning up is not to be seen failing.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _let_go_of_pipes() -> None:
+    """Leave standard input and output to the parent: where it is killed, whoever is at their other end must see it.
+
+    And what a native library prints does not belong into a tar.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    if nothing > 2:
+        os.close(nothing)
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def one_thread() -> None:

@@ -78,6 +78,11 @@ class Extraction:
             yield list(crops(piece.footage, frame, hands, self.settings))
         yield from _skipped(piece, errors)
 
+    def prepare(self) -> None:
+        """Make the landmarker, so that want of memory for it is not taken for the fault of some footage."""
+        if self.boxes is None:
+            self._landmarker  # noqa: B018 - made when asked for
+
     @cached_property
     def _landmarker(self) -> Landmarker:
         assert self.model is not None

@@ -43,6 +43,10 @@ class Finder:
             except HandclrError as error:
                 yield error
 
+    def prepare(self) -> None:
+        """Make the landmarker, so that want of memory for it is not taken for the fault of a crop."""
+        self._landmarker  # noqa: B018 - made when asked for
+
     @cached_property
     def _landmarker(self) -> Landmarker:
         return Landmarker(self.model, 2, self.min_score)
@@ -60,13 +64,13 @@ def find_all(
             yield [_image_of(sample) for sample in batch]
 
     for _, hands in crew.answers(batches()):
-        lost: HandclrError | None = None
+        lost: WorkerLostError | None = None
         for sample in waiting.popleft():
             try:
                 found = next(hands, lost)
             except WorkerLostError as error:
-                found = lost = HandclrError(f"{sample.source}: sample {sample.key}: {error}")
-            yield sample, found
+                found = lost = error
+            yield sample, HandclrError(f"{sample.source}: sample {sample.key}: {lost}") if lost else found
 
 
 def _image_of(sample: Sample) -> Sample:
