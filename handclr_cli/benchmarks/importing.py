@@ -20,6 +20,8 @@ from .labelled import Invalid, LabelledSet, Made
 
 # As many of the broken files are named; all are counted.
 _NAMED = 5
+# Items that go to a worker at a time, so that it does not wait for its next one after each.
+_BATCH = 8
 
 
 class ImportJob:
@@ -53,7 +55,7 @@ class ImportJob:
 
     def work(self, processes: int, advance: Callable[[], None]) -> None:
         """Write what is missing; `advance` is called after each item."""
-        made = in_order(self._make, (self._item(row) for unit in self.todo for row in unit.rows), processes)
+        made = in_order(self._make, (self._item(row) for unit in self.todo for row in unit.rows), processes, _BATCH)
         for unit in self.mine:
             if unit not in self.todo:
                 self.counts += self._found(unit)

@@ -70,13 +70,17 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
     }
     told: dict[str, dict[str, list[float]]] = {}
     for stage, (command, peer) in stages.items():
-        items = int(subprocess.run(list(map(str, peer)), check=True, capture_output=True, text=True).stdout)
         rates: dict[str, list[float]] = {"one": [], "several": [], "handclr": []}
-        for _ in range(options.rounds):
-            rates["one"].append(items / seconds(peer))
+        items = 0
+        for number in range(options.rounds):
+            begin = time.perf_counter()
+            items = int(subprocess.run(list(map(str, peer)), check=True, capture_output=True, text=True).stdout)
+            rates["one"].append(items / (time.perf_counter() - begin))
             together = seconds([*peer, "--threads", 1], options.workers)
             rates["several"].append(options.workers * items / together)
             rates["handclr"].append(items / seconds(command))
+            told_now = ", ".join(f"{name} {values[-1]:.1f}/s" for name, values in rates.items())
+            print(f"{stage}, round {number + 1}: {told_now}", file=sys.stderr, flush=True)
         told[stage] = rates
         for peer_name in ("one", "several"):
             shares = [a / b for a, b in zip(rates["handclr"], rates[peer_name], strict=True)]
