@@ -179,11 +179,13 @@ def end_with_pipe() -> None:
 
 
 def finder_count(asked: int | None, work: int, each: int) -> int:
-    """Processes that find hands: as asked, else one for each core; none where there is less than `each` for two."""
+    """Processes that find hands: as asked, else one for each core; none where there is less than `each` for two.
+
+    On a single core it is one all the same: what ends it, or leaks there, does not end a long job.
+    """
     if asked is not None:
         return asked
-    processes = min(cores(), work // each)
-    return processes if processes > 1 else 0
+    return min(cores(), work // each) if work >= 2 * each else 0
 
 
 def skipped_exit(skipped: int) -> None:

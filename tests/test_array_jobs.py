@@ -126,6 +126,13 @@ def test_a_pipe_of_an_array_task(whole: Path, work: Path, handclr: Handclr) -> N
     assert other.returncode == 2 and b"made with --size 224" in other.stderr
 
 
+def test_crops_without_keypoints_are_not_footage_that_was_skipped(whole: Path, work: Path, handclr: Handclr) -> None:
+    unsure = ("keypoints", "--min-score", "1", str(whole / "crops"), "-o", f"hands/{HANDS}")
+    assert b"24 without a hand" in handclr(*unsure, cwd=work).stderr
+    done = handclr(*EXTRACT, "--part", "0/1", "--skip-done", f"hands/{HANDS}", cwd=work)
+    assert done.returncode == 0 and b"0 inputs skipped; 3 of 3 shards there already" in done.stderr
+
+
 def test_a_shard_that_is_cut_off_costs_the_others_nothing(whole: Path, work: Path, handclr: Handclr) -> None:
     shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
     cut = work / "crops" / (CROPS % 1)
@@ -137,6 +144,18 @@ def test_a_shard_that_is_cut_off_costs_the_others_nothing(whole: Path, work: Pat
     del expected[HANDS % 1]
     assert shards(work / "hands") == expected
     assert handclr("keypoints", "crops", "-o", f"hands/{HANDS}", "--strict", cwd=work).returncode == 1
+    cut.write_bytes(b"")
+    nothing = handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work)
+    assert nothing.returncode == 3 and b"crops-000001.tar: is empty" in nothing.stderr
+
+
+def test_two_sets_of_shards_are_not_made_one(whole: Path, work: Path, handclr: Handclr) -> None:
+    shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
+    (work / "others").mkdir()
+    assert handclr(*EXTRACT, "--size", "96", "-o", f"others/{CROPS}", cwd=work).returncode == 0
+    stream = b"".join([*shards(work / "crops").values(), *shards(work / "others").values()])
+    both = handclr("keypoints", "-o", f"hands/{HANDS}", "--overwrite", stdin=stream, cwd=work)
+    assert both.returncode == 1 and b"two archives of the input are unit 0" in both.stderr
 
 
 def test_what_was_skipped_is_kept_with_the_shard_and_said_again(whole: Path, tmp_path: Path, handclr: Handclr) -> None:
@@ -151,12 +170,24 @@ def test_what_was_skipped_is_kept_with_the_shard_and_said_again(whole: Path, tmp
     assert line.startswith("films/a.mp4: ")
 
 
+def test_an_image_that_was_skipped_is_named_in_the_shard(tmp_path: Path, handclr: Handclr) -> None:
+    (tmp_path / "a" / "films").mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "a" / "films" / name).write_bytes(b"no picture")
+    assert handclr("extract", "a/films", "a/films/2.jpg", "-o", CROPS, cwd=tmp_path).returncode == 3
+    lines_of = metadata((tmp_path / (CROPS % 0)).read_bytes(), "__skipped__")
+    reason = "cannot be decoded as an image"
+    assert lines_of == [f"a/films/1.jpg: {reason}", f"a/films/2.jpg: {reason}", f"films/2.jpg: {reason}"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--part", "0/2", "-o", "one.tar"),
         ("--skip-done", HANDS, "-o", CROPS),
+        ("--skip-done", HANDS, "-o", "one.tar"),
         ("--dry-run",),
+        ("--dry-run", "--part", "0/2"),
         ("--part", "2/2", "-o", CROPS),
         ("--part", "x", "-o", CROPS),
     ],
@@ -164,6 +195,11 @@ def test_what_was_skipped_is_kept_with_the_shard_and_said_again(whole: Path, tmp
 def test_usage(arguments: tuple[str, ...], work: Path, handclr: Handclr) -> None:
     wrong = handclr(*EXTRACT, *arguments, cwd=work)
     assert wrong.returncode == 2 and len(lines(wrong.stderr)) == 1 and wrong.stdout == b""
+
+
+def test_shards_are_not_made_of_boxes_that_no_rerun_can_compare(work: Path, handclr: Handclr) -> None:
+    wrong = handclr("extract", "films", "--detections", "-", "-o", CROPS, cwd=work)
+    assert wrong.returncode == 2 and b"write the boxes to a file" in wrong.stderr
 
 
 @pytest.mark.slow

@@ -53,6 +53,11 @@ def failing(number: int) -> Iterator[int]:
     yield number
 
 
+def printing(number: int) -> Iterator[bytes]:
+    os.write(1, b"native noise")
+    yield os.read(0, number)
+
+
 class Stillborn:
     """Ends its process before the first item, or at each item."""
 
@@ -221,29 +226,10 @@ def test_workers_end_with_the_one_that_hired_them(tmp_path: Path) -> None:
     assert not _runs(worker)
 
 
-@pytest.mark.slow
-def test_pipes_are_let_go_of_when_the_one_that_hired_is_killed(tmp_path: Path) -> None:
-    script = (
-        "import time\n"
-        "from handclr_cli.footage.crew import Crew\n"
-        "def work(n):\n    yield n\n    time.sleep(60)\n"
-        "if __name__ == '__main__':\n"
-        "    with Crew(work, 1) as crew:\n"
-        "        for _, results in crew.answers(range(2)):\n"
-        "            print(next(results), crew._crew[0].process.pid, flush=True)\n            time.sleep(60)\n"
-    )
-    (tmp_path / "hire.py").write_text(script)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "hire.py"], cwd=tmp_path, **pipes) as hiring:
-        assert hiring.stdout is not None and hiring.stdin is not None
-        worker = int(hiring.stdout.readline().split()[1])
-        try:
-            hiring.kill()
-            assert hiring.stdout.read() == b"" and _runs(worker)
-            with pytest.raises(BrokenPipeError):
-                os.write(hiring.stdin.fileno(), b"more")
-        finally:
-            os.kill(worker, signal.SIGKILL)
+def test_what_a_worker_prints_is_not_among_the_data(capfd: pytest.CaptureFixture[str]) -> None:
+    with Crew(printing, 1) as crew:
+        assert [list(results) for _, results in crew.answers([3])] == [[b""]]
+    assert capfd.readouterr().out == ""
 
 
 def _runs(pid: int) -> bool:

@@ -73,6 +73,24 @@ def test_origins(sources: list[str]) -> None:
     assert stages == [{"fps": 1.0}, {"fps": 5.0}]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files are limited by POSIX")
+def test_more_shards_than_a_process_may_open_at_first(tmp_path: Path) -> None:
+    """1,024 files is what a login shell allows; the crops of the paper are 12,000 shards."""
+    path = write_shard(tmp_path / "a.tar", crops(["attic"]))
+    names = [str(path), *(str(tmp_path / f"{number}.tar") for number in range(80))]
+    for name in names[1:]:
+        write_shard(Path(name), [])
+    script = (
+        "import resource, sys\n"
+        "from handclr_cli.contract.index import ShardIndex\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))\n"
+        "print(len(ShardIndex(sys.argv[1:])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, timeout=60, env=cli_env())
+    assert done.stdout.split() == [b"%d" % len(ShardIndex(names[:1]))], done.stderr
+
+
 def test_no_samples(tmp_path: Path) -> None:
     index = ShardIndex([str(write_shard(tmp_path / "x.tar", []))])
     assert (len(index), index.keys, list(index)) == (0, [], [])

@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from shard_helpers import (
 )
 
 from handclr_cli.contract.arrays import describe_npz
-from handclr_cli.contract.census import census, random_samples, scan
+from handclr_cli.contract.census import Census, census, random_samples, scan
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.kinds import recognise
 from handclr_cli.contract.npz import as_keys, write_npz
@@ -177,6 +178,14 @@ def test_missing_shards_are_named_as_ranges(tmp_path: Path) -> None:
     assert item["complete"] is False and item["missing_count"] == 7
     assert item["missing"] == [str(folder / f"{name}.tar") for name in gone]
     assert item["sound"] and "no, 7 of 12 shards missing" in listing(item)
+
+
+def test_missing_shards_of_a_large_job_are_soon_named(tmp_path: Path) -> None:
+    sources = [Census(str(tmp_path / f"x-{n:06d}.tar"), counts={"shards": 20_000}) for n in range(0, 20_000, 2)]
+    begin = time.process_time()
+    item = ShardSet(sources).describe()
+    assert item["missing_count"] == 10_000 and item["missing"][1] == str(tmp_path / "x-000003.tar")
+    assert time.process_time() - begin < 10
 
 
 def test_shards_that_are_there_but_were_not_named_are_not_missing(tmp_path: Path) -> None:

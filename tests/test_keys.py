@@ -8,7 +8,7 @@ from pathlib import PurePath
 import pytest
 
 from handclr_cli.contract.fields import encode_object
-from handclr_cli.contract.sample import KEY, Sample, sample_key, video_id, video_names
+from handclr_cli.contract.sample import KEY, Sample, sample_key, video_id, video_ids, video_names
 
 SAFE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -60,6 +60,14 @@ def test_video_ids_are_what_they_were() -> None:
 def test_videos_of_one_name_do_not_collide() -> None:
     names = ["a/take 1.mp4", "b/take 1.mp4", "a/take-1.mp4", "a/take 1.avi", "a/Take 1.mp4"]
     assert len({video_id(name) for name in names}) == len(names)
+
+
+def test_digests_that_collide_are_longer() -> None:
+    unlucky = ["cam35444/video.mp4", "cam73094/video.mp4"]
+    assert len({video_id(name) for name in unlucky}) == 1
+    first, lucky, second = video_ids([unlucky[0], "cam1/video.mp4", unlucky[1]])
+    assert lucky == video_id("cam1/video.mp4") and first != second
+    assert first.startswith(video_id(unlucky[0])) and len(first) == len(lucky) + 8
 
 
 def names(*paths: str) -> list[str]:

@@ -85,6 +85,14 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options.worker_count(None, 10**6) == 1 and options.worker_count(None) == min(cores, 16)
 
 
+def test_a_long_job_has_a_process_of_its_own_on_one_core_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "cores", lambda: 1)
+    assert [options.finder_count(None, frames, 100) for frames in (0, 199, 200, 10**6)] == [0, 0, 1, 1]
+    monkeypatch.setattr(options, "cores", lambda: 4)
+    assert [options.finder_count(None, frames, 100) for frames in (199, 200, 399, 10**6)] == [0, 2, 3, 4]
+    assert options.finder_count(0, 10**6, 100) == 0 and options.finder_count(7, 0, 100) == 7
+
+
 def test_what_slurm_gives_a_task_is_not_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")

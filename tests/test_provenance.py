@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handclr_cli import __version__
-from handclr_cli.contract.provenance import after, dumps, loads, provenance
+from handclr_cli.contract.provenance import Provenance, after, dumps, loads, provenance
 
 
 def test_what_is_in_it() -> None:
@@ -73,6 +73,18 @@ def test_text() -> None:
 @pytest.mark.parametrize("data", ["", "words", "[1]", "3", b"\xff\xfe", b"{", '"text"', "[" * 100_000])
 def test_what_is_no_record(data: bytes | str) -> None:
     assert loads(data) is None
+
+
+def test_the_shards_of_one_job_are_one_past() -> None:
+    def shard(number: int) -> Provenance:
+        crops = {**provenance("extract", {"fps": 1.0}, ["videos"], seed=0), "unit": {"number": number}}
+        return after({**provenance("keypoints", {}), "unit": {"number": number, "of": f"{number:x}"}}, [crops])
+
+    history = after(provenance("pca", {}), [shard(number) for number in range(5000)])["history"]
+    assert [past["stage"] for past in history] == ["extract", "keypoints"]
+    assert not any("unit" in past for past in history)
+    alone = after(provenance("pca", {}), [shard(3), shard(3)])["history"]
+    assert [past["unit"]["number"] for past in alone] == [3, 3]
 
 
 @pytest.mark.parametrize("history", [None, 3, "words", [1], [[]], {"stage": "x"}])

@@ -11,15 +11,16 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import STDIN
+from ..contract.numbering import is_numbered
 from ..contract.provenance import file_checksum, provenance
 from ..contract.sample import Sample
-from ..contract.units import TOTAL, Unit, Units, UnitWriter, is_numbered, write_nothing
+from ..contract.units import INPUTS, TOTAL, Unit, Units, UnitWriter, write_nothing
 
 if TYPE_CHECKING:
     from ..footage.extraction import Skipped
     from ..footage.video import Piece
 
-FOUND = ("videos", "frames", "left", "right", "no hand")
+LOST = "worker process lost"
 # As many inputs of one reason are named; shards name all.
 _NAMED = 20
 # With fewer frames, starting another process takes longer than it saves.
@@ -87,13 +88,16 @@ def extract(
     """
     if not footage:
         raise UsageError("no footage: name videos, images, or folders of them")
-    in_units = is_numbered(output) or (output == "-" and bool(part or skip_done))
-    if (part or skip_done or dry_run) and not in_units:
-        raise UsageError("--part, --skip-done and --dry-run need numbered shards: -o crops-%06d.tar, or a pipe to them")
-    if skip_done and output != "-":
+    named = is_numbered(output) or bool(skip_done)
+    in_units = named or (output == STDIN and bool(part))
+    if (part and not in_units) or (dry_run and not named):
+        raise UsageError("--part and --dry-run need numbered shards: -o crops-%06d.tar, or --skip-done and a pipe")
+    if skip_done and output != STDIN:
         raise UsageError("--skip-done: is for a pipe; with -o, finished shards are left out in any case")
     if detections and (with_keypoints or every):
         raise UsageError("--detections: say which frames and have no keypoints; leave out --every, --with-keypoints")
+    if detections == STDIN and in_units:
+        raise UsageError("--detections -: shards are to tell what they were made of; write the boxes to a file")
     if not dry_run:
         options.prepare_output(output)
     record = provenance(
@@ -140,7 +144,7 @@ def extract(
     total = sum(frames[row] for row in rows)
     processes = options.finder_count(workers, total, _FRAMES_PER_WORKER)
     with (
-        Crew(Extraction(sampling, settings, model, max_hands, boxes), processes, _FRAMES_PER_PROCESS) as crew,
+        Crew(Extraction(sampling, settings, model, max_hands), processes, _FRAMES_PER_PROCESS) as crew,
         console.progress("extract", total, "frames") as advance,
     ):
         job = _Job(units, crew.answers(stretches[row] for row in rows), advance, strict, balance, seed)
@@ -167,6 +171,7 @@ class _Job:
         self.strict, self.balance, self.seed = strict, balance, seed
         self.counts: Counter[str] = Counter()
         self.named: Counter[str] = Counter()
+        self.lost: list[Unit] = []
         self.crops = 0
 
     def write(self, unit: Unit) -> None:
@@ -201,9 +206,8 @@ class _Job:
                     self.crops += len(look)
                     yield from look
             except WorkerLostError as error:
-                self._skip(
-                    Skipped(f"{piece.footage.files[0]}: {error}", piece.footage.name, "worker process lost"), writer
-                )
+                self._skip(Skipped(f"{piece.footage.files[0]}: {error}", piece.footage.name, LOST), writer)
+                self.lost.append(unit)
             # A video counts where it begins.
             writer.counts["videos"] += piece.start == 0 and writer.counts["frames"] > before
 
@@ -220,10 +224,15 @@ class _Job:
     def conclude(self, chosen: list[Unit]) -> None:
         """Say what was done, and exit with 3 where footage was skipped, now or by an earlier run."""
         there = [unit for unit in chosen if self.units.done(unit)]
-        total = sum((self.units.counts(unit) for unit in there), self.counts)
+        total = self.counts
+        for unit in there:
+            counts = self.units.counts(unit)
+            total += counts
+            if counts[LOST]:
+                self.lost.append(unit)
         del total[TOTAL]
         left, right = total["left"], total["right"]
-        skipped = {reason: count for reason, count in total.items() if reason not in FOUND}
+        skipped = {reason: count for reason, count in total.items() if reason not in INPUTS}
         words = [
             f"extract: {console.plural(total['frames'], 'frame')} of {console.plural(total['videos'], 'video')}, "
             f"{console.plural(left + right, 'crop')} ({left:,} left, {right:,} right), "
@@ -232,10 +241,13 @@ class _Job:
         if there:
             words.append(f"{len(there):,} of {console.plural(len(chosen), 'shard')} there already")
         console.say("; ".join(words))
-        if not left + right:
+        if chosen and not left + right:
             console.warn(
                 "--balance: all hands are of one side; the output holds no crops"
                 if self.balance and total["frames"] > total["no hand"]
                 else "no hand was found; the output holds no crops"
             )
+        if self.lost and self.units.resumable:
+            names = ", ".join(unit.path for unit in self.lost)
+            console.warn(f"footage was lost with the process that worked on it; remove {names} to have it tried again")
         options.skipped_exit(sum(skipped.values()))

@@ -128,8 +128,7 @@ class _Counting:
 
 def _harmless(censuses: Sequence[Census]) -> list[str]:
     """Why items of labelled sets have no sample where that is no fault of their files; empty where none is counted."""
-    from ..contract.shardset import INPUTS
-    from ..contract.units import TOTAL
+    from ..contract.units import INPUTS, TOTAL
 
     if set().union(*(one.counts or {} for one in censuses)) <= {TOTAL, *INPUTS}:
         return []

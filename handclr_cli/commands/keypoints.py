@@ -16,10 +16,11 @@ from .. import console, options
 from ..contract.errors import HandclrError, TruncatedError, UsageError
 from ..contract.fields import KEYPOINTS_2D, encode_array
 from ..contract.inputs import expand_inputs
+from ..contract.numbering import is_numbered
 from ..contract.provenance import loads, provenance
 from ..contract.sample import Sample
 from ..contract.shards import Archive, ShardOutput, ShardWriter, read_archives
-from ..contract.units import COUNTS, SKIPPED, Unit, Units, is_numbered, part_of_archive, parts_of_shards
+from ..contract.units import COUNTS, SKIPPED, Part, Unit, Units, UnitWriter, part_of_archive, parts_of_shards
 
 if TYPE_CHECKING:
     from ..footage.crew import Crew
@@ -166,13 +167,15 @@ class _Job:
         """Write one numbered shard; what extract says of its footage goes on with the crops."""
         metadata: dict[str, bytes] = {}
 
-        def samples() -> Iterator[Sample]:
+        def samples(writer: UnitWriter) -> Iterator[Sample]:
             for archive in archives:
+                # Of crops without a hand, too, it is to be known what they were.
+                writer.origin = archive.origin
                 yield from archive.samples
                 metadata.update(archive.metadata)
 
         with units.write(unit) as writer:
-            counts = self.write(samples(), writer)
+            counts = self.write(samples(writer), writer)
             writer.counts.update(loads(metadata.get(COUNTS, b"")) or {})
             writer.counts.update({"no keypoints": counts["no keypoints"]})
             if counts["skipped"]:
@@ -191,13 +194,17 @@ class _Job:
 
     def write_numbered(self, units: Units, archives: Iterable[Archive]) -> None:
         """Write a shard for each archive of a stream, of its number; those that are there are passed over."""
+        read: dict[int, Part] = {}
         for archive in archives:
             number = (archive.origin or {})["unit"]["number"] if _says_its_unit(archive) else -1
             if number is None:  # of a part in which nothing was missing
                 continue
             if not isinstance(number, int) or number < 0:
                 raise HandclrError("an archive of the input does not say which unit it is; the first one did")
-            unit = units.add(part_of_archive(number, archive.origin))
+            part = part_of_archive(number, archive.origin)
+            if read.setdefault(number, part) != part:
+                raise HandclrError(f"two archives of the input are unit {number}; read one set of shards at a time")
+            unit = units.add(part)
             if units.done(unit):
                 self.counts["there"] += 1
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import shutil
@@ -13,10 +14,13 @@ import numpy as np
 
 from .errors import HandclrError
 from .inputs import URL, display_name, open_source
-from .provenance import Provenance
+from .provenance import Provenance, dumps
 from .sample import Sample
 from .shards import group
 from .tar import MapCursor
+
+# Of which an interpreter with torch, its pipes and its workers need some too.
+_OTHER_FILES = 1000
 
 
 class ShardIndex:
@@ -28,12 +32,14 @@ class ShardIndex:
 
     def __init__(self, sources: Sequence[str]) -> None:
         self.keys: list[str] = []
-        self.origins: list[Provenance] = []
+        self._origins: dict[str, Provenance] = {}
         self._names = [display_name(source) for source in sources]
+        _allow_files(len(sources))
         self._views = [_map(source) for source in sources]
         self._rows: dict[str, int] = {}
         places = [place for shard in range(len(sources)) for place in self._walk(shard)]
         self._places = np.array(places, np.int64).reshape(-1, 2)
+        self.origins = list(self._origins.values())
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,12 +67,24 @@ class ShardIndex:
         for sample in group(MapCursor(self._views[shard]), name):
             if sample.key in self._rows:
                 raise HandclrError(f"{name}: key {sample.key} appears twice in the input; keys must be unique")
-            if sample.origin is not None and sample.origin is not last and sample.origin not in self.origins:
-                self.origins.append(sample.origin)
+            if sample.origin is not None and sample.origin is not last:
+                self._origins.setdefault(dumps(sample.origin), sample.origin)
             last = sample.origin
             self._rows[sample.key] = len(self.keys)
             self.keys.append(sample.key)
             yield shard, sample.start
+
+
+def _allow_files(count: int) -> None:
+    """Raise the soft limit of open files where it is too low, often 1,024: what is mapped stays open."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + _OTHER_FILES
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _map(source: str) -> memoryview:

@@ -7,8 +7,36 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .errors import UsageError
+from .inputs import STDIN
+
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<tail>\.tar)", re.S)
 TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-\d+", re.S)
+
+
+def is_numbered(pattern: str) -> bool:
+    """Whether an output is a set of numbered shards."""
+    return pattern != STDIN and "%" in os.path.basename(pattern)
+
+
+def number_of(name: str) -> int | None:
+    """The number at the end of a shard's name, `crops-000012.tar`, or None."""
+    match = NUMBERED.fullmatch(os.path.basename(name))
+    return int(match["number"]) if match else None
+
+
+def shards_of(pattern: str) -> list[tuple[int, str]]:
+    """The shards that are there under a pattern, by number; raises UsageError where it is none."""
+    folder, base = os.path.split(pattern)
+    if "%" in folder or not re.fullmatch(r"[^%]*%\d*d[^%]*", base):
+        raise UsageError(f"{pattern}: not a shard pattern; write crops-%06d.tar")
+    number = re.compile(re.sub(r"%\d*d", r"(\\d+)", re.escape(base)))
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return []
+    numbers = sorted({int(match[1]) for name in names if (match := number.fullmatch(name))})
+    return [(each, path) for each in numbers if os.path.exists(path := pattern % each)]
 
 
 class Head(NamedTuple):
@@ -50,13 +78,13 @@ def braces(first: str, last: str) -> str:
     return f"{begin['head']}{{{begin['number']}..{end['number']}}}{begin['tail']}"
 
 
-def shard_name(like: Sequence[str], number: int) -> str:
-    """What another shard of a set is called, padded as the names that are there."""
+def shard_names(like: Sequence[str], numbers: Iterable[int]) -> list[str]:
+    """What other shards of a set are called, padded as the names that are there."""
     matches = [match for name in like if (match := NUMBERED.fullmatch(name))]
     if not matches:
-        return f"shard {number}"
+        return [f"shard {number}" for number in numbers]
     width = min(len(match["number"]) for match in matches)
-    return f"{matches[0]['head']}{number:0{width}d}{matches[0]['tail']}"
+    return [f"{matches[0]['head']}{number:0{width}d}{matches[0]['tail']}" for number in numbers]
 
 
 def left_over(folder: str, wanted: Iterable[Head] | None = None) -> list[str]:

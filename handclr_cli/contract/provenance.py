@@ -51,17 +51,20 @@ def file_checksum(path: str) -> dict[str, str]:
 
 
 def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenance:
-    """Put the stages that `origins` describe, oldest first and each once, into the history of `record`."""
-    history: list[Provenance] = []
-    for origin in origins:
-        if origin is None:
-            continue
+    """Put the stages that `origins` describe, oldest first and each once, into the history of `record`.
+
+    Where there are several, nothing is said of which `unit` of its job each was: a job has thousands.
+    """
+    distinct = {dumps(origin): origin for origin in origins if origin is not None}
+    history: dict[str, Provenance] = {}
+    for origin in distinct.values():
         itself = {key: value for key, value in origin.items() if key != "history"}
         past_stages = origin.get("history")
         for past in (*(past_stages if isinstance(past_stages, list) else []), itself):
-            if isinstance(past, dict) and past not in history:
-                history.append(past)
-    return {**record, "history": history}
+            if isinstance(past, dict):
+                stage = {key: value for key, value in past.items() if len(distinct) == 1 or key != "unit"}
+                history.setdefault(json.dumps(stage, sort_keys=True, default=str), stage)
+    return {**record, "history": list(history.values())}
 
 
 def dumps(record: Provenance) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import PurePath
@@ -112,7 +114,17 @@ def video_names(paths: list[PurePath]) -> list[str]:
     return [names[path] for path in paths]
 
 
-def video_id(name: str) -> str:
+def video_id(name: str, digits: int = 8) -> str:
     """Turn a video's name into the ASCII head of its keys: a readable stem and a digest of the whole name."""
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", PurePath(name).stem).strip("-")[:48] or "video"
-    return f"{stem}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return f"{stem}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:digits]}"
+
+
+def video_ids(names: Sequence[str]) -> list[str]:
+    """The `video_id` of each of different names; of those that would have the same one, with a longer digest.
+
+    Among 30,000 names that end in video.mp4 that happens in one data set of ten.
+    """
+    ids = [video_id(name) for name in names]
+    times = Counter(ids)
+    return [short if times[short] == 1 else video_id(name, 16) for name, short in zip(names, ids, strict=True)]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -14,6 +12,7 @@ from typing import BinaryIO
 
 from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source
+from .numbering import is_numbered, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .sample import Sample
@@ -153,11 +152,11 @@ class ShardOutput:
         reads: Iterable[str] = (),
     ) -> None:
         self.pattern, self.record, self.shard_size = path, record, shard_size
-        self.sharded = path != STDIN and "%" in os.path.basename(path)
+        self.sharded = is_numbered(path)
         self.samples = self.shards = 0
         self._stack = contextlib.ExitStack()
         self._writer: ShardWriter | None = None
-        self._older = self._existing() if self.sharded else []
+        self._older = [name for _, name in shards_of(path)] if self.sharded else []
         if self._older and not overwrite:
             raise UsageError(f"{self._older[0]} exists; remove the old shards or pass --overwrite")
         if {os.path.realpath(name) for name in self._older} & {os.path.realpath(name) for name in reads}:
@@ -198,12 +197,3 @@ class ShardOutput:
                 os.unlink(name)
         self._older = []
         self.shards += 1
-
-    def _existing(self) -> list[str]:
-        try:
-            self.pattern % 0
-        except (TypeError, ValueError):
-            raise UsageError(f"-o {self.pattern}: not a shard pattern; write crops-%06d.tar") from None
-        number = re.compile(re.sub(r"%\d*d", r"\\d+", re.escape(self.pattern)))
-        names = glob.glob(re.sub(r"%\d*d", "*", glob.escape(self.pattern)))
-        return sorted(name for name in names if number.fullmatch(name))

@@ -13,16 +13,13 @@ import numpy as np
 
 from .census import Census
 from .fields import FIELDS
-from .numbering import Head, braces, head_of, left_over, order, ranges, shard_name
+from .numbering import Head, braces, head_of, left_over, number_of, order, ranges, shard_names
 from .provenance import Provenance
-from .units import TOTAL, number_of
+from .units import HANDS, INPUTS, TOTAL
 
 EXAMPLES = 5
 # A shard that says that there are more of its kind is not believed.
 MOST = 10_000_000
-HANDS = ("left", "right")
-# What the counts of a shard say besides the reasons why inputs were skipped.
-INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
 # What differs from shard to shard of one job.
 _INPUTS = ("inputs", "input_count", "input_sha256", "history")
 _UNIT = ("inputs", "each")
@@ -120,7 +117,7 @@ class ShardSet:
         numbers = {_number(one) for one in self.censuses}
         beyond = sum(number is not None and number >= of for number in numbers)
         warnings = [f"{beyond:,} of the shards have numbers beyond the {of:,} of the job"] if beyond else []
-        lacking = [shard_name(names, number) for number in range(of) if number not in numbers]
+        lacking = shard_names(names, (number for number in range(of) if number not in numbers))
         # Where a part of the set was named, what else is there is not missing.
         return [name for name in lacking if not os.path.exists(name)], of, warnings
 
@@ -207,7 +204,7 @@ def _gaps(names: Sequence[str]) -> list[str]:
     there = {number for name in names if (number := number_of(name)) is not None}
     if len(there) < 2 or max(there) - min(there) > MOST:
         return []
-    between = [shard_name(names, number) for number in range(min(there), max(there)) if number not in there]
+    between = shard_names(names, (number for number in range(min(there), max(there)) if number not in there))
     lacking = [name for name in between if not os.path.exists(name)]
     return [f"the numbers pass over {' '.join(ranges(lacking)[:EXAMPLES])}"] if lacking else []
 

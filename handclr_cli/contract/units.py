@@ -6,7 +6,6 @@ import contextlib
 import json
 import mmap
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from .errors import HandclrError, UsageError
+from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN
+from .numbering import is_numbered, number_of, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .shards import PROVENANCE, ShardWriter
@@ -25,6 +25,9 @@ COUNTS = "__counts__"
 SKIPPED = "__skipped__"
 # In the counts of a unit: how many units its job has, so that what is missing can be told from what is there.
 TOTAL = "shards"
+HANDS = ("left", "right")
+# What the counts of a unit say besides that and the reasons why inputs were skipped.
+INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
 
 
 class Part(NamedTuple):
@@ -48,20 +51,22 @@ class Unit:
 class UnitWriter(ShardWriter):
     """A shard that ends with what became of its inputs, for the summary of a run that finds it done.
 
-    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon, the reason.
+    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon, the reason. `origin`:
+    what the history of a shard without samples is taken from.
     """
 
     def __init__(self, file: BinaryIO, record: Provenance, keep: bool) -> None:
         super().__init__(file, record)
         self.counts: Counter[str] = Counter()
         self.skipped: list[str] = []
+        self.origin: Provenance | None = None
         self._keep = keep
 
     def close(self) -> None:
         """Write counts and skipped inputs, and the end-of-archive mark."""
         if self._keep:
             if self.written is None:
-                self._note(None)
+                self._note(self.origin)
             write_member(self.file, COUNTS, json.dumps(self.counts, sort_keys=True).encode())
             if self.skipped:
                 write_member(self.file, SKIPPED, json.dumps(self.skipped).encode())
@@ -111,11 +116,11 @@ class Units:
         self._done: dict[int, str] = {}
         self._others: list[str] = []
         self._shards = finished or (pattern if self.numbered else None)
-        there = dict(_shards_of(self._shards)) if self._shards else {}
+        there = dict(shards_of(self._shards)) if self._shards else {}
         for part in parts or ():
             self.add(part)
         if parts is not None:
-            for number in there.keys() - {unit.number for unit in self.units}:
+            for number in sorted(there.keys() - {unit.number for unit in self.units}):
                 self._differs(there[number], f"is not one of these {len(self.units)} shards")
 
     def add(self, part: Part) -> Unit:
@@ -166,11 +171,10 @@ class Units:
             yield writer
             writer.counts.setdefault(TOTAL, len(self.units))
             writer.close()
-        mine = {unit.path for unit in self.units}
-        for path in self._others:
-            if path not in mine:
+        if self._others:
+            for path in set(self._others) - {unit.path for unit in self.units}:
                 Path(path).unlink(missing_ok=True)
-        self._others = []
+            self._others = []
 
 
 def write_nothing(record: Provenance) -> None:
@@ -179,26 +183,25 @@ def write_nothing(record: Provenance) -> None:
         ShardWriter(file, {**record, "unit": {"number": None}}).close()
 
 
-def is_numbered(pattern: str) -> bool:
-    """Whether an output is a set of numbered shards."""
-    return pattern != STDIN and "%" in os.path.basename(pattern)
-
-
-def number_of(path: str) -> int | None:
-    """The number at the end of a shard's name, `crops-000012.tar`, or None."""
-    match = re.search(r"(\d+)\.tar$", path)
-    return int(match[1]) if match else None
-
-
 def parts_of_shards(paths: Sequence[str]) -> list[Part] | None:
-    """One unit for each shard to read, of the number in its name; None where they are not all numbered files."""
+    """One unit for each shard to read, of the number in its name; None where they are not all numbered files.
+
+    Raises HandclrError for what is no tar; one that is cut off is found out when it is read.
+    """
     numbers = [number_of(path) if os.path.isfile(path) else None for path in paths]
     if None in numbers or len(set(numbers)) < len(numbers):
         return None
     return [
-        part_of_archive(number or 0, head_of(path), row)
+        part_of_archive(number or 0, _provenance_if_there(path), row)
         for row, (number, path) in enumerate(zip(numbers, paths, strict=True))
     ]
+
+
+def _provenance_if_there(path: str) -> Provenance | None:
+    try:
+        return provenance_of(path)
+    except TruncatedError:
+        return None
 
 
 def part_of_archive(number: int, head: Provenance | None, row: int = 0) -> Part:
@@ -207,8 +210,8 @@ def part_of_archive(number: int, head: Provenance | None, row: int = 0) -> Part:
     return Part(number, range(row, row + 1), {"number": number, "of": digest[:16]})
 
 
-def head_of(path: str) -> Provenance | None:
-    """The provenance at the head of a shard, None where there is none; raises HandclrError where it is no shard."""
+def provenance_of(path: str) -> Provenance | None:
+    """The provenance that a shard begins with, None where there is none; raises HandclrError where it is no shard."""
     try:
         with open(path, "rb") as file:
             first = next(walk(StreamCursor(file), path), None)
@@ -234,7 +237,7 @@ def metadata_of(path: str) -> dict[str, bytes]:
 def _difference(path: str, record: Provenance) -> str:
     """What a shard was made with where that is not what is asked now, else nothing."""
     try:
-        head = head_of(path)
+        head = provenance_of(path)
     except HandclrError as error:
         return f"not a finished shard ({error})"
     if head is None:
@@ -254,17 +257,3 @@ def _difference(path: str, record: Provenance) -> str:
         if made.get(name) != record.get(name):
             differing.append(f"{name} {json.dumps(made.get(name))}")
     return f"made with {', '.join(sorted(differing))}" if differing else ""
-
-
-def _shards_of(pattern: str) -> list[tuple[int, str]]:
-    """The shards that are there under a pattern, by number; raises UsageError where it is none."""
-    folder, base = os.path.split(pattern)
-    if "%" in folder or not re.fullmatch(r"[^%]*%\d*d[^%]*", base):
-        raise UsageError(f"{pattern}: not a shard pattern; write crops-%06d.tar")
-    number = re.compile(re.sub(r"%\d*d", r"(\\d+)", re.escape(base)))
-    try:
-        names = os.listdir(folder or ".")
-    except OSError:
-        return []
-    numbers = sorted({int(match[1]) for name in names if (match := number.fullmatch(name))})
-    return [(each, path) for each in numbers if os.path.exists(path := pattern % each)]

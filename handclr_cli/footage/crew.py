@@ -269,10 +269,7 @@ def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
 
 
 def _let_go_of_pipes() -> None:
-    """Leave standard input and output to the parent: where it is killed, whoever is at their other end must see it.
-
-    And what a native library prints does not belong into a tar.
-    """
+    """Leave standard input and output to the parent: what a native library prints does not belong into a tar."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)

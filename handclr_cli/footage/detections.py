@@ -34,6 +34,11 @@ class FootageDetections:
         """The frames that have boxes, in order, for `Sampling`."""
         return tuple(np.unique(self.frame).tolist())
 
+    def between(self, first: int, last: int) -> FootageDetections:
+        """Those in the frames from one to another, both included."""
+        rows = slice(*np.searchsorted(self.frame, [first, last + 1]))
+        return FootageDetections(self.frame[rows], self.box[rows], self.score[rows], self.left[rows])
+
     def hands(self, number: int) -> list[Hand]:
         """The hands of a frame; their `keypoints` (2, 2) are two corners of the box."""
         start, end = np.searchsorted(self.frame, [number, number + 1])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from .crops import cut, square_box, to_crop
 from .landmarker import Hand, Landmarker
 from .plan import sampling_of
 from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
-
-if TYPE_CHECKING:
-    from .detections import FootageDetections
 
 SAME_HAND_OVERLAP = 0.5
 OUTSIDE = "box outside the frame"
@@ -54,33 +51,35 @@ class Skipped:
 class Extraction:
     """The crops of a piece of footage; called in worker processes, each with a landmarker of its own.
 
-    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of `boxes`, by the id of
-    the footage.
+    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of the piece's boxes.
     """
 
     sampling: Sampling
     settings: CropSettings
     model: Path | None
     max_hands: int = 2
-    boxes: Mapping[str, FootageDetections] | None = None
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
         """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where it is met."""
         errors: deque[UnreadableError] = deque()
-        boxes = None if self.boxes is None else self.boxes[piece.footage.id]
-        sampling = sampling_of(piece.footage, self.sampling, self.boxes)
+        sampling = sampling_of(piece, self.sampling)
         for frame in ahead(read_piece(piece, sampling, errors.append), FRAMES_AHEAD):
             yield from _skipped(piece, errors)
-            hands = boxes.hands(frame.number) if boxes else distinct_hands(self._landmarker.find(frame.image))
+            hands = self._hands(piece, frame)
             if any(_outside(hand, frame) for hand in hands):
                 line = f"{piece.footage.files[0]}: frame {frame.number}: {OUTSIDE}"
                 yield Skipped(line, f"{piece.footage.name} frame {frame.number}", OUTSIDE)
             yield list(crops(piece.footage, frame, hands, self.settings))
         yield from _skipped(piece, errors)
 
+    def _hands(self, piece: Piece, frame: Frame) -> list[Hand]:
+        if piece.boxes is not None:
+            return piece.boxes.hands(frame.number)
+        return distinct_hands(self._landmarker.find(frame.image))
+
     def prepare(self) -> None:
         """Make the landmarker, so that want of memory for it is not taken for the fault of some footage."""
-        if self.boxes is None:
+        if self.model:
             self._landmarker  # noqa: B018 - made when asked for
 
     @cached_property
@@ -92,7 +91,10 @@ class Extraction:
 def _skipped(piece: Piece, errors: deque[UnreadableError]) -> Iterator[Skipped]:
     while errors:
         error = errors.popleft()
-        yield Skipped(str(error), piece.footage.name, error.reason)
+        name = piece.footage.name
+        if not piece.footage.is_video and os.path.basename(error.path) != os.path.basename(name):
+            name = f"{name}/{os.path.basename(error.path)}"
+        yield Skipped(str(error), name, error.reason)
 
 
 def distinct_hands(hands: list[Hand]) -> list[Hand]:

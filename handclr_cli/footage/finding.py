@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..contract.errors import UsageError
-from ..contract.sample import video_id, video_names
+from ..contract.sample import video_ids, video_names
 from .frames import Footage, printable
 
 VIDEO_SUFFIXES = (
@@ -35,8 +35,8 @@ def find_footage(arguments: Sequence[str]) -> list[Footage]:
         distinct.setdefault(_identity(group[0]), group)
     names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
     return [
-        Footage(name, video_id(name), files, is_video)
-        for name, (_, files, is_video) in zip(names, distinct.values(), strict=True)
+        Footage(name, head, files, is_video)
+        for name, head, (_, files, is_video) in zip(names, video_ids(names), distinct.values(), strict=True)
     ]
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..contract.errors import HandclrError
+
+if TYPE_CHECKING:
+    from .detections import FootageDetections
 
 
 class UnreadableError(HandclrError):
@@ -92,7 +95,7 @@ class Piece:
 
     Of a video they are seconds since its first frame, and `header` is what was seen of it, None where nobody looked.
     Of a folder of images they are positions in the order of their numbers; `footage` then holds but the images of
-    this piece, and `numbers` theirs.
+    this piece, and `numbers` theirs. `boxes` of its hands, where these are known beforehand.
     """
 
     footage: Footage
@@ -100,6 +103,7 @@ class Piece:
     end: float = math.inf
     header: Header | None = None
     numbers: tuple[int, ...] = ()
+    boxes: FootageDetections | None = field(default=None, compare=False)
 
     @property
     def cut(self) -> bool:

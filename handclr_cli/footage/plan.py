@@ -18,29 +18,37 @@ if TYPE_CHECKING:
     Boxes = Mapping[str, FootageDetections]
 
 
-def sampling_of(footage: Footage, sampling: Sampling, boxes: Boxes | None) -> Sampling:
-    """The frames of one footage: those that have boxes, where there are boxes by the id of the footage."""
-    return sampling if boxes is None else replace(sampling, numbers=boxes[footage.id].numbers)
+def sampling_of(piece: Piece, sampling: Sampling) -> Sampling:
+    """The frames of a piece to look at: where its boxes are known, those that have some."""
+    return sampling if piece.boxes is None else replace(sampling, numbers=piece.boxes.numbers)
 
 
 def pieces_of(
     footages: Sequence[Footage], sampling: Sampling, boxes: Boxes | None = None
 ) -> tuple[list[Piece], list[int]]:
-    """Cut footage into pieces; returns them and about how many frames of each will be looked at."""
-    cut = [
-        (piece, chosen)
-        for item in footages
-        for chosen in [sampling_of(item, sampling, boxes)]
-        for piece in pieces(item, chosen)
+    """Cut footage into pieces; returns them and about how many frames of each will be looked at.
+
+    boxes: by the id of each footage; a piece takes its own with it.
+    """
+    found = [piece for footage in footages for piece in _cut(footage, sampling, boxes)]
+    return found, [frames_of(piece, sampling_of(piece, sampling)) for piece in found]
+
+
+def _cut(footage: Footage, sampling: Sampling, boxes: Boxes | None) -> list[Piece]:
+    if boxes is None:
+        return pieces(footage, sampling)
+    mine = boxes[footage.id]
+    return [
+        replace(piece, boxes=mine.between(piece.numbers[0], piece.numbers[-1]) if piece.numbers else mine)
+        for piece in pieces(footage, replace(sampling, numbers=()))
     ]
-    return [piece for piece, _ in cut], [frames_of(piece, chosen) for piece, chosen in cut]
 
 
 def units_of(pieces: Sequence[Piece], frames: Sequence[int], each: int | None) -> list[Part]:
     """Cut pieces, of so many frames to look at, in order into units of about `each`; one unit of all where it is None.
 
-    A piece is never cut, so that a unit has up to a piece more. What a unit is made of does not depend on the pieces
-    after it: footage whose name sorts last can be added to a finished set.
+    A piece is never cut: one with more is a unit of its own. What a unit is made of does not depend on those after it:
+    where footage is added whose name sorts last, only the last unit is another.
     """
     if each is None:
         return [Part(0, range(len(pieces)), {})]
@@ -60,7 +68,14 @@ def _slices(frames: Sequence[int], each: int) -> Iterator[range]:
 
 def _made_of(number: int, pieces: Sequence[Piece], rows: range) -> dict[str, Any]:
     mine = [pieces[row] for row in rows]
-    content = [(each.footage.name, each.start, each.end if math.isfinite(each.end) else None) for each in mine]
+    content = [
+        (each.footage.name, each.start, each.end if math.isfinite(each.end) else None, *_images(each)) for each in mine
+    ]
     text = json.dumps(content)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     return {"number": number, "pieces": len(rows), "sha256": digest[:16]}
+
+
+def _images(piece: Piece) -> list[str]:
+    """The images of a piece, because one more or less in the folder moves the others."""
+    return [] if piece.footage.is_video else [file.name for file in piece.footage.files]
