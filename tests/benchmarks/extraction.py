@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--stages", nargs="+", choices=["extract", "keypoints"], default=["extract", "keypoints"])
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--kills", type=int, default=50)
@@ -69,7 +70,8 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
         ),
     }
     told: dict[str, dict[str, list[float]]] = {}
-    for stage, (command, peer) in stages.items():
+    for stage in options.stages:
+        command, peer = stages[stage]
         rates: dict[str, list[float]] = {"one": [], "several": [], "handclr": []}
         items = 0
         for number in range(options.rounds):
