@@ -103,6 +103,18 @@ def drawn_crops(handclr: Handclr, drawn_clip: Path, landmarker_file: Path) -> by
     return done.stdout
 
 
+def pack(samples: dict[str, dict[str, bytes]]) -> bytes:
+    """A shard such as any program makes: no provenance."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for key, members in samples.items():
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{suffix}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def unpack(data: bytes) -> dict[str, dict[str, bytes]]:
     """The samples of a tar by key, as any other reader of WebDataset's layout sees them."""
     samples: dict[str, dict[str, bytes]] = {}

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Handclr, lines, unpack
+from conftest import Handclr, lines, pack, unpack
 from drawn_hand import draw_hand, write_video
 
 pytestmark = pytest.mark.landmarker
@@ -133,10 +134,20 @@ def test_crops_without_keypoints_are_not_footage_that_was_skipped(whole: Path, w
     assert done.returncode == 0 and b"0 inputs skipped; 3 of 3 shards there already" in done.stderr
 
 
-def test_a_shard_that_is_cut_off_costs_the_others_nothing(whole: Path, work: Path, handclr: Handclr) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda shard: shard[:-2000],
+        lambda shard: shard[: 40 * 512] + b"\x07" * 100 * 512 + shard[140 * 512 :],
+    ],
+    ids=["cut off", "overwritten"],
+)
+def test_a_damaged_shard_costs_the_others_nothing(
+    damage: Callable[[bytes], bytes], whole: Path, work: Path, handclr: Handclr
+) -> None:
     shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
     cut = work / "crops" / (CROPS % 1)
-    cut.write_bytes(cut.read_bytes()[:-2000])
+    cut.write_bytes(damage(cut.read_bytes()))
     done = handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work)
     assert done.returncode == 3 and b"crops-000001.tar" in done.stderr
     assert b"hands/hands-000001.tar is not made" in done.stderr
@@ -156,6 +167,15 @@ def test_two_sets_of_shards_are_not_made_one(whole: Path, work: Path, handclr: H
     stream = b"".join([*shards(work / "crops").values(), *shards(work / "others").values()])
     both = handclr("keypoints", "-o", f"hands/{HANDS}", "--overwrite", stdin=stream, cwd=work)
     assert both.returncode == 1 and b"two archives of the input are unit 0" in both.stderr
+
+
+def test_a_crop_that_cannot_be_read_is_said_again(whole: Path, work: Path, handclr: Handclr) -> None:
+    samples = unpack((whole / "crops" / (CROPS % 0)).read_bytes())
+    next(iter(samples.values()))["jpg"] = b"no picture"
+    (work / "crops" / (CROPS % 0)).write_bytes(pack(samples))
+    for words in (b"8 crops in, 7 out", b"1 shard there already"):
+        done = handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work)
+        assert done.returncode == 3 and words in done.stderr and b"1 skipped" in done.stderr
 
 
 def test_what_was_skipped_is_kept_with_the_shard_and_said_again(whole: Path, tmp_path: Path, handclr: Handclr) -> None:

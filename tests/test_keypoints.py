@@ -5,30 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
-import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import Handclr, drawn_pair, lines, unpack
+from conftest import Handclr, drawn_pair, lines, pack, unpack
 from drawn_hand import draw_hand, hand_joints
 
 from handclr_cli.footage.crops import cut, square_box, to_crop
 from handclr_cli.footage.keypoints import find_keypoints
 from handclr_cli.footage.landmarker import Hand, Landmarker
-
-
-def pack(samples: dict[str, dict[str, bytes]]) -> bytes:
-    """A shard such as any program makes: no provenance."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for key, members in samples.items():
-            for suffix, data in members.items():
-                info = tarfile.TarInfo(f"{key}.{suffix}")
-                info.size = len(data)
-                archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def jpg(image: np.ndarray) -> bytes:

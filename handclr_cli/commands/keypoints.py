@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import console, options
-from ..contract.errors import HandclrError, TruncatedError, UsageError
+from ..contract.errors import DamagedError, HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, encode_array
 from ..contract.inputs import expand_inputs
 from ..contract.numbering import is_numbered
@@ -25,6 +25,7 @@ from ..contract.units import COUNTS, SKIPPED, Part, Unit, Units, UnitWriter, par
 if TYPE_CHECKING:
     from ..footage.crew import Crew
 
+UNREADABLE = "unreadable crop"
 # With fewer crops, starting another process takes longer than it saves.
 _CROPS_PER_WORKER = 60
 _CROPS_PER_PROCESS = 20_000
@@ -97,7 +98,10 @@ def keypoints(
                 job.write(chain.from_iterable(archive.samples for archive in stream.archives), out)
                 if job.counts["skipped"] and job.counts["skipped"] == job.counts["in"]:
                     raise HandclrError("none of the crops can be read; nothing was written")
-    job.conclude(len(chosen) - len(todo))
+    for unit in chosen:
+        if units and units.done(unit):
+            job.find_done(units, unit)
+    job.conclude()
 
 
 class _Stream:
@@ -179,14 +183,14 @@ class _Job:
             writer.counts.update(loads(metadata.get(COUNTS, b"")) or {})
             writer.counts.update({"no keypoints": counts["no keypoints"]})
             if counts["skipped"]:
-                writer.counts["unreadable crop"] += counts["skipped"]
+                writer.counts[UNREADABLE] += counts["skipped"]
             writer.skipped += json.loads(metadata.get(SKIPPED, b"[]"))
 
     def try_unit(self, units: Units, unit: Unit, source: str) -> None:
         """Write the shard of one that is read; where that is damaged, it is named, and the others are made."""
         try:
             self.write_unit(units, unit, read_archives(source))
-        except TruncatedError as error:
+        except DamagedError as error:
             if self.strict:
                 raise
             self.counts["unread"] += 1
@@ -206,14 +210,18 @@ class _Job:
                 raise HandclrError(f"two archives of the input are unit {number}; read one set of shards at a time")
             unit = units.add(part)
             if units.done(unit):
-                self.counts["there"] += 1
+                self.find_done(units, unit)
             else:
                 self.write_unit(units, unit, [archive])
 
-    def conclude(self, there: int) -> None:
-        """Say what was done, and exit with 3 where crops were skipped."""
-        counts = self.counts
-        there += counts["there"]
+    def find_done(self, units: Units, unit: Unit) -> None:
+        """Count a shard that is there, and the crops that it lacks."""
+        self.counts["there"] += 1
+        self.counts["skipped"] += units.counts(unit)[UNREADABLE]
+
+    def conclude(self) -> None:
+        """Say what was done, and exit with 3 where crops were skipped, now or by an earlier run."""
+        counts, there = self.counts, self.counts["there"]
         console.say(
             f"keypoints: {console.plural(counts['in'], 'crop')} in, {counts['out']:,} out, {counts['no keypoints']:,} "
             f"without a hand, {counts['look left']:,} look like left hands, {counts['skipped']:,} skipped"

@@ -15,7 +15,11 @@ class UsageError(HandclrError):
     exit_code = 2
 
 
-class TruncatedError(HandclrError):
+class DamagedError(HandclrError):
+    """A tar that cannot be what its writer wrote."""
+
+
+class TruncatedError(DamagedError):
     """A tar stream that is empty or ends without its end-of-archive mark."""
 
 

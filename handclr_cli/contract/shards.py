@@ -10,7 +10,7 @@ from itertools import chain, groupby
 from types import TracebackType
 from typing import BinaryIO
 
-from .errors import HandclrError, TruncatedError, UsageError
+from .errors import DamagedError, HandclrError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source
 from .numbering import is_numbered, shards_of
 from .output import binary_output
@@ -100,7 +100,7 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
             continue
         sample = sample or Sample(key, {}, origin, source, member.start)
         if suffix in sample.members:
-            raise HandclrError(f"{source}: sample {key} has two members .{suffix}")
+            raise DamagedError(f"{source}: sample {key} has two members .{suffix}")
         sample.members[suffix] = member.data
     if sample:
         yield sample

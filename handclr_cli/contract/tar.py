@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol
 
-from .errors import HandclrError, TruncatedError
+from .errors import DamagedError, HandclrError, TruncatedError
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -92,7 +92,7 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
 
 def _payload(cursor: Cursor, size: int, name: str, source: str) -> Buffer:
     if size > MEMBER_LIMIT:
-        raise HandclrError(f"{source}: member {name} claims {size} bytes; this is not a shard of crops")
+        raise DamagedError(f"{source}: member {name} claims {size} bytes; this is not a shard of crops")
     data = cursor.take(size)
     padding = -size % BLOCK
     if len(data) < size or len(cursor.take(padding)) < padding:
@@ -108,7 +108,7 @@ def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
         checksum, size = -1, 0
     if size < 0 or checksum != sum(block.translate(None, b"\0")) - sum(block[148:156]) + 8 * 32:
         if position:
-            raise HandclrError(f"{source}: damaged tar header at byte {position}")
+            raise DamagedError(f"{source}: damaged tar header at byte {position}")
         hint = "; it is gzip-compressed, pipe it through zcat" if block[:2] == b"\x1f\x8b" else ""
         raise HandclrError(f"{source}: not a tar archive{hint}")
     name = block[:100].split(b"\0", 1)[0]
