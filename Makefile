@@ -2,7 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+# Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3
 
 .PHONY: install test quick lint docs demo clean
 

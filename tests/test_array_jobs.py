@@ -259,7 +259,7 @@ def test_kills_and_reruns_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Pat
     assert start("whole").wait() == 0
     lasted = time.monotonic() - begin
     rng, kills = random.Random(0), 0
-    for _ in range(6):
+    for _ in range(4):
         process = start("killed")
         time.sleep(rng.uniform(0.3, 0.9) * lasted)
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
