@@ -20,10 +20,13 @@ from handclr_cli.contract.errors import HandclrError
 from handclr_cli.footage.model_file import model_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST = ("test_slurm", "test_demo")
 Handclr = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes a minute on its own is begun first, so that no process is left with it at the end.
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     if not os.environ.get("HANDCLR_REAL_DATA"):
         for item in items:
             if item.get_closest_marker("real"):
