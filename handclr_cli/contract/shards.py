@@ -27,11 +27,32 @@ def read_archives(source: str) -> Iterator[Archive]:
     """Yield the archives of one source in order; see `archives` for the errors."""
     name = display_name(source)
     file = open_source(source)
+    # A `pipe:` command that fails may raise at the end of its output, or only when it is closed.
+    close = (lambda: None) if source == STDIN else file.close
     try:
-        with contextlib.nullcontext() if source == STDIN else file:
-            yield from archives(StreamCursor(file), name)
-    except OSError as error:  # a `pipe:` command that fails may raise only when it is closed
+        with _named(name):
+            for archive in archives(StreamCursor(file), name):
+                archive.samples = _naming(archive.samples, name)
+                yield archive
+    except BaseException:
+        with contextlib.suppress(OSError):
+            close()
+        raise
+    with _named(name):
+        close()
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def _naming(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
+    with _named(name):
+        yield from samples
 
 
 def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
