@@ -178,6 +178,7 @@ def test_no_more_is_done_ahead_than_can_be_kept() -> None:
     assert len(asked) <= 20 + 2 * AHEAD // 30 + 6
 
 
+@pytest.mark.slow
 @PROCESSES
 def test_results_that_are_not_taken_cost_no_other_item(workers: int) -> None:
     numbers = [3, 40, 2, 30, 1, 5]
@@ -199,6 +200,7 @@ def test_quick_work_loses_nothing(workers: int) -> None:
     assert taken == 16_000
 
 
+@pytest.mark.slow
 def test_items_in_batches() -> None:
     assert list(in_order(abs, range(-50, 0), 2, batch=8)) == list(range(50, 0, -1))
 

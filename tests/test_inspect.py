@@ -180,6 +180,7 @@ def test_missing_shards_are_named_as_ranges(tmp_path: Path) -> None:
     assert item["sound"] and "no, 7 of 12 shards missing" in listing(item)
 
 
+@pytest.mark.slow
 def test_missing_shards_of_a_large_job_are_soon_named(tmp_path: Path) -> None:
     sources = [Census(str(tmp_path / f"x-{n:06d}.tar"), counts={"shards": 20_000}) for n in range(0, 20_000, 2)]
     begin = time.process_time()
@@ -444,6 +445,7 @@ class Trap:
         return os.mkdir, ("sprung",)
 
 
+@pytest.mark.slow
 def test_nothing_in_an_npz_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     trap = np.array([Trap()], dtype=object)
