@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -186,6 +186,13 @@ def finder_count(asked: int | None, work: int, each: int) -> int:
     if asked is not None:
         return asked
     return min(cores(), work // each) if work >= 2 * each else 0
+
+
+def list_missing(stage: str, paths: Sequence[str], of: int) -> None:
+    """Print the shards that a part of a job still lacks."""
+    for path in paths:
+        typer.echo(path)
+    console.say(f"{stage}: {len(paths):,} of {console.plural(of, 'shard')} missing")
 
 
 def skipped_exit(skipped: int) -> None:

@@ -134,6 +134,13 @@ def test_crops_without_keypoints_are_not_footage_that_was_skipped(whole: Path, w
     assert done.returncode == 0 and b"0 inputs skipped; 3 of 3 shards there already" in done.stderr
 
 
+def test_crops_are_not_replaced_by_what_is_made_of_them(whole: Path, work: Path, handclr: Handclr) -> None:
+    shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
+    same = handclr("keypoints", "crops", "-o", f"crops/{CROPS}", "--overwrite", cwd=work)
+    assert same.returncode == 2 and b"these shards are being read" in same.stderr
+    assert shards(work / "crops") == shards(whole / "crops")
+
+
 @pytest.mark.parametrize(
     "damage",
     [

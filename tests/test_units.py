@@ -13,7 +13,7 @@ from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
-from handclr_cli.contract.units import Unit, Units
+from handclr_cli.contract.units import Unit, Units, even_parts, one_part
 
 ARGUMENTS = {"split": "train", "min_score": 0.5}
 
@@ -23,7 +23,7 @@ def record(**changed: Any) -> dict[str, Any]:
 
 
 def units_of(folder: Path, count: int = 7, size: int = 3, overwrite: bool = False, **changed: Any) -> Units:
-    return Units(str(folder / "x-%03d.tar"), record(**changed), count, size, overwrite)
+    return Units(str(folder / "x-%03d.tar"), record(**changed), even_parts(count, size), overwrite)
 
 
 def make(units: Units, unit: Unit) -> None:
@@ -71,7 +71,7 @@ def test_a_shard_is_known_however_its_folder_is_spelled(tmp_path: Path, monkeypa
     work(units_of(tmp_path))
     monkeypatch.chdir(tmp_path)
     for pattern in (f"{tmp_path}//x-%03d.tar", "./x-%03d.tar", "x-%03d.tar", "../" + tmp_path.name + "/x-%03d.tar"):
-        assert Units(pattern, record(), 7, 3).missing() == []
+        assert Units(pattern, record(), even_parts(7, 3)).missing() == []
     (tmp_path / "x-7.tar").write_bytes(b"another's")
     assert units_of(tmp_path).missing() == []
 
@@ -163,7 +163,7 @@ def test_one_file_is_one_unit_and_has_the_bytes_of_a_filter(tmp_path: Path) -> N
         for sample in samples:
             out.write(sample)
     for _ in range(2):
-        units = Units(str(tmp_path / "unit.tar"), record(), 3, 1)
+        units = Units(str(tmp_path / "unit.tar"), record(), one_part(3))
         (unit,) = units.missing()
         with units.write(unit) as writer:
             writer.counts["even"] += 3
@@ -176,7 +176,7 @@ def test_one_file_is_one_unit_and_has_the_bytes_of_a_filter(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["x-%s%d.tar", "x-%q.tar", "x-%%.tar", "x-%x.tar"])
 def test_a_pattern_that_does_not_count_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a shard pattern"):
-        Units(str(tmp_path / name), record(), 1, 1)
+        Units(str(tmp_path / name), record(), even_parts(1, 1))
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ _BATCH = 8
 
 
 class ImportJob:
-    """Makes the units `mine` that are missing; `counts` then says what became of the items of all of them.
+    """Makes the units of a `part` that are missing; `counts` then says what became of the items of all of them.
 
     `make` gives what became of an item, in a worker process, and `item` all that it needs of a row; files that
     cannot be used are named relative to `root`, and `warn` is called with a line about the first ones. Raises
@@ -35,7 +35,7 @@ class ImportJob:
     def __init__(
         self,
         units: Units,
-        mine: list[Unit],
+        part: slice,
         make: Callable[[Any], Made],
         item: Callable[[int], Any],
         check: Check | KeypointCheck | None,
@@ -43,9 +43,9 @@ class ImportJob:
         strict: bool,
         warn: Callable[[str], None],
     ) -> None:
-        self.units, self.mine, self.check = units, mine, check
+        self.units, self.mine, self.check = units, units.units[part], check
         # With a check what is there is looked at again, so that it is of all.
-        self.todo = mine if check else [unit for unit in mine if not units.done(unit)]
+        self.todo = self.mine if check else units.missing(part)
         self.total = sum(len(unit.rows) for unit in self.todo)
         self.counts: Counter[str] = Counter()
         self._make, self._item, self._root, self._strict, self._warn = make, item, root, strict, warn
@@ -57,7 +57,7 @@ class ImportJob:
         """Write what is missing; `advance` is called after each item."""
         made = in_order(self._make, (self._item(row) for unit in self.todo for row in unit.rows), processes, _BATCH)
         for unit in self.mine:
-            if unit not in self.todo:
+            if self.units.done(unit) and not self.check:
                 self.counts += self._found(unit)
                 continue
             with nullcontext() if self.units.done(unit) else self.units.write(unit) as writer:

@@ -130,15 +130,12 @@ def extract(
         record["model"] = checksums(model)
     sampling = Sampling(fps, every)
     stretches, frames = pieces_of(items, sampling, boxes)
-    units = Units.of(
-        output, record, units_of(stretches, frames, shard_size if in_units else None), overwrite, skip_done
-    )
-    chosen = units.units[options.part_of(part, len(units.units))]
-    todo = [unit for unit in chosen if not units.done(unit)]
+    units = Units(output, record, units_of(stretches, frames, shard_size if in_units else None), overwrite, skip_done)
+    mine = options.part_of(part, len(units.units))
+    chosen, todo = units.units[mine], units.missing(mine)
     if dry_run:
-        for unit in todo:
-            typer.echo(skip_done % unit.number if skip_done else unit.path)
-        console.say(f"extract: {len(todo):,} of {console.plural(len(chosen), 'shard')} missing")
+        lacking = [skip_done % unit.number if skip_done else unit.path for unit in todo]
+        options.list_missing("extract", lacking, len(chosen))
         return
     rows = [row for unit in todo for row in unit.rows]
     total = sum(frames[row] for row in rows)

@@ -11,9 +11,10 @@ import typer
 
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
+from ..contract.numbering import is_numbered
 from ..contract.output import atomic_write
 from ..contract.provenance import Provenance, file_checksum, provenance
-from ..contract.units import Units
+from ..contract.units import Units, even_parts, one_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,12 +233,14 @@ def _work(
     for note in data.notes:
         console.warn(note)
     output, part, stage = asked["output"], asked["part"], record["stage"]
-    units = Units(output, record, len(data), asked["shard_size"], asked["overwrite"])
-    if part and not units.numbered:
+    if part and not is_numbered(output):
         raise UsageError(f"--part {part}: needs numbered shards, such as -o {stage.split()[1]}-%06d.tar")
-    mine = units.units[options.part_of(part, len(units.units))]
+    parts = even_parts(len(data), asked["shard_size"]) if is_numbered(output) else one_part(len(data))
+    units = Units(output, record, parts, asked["overwrite"])
     looks = check(len(data), _TILES) if asked["check"] else None
-    job = ImportJob(units, mine, make, item, looks, asked["root"], asked["strict"], console.warn)
+    job = ImportJob(
+        units, options.part_of(part, len(parts)), make, item, looks, asked["root"], asked["strict"], console.warn
+    )
     workers = asked["workers"]
     processes = min(options.worker_count(None), job.total // _ITEMS_PER_WORKER) if workers is None else workers
     with console.progress(stage, job.total, "items") as advance:

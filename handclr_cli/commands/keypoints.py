@@ -71,13 +71,11 @@ def keypoints(
 
     model = model_file(landmarker, console.say)
     record["model"] = checksums(model)
-    units = Units.of(output, record, parts, overwrite) if parts else None
-    chosen = units.units[options.part_of(part, len(units.units))] if units else []
-    todo = [unit for unit in chosen if units and not units.done(unit)]
+    units = Units(output, record, parts, overwrite, reads=sources) if parts else None
+    mine = options.part_of(part, len(parts or ()))
+    chosen, todo = (units.units[mine], units.missing(mine)) if units else ([], [])
     if dry_run:
-        for unit in todo:
-            typer.echo(unit.path)
-        console.say(f"keypoints: {len(todo):,} of {console.plural(len(chosen), 'shard')} missing")
+        options.list_missing("keypoints", [unit.path for unit in todo], len(chosen))
         return
     stream = _Stream([] if units else sources)
     crops = _crops_in([sources[row] for unit in todo for row in unit.rows]) if units else stream.crops
@@ -92,7 +90,7 @@ def keypoints(
             for unit in todo:
                 job.try_unit(units, unit, sources[unit.rows[0]])
         elif stream.numbered and is_numbered(output):
-            job.write_numbered(Units.of(output, record, None, overwrite), stream.archives)
+            job.write_numbered(Units(output, record, None, overwrite), stream.archives)
         else:
             with ShardOutput(output, record, shard_size, overwrite, sources) as out:
                 job.write(chain.from_iterable(archive.samples for archive in stream.archives), out)

@@ -39,6 +39,12 @@ def shards_of(pattern: str) -> list[tuple[int, str]]:
     return [(each, path) for each in numbers if os.path.exists(path := pattern % each)]
 
 
+def refuse_to_replace(older: Iterable[str], reads: Iterable[str], pattern: str) -> None:
+    """Raise UsageError where shards that are to go are among those that are being read."""
+    if {os.path.realpath(name) for name in older} & {os.path.realpath(name) for name in reads}:
+        raise UsageError(f"-o {pattern}: these shards are being read; write to other names")
+
+
 class Head(NamedTuple):
     """What files of one numbered set share: the folder and what stands before the number; else the whole name."""
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from .errors import DamagedError, HandclrError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source
-from .numbering import is_numbered, shards_of
+from .numbering import is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .sample import Sample
@@ -133,6 +133,7 @@ class ShardWriter:
     def __init__(self, file: BinaryIO, record: Provenance) -> None:
         self.file, self.record = file, record
         self.written: str | None = None
+        self._noted: Provenance | None = None
 
     def write(self, sample: Sample) -> None:
         """Append a sample, its members in alphabetical order; a change of origin is noted in the stream."""
@@ -148,6 +149,9 @@ class ShardWriter:
         self.file.flush()
 
     def _note(self, origin: Provenance | None) -> None:
+        if self.written is not None and origin is self._noted:
+            return
+        self._noted = origin
         text = dumps(after(self.record, [origin]))
         if text != self.written:
             name = PROVENANCE if self.written is None else HISTORY
@@ -180,8 +184,7 @@ class ShardOutput:
         self._older = [name for _, name in shards_of(path)] if self.sharded else []
         if self._older and not overwrite:
             raise UsageError(f"{self._older[0]} exists; remove the old shards or pass --overwrite")
-        if {os.path.realpath(name) for name in self._older} & {os.path.realpath(name) for name in reads}:
-            raise UsageError(f"-o {path}: these shards are being read; write to other names")
+        refuse_to_replace(self._older, reads, path)
 
     def __enter__(self) -> ShardOutput:
         self._open()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN
-from .numbering import is_numbered, number_of, shards_of
+from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .shards import PROVENANCE, ShardWriter
@@ -73,42 +73,35 @@ class UnitWriter(ShardWriter):
         super().close()
 
 
-class Units:
-    """The units of a job: `count` inputs, `size` of them to a numbered shard (`train-%06d.tar`).
+def even_parts(count: int, size: int) -> list[Part]:
+    """Units of `size` of `count` inputs each: into which an input falls depends on these numbers alone."""
+    slices = enumerate(range(0, count, size))
+    return [Part(n, range(first, min(count, first + size)), {"inputs": count, "each": size}) for n, first in slices]
 
-    A shard that is there is done; `record` and both numbers must be those that it was made with, else UsageError
-    names what differs. With `overwrite` such a shard is made again instead, and those that no unit replaces go when
-    the first new one is complete. Another kind of `pattern`, a file or `-`, is one unit of all inputs that is never
-    done before. Which unit an input falls into depends on `count` and `size` alone.
+
+def one_part(count: int) -> list[Part]:
+    """One unit of all inputs, that is never done before: a file, or `-`."""
+    return [Part(0, range(count), {})]
+
+
+class Units:
+    """The units of a job, each a part of the inputs and, under a pattern (`train-%06d.tar`), a numbered shard.
+
+    A shard that is there is done; `record` and the part must be those that it was made with, else UsageError names what
+    differs. With `overwrite` such a shard is made again instead, and those that no unit replaces go when the first new
+    one is complete, unless they are what the job `reads`. To `-` the units are written one after the other, each as a
+    tar that tells its part; `finished` is then the pattern of shards that a later stage makes of them, and done is what
+    is there. Where the parts are not known beforehand, None, they are to be given to `add`, one by one.
     """
 
-    def __init__(self, pattern: str, record: Provenance, count: int, size: int, overwrite: bool = False) -> None:
-        numbered = is_numbered(pattern)
-        even = {"inputs": count, "each": size}
-        slices = enumerate(range(0, count, size)) if numbered else ()
-        parts = [Part(n, range(first, min(count, first + size)), even) for n, first in slices]
-        self._plan(pattern, record, parts if numbered else [Part(0, range(count), {})], overwrite, None)
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         pattern: str,
         record: Provenance,
-        parts: Iterable[Part] | None = None,
+        parts: Iterable[Part] | None,
         overwrite: bool = False,
         finished: str | None = None,
-    ) -> Units:
-        """Units of any slices; to `-` they are written one after the other, each as a tar that names its unit.
-
-        With `finished`, a pattern, a unit is done where that shard is there, made by a later stage from this one.
-        Where the parts are not known beforehand they are to be given to `add`, one by one.
-        """
-        self = cls.__new__(cls)
-        self._plan(pattern, record, parts, overwrite, finished)
-        return self
-
-    def _plan(
-        self, pattern: str, record: Provenance, parts: Iterable[Part] | None, overwrite: bool, finished: str | None
+        reads: Iterable[str] = (),
     ) -> None:
         self.numbered = is_numbered(pattern)
         self.units: list[Unit] = []
@@ -122,6 +115,7 @@ class Units:
         if parts is not None:
             for number in sorted(there.keys() - {unit.number for unit in self.units}):
                 self._differs(there[number], f"is not one of these {len(self.units)} shards")
+        refuse_to_replace(self._others, reads, pattern)
 
     def add(self, part: Part) -> Unit:
         """Plan one more unit; raises UsageError where its shard is there and is another."""

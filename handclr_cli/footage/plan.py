@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..contract.units import Part
+from ..contract.units import Part, one_part
 from .video import Footage, Piece, Sampling, frames_of, pieces
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def units_of(pieces: Sequence[Piece], frames: Sequence[int], each: int | None) -
     where footage is added whose name sorts last, only the last unit is another.
     """
     if each is None:
-        return [Part(0, range(len(pieces)), {})]
+        return one_part(len(pieces))
     return [Part(number, rows, _made_of(number, pieces, rows)) for number, rows in enumerate(_slices(frames, each))]
 
 
