@@ -21,7 +21,7 @@ test: $(READY)
 	$(PYTEST)
 
 quick: $(READY)
-	$(PYTEST) -m 'not slow and not real and not landmarker'
+	$(PYTEST) -n 2 -m 'not slow and not real and not landmarker'
 
 lint: $(READY)
 	$(BIN)/ruff check .

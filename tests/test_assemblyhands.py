@@ -54,6 +54,7 @@ def items(data: AssemblyHands) -> list[Any]:
 
 
 @pytest.mark.parametrize(("split", "scene", "moments"), [("train", 0, 3), ("val", 1, 1)])
+@pytest.mark.slow
 def test_a_layout_is_recovered_both_hands(split: str, scene: int, moments: int, layout: Path) -> None:
     data = AssemblyHands(layout, split)
     importer = Importer(data)

@@ -47,6 +47,7 @@ def centroid(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("side", "size"), [(224, 128), (96, 64), (64, 128), (512, 64)])
+@pytest.mark.slow
 def test_a_dot_lands_where_its_point_does(side: int, size: int) -> None:
     rng = np.random.default_rng(side)
     config = AugmentationConfig(size=size, rotation=180, scale=(0.5, 1.3), translation=0.2, **PLAIN)

@@ -74,13 +74,36 @@ class Stillborn:
         yield number
 
 
+class Noted:
+    """Writes down which items are begun, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, number: int) -> Iterator[int]:
+        with self.path.open("a") as file:
+            print(number, file=file)
+        yield from range(number)
+
+
 @PROCESSES
+@pytest.mark.slow
 def test_answers_come_in_order_however_many_work(workers: int) -> None:
     numbers = [5, 0, 9, 1, 40, 3, 3, 2]
     with Crew(count_up, workers) as crew:
         answered = [(item, list(results)) for item, results in crew.answers(numbers)]
         assert answered == [(number, [(number, step) for step in range(number)]) for number in numbers]
         assert [list(results) for _, results in crew.answers([2])] == [[(2, 0), (2, 1)]]
+
+
+@pytest.mark.slow
+def test_the_longest_of_the_last_items_are_begun_first(tmp_path: Path) -> None:
+    numbers = [3, 200, 5, 40, 4, 40, 9]
+    with Crew(Noted(tmp_path / "begun"), 1) as crew:
+        found = [(item, list(results)) for item, results in crew.answers(iter(numbers), numbers)]
+    assert found == [(number, list(range(number))) for number in numbers]
+    begun = [int(line) for line in (tmp_path / "begun").read_text().split()]
+    assert begun == [3, 200, 40, 40, 9, 5, 4]
 
 
 @pytest.mark.slow
@@ -127,6 +150,7 @@ def test_items_in_a_row_that_end_every_process_do_not_end_the_work() -> None:
     assert answered == [5]
 
 
+@pytest.mark.slow
 def test_a_filter_outlives_a_worker_that_ended_while_it_was_idle() -> None:
     before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
@@ -144,6 +168,7 @@ def test_a_filter_outlives_a_worker_that_ended_while_it_was_idle() -> None:
 
 
 @PROCESSES
+@pytest.mark.slow
 def test_what_work_raises_is_raised_in_its_place(workers: int) -> None:
     taken = []
     with Crew(failing, workers) as crew, pytest.raises(ValueError, match="three"):
@@ -228,6 +253,7 @@ def test_workers_end_with_the_one_that_hired_them(tmp_path: Path) -> None:
     assert not _runs(worker)
 
 
+@pytest.mark.slow
 def test_what_a_worker_prints_is_not_among_the_data(capfd: pytest.CaptureFixture[str]) -> None:
     with Crew(printing, 1) as crew:
         assert [list(results) for _, results in crew.answers([3])] == [[b""]]

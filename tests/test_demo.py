@@ -105,6 +105,7 @@ def test_what_a_stage_reads_is_made_before_by_one_stage() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.slow
 def test_every_command_of_the_demo_is_one_of_ours(stage: Stage, tmp_path: Path) -> None:
     [(stage, line)] = plan_of([stage], SCALE)
     for typed in command_line(line, tmp_path).partition(" > ")[0].split(" | "):
@@ -129,6 +130,7 @@ def test_a_printed_line_does_in_a_shell_what_it_says(program: Path, tmp_path: Pa
     ]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again(program: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     assert run(folder, chain()) == ["first", "second", "third"]
@@ -142,6 +144,7 @@ def test_what_is_finished_is_not_run_again(program: Path, tmp_path: Path) -> Non
     assert run(moved, chain()) == ["second"]
 
 
+@pytest.mark.slow
 def test_a_changed_stage_takes_those_after_it_along(program: Path, tmp_path: Path) -> None:
     run(tmp_path / "demo", chain())
     assert run(tmp_path / "demo", chain(first="other")) == ["first", "third"]
@@ -151,6 +154,7 @@ def test_a_changed_stage_takes_those_after_it_along(program: Path, tmp_path: Pat
     assert run(tmp_path / "demo", chain(first="other", third="last")) == ["third"]
 
 
+@pytest.mark.slow
 def test_a_failure_keeps_what_is_finished(program: Path, tmp_path: Path) -> None:
     plan = chain()
     bad = Stage("bad", "make {dir}/part x | exit 5 > {dir}/bad", ("part", "bad"))
@@ -166,6 +170,7 @@ def test_a_failure_keeps_what_is_finished(program: Path, tmp_path: Path) -> None
     assert (tmp_path / "demo" / "one" / "file").read_text() == "1\n"
 
 
+@pytest.mark.slow
 def test_after_a_change_and_a_failure_nothing_old_is_left(program: Path, tmp_path: Path) -> None:
     plan = chain()
     run(tmp_path / "demo", plan)
@@ -223,6 +228,7 @@ def test_what_was_begun_under_another_name_begins_anew(program: Path, tmp_path: 
     assert not (moved / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "footage").mkdir()
     with pytest.raises(UsageError, match="neither empty nor the folder of a demo"):

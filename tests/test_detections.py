@@ -143,6 +143,7 @@ def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (HEADER + ROW.replace("a.mp4", "a\0.mp4") + "\0\n", "line 3"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_damaged_csv_is_one_line_that_names_the_place(text: str | bytes, words: str, tmp_path: Path) -> None:
     path = written(tmp_path, text)
     with pytest.raises(HandclrError) as caught:
@@ -295,6 +296,7 @@ def test_frames_of_image_folders_may_be_named_by_number(tmp_path: Path) -> None:
     assert read_detections(written(tmp_path, text)).match(here).found[here[0].id].numbers == (60,)
 
 
+@pytest.mark.slow
 def test_extract_crops_the_boxes_of_a_folder_of_images(tmp_path: Path) -> None:
     folder, boxes = tmp_path / "images", {"a": (10, 20, 60, 50), "b": (-9, 4, 30, 40), "c": (1, 1, 9, 9)}
     folder.mkdir()

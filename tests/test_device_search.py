@@ -46,6 +46,7 @@ def precision() -> Iterator[None]:
 @DEVICES
 @pytest.mark.parametrize("block", [4, 256])
 @pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.slow
 def test_every_row_is_what_the_loop_finds(where: str, name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "BLOCK", block)
     pool = poses(*clouds(name, np.random.default_rng(0)))
@@ -93,6 +94,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @DEVICES
 @pytest.mark.parametrize("name", ["walks", "copies", "one point far away", "far from the origin", "sizes of all kinds"])
+@pytest.mark.slow
 def test_agrees_with_tiles_to_the_last_bit(where: str, name: str, small_blocks: None) -> None:
     pool = hard(name)
     for top_k, distinct in ((1, False), (10, False), (3, True)):
@@ -103,6 +105,7 @@ def test_agrees_with_tiles_to_the_last_bit(where: str, name: str, small_blocks: 
             np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
 
 
+@pytest.mark.slow
 def test_most_answers_are_proven(small_blocks: None) -> None:
     for name in ("walks", "far from the origin", "one point far away"):
         assert unproven(hard(name)) <= 2, name

@@ -59,6 +59,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_layout_is_recovered_left_hands_too(layout: Path) -> None:
     data = DexYCB(layout, "all")
     importer = Importer(data, measure=True)
@@ -103,6 +104,7 @@ def transcribed(split: str, subject: int, order: int, camera: int) -> bool:
 
 
 @pytest.mark.parametrize("split", SPLITS[1:])
+@pytest.mark.slow
 def test_splits_are_those_of_the_toolkit(split: str) -> None:
     places = [(subject, order, camera) for subject in range(10) for order in range(100) for camera in range(0, 8)]
     mine = [place for place in places if in_split(split, *place)]
@@ -127,6 +129,7 @@ def test_the_parts_of_a_setup_share_nothing_and_leave_nothing_out() -> None:
         ("s3-train", 160),
     ],
 )
+@pytest.mark.slow
 def test_items_follow_subject_sequence_camera_frame(tree: Path, split: str, views: int) -> None:
     data = DexYCB(tree, split)
     paths = [Path(str(data[number][1])) for number in range(len(data))]  # type: ignore[index]
@@ -167,6 +170,7 @@ def test_pixel_centres_move_by_half_a_pixel(tree: Path) -> None:
         lambda path: np.savez(path, joint_3d=np.array([{}]), joint_2d=np.zeros((1, 21, 2))),
     ],
 )
+@pytest.mark.slow
 def test_damaged_labels_are_a_reason_not_an_exception(
     damage: Callable[[Path], object], layout: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +206,7 @@ def test_damaged_labels_are_a_reason_not_an_exception(
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_download_is_one_line(damage: Callable[[Path], object], words: str, tree: Path) -> None:
     damage(tree)
     with pytest.raises(HandclrError, match=words) as caught:

@@ -49,6 +49,7 @@ def copy(video: np.ndarray, noise: float = 0.02, seed: int = 9) -> np.ndarray:
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.9, 0.99])
+@pytest.mark.slow
 def test_nobody_is_a_copy(keep: float) -> None:
     for seed in range(3):
         assert pairs_of(walks(40, 30, seed, keep)) == []
@@ -60,6 +61,7 @@ def test_copies_are_found_and_nothing_else(noise: float) -> None:
     assert pairs_of([*videos, copy(videos[3], noise), copy(videos[20], noise)]) == [(3, 40), (20, 41)]
 
 
+@pytest.mark.slow
 def test_a_shifted_part_of_a_longer_video() -> None:
     videos = walks(40, 60)
     assert pairs_of([*videos, copy(videos[7][20:35])]) == [(7, 40)]
@@ -137,6 +139,7 @@ def test_degenerate_pools() -> None:
         find_duplicates(nobody, Neighbours.nobody(0, NEAREST))
 
 
+@pytest.mark.slow
 def test_the_dimension_is_that_of_the_data_and_withstands_copies() -> None:
     flat = [np.pad(points, [(0, 0), (0, 8)]) for points in np.random.default_rng(0).uniform(size=(60, 40, 4))]
     for videos in (flat, [*flat, *map(copy, flat)]):

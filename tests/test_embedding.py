@@ -269,6 +269,7 @@ def test_robust_without_outliers_is_the_plain_fit(normalisation: str) -> None:
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("kind", ["anywhere", "in the crop", "joints exchanged"])
 @pytest.mark.parametrize("share", [0.01, 0.1])
+@pytest.mark.slow
 def test_outliers_do_not_turn_the_axes(share: float, kind: str, normalisation: str) -> None:
     points, bad = spoil(hands(3000), share, kind)
     kept, clean = store(points, normalisation), fit(store(hands(3000)[~bad], normalisation), 8)

@@ -79,6 +79,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.slow
 def test_published_layouts_load(layout: str, donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(LAYOUTS[layout](donor.state_dict()), path)
@@ -89,6 +90,7 @@ def test_published_layouts_load(layout: str, donor: Encoder, tmp_path: Path) -> 
         assert torch.equal(tensor, donor.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_names_are_torchvisions(donor: Encoder) -> None:
     net = torchvision.models.resnet18(weights=None)
     missing, unexpected = net.load_state_dict(donor.state_dict(), strict=False)
@@ -107,6 +109,7 @@ def test_shapes(donor: Encoder) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.slow
 def test_architecture_is_recognised(arch: str) -> None:
     with torch.device("meta"):
         encoder = Encoder(arch)
@@ -115,6 +118,7 @@ def test_architecture_is_recognised(arch: str) -> None:
     assert arch_of({"deconv.weight": torch.zeros(1)}) is None
 
 
+@pytest.mark.slow
 def test_random_init_is_seeded_and_leaves_the_global_generator() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -125,6 +129,7 @@ def test_random_init_is_seeded_and_leaves_the_global_generator() -> None:
     assert torch.equal(head.state_dict()["0.weight"], again.state_dict()["0.weight"])
 
 
+@pytest.mark.slow
 def test_init_from_a_path(donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "encoder.pt"
     torch.save({"encoder": donor.state_dict()}, path)
@@ -135,6 +140,7 @@ def test_init_from_a_path(donor: Encoder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("change", ["missing", "extra"])
+@pytest.mark.slow
 def test_a_tensor_too_few_or_too_many_is_named_in_each_layout(
     layout: str, change: str, donor: Encoder, tmp_path: Path
 ) -> None:
@@ -162,6 +168,7 @@ def test_a_tensor_too_few_or_too_many_is_named_in_each_layout(
     ],
     ids=["missing", "extra", "shape", "twice", "no tensor", "empty"],
 )
+@pytest.mark.slow
 def test_a_partial_match_is_refused(change: Any, message: str, donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     state = dict(donor.state_dict())
@@ -175,6 +182,7 @@ def test_a_partial_match_is_refused(change: Any, message: str, donor: Encoder, t
     assert torch.equal(encoder.conv1.weight, before)
 
 
+@pytest.mark.slow
 def test_another_architecture_is_named(donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(donor.state_dict(), path)

@@ -28,6 +28,7 @@ ENGINES = pytest.mark.parametrize("engine", [Tiles, two_threads], ids=["tiles", 
 @ENGINES
 @pytest.mark.parametrize("top_k", [1, 3, 200])
 @pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.slow
 def test_every_row_is_what_the_loop_finds(engine: Engine, name: str, top_k: int) -> None:
     pool = poses(*clouds(name, np.random.default_rng(top_k)))
     middle = float(np.median(search(engine, pool, pool)[1], axis=0)[0])
@@ -46,6 +47,7 @@ def test_tiles_of_any_size(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("rows", [15, 16, 17, 255, 256, 257, 700])
+@pytest.mark.slow
 def test_trees_of_any_height(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "QUERIES_PER_TASK", 50)
     rng = np.random.default_rng(rows)

@@ -232,6 +232,7 @@ def test_keypoints_of_the_frame_in_the_crop(drawn_crops: bytes, drawn_clip: Path
         assert np.median(errors) < 0.035 and errors.max() < 0.12
 
 
+@pytest.mark.slow
 def test_boxes_of_another_detector(drawn_clip: Path, handclr: Handclr, tmp_path: Path) -> None:
     rows = ["clip,0,100,100,220,260,left,0.9", "clip,2,300,90,400,300,1,0.8", "clip,2,700,90,800,300,right,1"]
     (tmp_path / "boxes.csv").write_text("\n".join(["video,frame,x0,y0,x1,y1,hand,score", *rows, ""]))
@@ -291,6 +292,7 @@ def test_strict(handclr: Handclr, bad_footage: list[Path], one_picture: Path, tm
     assert lines(done.stderr) == [f"handclr: error: {bad_footage[0]}: cannot be opened as a video"]
 
 
+@pytest.mark.slow
 def test_missing_footage(handclr: Handclr, tmp_path: Path) -> None:
     done = handclr("extract", "missing.mp4", "-o", "out.tar", cwd=tmp_path)
     assert (done.returncode, lines(done.stderr)) == (2, ["handclr: error: missing.mp4: no such file or folder"])

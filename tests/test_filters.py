@@ -126,6 +126,7 @@ class TestKeypoints(FilterContract):
         (["import", "freihand", ".", "--split", "test"], 2, "--split test: choose from train, eval"),
     ],
 )
+@pytest.mark.slow
 def test_errors_of_the_other_filters(arguments: list[str], code: int | None, words: str, tmp_path: Path) -> None:
     (tmp_path / "words").write_text("words\n")
     done = run_cli(*arguments, env={"HANDCLR_CACHE": str(tmp_path / "cache")}, cwd=tmp_path)
@@ -164,6 +165,7 @@ def every_command() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("words", [words for words, _ in every_command()])
+@pytest.mark.slow
 def test_help_is_light(words: str) -> None:
     done = subprocess.run([sys.executable, "-c", RUN, *words.split(), "--help"], capture_output=True, env=cli_env())
     assert done.returncode == 0
@@ -171,6 +173,7 @@ def test_help_is_light(words: str) -> None:
     assert done.stderr.decode() == "heavy:\n"
 
 
+@pytest.mark.slow
 def test_completion_is_light() -> None:
     env = cli_env({"_HANDCLR_COMPLETE": "complete_bash", "COMP_WORDS": "handclr p", "COMP_CWORD": "1"})
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, env=env)
@@ -178,6 +181,7 @@ def test_completion_is_light() -> None:
     assert done.stderr.decode() == "heavy:\n"
 
 
+@pytest.mark.slow
 def test_every_command_is_listed() -> None:
     listing = run_cli("--help").stdout.decode()
     names = [line.split()[0] for line in listing.partition("Commands:")[2].splitlines() if line.startswith("  ")]
@@ -196,6 +200,7 @@ def test_everything_has_help() -> None:
             assert f"handclr {words}" in command.help, f"{words}: no example"
 
 
+@pytest.mark.slow
 def test_version() -> None:
     done = run_cli("--version")
     assert (done.returncode, done.stdout.decode().split()[0]) == (0, "handclr")

@@ -224,6 +224,7 @@ def test_validation_is_what_evaluate_defines(tmp_path: Path) -> None:
     assert len(means) == 20 and float(found) == pytest.approx(np.mean(means))
 
 
+@pytest.mark.slow
 def test_validation_sees_the_crops_as_a_model_in_use_does(tmp_path: Path) -> None:
     index = index_of(tmp_path, 3)
     labels, network = read_labels(index), PoseNet(Encoder("resnet18"), head="regress").train()
@@ -245,6 +246,7 @@ def test_validation_sees_the_crops_as_a_model_in_use_does(tmp_path: Path) -> Non
     assert chance == pytest.approx(1000 * np.linalg.norm(mean.pose - truth, axis=2).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_of_before_there_were_heads_still_loads(tmp_path: Path) -> None:
     network, mean = PoseNet(Encoder("resnet18"), seed=5), MeanPose(np.zeros((21, 3), np.float32), 0.1)
     payload = save_payload(network, 32, mean)
@@ -328,6 +330,7 @@ class Nothing(torch.utils.data.Dataset[float]):
 
 
 @pytest.mark.parametrize("interval", [0.0, 1e9], ids=["saves each epoch", "saves now and then"])
+@pytest.mark.slow
 def test_a_kill_at_any_time_keeps_the_same_best(
     interval: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

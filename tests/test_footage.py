@@ -107,6 +107,7 @@ def rough_films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_kinds_of_video(tmp_path: Path, name: str, args: tuple[str, ...]) -> None:
     path = film(tmp_path / name, 12, 25, *args)
     frames, errors = read(path)
@@ -128,6 +129,7 @@ def test_4k(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("container", ["mp4", "mov", "mkv"])
+@pytest.mark.slow
 def test_turned_phone_is_upright(tmp_path: Path, degrees: int, container: str) -> None:
     """What is stored lies on its side; the container says by how much to turn it."""
     upright = np.full((96, 64, 3), 40, np.uint8)
@@ -158,6 +160,7 @@ def test_size_that_changes_on_the_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 @pytest.mark.parametrize("fps", [0.5, 3, 30])
+@pytest.mark.slow
 def test_variable_frame_rate(tmp_path: Path, container: str, fps: float) -> None:
     """A source of 30 frames a second, of which two of three are gone in every second second."""
     select = r"select='not(mod(n\,3))+lt(mod(n\,60)\,30)'"
@@ -248,6 +251,7 @@ def damaged(source: Path, path: Path, start: float, end: float) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "fragments.mp4", "mkv", "ts", "webm", "avi", "mpg"])
+@pytest.mark.slow
 def test_some_damaged_packets_are_passed_over(tmp_path: Path, rough_films: Callable[[str], Path], kind: str) -> None:
     frames, errors = read(damaged(rough_films(kind), tmp_path / f"a.{kind}", 0.5, 0.51))
     numbers = [number_in(frame.image) for frame in frames]
@@ -266,6 +270,7 @@ def test_much_damage_is_named_and_the_rest_used(tmp_path: Path, rough_films: Cal
     assert numbers[:20] == list(range(20)) and numbers[-10:] == list(range(TOTAL - 10, TOTAL))
 
 
+@pytest.mark.slow
 def test_hundreds_of_damaged_packets_in_a_row(tmp_path: Path) -> None:
     """More than are tried where no more frames are promised."""
     good = film(tmp_path / "good.mp4", rough(600), 60, *H264)
@@ -276,6 +281,7 @@ def test_hundreds_of_damaged_packets_in_a_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
 @pytest.mark.parametrize("kind", ["front.mp4", "fragments.mp4", "mkv", "webm", "avi"])
+@pytest.mark.slow
 def test_truncated_video_is_used_as_far_as_it_goes(
     tmp_path: Path, rough_films: Callable[[str], Path], kind: str, share: float
 ) -> None:

@@ -47,6 +47,7 @@ def saved(pool: Poses) -> Arrays:
 
 
 @pytest.mark.parametrize("name", CLOUDS)
+@pytest.mark.slow
 def test_small_pools_are_searched_whole(name: str) -> None:
     few = poses(*clouds(name, np.random.default_rng(0)))
     check(graph, few, 3)
@@ -107,6 +108,7 @@ def test_a_walk_that_finds_too_few_leaves_its_query_open(pool: Poses, saved: Arr
     np.testing.assert_array_equal(found.positives()[0], search(Tiles, few, pool, 2)[0])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(pool: Poses, saved: Arrays) -> None:
     again, other = graph(pool).arrays(), Graph(pool, 0, 1, never, seed=1).arrays()
     assert all(again[name].tobytes() == array.tobytes() for name, array in saved.items())
@@ -114,6 +116,7 @@ def test_the_same_seed_gives_the_same_bytes(pool: Poses, saved: Arrays) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4000])
+@pytest.mark.slow
 def test_a_saved_graph_is_the_same_graph(rows: int, pool: Poses) -> None:
     some = pool.take(slice(0, rows))
     made = graph(some)

@@ -113,6 +113,7 @@ def mapped_back(sample: Sample) -> np.ndarray:
     return to_source(sample.keypoints2d.astype(np.float64), info["box"], sample.side, info["flipped"])
 
 
+@pytest.mark.slow
 def test_keypoints_come_out_where_they_were_and_crops_show_them(small: Any, tmp_path: Path) -> None:
     path, frames, truth = small
     out, sheet, report = tmp_path / "out.tar", tmp_path / "sheet.png", tmp_path / "report.json"
@@ -142,6 +143,7 @@ def test_keypoints_come_out_where_they_were_and_crops_show_them(small: Any, tmp_
             assert sample.image[int(y), int(x)].min() > 128
 
 
+@pytest.mark.slow
 def test_pairs_are_of_the_hands_that_are_there(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     (frames / "video_1-x" / "frame_000030.jpg").unlink()
@@ -208,6 +210,7 @@ def test_parts_and_a_rerun_make_what_one_run_makes(small: Any, tmp_path: Path) -
     assert b"video_0-x/frame_000000.jpg: with the image missing" in (parts / "x-0.tar").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_frame_of_another_size_is_no_frame_of_the_set(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     name = frames / "video_0-x" / "frame_000000.jpg"
@@ -308,6 +311,7 @@ def test_what_is_no_annotation_file_is_one_line(data: bytes, tmp_path: Path) -> 
         Annotations(tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_one_line_and_leaves_nothing(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     path.write_bytes(path.read_bytes()[:-100])
@@ -315,6 +319,7 @@ def test_a_truncated_file_is_one_line_and_leaves_nothing(small: Any, tmp_path: P
     assert "not JSON, or truncated; download it again" in line and not (tmp_path / "x.tar").exists()
 
 
+@pytest.mark.slow
 def test_a_frame_without_a_number_and_a_file_without_pairs_are_one_line(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
 

@@ -56,6 +56,7 @@ def test_workers_shards_and_reruns_do_not_change_what_is_written(freihand: Path,
     assert all(samples[row].members == sharded[row].members for row in range(24))
 
 
+@pytest.mark.slow
 def test_options_that_do_not_fit_are_one_line(freihand: Path, tmp_path: Path) -> None:
     read = ["import", "freihand", freihand, "--split", "eval", *SMALL, "-o", tmp_path / "x-%03d.tar"]
     handclr(*read)
@@ -124,6 +125,7 @@ def test_a_check_measures_and_draws_even_where_all_is_done(tmp_path: Path) -> No
     assert page.shape[0] > 3 * 128 and page.shape[1] > 8 * 128
 
 
+@pytest.mark.slow
 def test_both_hands_of_assemblyhands(tmp_path: Path) -> None:
     write_assemblyhands(tmp_path / "set", FakeScene, 8, lambda _: None)
     done = handclr("import", "assemblyhands", tmp_path / "set", *SMALL, "--workers", 0, "-o", tmp_path / "out.tar")
@@ -144,6 +146,7 @@ def test_both_hands_of_assemblyhands(tmp_path: Path) -> None:
         ("assemblyhands", "assemblyhands_train_ego_data_v1-1.json is missing"),
     ],
 )
+@pytest.mark.slow
 def test_a_folder_that_is_none_is_one_line(name: str, words: str, tmp_path: Path) -> None:
     line = error_line(handclr("import", name, tmp_path, code=1))
     assert words in line and str(tmp_path) in line

@@ -74,6 +74,7 @@ def test_origins(sources: list[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files are limited by POSIX")
+@pytest.mark.slow
 def test_more_shards_than_a_process_may_open_at_first(tmp_path: Path) -> None:
     """1,024 files is what a login shell allows; the crops of the paper are 12,000 shards."""
     path = write_shard(tmp_path / "a.tar", crops(["attic"]))
@@ -126,6 +127,7 @@ def test_what_cannot_be_mapped(tmp_path: Path) -> None:
         ShardIndex([str(tmp_path / "text.tar")])
 
 
+@pytest.mark.slow
 def test_standard_input(sources: list[str]) -> None:
     code = (
         "import sys; from handclr_cli.contract.index import ShardIndex; "

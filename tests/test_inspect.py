@@ -536,6 +536,7 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
 # The command.
 
 
+@pytest.mark.slow
 def test_text_for_people_and_json_for_scripts(tmp_path: Path) -> None:
     folder = job(tmp_path / "crops", [0, 2], 3)
     done = run_cli("inspect", folder)

@@ -90,6 +90,7 @@ def test_views_and_read_only_pictures(detector: Landmarker) -> None:
     assert (hand.side, mirrored.side) == ("right", "left")
 
 
+@pytest.mark.slow
 def test_file_that_is_no_landmarker(tmp_path: Path) -> None:
     (tmp_path / "bad.task").write_text("no landmarker")
     with pytest.raises(HandclrError, match="bad.task: MediaPipe cannot load"):

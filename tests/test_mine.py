@@ -88,6 +88,7 @@ def write_coarse(path: Path, videos: Sequence[int], seed: int) -> Path:
     return write_pose(path, videos, embedding=coarse(len(videos), seed))
 
 
+@pytest.mark.slow
 def test_from_a_file(tmp_path: Path) -> None:
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
     done = run_cli("mine", pose, "-o", tmp_path / "pairs.npz", "--top-k", "2")
@@ -157,6 +158,7 @@ def test_threads_do_not_change_a_byte(engine: str, tmp_path: Path) -> None:
     assert outputs[0] == outputs[1] == outputs[2]
 
 
+@pytest.mark.slow
 def test_tiles_and_the_tree_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pose = write_coarse(tmp_path / "pose.npz", [row % 9 for row in range(600)], 0)
     files = []
@@ -178,6 +180,7 @@ def test_more_positives_than_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.slow
 def test_a_single_video(rows: int, tmp_path: Path) -> None:
     done = run_cli("mine", "-q", write_pose(tmp_path / "pose.npz", [0] * rows), "-o", tmp_path / "pairs.npz")
     assert done.returncode == 3, done.stderr
@@ -303,6 +306,7 @@ def test_embeddings_that_are_not_finite(bad: float, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.npz", pose.name]
 
 
+@pytest.mark.slow
 def test_no_poses(tmp_path: Path) -> None:
     empty = {name: pose_arrays([])[name] for name in ("key", "video", "video_id", "embedding")}
     message = error_line(run_cli("mine", write_pose(tmp_path / "pose.npz", [0], **empty)), 1)
@@ -381,6 +385,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("engine", ["exact-cpu", "hnsw"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.slow
 def test_options_together_are_what_the_loop_finds(options: dict[str, Any], engine: str, tmp_path: Path) -> None:
     ids = np.random.default_rng(3).integers(0, 12, 150)
     pose = write_coarse(tmp_path / "pose.npz", [*ids], 3)
@@ -445,6 +450,7 @@ AGAINST: list[dict[str, Any]] = [{}, {"top_k": 5}, {"top_k": 5, "distinct_videos
 
 @pytest.mark.parametrize("options", AGAINST, ids=str)
 @pytest.mark.parametrize("engine", ["exact-cpu", "hnsw"])
+@pytest.mark.slow
 def test_new_footage_is_what_the_union_gives(
     engine: str, options: dict[str, Any], footage: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -878,6 +884,7 @@ def test_the_sheet_from_standard_input(mined: tuple[Path, Path], tmp_path: Path)
     assert cv2.imread(str(tmp_path / "s.png")) is not None
 
 
+@pytest.mark.slow
 def test_a_sheet_of_other_crops(mined: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "other.tar").write_bytes(tar_bytes(crops(["cellar"])))
     arguments = ["--sheet", tmp_path / "s.png", "--shards", tmp_path / "other.tar"]

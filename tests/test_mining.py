@@ -72,6 +72,7 @@ REQUESTS = [Request(), Request(3), Request(4, distinct=True), Request(50, max_di
 @pytest.mark.parametrize("few", [0, 1 << 20], ids=["tree", "tiles"])
 @pytest.mark.parametrize("engine", ["exact-cpu", "exact-gpu"])
 @pytest.mark.parametrize("batch", [1, 60, 90, 1000])
+@pytest.mark.slow
 def test_batches_give_what_the_loop_finds(
     batch: int, engine: str, few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_graph_of_a_pool_is_that_of_the_regrouped_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.slow
 def test_tiles_and_tree_give_the_same_bytes(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = PoseTable(tables(tmp_path, (700, 500)))
     answers = []

@@ -162,6 +162,7 @@ def test_cache_that_cannot_be_made(cache: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no lock there; fetching twice is harmless")
+@pytest.mark.slow
 def test_two_that_want_it_at_once_fetch_it_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched = []
 
@@ -194,6 +195,7 @@ def test_fetched_file_holds_the_networks(landmarker_file: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["option", "variable", "wrong file", "offline"])
+@pytest.mark.slow
 def test_command_line_says_it_in_one_line(handclr: Handclr, tmp_path: Path, how: str) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"")
     (tmp_path / "wrong.task").write_text("no landmarker")

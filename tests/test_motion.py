@@ -112,6 +112,7 @@ def test_objects_grow_with_the_hand() -> None:
     assert draw_grasp(rng()) in GRASPS
 
 
+@pytest.mark.slow
 def test_random_poses_are_possible_and_varied() -> None:
     stream = rng(1)
     poses = np.stack([random_pose(stream) for _ in range(200)])
@@ -182,6 +183,7 @@ def test_orientations_are_smooth_rotations(spread: float) -> None:
         assert np.abs(np.diff(speed)).max() < 1
 
 
+@pytest.mark.slow
 def test_views_are_spread_as_asked() -> None:
     stream = rng(6)
     narrow = np.concatenate([orientation_track(stream, 1, FPS, 0) for _ in range(400)])

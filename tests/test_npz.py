@@ -133,6 +133,7 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_flipped_bytes_raise_our_error_or_none(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **pose_arrays([0, 0, 1]))
@@ -185,6 +186,7 @@ READER = (
 )
 
 
+@pytest.mark.slow
 def test_standard_input_and_other_pipes(tmp_path: Path) -> None:
     path = write_pose(tmp_path / "x.npz", [0, 0, 1])
     command = [sys.executable, "-c", READER, "-"]
@@ -195,6 +197,7 @@ def test_standard_input_and_other_pipes(tmp_path: Path) -> None:
     assert done.stdout == b"3\n"
 
 
+@pytest.mark.slow
 def test_a_tar_into_mine() -> None:
     message = error_line(run_cli("mine", stdin=tar_bytes(crops())), 1)
     assert message.startswith("standard input: not an NPZ file")

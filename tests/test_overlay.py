@@ -47,6 +47,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
     return frames
 
 
+@pytest.mark.slow
 def test_predictions_come_back_to_the_pixels_of_the_source(dotted: tuple[Path, Path]) -> None:
     index = ShardIndex([str(dotted[1])])
     hands = predicted(index)
@@ -60,6 +61,7 @@ def test_predictions_come_back_to_the_pixels_of_the_source(dotted: tuple[Path, P
     assert sides == {("left", True), ("right", False)}
 
 
+@pytest.mark.slow
 def test_the_overlay_plays_every_sampled_frame_with_the_hands_where_they_are(
     dotted: tuple[Path, Path], tmp_path: Path
 ) -> None:

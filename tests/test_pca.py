@@ -92,6 +92,7 @@ def test_files_options_and_a_basis(tmp_path: Path) -> None:
     assert (whole["embedding"] == arrays["embedding"]).all()
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_the_picture(tmp_path: Path) -> None:
     """Poses in crops of two resolutions meet in one space; without a picture, a crop is 224 wide."""
     small = crops(frames=3)
@@ -113,6 +114,7 @@ def picture(side: int) -> bytes:
     return cv2.imencode(".jpg", np.zeros((side, side, 3), np.uint8))[1].tobytes()
 
 
+@pytest.mark.slow
 def test_history_of_a_concatenation(tmp_path: Path) -> None:
     write_pose(tmp_path / "basis.npz", [0])
     data = tar_bytes(crops(["attic"])) + tar_bytes(crops(["barn"]), {**RECORD, "seed": 1})
@@ -145,6 +147,7 @@ def test_no_keypoints() -> None:
     assert "none of the 0 samples" in error_line(run_cli("pca", stdin=tar_bytes([])), 1)
 
 
+@pytest.mark.slow
 def test_unknown_normalisation() -> None:
     message = error_line(run_cli("pca", "--normalize", "wrist", stdin=tar_bytes(crops())), 2)
     assert message == "--normalize wrist: choose from crop, root, root-scale, box"
@@ -196,6 +199,7 @@ def test_a_basis_that_is_none(tmp_path: Path) -> None:
     assert "x.npz: not an NPZ file" in error_line(run_cli("pca", "--basis", tmp_path / "x.npz", stdin=data), 1)
 
 
+@pytest.mark.slow
 def test_videos_by_their_verbatim_names(tmp_path: Path) -> None:
     """`video` is the JSON's word, and samples without one are told apart by their keys."""
     named = [crop("x", n, members={"json": encode_object({"video": "set/küche.mp4"})}) for n in range(2)]
@@ -207,6 +211,7 @@ def test_videos_by_their_verbatim_names(tmp_path: Path) -> None:
     assert [name.decode() for name in found["video"][found["video_id"]]] == ["set/küche.mp4"] * 2 + ["x-1"] * 2
 
 
+@pytest.mark.slow
 def test_a_key_that_comes_twice(tmp_path: Path) -> None:
     write_pose(tmp_path / "basis.npz", [0])
     first, second = write_shard(tmp_path / "a.tar", crops()), write_shard(tmp_path / "b.tar", crops(["cellar", "barn"]))

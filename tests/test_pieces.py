@@ -84,6 +84,7 @@ def contents(frames: list[Frame]) -> list[tuple[float | None, int]]:
 
 @pytest.mark.parametrize("fps", [0.3, 1, 3.7])
 @pytest.mark.parametrize("name", FILMS)
+@pytest.mark.slow
 def test_slices_are_one_reading(films: dict[str, Footage], name: str, fps: float) -> None:
     sampling = Sampling(fps=fps)
     slices, whole = in_pieces(films[name], sampling), in_one(films[name], sampling)
@@ -119,6 +120,7 @@ def test_footage_is_read_as_its_pieces_are(films: dict[str, Footage]) -> None:
 
 
 @pytest.mark.parametrize("name", FILMS)
+@pytest.mark.slow
 def test_estimate_is_near_what_is_read(films: dict[str, Footage], name: str) -> None:
     for sampling in (Sampling(fps=1), Sampling(fps=4), Sampling(every=7), Sampling(numbers=(3, 9, 100))):
         cut = pieces(films[name], sampling)
@@ -182,6 +184,7 @@ def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("far_s", [0.5, 60.0])
+@pytest.mark.slow
 def test_data_that_end_early_are_named_once(half: Path, far_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "FAR_S", far_s)
     (footage,) = find_footage([str(half)])

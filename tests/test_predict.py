@@ -163,6 +163,7 @@ def test_what_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
 # The command.
 
 
+@pytest.mark.slow
 def test_three_lines_load_a_model_and_call_it(model: Path) -> None:
     crops = [np.full((224, 224, 3), 90, np.uint8), np.full((64, 64, 3), 200, np.uint8)]
     loaded = load_model(model)

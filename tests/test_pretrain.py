@@ -225,6 +225,7 @@ def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tm
     assert len(set(losses.values())) == 10
 
 
+@pytest.mark.slow
 def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
     code, _, err = here(shard, "--pairs", pairs, "--run", tmp_path / "one", "--top-k", 2, *SMALL)
     assert code == 1 and "--top-k 2: the pairs have 1 for each crop" in err
@@ -242,11 +243,50 @@ def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, 
     assert not equal(*weights)
 
 
+@pytest.mark.slow
+def test_soft_targets_are_a_choice_of_any_method(shard: Path, pairs: Path, tmp_path: Path) -> None:
+    arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path / "run", "--epochs", 1, *TINY)
+    done = handclr(*arguments, "--targets", "pose", "--accumulate", 2)
+    assert done.stdout.decode() == f"{tmp_path}/run/encoder.pt\n"
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"] == {"positives": "mined", "undo": "extent", "weights": "none", "targets": "pose"}
+    assert config["arguments"]["targets"] == "pose" and config["arguments"]["spread"] == 0.15
+    done = handclr(*arguments, "--targets", "pose", "--method", "simhand", code=2)
+    assert "--targets pose goes with --weights none" in error_line(done)
+
+
+def test_soft_targets_and_their_width_are_another_loss(here: Any, shard: Path, tmp_path: Path) -> None:
+    losses = []
+    for number, choices in enumerate([(), ("--targets", "pose"), ("--targets", "pose", "--spread", 0.5)]):
+        run = tmp_path / str(number)
+        assert here(shard, "--run", run, "--method", "peclr", "--epochs", 1, *choices, *SMALL)[0] == 0
+        losses.append(log_of(run)[0]["loss"])
+    assert len(set(losses)) == 3
+    again = ("--config", tmp_path / "2" / "config.json", "--workers", 0, "--device", "cpu")
+    assert here(shard, *again, "--run", tmp_path / "3")[0] == 0
+    assert log_of(tmp_path / "3")[0]["loss"] == losses[2]
+    assert (tmp_path / "3" / "config.json").read_bytes() == (tmp_path / "2" / "config.json").read_bytes()
+
+
+def test_a_run_begun_before_targets_were_a_choice_goes_on(here: Any, shard: Path, tmp_path: Path) -> None:
+    run, choices = tmp_path / "run", ("--method", "peclr", "--epochs", 1, *SMALL)
+    assert here(shard, "--run", run, *choices, "--time-limit", "0")[0] == 75
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipe"].keys() == {"positives", "undo", "weights"}
+    for name in ("targets", "spread"):
+        assert config["arguments"].pop(name) is None
+    (run / "config.json").write_text(json.dumps(config))
+    code, _, err = here(shard, "--run", run, *choices, "--targets", "pose")
+    assert code == 2 and "arguments.targets was None, now pose" in err
+    assert here(shard, "--run", run, *choices)[0] == 0
+
+
+@pytest.mark.slow
 def test_keypoints_are_needed_to_weigh_pairs(here: Any, tmp_path: Path) -> None:
     samples = [labelled_sample(number) for number in range(4)]
     del samples[2].members["keypoints2d.npy"]
     shard = write_shard(tmp_path / "hands.tar", samples)
-    for choices in (("--weights", "linear"), ("--as-published",)):
+    for choices in (("--weights", "linear"), ("--targets", "pose"), ("--as-published",)):
         code, out, err = here(shard, "--method", "tempclr", *choices, "--run", tmp_path / "run", *SMALL)
         lines = [line for line in err.splitlines() if "error" in line]
         assert code == 1 and not out and len(lines) == 1
@@ -254,6 +294,7 @@ def test_keypoints_are_needed_to_weigh_pairs(here: Any, tmp_path: Path) -> None:
     assert here(shard, "--method", "tempclr", "--epochs", 1, "--fresh", "--run", tmp_path / "run", *SMALL)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path) -> None:
     choices = ("--method", "peclr", "--epochs", 2, *SMALL)
     assert here(shard, "--run", tmp_path / "whole", *choices)[0] == 0
@@ -268,6 +309,7 @@ def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path
     assert [record["step"] for record in log_of(run)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_file_configures_a_run(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
@@ -289,6 +331,7 @@ def test_a_file_configures_a_run(here: Any, shard: Path, pairs: Path, tmp_path: 
         assert code == 2 and message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_another_method_is_that_method_beside_a_runs_configuration(here: Any, shard: Path, tmp_path: Path) -> None:
     assert here(shard, "--method", "peclr", "--epochs", 1, "--run", tmp_path / "one", *SMALL)[0] == 0
     again = ("--config", tmp_path / "one" / "config.json", "--workers", 0, "--device", "cpu")
@@ -304,6 +347,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(accumulate: int, here: Any, shard
     assert f"--batch 4: cannot be cut into {accumulate} equal parts of two or more" in err
 
 
+@pytest.mark.slow
 def test_the_probe_is_logged_and_needs_held_out_crops(here: Any, shard: Path, tmp_path: Path) -> None:
     held_out = write_labelled(tmp_path / "probe.tar", 3, first=100)
     choices = ("--method", "peclr", "--epochs", 4, *SMALL)
@@ -340,6 +384,7 @@ def test_half_an_environment_of_processes_is_refused(
     assert "half set: WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing" in err
 
 
+@pytest.mark.slow
 def test_too_few_crops_are_refused(here: Any, tmp_path: Path) -> None:
     for count in (0, 1):
         shard = write_labelled(tmp_path / f"{count}.tar", count)
@@ -351,6 +396,7 @@ def test_too_few_crops_are_refused(here: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lr", ["nan", "1e30"])
+@pytest.mark.slow
 def test_a_rate_that_cannot_be_ends_in_one_line(lr: str, here: Any, shard: Path, tmp_path: Path) -> None:
     code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", "--lr", lr, *SMALL)
     errors = [line for line in err.splitlines() if "error" in line]

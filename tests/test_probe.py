@@ -83,6 +83,7 @@ def test_features_that_are_the_pose_find_it_and_random_ones_do_not(probe: Probe,
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.slow
 def test_the_encoder_stays_as_it_was(training: bool, tmp_path: Path) -> None:
     train, held_out = (
         ShardIndex([str(write_labelled(tmp_path / name, 3, first=first))]) for name, first in (("a", 0), ("b", 8))
@@ -139,6 +140,7 @@ def test_what_cannot_be_probed_is_said(tmp_path: Path) -> None:
         build_probe(bare, other, 32, 32, 0, CPU)
 
 
+@pytest.mark.slow
 def test_the_features_are_those_of_the_normalised_pictures(tmp_path: Path) -> None:
     """Two held-out crops that are copies of crops of the bank are nearest to them."""
     encoder = build_encoder("resnet18").eval()

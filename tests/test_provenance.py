@@ -75,6 +75,7 @@ def test_what_is_no_record(data: bytes | str) -> None:
     assert loads(data) is None
 
 
+@pytest.mark.slow
 def test_the_shards_of_one_job_are_one_past() -> None:
     def shard(number: int) -> Provenance:
         crops = {**provenance("extract", {"fps": 1.0}, ["videos"], seed=0), "unit": {"number": number}}

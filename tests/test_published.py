@@ -48,6 +48,7 @@ def view_of(keypoints: np.ndarray, rng: Any, geometric: bool = True) -> Publishe
     return published_view(texture(), keypoints, SIZE, rng, geometric)
 
 
+@pytest.mark.slow
 def test_types_and_ranges() -> None:
     views = [view_of(hand(), np.random.default_rng(seed)) for seed in range(300)]
     for view in views:

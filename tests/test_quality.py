@@ -158,6 +158,7 @@ def test_the_report_is_json() -> None:
         assert report[f"{name}_mm"] == {"mean": np.mean(distances), "median": np.median(distances)}
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_tiles() -> None:
     hands = np.zeros((20_000, 21, 3), np.float32)
     video_id = np.arange(20_000) % 2

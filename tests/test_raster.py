@@ -64,6 +64,7 @@ def draw(corners: np.ndarray, height: int, width: int) -> Fragments:
 
 
 @pytest.mark.parametrize(("count", "size"), [(40, 0.5), (600, 0.1), (25, 1.5), (3000, 0.03)])
+@pytest.mark.slow
 def test_agrees_with_rays(count: int, size: float) -> None:
     height, width = 48, 61
     corners = random_triangles(count, count, size)

@@ -111,6 +111,7 @@ def test_draw_skeleton() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 500])
+@pytest.mark.slow
 def test_loss_plot(tmp_path: Path, rows: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, rows)
     records = [{"step": i, "loss": 5 * 0.995**i + noise[i], "lr": 0.01 * min(1, (i + 1) / 50)} for i in range(rows)]
@@ -130,12 +131,14 @@ def test_loss_plot_without_a_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dimensions", [1, 5, 14, 42])
+@pytest.mark.slow
 def test_variance_plot(tmp_path: Path, dimensions: int) -> None:
     ratio = 0.7 ** np.arange(dimensions)
     curves.variance_plot(ratio / ratio.sum(), tmp_path / "variance.png")
     assert decoded(tmp_path / "variance.png").shape == (480, 720, 3)
 
 
+@pytest.mark.slow
 def test_pck_plot(tmp_path: Path) -> None:
     thresholds = np.linspace(0, 50, 100)
     table = {
@@ -219,6 +222,7 @@ def drawn(path: Path, distances: dict[str, np.ndarray]) -> np.ndarray:
     "values",
     [[], [np.inf] * 3, [np.nan], [0.3], [0.0], [0.0] * 5, [0.25] * 5, [0.0, 0.25], [1e-30, 1.0], [1e-40], [1e30] * 2],
 )
+@pytest.mark.slow
 def test_distance_plot_takes_any_distances(tmp_path: Path, values: list[float]) -> None:
     assert drawn(tmp_path / "distances.png", {"nearest": np.array(values, np.float32)}).shape == (480, 720, 3)
 
@@ -227,6 +231,7 @@ def test_distance_plot_without_a_series(tmp_path: Path) -> None:
     assert drawn(tmp_path / "distances.png", {}).shape == (480, 720, 3)
 
 
+@pytest.mark.slow
 def test_distance_plot(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.gamma(shape, 0.1, (500, 1)).astype(np.float32) for shape in (4, 6))
@@ -241,6 +246,7 @@ def test_distance_plot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tiny", [0.0, 1e-9])
+@pytest.mark.slow
 def test_distances_of_zero_have_their_own_bar(tmp_path: Path, tiny: float) -> None:
     distances = np.random.default_rng(0).gamma(4, 0.1, 1000)
     without = drawn(tmp_path / "distances.png", {"nearest": distances})

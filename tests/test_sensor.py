@@ -128,6 +128,7 @@ def test_defocus_and_compression_lose_detail() -> None:
     assert 0 < loss[0] < loss[1] < loss[2]
 
 
+@pytest.mark.slow
 def test_a_hand_stays_visible_in_every_wild_camera() -> None:
     """Dark skin on a mid-grey wall and light skin on a white one: the step between them stands out of the noise."""
     for seed in range(300):

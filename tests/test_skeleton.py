@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from handclr_cli.synth.skeleton import (
     ANGLES,
@@ -113,6 +114,7 @@ def test_keypoints_leave_the_joints_only_where_landmarks_do() -> None:
         np.testing.assert_allclose(split, np.linalg.norm(ends[1] - ends[0], axis=-1), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_builds_are_those_of_adults() -> None:
     builds = [draw_build(rng(seed)) for seed in range(800)]
     for build in builds:

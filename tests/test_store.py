@@ -101,6 +101,7 @@ def test_a_crop_that_is_not_square_or_not_there_is_named(tmp_path: Path) -> None
             CropStore(index, side)[2]
 
 
+@pytest.mark.slow
 def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
     crops = CropStore(index_of(tmp_path, [64] * 7), 40, keep=True)
     decode, decoded = crops._decode, multiprocessing.get_context("fork").Value("i", 0)
@@ -122,6 +123,7 @@ def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
     assert decoded.value == 7
 
 
+@pytest.mark.slow
 def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
     """What this process has decoded, for a probe say, must not keep its workers waiting: repeated, as it is a race."""
     crops = CropStore(index_of(tmp_path, [64] * 2), 30)
@@ -137,6 +139,7 @@ def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_all_crops_come_to_the_device_in_order(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_FILL_BATCH", 3)
     crops = CropStore(index_of(tmp_path, [64] * 7), 30)

@@ -66,6 +66,7 @@ def names(footage: list[Footage]) -> list[str]:
 @pytest.mark.parametrize("container", ["mp4", "avi"])
 @pytest.mark.parametrize("native", [Fraction(10), Fraction(25), NTSC, Fraction(30)], ids=["10", "25", "29.97", "30"])
 @pytest.mark.parametrize("fps", [0.5, 1, 2, 7, 10, 15, 25, 100])
+@pytest.mark.slow
 def test_sampled_by_time(tmp_path: Path, container: str, native: Fraction, fps: float) -> None:
     total = 70
     codec = {"mp4": "mp4v", "avi": "MJPG"}[container]

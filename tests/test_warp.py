@@ -59,6 +59,7 @@ def grey_levels(difference: Tensor) -> Tensor:
     ],
     ids=["geometry", "colour", "blur", "all"],
 )
+@pytest.mark.slow
 def test_the_views_are_those_made_one_by_one(config: AugmentationConfig, side: int) -> None:
     rng = np.random.default_rng(side)
     views = [draw(config, rng) for _ in range(100)]

@@ -144,7 +144,8 @@ def extract(
         Crew(Extraction(sampling, settings, model, max_hands), processes, _FRAMES_PER_PROCESS) as crew,
         console.progress("extract", total, "frames") as advance,
     ):
-        job = _Job(units, crew.answers(stretches[row] for row in rows), advance, strict, balance, seed)
+        answers = crew.answers((stretches[row] for row in rows), [frames[row] for row in rows])
+        job = _Job(units, answers, advance, strict, balance, seed)
         for unit in todo:
             job.write(unit)
         if output == STDIN and not todo:

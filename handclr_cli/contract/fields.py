@@ -108,7 +108,7 @@ def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
     """Encode a uint8 (S, S, 3) RGB crop as JPEG bytes."""
     import cv2
 
-    _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return data.tobytes()
 
 

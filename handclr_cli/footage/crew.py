@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import get_context
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 ATTEMPTS = 2
 # Results that wait for their turn, for each worker: enough that none idles while a long item is answered.
 AHEAD = 512
+# So much work for each worker is the end, where the longest items go first, so that all end together.
+ENDING = 128
 # Workers in a row that end before they are ready for an item.
 STILLBORN = 4
 # For a worker that is told to end: a decoder may be deep in a damaged file.
@@ -84,8 +86,10 @@ class Crew(Generic[Item, Result]):
     def __init__(self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None) -> None:
         self._work, self._workers, self._recycle = work, workers, recycle
         self._crew: list[_Worker] = []
-        self._again: deque[_Task[Item, Result]] = deque()
-        self._stillborn = 0
+        # To be handed out before anything else: what has cost a process, and the end.
+        self._first: deque[_Task[Item, Result]] = deque()
+        self._sizes: deque[int] = deque()
+        self._left = self._stillborn = 0
 
     def __enter__(self) -> Crew[Item, Result]:
         return self
@@ -98,10 +102,11 @@ class Crew(Generic[Item, Result]):
             worker.end()
         self._crew = []
 
-    def answers(self, items: Iterable[Item]) -> Iterator[tuple[Item, Iterator[Result]]]:
+    def answers(self, items: Iterable[Item], sizes: Sequence[int] = ()) -> Iterator[tuple[Item, Iterator[Result]]]:
         """Yield each item with its results, in order; the results are to be taken before the next item is.
 
-        The results do not depend on the number of workers. Taking them raises what `work` raised, and
+        The results do not depend on the number of workers, nor on `sizes`, about how many results each item has, by
+        which the last items are handed out so that the workers end together. Taking them raises what `work` raised, and
         WorkerLostError where two processes ended over one item; the items after it can be taken all the same. Raises
         HandclrError where process after process ends before it is ready for an item.
         """
@@ -110,6 +115,7 @@ class Crew(Generic[Item, Result]):
             yield from ((item, iter(self._work(item))) for item in items)
             return
         rest = iter(items)
+        self._sizes, self._left = deque(sizes), sum(sizes)
         tasks: deque[_Task[Item, Result]] = deque()
         while self._hand_out(tasks, rest) or tasks:
             if not tasks:
@@ -143,24 +149,34 @@ class Crew(Generic[Item, Result]):
             free = next((worker for worker in self._crew if worker.task is None), None)
             if free is None and len(self._crew) >= self._workers:
                 break
-            if self._again:
-                task = self._again.popleft()
+            if not self._first and 0 < self._left <= ENDING * self._workers:
+                self._begin_the_end(tasks, rest)
+            if self._first:
+                task = self._first.popleft()
             else:
                 item = next(rest, _NOTHING)
                 if item is _NOTHING:
                     return False
                 task = _Task(item)
                 tasks.append(task)
+                self._left -= self._sizes.popleft() if self._sizes else 0
             if free is None:
                 free = _Worker(self._work)
                 self._crew.append(free)
             free.take(task)
         return True
 
+    def _begin_the_end(self, tasks: deque[_Task[Item, Result]], rest: Iterator[Item]) -> None:
+        ending = [_Task[Item, Result](item) for item in rest]
+        tasks.extend(ending)
+        longest_first = sorted(zip(self._sizes, ending, strict=True), key=lambda pair: -pair[0])
+        self._first.extend(task for _, task in longest_first)
+        self._left = 0
+
     def _ahead(self, tasks: deque[_Task[Item, Result]]) -> bool:
         """Whether as much waits for its turn as is to be kept."""
         waiting = sum(len(task.results) for task in tasks)
-        return not self._again and max(waiting, len(tasks)) > AHEAD * self._workers
+        return not self._first and max(waiting, len(tasks)) > AHEAD * self._workers
 
     def _listen(self, head: _Task[Item, Result] | None, tasks: deque[_Task[Item, Result]]) -> None:
         """Wait for messages and keep them; only from the one whose turn it is where enough is waiting."""
@@ -202,7 +218,7 @@ class Crew(Generic[Item, Result]):
             raise HandclrError("worker processes end before they do anything; are they killed for want of memory?")
         task.lost += worker.ready
         if task.lost < ATTEMPTS:
-            self._again.append(task)
+            self._first.append(task)
             return
         code = worker.process.exitcode
         how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
