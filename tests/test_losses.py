@@ -13,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from handclr_cli.learning.augmentation import AugmentationConfig, Geometry, draw, transform_points
 from handclr_cli.learning.losses import Contrast, alignment_uniformity, nt_xent, undo_geometry
+from handclr_cli.learning.targets import PoseTargets
 from handclr_cli.learning.weighting import PoseWeights
 
-Form = Literal["linear", "sigmoid"] | None
+Form = Literal["linear", "sigmoid", "pose"] | None
 
 
 class Batch(NamedTuple):
@@ -35,11 +36,15 @@ class Batch(NamedTuple):
         return cls(z, known[ids], np.concatenate([anchor, positive]))
 
     def weights(self, form: Form) -> PoseWeights | None:
-        return PoseWeights(*torch.tensor(self.joints).chunk(2), form) if form else None
+        return PoseWeights(*torch.tensor(self.joints).chunk(2), form) if form and form != "pose" else None
+
+    def targets(self, form: Form, **options: float) -> PoseTargets | None:
+        return PoseTargets(*torch.tensor(self.joints).chunk(2), **options) if form == "pose" else None
 
     def contrast(self, z: Tensor | None = None, form: Form = None, **options: Any) -> Contrast:
         z1, z2 = (torch.tensor(self.z) if z is None else z).chunk(2)
-        return nt_xent(z1, z2, *torch.tensor(self.ids).chunk(2), weights=self.weights(form), **options)
+        options = {"weights": self.weights(form), "targets": self.targets(form), **options}
+        return nt_xent(z1, z2, *torch.tensor(self.ids).chunk(2), **options)
 
     def gradient(self, form: Form = None, **options: Any) -> Tensor:
         z = torch.tensor(self.z, dtype=torch.float32, requires_grad=True)
@@ -54,6 +59,8 @@ def slow_contrast(batch: Batch, temperature: float, own: slice | None, form: For
     weights = batch.weights(form)
     w_positive = weights.positive.double().numpy() if weights else np.ones(n)
     w = weights.against_all(torch.arange(2 * n)).double().numpy() if weights else np.ones((2 * n, 2 * n))
+    targets = batch.targets(form)
+    t = targets.against_all(torch.arange(2 * n)).double().numpy() if targets else None
     pairs = list(range(n))[own or slice(None)]
     losses, hits = [], []
     for i in [*pairs, *(n + k for k in pairs)]:
@@ -62,8 +69,13 @@ def slow_contrast(batch: Batch, temperature: float, own: slice | None, form: For
         for j in range(2 * n):
             if j not in (i, p) and ids[j] != ids[i] and ids[j] != ids[p]:
                 logits[j] = w[i, j] * (z[i] @ z[j]) / temperature
-        total = sum(math.exp(logit) for logit in logits.values())
-        losses.append(math.log(total) - w_positive[i % n] * (z[i] @ z[p]) / temperature)
+        if t is None:
+            total = sum(math.exp(logit) for logit in logits.values())
+            losses.append(math.log(total) - w_positive[i % n] * (z[i] @ z[p]) / temperature)
+        else:
+            others = [(t[i, j], z[i] @ z[j] / temperature) for j in range(2 * n) if j != i]
+            total = sum(math.exp(logit) for _, logit in others)
+            losses.append(-sum(target * (logit - math.log(total)) for target, logit in others))
         hits.append(logits[p] == max(logits.values()))
     return float(np.mean(losses)), float(np.mean(hits))
 
@@ -72,6 +84,7 @@ def slow_contrast(batch: Batch, temperature: float, own: slice | None, form: For
 @pytest.mark.parametrize("d", [2, 32])
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
 @pytest.mark.parametrize("ids", ["all different", "same image", "repeated"])
+@pytest.mark.slow
 def test_nt_xent_is_the_double_loop(n: int, d: int, temperature: float, ids: str) -> None:
     batch = Batch.random(n, d, ids)
     loss, top1 = slow_contrast(batch, temperature, None, None)
@@ -87,7 +100,8 @@ def test_nt_xent_is_the_double_loop(n: int, d: int, temperature: float, ids: str
     ("n", "own"), [(1, None), (2, slice(0, 1)), (7, None), (7, slice(0, 1)), (7, slice(1, 6)), (7, slice(-2, None))]
 )
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
-@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
+@pytest.mark.slow
 def test_weighted_loss_of_a_share_is_the_double_loop(n: int, temperature: float, own: slice | None, form: Form) -> None:
     batch = Batch.random(n, 8)
     loss, top1 = slow_contrast(batch, temperature, own, form)
@@ -97,7 +111,7 @@ def test_weighted_loss_of_a_share_is_the_double_loop(n: int, temperature: float,
         assert contrast.top1.item() == pytest.approx(top1)
 
 
-@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
 @pytest.mark.parametrize("own", [None, slice(3, 9)])
 @pytest.mark.parametrize("chunk", [1, 5, 16, 100])
 def test_chunks_have_the_gradient_of_autograd(form: Form, own: slice | None, chunk: int) -> None:
@@ -106,7 +120,7 @@ def test_chunks_have_the_gradient_of_autograd(form: Form, own: slice | None, chu
     torch.testing.assert_close(batch.gradient(form, own=own, temperature=0.1, chunk=chunk), whole, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("form", [None, "linear", "sigmoid"])
+@pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_gradient_is_the_finite_difference_of_the_double_loop(form: Form, chunk: int | None) -> None:
     batch = Batch.random(3, 2)
@@ -119,7 +133,7 @@ def test_gradient_is_the_finite_difference_of_the_double_loop(form: Form, chunk:
     np.testing.assert_allclose(batch.gradient(form, chunk=chunk).numpy(), numeric, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [None, "linear"])
+@pytest.mark.parametrize("form", [None, "linear", "pose"])
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_mean_over_the_ranks_is_the_whole_batch(form: Form, chunk: int | None) -> None:
     batch = Batch.random(12, 8)
@@ -152,6 +166,32 @@ def test_a_copy_is_no_negative() -> None:
         assert copies.loss.item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_the_narrowest_targets_are_the_nearest_views(chunk: int | None) -> None:
+    batch = Batch.random(9, 8, "all different")
+    narrow = batch.contrast(targets=batch.targets("pose", spread=0.005), chunk=chunk)
+    torch.testing.assert_close(narrow, batch.contrast(chunk=chunk), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_copy_is_a_positive_of_soft_targets_and_no_rival_of_the_positive(chunk: int | None) -> None:
+    batch = Batch.random(3, 4, "all different")
+    for values in batch:
+        values[1] = values[0]
+    soft = batch.contrast(targets=batch.targets("pose", spread=0.005), chunk=chunk)
+    z, poses = batch.z / np.linalg.norm(batch.z, axis=1, keepdims=True), batch.joints.reshape(6, 42)
+    losses = []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        distance = {j: math.dist(poses[i], poses[j]) for j in others}
+        nearest = [j for j in others if distance[j] == min(distance.values())]
+        total = sum(math.exp(z[i] @ z[j] / 0.5) for j in others)
+        losses.append(math.log(total) - np.mean([z[i] @ z[j] / 0.5 for j in nearest]))
+        assert nearest == {0: [1], 1: [0], 3: [0, 1]}.get(i, nearest)
+    assert soft.loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert soft.top1.item() == batch.contrast(chunk=chunk).top1.item()
+
+
 def test_top1_counts_positives_that_nothing_in_the_denominator_exceeds() -> None:
     z, ids = torch.eye(4), torch.arange(4)
     for chunk in (None, 3):
@@ -181,9 +221,11 @@ def test_gradient_is_finite(dtype: torch.dtype, chunk: int | None) -> None:
 def test_autocast_does_not_round_the_loss(chunk: int | None) -> None:
     batch = Batch.random(8, 16)
     z = torch.tensor(batch.z).bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = batch.contrast(z, "linear", temperature=0.05, chunk=chunk).loss
-    torch.testing.assert_close(rounded, batch.contrast(z.double(), "linear", temperature=0.05).loss)
+    forms: tuple[Form, ...] = ("linear", "pose")
+    for form in forms:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = batch.contrast(z, form, temperature=0.05, chunk=chunk).loss
+        torch.testing.assert_close(rounded, batch.contrast(z.double(), form, temperature=0.05).loss)
 
 
 @pytest.mark.slow
@@ -194,6 +236,7 @@ def test_no_value_is_read_back_from_the_device() -> None:
         ids, joints = torch.empty(2, 8, dtype=torch.int64), torch.empty(2, 8, 21, 2)
         for chunk in (None, 10):
             nt_xent(*z, *ids, weights=PoseWeights(*joints), chunk=chunk).loss.backward()
+            nt_xent(*z, *ids, targets=PoseTargets(*joints), chunk=chunk).loss.backward()
         assert z.grad is not None and z.grad.shape == z.shape
         alignment_uniformity(*z)
         with pytest.raises(RuntimeError):

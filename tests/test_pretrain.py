@@ -245,7 +245,7 @@ def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, 
 
 @pytest.mark.slow
 def test_soft_targets_are_a_choice_of_any_method(shard: Path, pairs: Path, tmp_path: Path) -> None:
-    arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path / "run", "--epochs", 1, *TINY)
+    arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path / "run", "--epochs", 2, *TINY)
     done = handclr(*arguments, "--targets", "pose", "--accumulate", 2)
     assert done.stdout.decode() == f"{tmp_path}/run/encoder.pt\n"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -255,11 +255,12 @@ def test_soft_targets_are_a_choice_of_any_method(shard: Path, pairs: Path, tmp_p
     assert "--targets pose goes with --weights none" in error_line(done)
 
 
+@pytest.mark.slow
 def test_soft_targets_and_their_width_are_another_loss(here: Any, shard: Path, tmp_path: Path) -> None:
     losses = []
     for number, choices in enumerate([(), ("--targets", "pose"), ("--targets", "pose", "--spread", 0.5)]):
         run = tmp_path / str(number)
-        assert here(shard, "--run", run, "--method", "peclr", "--epochs", 1, *choices, *SMALL)[0] == 0
+        assert here(shard, "--run", run, "--method", "tempclr", "--epochs", 1, *choices, *SMALL)[0] == 0
         losses.append(log_of(run)[0]["loss"])
     assert len(set(losses)) == 3
     again = ("--config", tmp_path / "2" / "config.json", "--workers", 0, "--device", "cpu")
@@ -268,14 +269,13 @@ def test_soft_targets_and_their_width_are_another_loss(here: Any, shard: Path, t
     assert (tmp_path / "3" / "config.json").read_bytes() == (tmp_path / "2" / "config.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_targets_were_a_choice_goes_on(here: Any, shard: Path, tmp_path: Path) -> None:
     run, choices = tmp_path / "run", ("--method", "peclr", "--epochs", 1, *SMALL)
     assert here(shard, "--run", run, *choices, "--time-limit", "0")[0] == 75
     config = json.loads((run / "config.json").read_text())
     assert config["recipe"].keys() == {"positives", "undo", "weights"}
-    for name in ("targets", "spread"):
-        assert config["arguments"].pop(name) is None
-    (run / "config.json").write_text(json.dumps(config))
+    assert not config["arguments"].keys() & {"targets", "spread"}
     code, _, err = here(shard, "--run", run, *choices, "--targets", "pose")
     assert code == 2 and "arguments.targets was None, now pose" in err
     assert here(shard, "--run", run, *choices)[0] == 0

@@ -21,6 +21,8 @@ from handclr_cli.learning.views import PairDataset, Views, collate_views
 
 CPU = torch.device("cpu")
 N, SIZE = 8, 8
+SPREAD = 0.3
+POSED = Method("mined", "extent", "none", "pose")
 
 
 class Known(nn.Module):
@@ -89,6 +91,17 @@ def slow_weights(joints: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]
     return tuple(1 / (1 + np.exp(steep * (x - x.mean()))) for x, steep in ((positive, 5.0), (d, 0.05)))  # type: ignore
 
 
+def slow_targets(joints: np.ndarray, spread: float) -> np.ndarray:
+    """Targets of each of the views among all others, (2N, 2N)."""
+    poses = joints.reshape(len(joints), 42)
+    d = np.array([[np.sqrt(np.square(one - other).sum()) for other in poses] for one in poses])
+    apart = sorted(d[i, k] for i in range(len(d)) for k in range(i) if d[i, k] > 0)
+    sigma = spread * apart[(len(apart) - 1) // 2]
+    t = np.exp(-(d**2) / (2 * sigma**2))
+    np.fill_diagonal(t, 0)
+    return t / t.sum(axis=1, keepdims=True)
+
+
 def slow_loss(method: Method, latent: np.ndarray, views: Views, temperature: float) -> tuple[float, float]:
     """The loss and the share of rows whose positive is the most similar, in loops over rows."""
     z = slow_undo(latent, views.geometry, method.undo)
@@ -98,27 +111,36 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views, temperature: flo
     if method.weights != "none":
         assert views.joints is not None
         positive_weight, weight = slow_weights(views.joints.flatten(0, 1).double().numpy(), method.weights)
+    targets = None
+    if method.targets == "pose":
+        assert views.joints is not None
+        targets = slow_targets(views.joints.flatten(0, 1).double().numpy(), SPREAD)
     losses, hits = [], []
     for i in range(2 * N):
         p = (i + N) % (2 * N)
         others = [k for k in range(2 * N) if k not in (i, p) and rows[k] not in (rows[i], rows[p])]
         logits = [weight[i, k] * (z[i] @ z[k]) / temperature for k in [p, *others]]
-        losses.append(np.log(np.exp(logits).sum()) - positive_weight[i % N] * (z[i] @ z[p]) / temperature)
         hits.append(logits[0] >= max(logits))
+        if targets is None:
+            losses.append(np.log(np.exp(logits).sum()) - positive_weight[i % N] * (z[i] @ z[p]) / temperature)
+        else:
+            all_others = [k for k in range(2 * N) if k != i]
+            similar = np.array([z[i] @ z[k] / temperature for k in all_others])
+            losses.append(-(targets[i, all_others] * (similar - np.log(np.exp(similar).sum()))).sum())
     return float(np.mean(losses)), float(np.mean(hits))
 
 
 @pytest.mark.parametrize(
     "method",
-    [*METHODS.values(), Method("self", "crop", "none"), Method("mined", "crop", "sigmoid")],
-    ids=[*METHODS, "crop", "crop, sigmoid"],
+    [*METHODS.values(), Method("self", "crop", "none"), Method("mined", "crop", "sigmoid"), POSED],
+    ids=[*METHODS, "crop", "crop, sigmoid", "pose"],
 )
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_the_loss_is_the_papers(method: Method, temperature: float) -> None:
     latent = np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5
     views = views_of()
     model = Known(latent)
-    found = Objective(model, method, temperature, SIZE, CPU)(views)
+    found = Objective(model, method, temperature, SIZE, CPU, spread=SPREAD)(views)
     loss, top1 = slow_loss(method, latent.astype(np.float32).astype(np.float64), views, temperature)
     assert found["loss"].item() == pytest.approx(loss, rel=2e-6)
     assert found["top1"].item() == pytest.approx(top1)
@@ -134,6 +156,10 @@ def test_the_presets_are_those_of_the_papers() -> None:
     assert choose_method("simhand", undo="crop", positives=None, weights="sigmoid") == Method(
         "mined", "crop", "sigmoid"
     )
+    assert choose_method("handclr", targets="pose") == choose_method("simhand", weights="none", targets="pose") == POSED
+    assert (POSED.joints, METHODS["simhand"].joints, METHODS["handclr"].joints) == ("crop", "view", "none")
+    with pytest.raises(UsageError, match="--targets pose goes with --weights none"):
+        choose_method("simhand", targets="pose")
     with pytest.raises(UsageError, match="--undo twice: choose from none, extent, crop"):
         choose_method("peclr", undo="twice")
     with pytest.raises(UsageError, match="--method byol: choose from"):
@@ -154,12 +180,12 @@ def gradients(model: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-@pytest.mark.parametrize("method", ["simclr", "peclr", "simhand"])
-def test_gradients_in_parts_are_those_of_the_whole(method: str, parts: int) -> None:
+@pytest.mark.parametrize("method", [METHODS["simclr"], METHODS["peclr"], METHODS["simhand"], POSED], ids=str)
+def test_gradients_in_parts_are_those_of_the_whole(method: Method, parts: int) -> None:
     whole, parted = small_model(norm=False), small_model(norm=False)
     views = views_of()
-    expected = Objective(whole, METHODS[method], 0.5, SIZE, CPU)(views)
-    found = Objective(parted, METHODS[method], 0.5, SIZE, CPU, parts=parts)(views)
+    expected = Objective(whole, method, 0.5, SIZE, CPU)(views)
+    found = Objective(parted, method, 0.5, SIZE, CPU, parts=parts)(views)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(gradients(parted), gradients(whole), atol=1e-6, rtol=1e-5)
@@ -194,7 +220,7 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
     grads: dict[str, Tensor] = {}
     losses: dict[str, dict[str, Tensor]] = {}
     for made in ("views", "crops", "draws"):
-        data = PairDataset(crops, pool, AugmentationConfig(size=32), 0, made, posed=method == "simhand")
+        data = PairDataset(crops, pool, AugmentationConfig(size=32), 0, made, posed=METHODS[method].joints)
         batch = collate_views([data[0, row] for row in range(N)])
         kept = crops.on_device(CPU, 0) if made == "draws" else None
         objective = Objective(model, METHODS[method], 0.5, 32, CPU, made=made, crops=kept)
@@ -210,7 +236,7 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
 def test_an_equivariant_encoder_aligns_the_views_of_a_crop(tmp_path: Path) -> None:
     """Latents that are the keypoints seen are one once their geometry is undone, and not before."""
     index = ShardIndex([str(write_labelled(tmp_path / "hands.tar", N))])
-    data = PairDataset(CropStore(index, 32), own(index), AugmentationConfig(size=32), 0, "draws", posed=True)
+    data = PairDataset(CropStore(index, 32), own(index), AugmentationConfig(size=32), 0, "draws", posed="view")
     batch = collate_views([data[0, row] for row in range(N)])
     assert batch.joints is not None
     model = Known(batch.joints.flatten(0, 1).flatten(1).numpy())

@@ -54,11 +54,11 @@ def same(one: Views, other: Views) -> bool:
 
 @pytest.mark.parametrize("made", ["views", "published"])
 def test_a_pair_depends_on_seed_epoch_and_row_alone(index: ShardIndex, pool: Positives, made: str) -> None:
-    data = dataset(index, pool, made, posed=True)
+    data = dataset(index, pool, made, posed="view")
     forwards, backwards = items(data), [data[0, row] for row in reversed(range(COUNT))][::-1]
     assert same(collate_views(forwards), collate_views(backwards))
     assert not same(collate_views(forwards), collate_views(items(data, epoch=1)))
-    other = PairDataset(data.store, pool, CONFIG, seed=4, made=made, posed=True)
+    other = PairDataset(data.store, pool, CONFIG, seed=4, made=made, posed="view")
     assert not same(collate_views(forwards), collate_views(items(other)))
 
 
@@ -73,8 +73,8 @@ def test_positives_change_over_the_epochs(index: ShardIndex, pool: Positives) ->
     assert seen == {row: {(row + 1) % COUNT, (row + 2) % COUNT} for row in range(COUNT)}
 
 
-@pytest.mark.parametrize("posed", [False, True])
-def test_the_draws_are_the_same_wherever_views_are_made(index: ShardIndex, pool: Positives, posed: bool) -> None:
+@pytest.mark.parametrize("posed", ["none", "view", "crop"])
+def test_the_draws_are_the_same_wherever_views_are_made(index: ShardIndex, pool: Positives, posed: str) -> None:
     batches = {}
     for made in ("views", "crops", "draws"):
         batches[made] = collate_views(items(dataset(index, pool, made, side=54, posed=posed)))
@@ -86,7 +86,7 @@ def test_the_draws_are_the_same_wherever_views_are_made(index: ShardIndex, pool:
 
 
 def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives) -> None:
-    data = dataset(index, pool, posed=True)
+    data = dataset(index, pool, posed="view")
     batch, pairs = collate_views(items(data)), items(data)
     assert batch.rows.shape == (2, COUNT) and batch.rows.dtype == torch.int64
     assert batch.joints is not None and batch.joints.shape == (2, COUNT, 21, 2)
@@ -106,7 +106,7 @@ def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives
 
 
 def test_a_published_view_carries_the_geometry_that_was_recorded(index: ShardIndex, pool: Positives) -> None:
-    data = dataset(index, pool, "published", posed=True)
+    data = dataset(index, pool, "published", posed="view")
     batch = collate_views(items(data, 5))
     assert batch.images is not None and batch.images.shape == (2, COUNT, 32, 32, 3) and batch.joints is not None
     for row in range(COUNT):
@@ -120,11 +120,20 @@ def test_a_published_view_carries_the_geometry_that_was_recorded(index: ShardInd
             np.testing.assert_allclose(batch.geometry.translation[side, row], expected.translation, rtol=1e-6)
 
 
+@pytest.mark.parametrize("made", ["views", "published", "crops", "draws"])
+def test_the_joints_of_the_crop_are_those_of_no_view(index: ShardIndex, pool: Positives, made: str) -> None:
+    batch = collate_views(items(dataset(index, pool, made, side=54, posed="crop")))
+    expected = [[index[row].keypoints2d / SIZE for row in rows] for rows in batch.rows.tolist()]
+    np.testing.assert_allclose(batch.joints, expected, rtol=1e-6)  # type: ignore[arg-type]
+    plain = collate_views(items(dataset(index, pool, made, side=54)))
+    assert plain.joints is None and same(batch._replace(joints=None), plain)
+
+
 def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(index: ShardIndex, pool: Positives) -> None:
     """An encoder that saw the keypoints of its view would be exactly equivariant."""
     wild = replace(CONFIG, rotation=180.0, scale=(0.5, 1.5), translation=0.3)
     for config in (CONFIG, wild):
-        data = PairDataset(CropStore(index, SIZE), pool, config, seed=1, made="draws", posed=True)
+        data = PairDataset(CropStore(index, SIZE), pool, config, seed=1, made="draws", posed="view")
         batch = collate_views([data[epoch, row] for epoch in range(8) for row in range(COUNT)])
         geometry = type(batch.geometry)(*(field.flatten(0, 1) for field in batch.geometry))
         assert batch.joints is not None
@@ -138,7 +147,8 @@ def test_keypoints_are_asked_for_only_where_they_are_needed(tmp_path: Path) -> N
     for made in ("views", "crops", "draws"):
         pair = dataset(index, own(index), made)[0, 0]
         assert pair[0].joints is None and collate_views([pair]).joints is None
-        with pytest.raises(HandclrError, match=r"bare\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"):
-            dataset(index, own(index), made, posed=True)[0, 0]
+        for posed in ("view", "crop"):
+            with pytest.raises(HandclrError, match=r"bare\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"):
+                dataset(index, own(index), made, posed=posed)[0, 0]
     with pytest.raises(HandclrError, match=r"has no keypoints2d\.npy"):
         dataset(index, own(index), "published")[0, 0]

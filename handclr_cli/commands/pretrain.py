@@ -32,7 +32,7 @@ def pretrain(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="handclr, peclr, tempclr, simclr or simhand: presets of the next three.")
+        str, typer.Option(help="handclr, peclr, tempclr, simclr or simhand: presets of the next four.")
     ] = "handclr",
     positives: Annotated[
         str | None, typer.Option(help="self, neighbour (in time) or mined.", show_default="the method's")
@@ -47,6 +47,17 @@ def pretrain(
     weights: Annotated[
         str | None,
         typer.Option(help="Weigh pairs by 2D pose distance: none, linear or sigmoid.", show_default="the method's"),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="What a view should resemble: its positive, or all views by 2D pose distance: pose.",
+            show_default="the method's",
+        ),
+    ] = None,
+    spread: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Width of --targets pose, in median distances.", show_default="0.15"),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Draw each positive from this many mined ones.")] = 1,
     as_published: Annotated[
@@ -119,11 +130,12 @@ def pretrain(
     from ..learning.pretraining import ContrastiveModel, Objective, augmentation_of, choose_method
     from ..learning.run import Run, run_config
     from ..learning.store import CropStore, choose_cache, crop_side
+    from ..learning.targets import SPREAD
     from ..learning.views import PairDataset, collate_views
 
     options.choose("--arch", arch, ARCHITECTURES)
     options.choose("--optimizer", optimizer, OPTIMIZERS)
-    recipe = choose_method(method, positives=positives, undo=undo, weights=weights)
+    recipe = choose_method(method, positives=positives, undo=undo, weights=weights, targets=targets)
     if recipe.positives == "mined" and not pairs:
         raise UsageError(f"--method {method} needs --pairs: make them with handclr pca and handclr mine")
     ranks = ranks_of()
@@ -135,17 +147,19 @@ def pretrain(
     warmup_epochs = options.warmup_within(warmup_epochs, epochs)
     batch = options.batch_within(batch, len(pool), "pairs", ranks.world * accumulate)
     lr = lr if lr is not None else default_lr(optimizer, batch)
+    # None where it plays no part, so that runs that began before it was an option go on.
+    spread = (SPREAD if spread is None else spread) if recipe.targets == "pose" else None
     augmentation = augmentation_of(recipe, size, rotation, as_published)
     rotation = augmentation.rotation
     record = run_config(
         "pretrain",
         options.arguments(
-            locals(), "method", "positives", "undo", "weights", "top_k", "as_published", "arch", "init", "size",
-            "batch", "accumulate", "epochs", "lr", "warmup_epochs", "optimizer", "weight_decay", "temperature",
-            "rotation", "precision",
+            locals(), "method", "positives", "undo", "weights", "targets", "spread", "top_k", "as_published",
+            "arch", "init", "size", "batch", "accumulate", "epochs", "lr", "warmup_epochs", "optimizer",
+            "weight_decay", "temperature", "rotation", "precision",
         ),
         sources, index.keys, origins, seed=seed, rows=pool.table(), weights=init,
-    ) | {"recipe": vars(recipe)}  # fmt: skip
+    ) | {"recipe": recipe.record()}  # fmt: skip
     warped = where.type == "cuda" and not as_published
     side = index[0].side if as_published else crop_side(index, size / min(augmentation.scale))
     cache = choose_cache(cache, len(index), side, where, warped, ranks.neighbours)
@@ -172,6 +186,7 @@ def pretrain(
             accumulate,
             made,
             crops.on_device(where, jobs) if cache == "gpu" else None,
+            SPREAD if spread is None else spread,
         )
         watch = _probe(probe, index, crops, size, seed, where) if probe and ranks.main else None
         train(
@@ -179,7 +194,7 @@ def pretrain(
             "pretrain",
             model,
             build_optimizer(optimizer, parameter_groups([model], weight_decay), lr),
-            PairDataset(crops, pool, augmentation, seed, made, posed=recipe.weights != "none"),
+            PairDataset(crops, pool, augmentation, seed, made, posed=recipe.joints),
             collate_views,
             objective,
             plan,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .targets import PoseTargets
 from .weighting import PoseWeights
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def nt_xent(
     temperature: float = 0.5,
     own: slice | None = None,
     weights: PoseWeights | None = None,
+    targets: PoseTargets | None = None,
     chunk: int | None = None,
 ) -> Contrast:
     """NT-Xent (SimCLR; the HandCLR loss when the second views are mined positives), with SiMHand's weights if given.
@@ -42,20 +44,24 @@ def nt_xent(
     is the positive of row i of the other. ids1, ids2 (N,) int64 say which image each row shows. The denominator
     of a row is its positive and all other rows, except those that show the row's own image or its positive's:
     they are copies, not negatives. `weights` multiply the similarities, the positive's differently in numerator
-    and denominator, as published. `own` is the part of the N pairs whose 2n rows are averaged, so that the mean
-    over ranks with equal parts is the loss of the whole batch. Large batches, and all where `chunk` is given, go
-    over that many rows at a time in memory O(chunk * 2N + 2N * D), and are differentiable once.
+    and denominator, as published. With `targets`, which do not go with weights, the loss of a row is the cross
+    entropy of its targets and the softmax of its similarities with all other rows, copies too. `own` is the part of
+    the N pairs whose 2n rows are averaged, so that the mean over ranks with equal parts is the loss of the whole
+    batch. Large batches, and all where `chunk` is given, go over that many rows at a time in memory
+    O(chunk * 2N + 2N * D), and are differentiable once.
 
-    top1, which has no gradient, compares the (weighted) similarities of the denominator; a tie counts.
+    top1, which has no gradient, compares the (weighted) similarities of the positive and of what shows another image,
+    whatever the targets; a tie counts.
     """
+    assert weights is None or targets is None
     n = len(z1)
     # Under autocast the product of all pairs would be rounded to half precision before the softmax.
     with torch.autocast(device_type=z1.device.type, enabled=False):
         z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
         rows = torch.arange(2 * n, device=z.device).view(2, n)[:, own or slice(None)].flatten()
-        setting = _Setting(torch.cat([ids1, ids2]), temperature, weights)
+        setting = _Setting(torch.cat([ids1, ids2]), temperature, weights, targets)
         if chunk is None and len(rows) * len(z) <= _MOST_LOGITS:
-            block = _Block(z, rows, setting)
+            block = _block(z, rows, setting)
             loss, hits = block.loss, block.hits
         else:
             loss, hits = _Chunked.apply(z, rows, setting, chunk or _CHUNK)
@@ -68,13 +74,14 @@ class _Setting(NamedTuple):
     ids: Tensor
     temperature: float
     weights: PoseWeights | None
+    targets: PoseTargets | None
 
 
 class _Block:
     """Some rows (n,) of the loss against all 2N columns: sums over the rows of `loss` and `hits`, and `slopes`."""
 
     def __init__(self, z: Tensor, rows: Tensor, setting: _Setting) -> None:
-        ids, self._temperature, weights = setting
+        ids, self._temperature, weights, _ = setting
         partner = (rows + len(z) // 2) % len(z)
         self._positive = partner[:, None]
         logits = (z[rows] / self._temperature) @ z.T
@@ -84,12 +91,10 @@ class _Block:
             self._weights = weights.against_all(rows)
             self._target_weights = weights.positive[rows % len(weights.positive), None]
             logits = logits * self._weights
-        copies = (ids[rows, None] == ids) | (ids[self._positive] == ids)
-        copies.scatter_(1, self._positive, False).scatter_(1, rows[:, None], True)
-        self._logits = logits.masked_fill_(copies, float("-inf"))
+        self._logits = logits.masked_fill_(_copies(ids, rows, self._positive), float("-inf"))
         self._normaliser = self._logits.logsumexp(dim=1, keepdim=True)
         self.loss = (self._normaliser - target * self._target_weights).sum()
-        self.hits = (self._logits.gather(1, self._positive) >= self._logits.amax(dim=1, keepdim=True)).sum()
+        self.hits = _hits(self._logits, self._positive)
 
     def slopes(self) -> Tensor:
         """Gradient of `loss` with respect to the similarities (n, 2N); it takes the place of the logits."""
@@ -97,6 +102,41 @@ class _Block:
         if self._weights is not None:
             slopes.mul_(self._weights)
         return slopes.scatter_add_(1, self._positive, -self._target_weights).div_(self._temperature)
+
+
+class _SoftBlock:
+    """The same for soft targets."""
+
+    def __init__(self, z: Tensor, rows: Tensor, setting: _Setting) -> None:
+        ids, self._temperature, _, targets = setting
+        assert targets is not None
+        positive = ((rows + len(z) // 2) % len(z))[:, None]
+        self._targets = targets.against_all(rows)
+        logits = (z[rows] / self._temperature) @ z.T
+        self.hits = _hits(logits.detach().masked_fill(_copies(ids, rows, positive), float("-inf")), positive)
+        # Before the row itself is masked: its target of 0 times -inf would be NaN.
+        wanted = (logits * self._targets).sum(dim=1, keepdim=True)
+        self._logits = logits.scatter_(1, rows[:, None], float("-inf"))
+        self._normaliser = self._logits.logsumexp(dim=1, keepdim=True)
+        self.loss = (self._normaliser - wanted).sum()
+
+    def slopes(self) -> Tensor:
+        return self._logits.sub_(self._normaliser).exp_().sub_(self._targets).div_(self._temperature)
+
+
+def _block(z: Tensor, rows: Tensor, setting: _Setting) -> _Block | _SoftBlock:
+    return _Block(z, rows, setting) if setting.targets is None else _SoftBlock(z, rows, setting)
+
+
+def _copies(ids: Tensor, rows: Tensor, positive: Tensor) -> Tensor:
+    """Which columns show the image of a row or of its positive (n, 1), the row itself among them: bool (n, 2N)."""
+    copies = (ids[rows, None] == ids) | (ids[positive] == ids)
+    return copies.scatter_(1, positive, False).scatter_(1, rows[:, None], True)
+
+
+def _hits(logits: Tensor, positive: Tensor) -> Tensor:
+    """How many rows (n, 2N) are nowhere greater than at their positive (n, 1)."""
+    return (logits.gather(1, positive) >= logits.amax(dim=1, keepdim=True)).sum()
 
 
 class _Chunked(torch.autograd.Function):
@@ -107,7 +147,7 @@ class _Chunked(torch.autograd.Function):
         gradient = torch.zeros_like(z)
         loss, hits = z.new_zeros(()), rows.new_zeros(())
         for part in rows.split(chunk):
-            block = _Block(z, part, setting)
+            block = _block(z, part, setting)
             loss += block.loss
             hits += block.hits
             if ctx.needs_input_grad[0]:

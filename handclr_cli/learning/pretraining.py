@@ -18,6 +18,7 @@ from .hardware import Autocast, move
 from .losses import alignment_uniformity, nt_xent, undo_geometry
 from .positives import SOURCES
 from .projection import ProjectionHead
+from .targets import SPREAD, PoseTargets
 from .views import Views
 from .warp import render
 from .weighting import PoseWeights
@@ -26,21 +27,33 @@ CHOICES = {
     "positives": SOURCES,
     "undo": ("none", "extent", "crop"),
     "weights": ("none", "linear", "sigmoid"),
+    "targets": ("positive", "pose"),
 }
 
 
 @dataclass(frozen=True)
 class Method:
-    """A contrastive method in three choices.
+    """A contrastive method in four choices.
 
     positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the augmentation is undone
     in latent space: "none", in units of the latent points' "extent" (PeCLR), or exactly in those of the "crop".
-    weights: of pairs by their 2D pose distance (SiMHand): "none", "linear" or "sigmoid".
+    weights: of pairs by their 2D pose distance (SiMHand): "none", "linear" or "sigmoid". targets: what a view should
+    resemble: its "positive", or each view of the batch by how near the "pose" of its crop is.
     """
 
     positives: str
     undo: Literal["none", "extent", "crop"]
     weights: Literal["none", "linear", "sigmoid"]
+    targets: Literal["positive", "pose"] = "positive"
+
+    @property
+    def joints(self) -> Literal["none", "view", "crop"]:
+        """The keypoints that the loss needs: none, those in the views, or those of the crops."""
+        return "crop" if self.targets == "pose" else "view" if self.weights != "none" else "none"
+
+    def record(self) -> dict[str, str]:
+        """The choices for a run's configuration; targets only where they are not the positive, as in older runs."""
+        return {name: choice for name, choice in vars(self).items() if name != "targets" or choice != "positive"}
 
 
 METHODS = {
@@ -53,14 +66,20 @@ METHODS = {
 
 
 def choose_method(name: str, **choices: str | None) -> Method:
-    """A preset with the choices that are not None in place of its own; raises UsageError for what there is not."""
+    """A preset with the choices that are not None in place of its own.
+
+    Raises UsageError for what there is not, and for weights together with soft targets.
+    """
     if name not in METHODS:
         raise UsageError(f"--method {name}: choose from {', '.join(METHODS)}")
     for option, value in choices.items():
         if value is not None and value not in CHOICES[option]:
             raise UsageError(f"--{option} {value}: choose from {', '.join(CHOICES[option])}")
     chosen: dict[str, Any] = {option: value for option, value in choices.items() if value is not None}
-    return replace(METHODS[name], **chosen)
+    method = replace(METHODS[name], **chosen)
+    if method.targets == "pose" and method.weights != "none":
+        raise UsageError("--targets pose goes with --weights none")
+    return method
 
 
 def augmentation_of(method: Method, size: int, rotation: float | None, published: bool) -> AugmentationConfig:
@@ -95,7 +114,8 @@ class Objective:
     """The contrastive loss of a batch of views, and its gradients in the model.
 
     parts: how many the images are encoded in; the loss is that of the whole batch (gradient caching, Gao 2021), but
-    batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the device, where it has them.
+    batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the device, where it has them. spread: the width
+    of soft targets, in median distances.
     """
 
     model: nn.Module
@@ -108,6 +128,7 @@ class Objective:
     parts: int = 1
     made: str = "views"
     crops: Tensor | None = None
+    spread: float = SPREAD
 
     def __call__(self, views: Views) -> dict[str, Tensor]:
         """Leave the gradients in the model; returns the loss and what tells how training goes."""
@@ -148,11 +169,14 @@ class Objective:
             latent = undo_geometry(latent.flatten(0, 1), _flat(views.geometry), self.method.undo).unflatten(0, (2, -1))
         z1, z2 = (self.ranks.gather(z) for z in latent)
         rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
-        weights = None
-        if views.joints is not None and self.method.weights != "none":
+        weights, targets = None, None
+        if views.joints is not None and self.method.joints != "none":
             joints1, joints2 = (self.ranks.gather(joints) for joints in views.joints)
-            weights = PoseWeights(joints1, joints2, self.method.weights)
-        contrast = nt_xent(z1, z2, rows1, rows2, self.temperature, self.ranks.share(len(z1)), weights)
+            if self.method.targets == "pose":
+                targets = PoseTargets(joints1, joints2, self.spread)
+            elif self.method.weights != "none":
+                weights = PoseWeights(joints1, joints2, self.method.weights)
+        contrast = nt_xent(z1, z2, rows1, rows2, self.temperature, self.ranks.share(len(z1)), weights, targets)
         alignment, uniformity = alignment_uniformity(*latent)
         return {"loss": contrast.loss, "top1": contrast.top1, "alignment": alignment, "uniformity": uniformity}
 

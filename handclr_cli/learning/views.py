@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from .store import CropStore
 
 
 class Seen(NamedTuple):
-    """One view of the crop in a row: its parameters, its picture, and its keypoints (21, 2) in view sides.
+    """One view of the crop in a row: its parameters, its picture, and keypoints (21, 2).
 
     image is the view itself, or the whole crop where the device makes the view, or None where it has the crops.
+    joints are those in the view, in view sides, or of the crop, in crop sides, or None.
     """
 
     row: int
@@ -33,7 +34,7 @@ class Views(NamedTuple):
     """Two views of each of N pairs; every tensor begins with (2, N).
 
     images (2, N, H, W, 3) uint8 or None; rows (2, N) int64 say which crop each shows; joints (2, N, 21, 2)
-    view sides, or None.
+    view or crop sides, or None.
     """
 
     images: Tensor | None
@@ -47,8 +48,8 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
     """Pairs of views; what is drawn depends on (seed, epoch, row) alone.
 
     made: what is made here: "views"; "published" ones, as the published code has them; "crops", where the device makes
-    the views of them; or "draws", where it has the crops too. posed: keypoints are wanted (raises HandclrError where a
-    crop has none).
+    the views of them; or "draws", where it has the crops too. posed: which keypoints are wanted: "none", those in the
+    "view", or those of the "crop" (raises HandclrError where a crop has none).
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
         config: AugmentationConfig,
         seed: int,
         made: str = "views",
-        posed: bool = False,
+        posed: Literal["none", "view", "crop"] = "none",
     ) -> None:
         self.store, self.positives, self.config, self.seed = store, positives, config, seed
         self.made, self.posed = made, posed
@@ -78,15 +79,20 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
         image = None if self.made == "draws" else self.store[row]
         if self.made == "views" and image is not None:
             image = apply(view, image)
-        return Seen(row, view, image, transform_points(view, self._keypoints(row)) if self.posed else None)
+        joints = None if self.posed == "none" else self._keypoints(row)
+        if joints is not None and self.posed == "view":
+            joints = transform_points(view, joints)
+        return Seen(row, view, image, joints)
 
     def _see_published(self, row: int, rng: np.random.Generator) -> Seen:
-        image, size = self.store[row], self.config.size
-        seen = published_view(image, self._keypoints(row) * len(image), size, rng, self.config.geometric)
+        image, keypoints, size = self.store[row], self._keypoints(row), self.config.size
+        seen = published_view(image, keypoints * len(image), size, rng, self.config.geometric)
         view = View(size, seen.angle_deg, translation=(float(seen.translation[0]), float(seen.translation[1])))
-        return Seen(row, view, seen.image, seen.keypoints2d / size if self.posed else None)
+        joints = {"none": None, "view": seen.keypoints2d / size, "crop": keypoints}[self.posed]
+        return Seen(row, view, seen.image, joints)
 
     def _keypoints(self, row: int) -> np.ndarray:
+        """The keypoints of a crop (21, 2) in its sides."""
         sample = self.store.index[row]
         return sample.keypoints2d / sample.side
 

@@ -1,0 +1,91 @@
+"""What the benchmark of mined pairs computes itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handclr_cli.contract.fields import INFO, KEYPOINTS_2D, KEYPOINTS_3D, encode_array, encode_object
+from handclr_cli.contract.provenance import provenance
+from handclr_cli.contract.sample import Sample
+from handclr_cli.contract.shards import ShardOutput
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
+
+from pairs import difference
+from pairs_crops import nearest_hand, seen, true_hands, upright
+
+
+def crop(box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r") -> Sample:
+    """A sample without its image, of 224 px."""
+    info = {"video": "v", "frame": 0, "box": box, "flipped": flipped}
+    members = {
+        INFO.suffix: encode_object(info),
+        KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points.astype(np.float32)),
+        KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints.astype(np.float32)),
+    }
+    return Sample(key, members)
+
+
+@pytest.fixture
+def hand() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.uniform(30, 190, (21, 2)), rng.normal(0, 0.05, (21, 3))
+
+
+@pytest.mark.parametrize("true_side", [False, True])
+def test_a_true_hand_is_shown_as_the_crop_shows_it(
+    tmp_path: Path, hand: tuple[np.ndarray, np.ndarray], true_side: bool
+) -> None:
+    points, joints = hand
+    with ShardOutput(str(tmp_path / "truth.tar"), provenance("synth", {})) as out:
+        out.write(crop([100, 50, 324, 274], true_side, points, joints))
+    (known,) = true_hands(str(tmp_path / "truth.tar"))["v", 0]
+    for crop_side in (False, True):
+        # A square twice as large, whose corner is 10 px to the left and 20 px above.
+        shown, metres = seen(known, crop([90, 30, 538, 478], crop_side, points, joints))
+        across = 100 + (224 - points[:, 0] if true_side else points[:, 0])
+        expected = np.stack([(across - 90) / 2, (50 + points[:, 1] - 30) / 2], axis=1)
+        if crop_side:
+            expected[:, 0] = 224 - expected[:, 0]
+        np.testing.assert_allclose(shown, expected, atol=1e-3)
+        sign = -1 if crop_side != true_side else 1
+        np.testing.assert_allclose(metres, joints * (sign, 1, 1), atol=1e-6)
+
+
+def test_the_hand_of_a_crop_is_the_one_it_overlaps_most(tmp_path: Path, hand: tuple[np.ndarray, np.ndarray]) -> None:
+    with ShardOutput(str(tmp_path / "truth.tar"), provenance("synth", {})) as out:
+        out.write(crop([0, 0, 100, 100], False, *hand))
+        out.write(crop([60, 0, 160, 100], False, *hand, key="v_00000000_l"))
+    hands = true_hands(str(tmp_path / "truth.tar"))["v", 0]
+    assert nearest_hand((50, 0, 150, 100), hands) is hands[1]
+    assert nearest_hand((5, 0, 105, 100), hands) is hands[0]
+    assert nearest_hand((0, 300, 100, 400), hands) is None
+    assert nearest_hand((0, 0, 10, 10), []) is None
+
+
+def test_upright_hands_do_not_know_how_they_were_turned_or_where_they_were(
+    hand: tuple[np.ndarray, np.ndarray],
+) -> None:
+    points, _ = hand
+    straight = upright(points)
+    np.testing.assert_allclose(straight[0], 0, atol=1e-9)
+    assert abs(straight[9, 0]) < 1e-9 and straight[9, 1] < 0
+    for angle in (0.3, 2.0, 4.5):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        np.testing.assert_allclose(upright(points @ turn.T + (7, -3)), straight, atol=1e-9)
+    assert np.abs(upright(points * (-1, 1)) - straight).max() > 1  # a mirrored hand is another one
+
+
+def test_a_difference_is_paired_by_the_units_and_knows_what_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(40), 5)
+    reference = rng.normal(30, 5, 40)[units] + rng.normal(0, 1, 200)
+    np.testing.assert_allclose(difference(reference + 2, reference, units), [2, 2, 2], atol=1e-9)
+    low = np.where(reference < np.median(reference), reference, np.nan)
+    middle, least, most = difference(low, reference, units)
+    assert middle == pytest.approx(np.nanmean(low) - reference.mean())
+    assert least < middle < most < 0
