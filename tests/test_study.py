@@ -1,4 +1,4 @@
-"""What the benchmark of mined pairs computes itself."""
+"""What the study's scripts compute themselves: of mined pairs, of the cells to run, of their results."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from handclr_cli.contract.shards import ShardOutput
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 
+import tables
 from pairs import difference
 from pairs_crops import nearest_hand, seen, true_hands, upright
+from plan import SCALES, cells
 
 
 def crop(box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r") -> Sample:
@@ -89,3 +91,45 @@ def test_a_difference_is_paired_by_the_units_and_knows_what_is_left_out() -> Non
     middle, least, most = difference(low, reference, units)
     assert middle == pytest.approx(np.nanmean(low) - reference.mean())
     assert least < middle < most < 0
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: Path) -> None:
+    """What a cell reads is in a folder that an earlier one has written to."""
+    names, written = set(), set()
+    for cell in cells(SCALES[scale], tmp_path):
+        words = list(map(str, cell.words))
+        outputs = {words[number + 1] for number, word in enumerate(words) if word in ("-o", "--run")}
+        if words[:2] == ["synth", "footage"]:
+            outputs.add(words[2])
+        for word in words:
+            if word.startswith(str(tmp_path)) and word not in outputs:
+                assert any(word.startswith(str(Path(output).parent)) for output in written), (cell.name, word)
+        assert cell.name not in names
+        names.add(cell.name)
+        written |= outputs
+
+
+def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(10, 50, 200)
+    base = tables.Result(np.stack([hard + shift for shift in (-1.0, 0.0, 1.0)]), [], 0.0)
+    ours = tables.Result(base.images - 2, [], 0.0)
+    low, high = base.interval()
+    assert low < base.error < high and high - low > 2
+    assert tables.versus(ours, base) == f"-2.0 [-2.0, -2.0], {-2 / base.error:+.0%}"
+    assert str(base).startswith(f"{base.error:.1f} [")
+
+
+def test_tables_are_put_between_their_marks() -> None:
+    text = "a\n<!-- study: table 1 -->\nold\n<!-- end -->\nb\n<!-- study: table 2 -->\n<!-- end -->\n"
+    new = tables.put(text, {"table 1": "| new |", "table 2": "| two |", "beyond": "| none |"})
+    assert new == text.replace("old", "| new |").replace("2 -->\n", "2 -->\n| two |\n")
+
+
+def test_tables_and_pictures_of_nothing_are_made_all_the_same(tmp_path: Path) -> None:
+    results = tables.Results(SCALES["tiny"], tmp_path)
+    assert all(make(results).startswith("|") for make in tables.TABLES.values())
+    for name, picture in tables.PICTURES.items():
+        picture(results, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000

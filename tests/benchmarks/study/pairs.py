@@ -1,0 +1,241 @@
+"""What makes a mined pair good: one choice at a time changed from the paper's, measured by the true hands.
+
+    handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
+    handclr extract wild/ --fps 6 | handclr keypoints -o hands.tar
+    handclr extract wild/ --fps 6 --with-keypoints -o frame.tar
+    python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --truth wild/truth --run runs/pairs
+
+3D is the root-aligned distance of a crop to its positive in mm, as `mine --truth` has it; 2D that of their true
+keypoints in shares of the crop's side. A crop's truth is the hand whose square overlaps its own most, as the crop
+shows it: a left hand taken for a right one is a left one. Crops without truth are left out of the pool too, so that all
+variants are asked about the same crops; where one leaves some without a positive, it is measured on the others. "Best"
+is the least 3D distance there is between these crops and any of another video. Intervals are 95 % of the difference to
+the paper's setting, by bootstrap of the videos. Pools that are parts of the videos are all searched, and averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pairs_crops import Crops, read_crops, write_sets
+
+from handclr_cli.benchmarks.intervals import PERCENTILES, resampled_means
+from handclr_cli.contract.npz import read_npz, write_npz
+from handclr_cli.similarity.quality import pair_distance_mm, pair_quality
+
+MEASURES = ("mm", "sides", "embedding", "apart")
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is changed of the paper's setting: the keypoints, options of `pca` and `mine`, what is done with pairs.
+
+    `parts`: the pool is one of so many parts of the videos. `kept`: only this share of the pairs, those with the least
+    `by`: the distance of the embeddings, or how far the keypoints found in frame and crop are apart in the worse crop.
+    """
+
+    factor: str
+    name: str
+    keypoints: str = "crop"
+    pca: tuple[object, ...] = ()
+    mine: tuple[object, ...] = ()
+    parts: int = 1
+    kept: float = 1.0
+    by: str = "embedding"
+
+    @property
+    def needs_frame(self) -> bool:
+        return self.keypoints == "frame" or self.by == "apart"
+
+
+PAPER = Variant("paper", "the paper's setting")
+FINER = ("--normalize", "root-scale", "--dim", 28)
+VARIANTS = [
+    Variant("keypoints", "found in the frame", "frame"),
+    Variant("keypoints", "the true ones", "truth"),
+    *(Variant("normalisation", name, pca=("--normalize", name)) for name in ("root", "root-scale", "box")),
+    Variant("normalisation", "root, turned upright", "turned"),
+    Variant("normalisation", "root-scale, turned upright", "turned", ("--normalize", "root-scale")),
+    *(Variant("dimensions", str(count), pca=("--dim", count)) for count in (2, 4, 8, 20, 28, 42)),
+    *(Variant("positive", f"any of the nearest {count}", mine=("--top-k", count)) for count in (4, 16, 64)),
+    Variant("positive", "any of the nearest 16 videos", mine=("--top-k", 16, "--distinct-videos")),
+    *(Variant("ceiling", f"the nearest {kept:.0%}", kept=kept) for kept in (0.25, 0.5, 0.75, 0.9)),
+    *(
+        Variant("frame and crop agree", f"the {kept:.0%} most alike", kept=kept, by="apart")
+        for kept in (0.25, 0.5, 0.75, 0.9)
+    ),
+    Variant("rules", "--symmetric", mine=("--symmetric",)),
+    Variant("rules", "--near-duplicates exclude", mine=("--near-duplicates", "exclude")),
+    *(Variant("pool", f"1/{parts} of the videos", parts=parts) for parts in (8, 4, 2)),
+    Variant("together", "root-scale, 28 dimensions", pca=FINER),
+    Variant("together", "found in the frame, 28 dimensions", "frame", ("--dim", 28)),
+    Variant("together", "found in the frame, root-scale, 28", "frame", FINER),
+    Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5),
+    Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart"),
+    Variant("together", "the true ones, root-scale, 28", "truth", FINER),
+]
+
+
+def main() -> None:
+    arguments = parse()
+    run = arguments.run
+    run.mkdir(parents=True, exist_ok=True)
+    counts, crops, rows = write_sets(arguments), read_crops(run), []
+    paper = measured(PAPER, crops, run)
+    (first, _), every = pairs_of(PAPER, crops, run)[0], np.arange(len(crops.video))
+    limits = pair_quality(crops.joints, crops.video, every, first[:, 0], queries=len(every))
+    for variant in (PAPER, *VARIANTS):
+        if arguments.frame or not variant.needs_frame:
+            found = measured(variant, crops, run)
+            rows.append(row_of(variant, found, paper, limits.best_mm, crops.video))
+    about = {**counts, "videos": len(np.unique(crops.video)), "random_mm": float(limits.random_mm.mean())}
+    (run / "pairs.json").write_text(json.dumps({**about, "variants": rows}, indent=2) + "\n")
+    print(tables(about, rows))
+    draw(about, rows, run / "pairs.png")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hands", help="crops with the keypoints found in them: of extract | keypoints")
+    parser.add_argument("--frame", help="the same crops with the keypoints found in the frame")
+    parser.add_argument("--truth", required=True, help="shards with the true hands, of synth footage")
+    parser.add_argument("--run", type=Path, default=Path("runs/pairs"), help="keep everything here; go on from it")
+    return parser.parse_args()
+
+
+def pairs_of(variant: Variant, crops: Crops, run: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mine a variant, in each part of the videos: rows of the crops (N, k), -1 where none, and distances (N, k)."""
+    pose, found = run / f"{slug('pose', variant.keypoints, *variant.pca)}.npz", []
+    handclr("pca", run / f"{variant.keypoints}.tar", *variant.pca, output=pose)
+    for part in range(variant.parts):
+        against = ("--against", part_of(pose, part, variant.parts)) if variant.parts > 1 else ()
+        output = run / f"{slug('pairs', pose.stem, *variant.mine, part, variant.parts)}.npz"
+        handclr("mine", pose, *variant.mine, *against, output=output)
+        arrays, _ = read_npz(str(output), "pairs")
+        row = np.array([crops.row[key] for key in arrays.get("target", arrays["key"]).tolist()])
+        found.append((np.where(arrays["positive"] < 0, -1, row[arrays["positive"]]), arrays["distance"]))
+    return found
+
+
+def part_of(pose: Path, part: int, parts: int) -> Path:
+    """The poses of every so many of the videos, which are in the order of a lot."""
+    path = pose.with_name(f"{slug(pose.stem, part, parts)}.npz")
+    if not path.exists():
+        arrays, record = read_npz(str(pose), "pose")
+        number = np.random.default_rng(0).permutation(len(arrays["video"]))[arrays["video_id"]]
+        chosen = {name: arrays[name][number % parts == part] for name in ("key", "video_id", "embedding")}
+        write_npz(str(path), "pose", {**arrays, **chosen}, record or {})
+    return path
+
+
+def slug(*words: object) -> str:
+    return "-".join(str(word).strip("-") for word in words)
+
+
+def handclr(*words: object, output: Path) -> None:
+    """Run a command that writes a file, where that is not there."""
+    if not output.exists():
+        line = [sys.executable, "-m", "handclr_cli", *map(str, words), "-o", str(output), "-q"]
+        if subprocess.run(line).returncode not in (0, 3):  # 3: some crops have no positive
+            raise SystemExit(f"failed: {' '.join(line)}")
+
+
+def measured(variant: Variant, crops: Crops, run: Path) -> np.ndarray:
+    """Each crop's MEASURES, the mean over its positives: (4, N), NaN where it has none, or none that is kept."""
+    values = [
+        distances(crops, positive, embedding)
+        for mined in pairs_of(variant, crops, run)
+        for positive, embedding in zip(mined[0].T, mined[1].T, strict=True)
+    ]
+    with np.errstate(invalid="ignore"):
+        found = np.nansum(values, axis=0) / np.isfinite(values).sum(axis=0)
+    if variant.kept < 1:
+        by = found[MEASURES.index(variant.by)]
+        found[:, by > np.nanquantile(by, variant.kept)] = np.nan
+    return found
+
+
+def distances(crops: Crops, positive: np.ndarray, embedding: np.ndarray) -> np.ndarray:
+    joints = pair_distance_mm(crops.joints, crops.joints[positive])
+    points = np.linalg.norm(crops.points - crops.points[positive], axis=2).mean(axis=1)
+    apart = np.maximum(crops.apart, crops.apart[positive])
+    return np.where(positive < 0, np.nan, np.stack([joints, points, embedding, apart]))
+
+
+def row_of(
+    variant: Variant, found: np.ndarray, paper: np.ndarray, best: np.ndarray, video: np.ndarray
+) -> dict[str, Any]:
+    has = np.isfinite(found[0])
+    row = {"factor": variant.factor, "name": variant.name, "kept": float(has.mean()), "best": float(best[has].mean())}
+    for name, one, other in zip(MEASURES[:2], found[:2], paper[:2], strict=True):
+        row |= {name: float(np.nanmean(one)), f"{name}_difference": difference(one, other, video)}
+    return row
+
+
+def difference(values: np.ndarray, reference: np.ndarray, units: np.ndarray) -> list[float]:
+    """The mean of values (N,) less that of their reference, NaN left out, and its 95 % interval over units (N,)."""
+    both = (values, reference)
+    means = [resampled_means(np.nan_to_num(one)[:, None], np.isfinite(one)[:, None], units) for one in both]
+    interval = np.percentile(means[0] - means[1], PERCENTILES)
+    return [float(np.nanmean(values) - np.nanmean(reference)), *interval.tolist()]
+
+
+def tables(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """A markdown table of each factor, the paper's setting first in all."""
+    counts = f"{about['crops']:,} crops of {about['videos']} videos, {about['without_truth']} without truth left out"
+    lines = [f"{counts}; 3D distance of a random pair {about['random_mm']:.1f} mm"]
+    for factor, group in groupby(rows[1:], key=lambda row: row["factor"]):
+        lines.append(f"\n| {factor} | 3D, mm | to the paper's | 2D, sides | kept | best, mm |")
+        lines += ["|---|--:|--:|--:|--:|--:|", *(line_of(row) for row in (rows[0], *group))]
+    return "\n".join(lines)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    middle, low, high = row["mm_difference"]
+    change = "" if row["factor"] == PAPER.factor else f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
+    numbers = f"{row['sides']:.3f} | {row['kept']:.0%} | {row['best']:.1f}"
+    return f"| {row['name']} | {row['mm']:.1f} | {change} | {numbers} |"
+
+
+def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
+    """The difference of each variant to the paper's setting, factor by factor."""
+    figure = Figure(figsize=(7.2, 0.2 * len(rows) + 2), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+    place, ticks = 0.0, []
+    for factor, group in groupby(rows[1:], key=lambda row: row["factor"]):
+        axes.text(0.01, place, factor, weight="bold", **beside)
+        for row in group:
+            place += 1
+            middle, low, high = row["mm_difference"]
+            colour, all_kept = BLUE if high < 0 else ORANGE if low > 0 else GREY, row["kept"] == 1
+            axes.plot((low, high), (place, place), color=colour, linewidth=1.6)
+            axes.plot(middle, place, "o", color=colour, markersize=5, markerfacecolor=colour if all_kept else "white")
+            axes.text(1.01, place, f"{row['mm']:.1f} mm" + ("" if all_kept else f" of {row['kept']:.0%}"), **beside)
+            ticks.append((place, row["name"]))
+        place += 1.5
+    axes.set_yticks(*zip(*ticks, strict=True), fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(place - 0.7, -0.8)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("change of the 3D distance to the positive, mm, with the 95 % interval over videos", fontsize=9)
+    known = (rows[0]["mm"], about["random_mm"], rows[0]["best"])
+    axes.set_title("The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}".format(*known), fontsize=9)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The paper's comparison in small, end to end, on data that anybody can make again; every cell is a handclr command.
+
+    python tests/benchmarks/study/study.py runs/study                    # all of it; run again to go on
+    python tests/benchmarks/study/study.py runs/study --list             # what is done and what is not
+    python tests/benchmarks/study/study.py runs/study --only '*/handclr/*' --dry-run
+    python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
+
+In-the-wild footage is filmed by `synth`, its hands are found and their keypoints told by MediaPipe, pairs are mined of
+these; encoders are pre-trained by every method on the same crops for as many steps, fine-tuned on fractions of the
+labels of one studio for as many steps, and tested on people of another studio and in the wild. What is done is noted
+in RUN/done with its command, and what the command said in RUN/log. `plan.py` has the sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from plan import SCALES, Cell, cells
+
+DONE_WITH_SKIPS = 3
+
+
+def main() -> None:
+    arguments = parse()
+    root = arguments.run
+    chosen = [cell for cell in cells(SCALES[arguments.scale], root) if fnmatch.fnmatch(cell.name, arguments.only)]
+    todo = [cell for cell in chosen if not done(cell, root)]
+    if arguments.list:
+        waiting = {cell.name for cell in todo}
+        print("\n".join(f"{'    ' if cell.name in waiting else 'done'} {cell.name}" for cell in chosen))
+    elif arguments.dry_run:
+        print("\n".join(line(cell) for cell in todo))
+    else:
+        for number, cell in enumerate(todo, 1):
+            print(f"{number} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
+            run(cell, root)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--only", default="*", help="pattern on the names of cells")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands")
+    return parser.parse_args()
+
+
+def done(cell: Cell, root: Path) -> bool:
+    """Whether a cell was run; a note of another command under its name ends the study, for its results would mix."""
+    note = root / "done" / cell.name
+    if not note.is_file():
+        return False
+    if note.read_text().strip() != line(cell):
+        sys.exit(f"{note}: was made by another command; remove it and what it made, or name another folder")
+    return True
+
+
+def run(cell: Cell, root: Path) -> None:
+    """Run a command, and note that it ended well and how long it took."""
+    log, note = (root / kind / cell.name for kind in ("log", "done"))
+    for path in (log, note, *(word for word in cell.words if isinstance(word, Path))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    with log.open("a") as said:
+        print(f"$ {line(cell)}", file=said, flush=True)
+        command = [sys.executable, "-m", "handclr_cli", *map(str, cell.words)]
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        print(f"{time.monotonic() - begin:.1f} s, exit code {ended.returncode}", file=said)
+    if ended.returncode not in (0, DONE_WITH_SKIPS):
+        sys.exit(f"{cell.name} ended with exit code {ended.returncode}; {log} has what it said")
+    if cell.output:
+        cell.output.write_bytes(ended.stdout)
+    note.write_text(line(cell) + "\n")
+
+
+def line(cell: Cell) -> str:
+    """A cell as one would type it."""
+    return shlex.join(["handclr", *map(str, cell.words)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The study's tables and pictures of the runs that are there: Table 1, Table 2, Figure 2, and what beats HandCLR.
+
+    python tests/benchmarks/study/tables.py runs/study                                   # on standard output
+    python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
+
+MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in brackets the 95 %
+interval by bootstrap, in which both the test images and the seeds are drawn anew. AUC of the PCK curve, 0 to 50 mm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from plan import METHODS, NONE, PAPER, SCALES, TESTS, TITLES, Encoder, Model, Scale
+
+from handclr_cli.benchmarks.metrics import joint_errors_mm
+from handclr_cli.contract.npz import read_npz
+
+ALIGNMENT = "root+bone"
+RESAMPLES = 2000
+# Of HandCLR over PeCLR in the paper: pre-trained on 1 M crops and on 50 K, and with all labels.
+PUBLISHED = "31 % (1 M crops), 25 % (50 K), 15 % (all labels)"
+
+
+class Result(NamedTuple):
+    """Of one method: mean error of each test image (seeds, N) in mm, the areas of the seeds, the mean pose's error."""
+
+    images: np.ndarray
+    areas: list[float]
+    mean_pose: float
+
+    @property
+    def error(self) -> float:
+        return float(self.images.mean())
+
+    def draws(self) -> np.ndarray:
+        """The mean error in each of RESAMPLES draws of the seeds and of the images; the same for every method."""
+        rng = np.random.default_rng(0)
+        seeds, count = self.images.shape
+        rows = rng.integers(count, size=(RESAMPLES, count))
+        drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
+        return np.stack([self.images[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)])
+
+    def interval(self) -> tuple[float, float]:
+        low, high = np.percentile(self.draws(), (2.5, 97.5))
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return f"{self.error:.1f} [{low:.1f}, {high:.1f}]"
+
+
+class Results:
+    """What has been measured so far of a study."""
+
+    def __init__(self, scale: Scale, root: Path) -> None:
+        self.scale, self.root = scale, root
+        self._known: dict[tuple[str, str, float, str], Result | None] = {}
+
+    def of(self, method: str, pool: str, fraction: float, test: str = "lab") -> Result | None:
+        """The seeds that are there of one cell; None where there are none."""
+        key = method, pool, fraction, test
+        if key not in self._known:
+            pool = NONE if method == NONE else pool
+            runs = [Model(Encoder(method, pool, seed), fraction).folder(self.root) for seed in range(self.scale.seeds)]
+            found = [_read(run, test) for run in runs if (run / f"{test}.json").exists()]
+            errors, areas, chances = zip(*found, strict=True) if found else ((), (), ())
+            self._known[key] = Result(np.stack(errors), list(areas), float(np.mean(chances))) if found else None
+        return self._known[key]
+
+
+def _read(run: Path, test: str) -> tuple[np.ndarray, float, float]:
+    arrays, _ = read_npz(str(run / f"{test}.npz"), "predictions")
+    told = json.loads((run / f"{test}.json").read_text())
+    errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], ALIGNMENT).mean(axis=1)
+    chance = told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"]
+    return errors, told["metrics"][ALIGNMENT]["pck_auc"]["0-50mm"], chance
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--readme", type=Path, help="put the tables between its <!-- study: NAME --> and <!-- end -->")
+    parser.add_argument("--pictures", type=Path, help="folder for the PNGs")
+    arguments = parser.parse_args()
+    results = Results(SCALES[arguments.scale], arguments.run)
+    tables = {name: make(results) for name, make in TABLES.items()}
+    if arguments.readme:
+        arguments.readme.write_text(put(arguments.readme.read_text(), tables))
+    else:
+        print("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        for name, picture in PICTURES.items():
+            picture(results, arguments.pictures / f"study-{name}.png")
+
+
+def put(text: str, tables: dict[str, str]) -> str:
+    """Replace what stands between the marks of each table that the text has."""
+    for name, table in tables.items():
+        pattern = rf"(<!-- study: {re.escape(name)} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+    return text
+
+
+def table_1(results: Results) -> str:
+    """Method by pre-training pool, few labels, both test sets."""
+    scale, small = results.scale, min(results.scale.fractions)
+    pools = [
+        scale.main,
+        *(name for name, pool in scale.pools.items() if pool.footage != scale.pools[scale.main].footage),
+    ]
+    head = ["method", *(f"{described(scale, pool)}: {test}" for pool in pools for test in TESTS), "AUC, lab", "seeds"]
+    rows = []
+    for method in (NONE, *METHODS):
+        main = results.of(method, scale.main, small)
+        if main is None:
+            continue
+        found = [results.of(method, pool, small, test) for pool in pools for test in TESTS]
+        rows.append([TITLES[method], *map(cell, found), f"{np.mean(main.areas):.3f}", str(len(main.images))])
+    chances = [results.of(NONE, scale.main, small, test) for test in TESTS]
+    rows.append(
+        ["mean pose", *(f"{chance.mean_pose:.1f}" if chance else "" for chance in chances * len(pools)), "", ""]
+    )
+    return markdown(head, rows)
+
+
+def table_2(results: Results) -> str:
+    """Method by size of the pool, few labels, the laboratory."""
+    scale, small = results.scale, min(results.scale.fractions)
+    pools = sizes(scale)
+    rows = by_method(lambda method, pool: results.of(method, pool, small), pools)
+    return markdown(["method", *(described(scale, pool) for pool in pools)], [*rows, gains(results, pools, [small])])
+
+
+def figure_2(results: Results) -> str:
+    """Method by share of the labels, the laboratory."""
+    scale, fractions = results.scale, sorted(results.scale.fractions)
+    rows = by_method(lambda method, fraction: results.of(method, scale.main, fraction), fractions)
+    head = ["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)]
+    return markdown(head, [*rows, gains(results, [scale.main], fractions)])
+
+
+def beyond(results: Results) -> str:
+    """What is tried against HandCLR under the same budget: differences of the same images and seeds."""
+    scale, small = results.scale, min(results.scale.fractions)
+    rows = []
+    for method in (name for name in METHODS if name not in PAPER):
+        row = [TITLES[method]]
+        for test in TESTS:
+            ours, base = (results.of(name, scale.main, small, test) for name in (method, "handclr"))
+            row.append(versus(ours, base) if ours and base else "")
+        if any(row[1:]):
+            rows.append(row)
+    return markdown(["against HandCLR", *(f"{test}, mm" for test in TESTS)], rows)
+
+
+def versus(ours: Result, base: Result) -> str:
+    """The difference in mm with its interval, and as a share; of the seeds that both have."""
+    seeds = min(len(ours.images), len(base.images))
+    gap = Result(ours.images[:seeds] - base.images[:seeds], [], 0.0)
+    low, high = gap.interval()
+    return f"{gap.error:+.1f} [{low:+.1f}, {high:+.1f}], {gap.error / base.images[:seeds].mean():+.0%}"
+
+
+def gains(results: Results, pools: Sequence[str], fractions: Sequence[float]) -> list[str]:
+    """HandCLR over PeCLR in each column."""
+    row = ["HandCLR over PeCLR"]
+    for pool in pools:
+        for fraction in fractions:
+            ours, base = (results.of(method, pool, fraction) for method in ("handclr", "peclr"))
+            row.append(versus(ours, base) if ours and base else "")
+    return row
+
+
+def by_method(find: Callable[[str, object], Result | None], columns: Sequence[object]) -> list[list[str]]:
+    found = {method: [find(method, column) for column in columns] for method in (NONE, *METHODS)}
+    return [[TITLES[method], *map(cell, row)] for method, row in found.items() if sum(map(bool, row)) > 1]
+
+
+def sizes(scale: Scale) -> list[str]:
+    """The pools of the first footage, the smallest first."""
+    footage = scale.pools[scale.main].footage
+    return sorted(
+        (name for name in scale.pools if scale.pools[name].footage == footage), key=lambda n: scale.pools[n][1]
+    )
+
+
+def described(scale: Scale, pool: str) -> str:
+    footage, videos, _ = scale.pools[pool]
+    return f"{videos:,} videos of {scale.footage[footage].frames} frames"
+
+
+def cell(result: Result | None) -> str:
+    return str(result) if result else ""
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def draw(
+    results: Results, path: Path, columns: Sequence[object], find: Callable[..., Result | None], label: str
+) -> None:
+    """A curve with intervals for every method that has more than one point."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
+    axes = figure.add_subplot(xlabel=label, ylabel="MPJPE after root and bone, mm")
+    for method in (NONE, *METHODS):
+        points = [(at, found) for at, column in enumerate(columns) if (found := find(method, column))]
+        if len(points) < 2:
+            continue
+        middle = [found.error for _, found in points]
+        ends = np.array([found.interval() for _, found in points])
+        bars = np.abs(ends - np.array(middle)[:, None]).T
+        axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=TITLES[method])
+    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    FigureCanvasAgg(figure).print_png(path)
+    print(path, file=sys.stderr)
+
+
+def draw_table_1(results: Results, path: Path) -> None:
+    """Bars of every method on both test sets."""
+    scale, small = results.scale, min(results.scale.fractions)
+    figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
+    for number, test in enumerate(TESTS, 1):
+        axes = figure.add_subplot(1, len(TESTS), number, title=test, xlabel="MPJPE after root and bone, mm")
+        found = {method: results.of(method, scale.main, small, test) for method in (NONE, *METHODS)}
+        there = {method: result for method, result in found.items() if result}
+        middle = np.array([result.error for result in there.values()])
+        ends = np.array([result.interval() for result in there.values()]).reshape(-1, 2)
+        axes.barh(range(len(there)), middle, xerr=np.abs(ends - middle[:, None]).T, capsize=3, color="#7a9cc6")
+        names = [TITLES[method].replace("`", "") for method in there]
+        axes.set_yticks(range(len(there)), names if number == 1 else [""] * len(there))
+        axes.invert_yaxis()
+        if len(ends):
+            axes.set_xlim(left=0.8 * ends.min())
+    FigureCanvasAgg(figure).print_png(path)
+    print(path, file=sys.stderr)
+
+
+def draw_table_2(results: Results, path: Path) -> None:
+    scale, small = results.scale, min(results.scale.fractions)
+    draw(results, path, sizes(scale), lambda method, pool: results.of(method, pool, small), "videos to pre-train on")
+
+
+def draw_figure_2(results: Results, path: Path) -> None:
+    scale, fractions = results.scale, sorted(results.scale.fractions)
+    find = lambda method, fraction: results.of(method, scale.main, fraction)  # noqa: E731
+    draw(results, path, fractions, find, "share of the labels")
+
+
+TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "beyond": beyond}
+PICTURES = {"table-1": draw_table_1, "table-2": draw_table_2, "figure-2": draw_figure_2}
+
+
+if __name__ == "__main__":
+    main()
