@@ -129,25 +129,28 @@ def extract(
         model = model_file(landmarker, console.say)
         record["model"] = checksums(model)
     sampling = Sampling(fps, every)
-    stretches, frames = pieces_of(items, sampling, boxes)
-    units = Units(output, record, units_of(stretches, frames, shard_size if in_units else None), overwrite, skip_done)
-    mine = options.part_of(part, len(units.units))
-    chosen, todo = units.units[mine], units.missing(mine)
-    if dry_run:
-        lacking = [skip_done % unit.number if skip_done else unit.path for unit in todo]
-        options.list_missing("extract", lacking, len(chosen))
-        return
-    rows = [row for unit in todo for row in unit.rows]
-    total = sum(frames[row] for row in rows)
-    processes = options.finder_count(workers, total, _FRAMES_PER_WORKER)
-    with (
-        Crew(Extraction(sampling, settings, model, max_hands), processes, _FRAMES_PER_PROCESS) as crew,
-        console.progress("extract", total, "frames") as advance,
-    ):
-        answers = crew.answers((stretches[row] for row in rows), [frames[row] for row in rows])
-        job = _Job(units, answers, advance, strict, balance, seed)
-        for unit in todo:
-            job.write(unit)
+    work = Extraction(sampling, settings, model, max_hands)
+    with Crew(work, workers or 0, _FRAMES_PER_PROCESS) as crew:
+        if not dry_run:
+            # Processes that were asked for get ready while the footage is opened.
+            crew.hire(len(items))
+        stretches, frames = pieces_of(items, sampling, boxes)
+        parts = units_of(stretches, frames, shard_size if in_units else None)
+        units = Units(output, record, parts, overwrite, skip_done)
+        mine = options.part_of(part, len(units.units))
+        chosen, todo = units.units[mine], units.missing(mine)
+        if dry_run:
+            lacking = [skip_done % unit.number if skip_done else unit.path for unit in todo]
+            options.list_missing("extract", lacking, len(chosen))
+            return
+        rows = [row for unit in todo for row in unit.rows]
+        total = sum(frames[row] for row in rows)
+        crew.workers = options.finder_count(workers, total, _FRAMES_PER_WORKER)
+        with console.progress("extract", total, "frames") as advance:
+            answers = crew.answers((stretches[row] for row in rows), [frames[row] for row in rows])
+            job = _Job(units, answers, advance, strict, balance, seed)
+            for unit in todo:
+                job.write(unit)
         if output == STDIN and not todo:
             write_nothing(record)
     job.conclude(chosen)

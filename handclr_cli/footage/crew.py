@@ -79,12 +79,12 @@ class Crew(Generic[Item, Result]):
 
     `work` gives any number of results for an item, always the same ones. It is sent to the processes once and may
     keep there what is costly to make; where it has a method `prepare`, that is called first. After `recycle` results a
-    process is replaced by a new one, so that what a native library leaks stays bounded. Without `workers` the work is
-    done here.
+    process is replaced by a new one, so that what a native library leaks stays bounded. Without `workers`, which may be
+    set until the first item is asked for, the work is done here.
     """
 
     def __init__(self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None) -> None:
-        self._work, self._workers, self._recycle = work, workers, recycle
+        self._work, self.workers, self._recycle = work, workers, recycle
         self._crew: list[_Worker] = []
         # To be handed out before anything else: what has cost a process, and the end.
         self._first: deque[_Task[Item, Result]] = deque()
@@ -97,10 +97,16 @@ class Crew(Generic[Item, Result]):
     def __exit__(self, *exception: object) -> None:
         for worker in self._crew:
             worker.pipe.close()
-            worker.process.terminate()
+            # Who has nothing to do has nothing to clean up, which takes native libraries a while.
+            (worker.process.terminate if worker.task else worker.process.kill)()
         for worker in self._crew:
             worker.end()
         self._crew = []
+
+    def hire(self, items: int) -> None:
+        """Start the processes for so many items now, while the items are still being made."""
+        while len(self._crew) < min(self.workers, items):
+            self._crew.append(_Worker(self._work))
 
     def answers(self, items: Iterable[Item], sizes: Sequence[int] = ()) -> Iterator[tuple[Item, Iterator[Result]]]:
         """Yield each item with its results, in order; the results are to be taken before the next item is.
@@ -110,7 +116,7 @@ class Crew(Generic[Item, Result]):
         WorkerLostError where two processes ended over one item; the items after it can be taken all the same. Raises
         HandclrError where process after process ends before it is ready for an item.
         """
-        if self._workers < 1:
+        if self.workers < 1:
             one_thread()
             yield from ((item, iter(self._work(item))) for item in items)
             return
@@ -147,9 +153,9 @@ class Crew(Generic[Item, Result]):
         """Give the idle something to do; says whether there may be more to give."""
         while not self._ahead(tasks):
             free = next((worker for worker in self._crew if worker.task is None), None)
-            if free is None and len(self._crew) >= self._workers:
+            if free is None and len(self._crew) >= self.workers:
                 break
-            if not self._first and 0 < self._left <= ENDING * self._workers:
+            if not self._first and 0 < self._left <= ENDING * self.workers:
                 self._begin_the_end(tasks, rest)
             if self._first:
                 task = self._first.popleft()
@@ -176,7 +182,7 @@ class Crew(Generic[Item, Result]):
     def _ahead(self, tasks: deque[_Task[Item, Result]]) -> bool:
         """Whether as much waits for its turn as is to be kept."""
         waiting = sum(len(task.results) for task in tasks)
-        return not self._first and max(waiting, len(tasks)) > AHEAD * self._workers
+        return not self._first and max(waiting, len(tasks)) > AHEAD * self.workers
 
     def _listen(self, head: _Task[Item, Result] | None, tasks: deque[_Task[Item, Result]]) -> None:
         """Wait for messages and keep them; only from the one whose turn it is where enough is waiting."""

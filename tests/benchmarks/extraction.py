@@ -7,8 +7,9 @@
 speed: frames a second over the same frames, in turn, each a command of its own that is timed from start to end.
 one: a loop of cv2.VideoCapture.grab, .retrieve of the sampled frames and HandLandmarker.detect, in one process with
 the threads that OpenCV takes; it neither crops nor writes. several: as many of these at once as there are workers, each
-on one thread, each over all the footage; their sum is the limit. Likewise for keypoints: the loop decodes crops and
-looks for hands with the same padding. `copies` of the footage make starting up, the same for all, a small part.
+on one thread, each over all the footage; their sum is the limit. cropping: the same, and each loop cuts the hands out
+and encodes them, which is work that extract cannot leave out. Likewise for keypoints: the loop decodes crops and looks
+for hands with the same padding. `copies` of the footage make starting up, the same for all, a small part.
 
 memory: resident megabytes of the command and of each of its processes, every two seconds, over one long video.
 
@@ -31,6 +32,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 HANDCLR = [sys.executable, "-m", "handclr_cli"]
 
 
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--crops", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write all numbers")
     options = parser.parse_args()
     run = {"speed": speed, "memory": memory, "kills": kills, "loop": loop, "keypoint-loop": keypoint_loop}
@@ -72,7 +76,9 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
     told: dict[str, dict[str, list[float]]] = {}
     for stage in options.stages:
         command, peer = stages[stage]
-        rates: dict[str, list[float]] = {"one": [], "several": [], "handclr": []}
+        rates: dict[str, list[float]] = {"one": [], "several": [], "cropping": [], "handclr": []}
+        if stage != "extract":
+            del rates["cropping"]
         items = 0
         for number in range(options.rounds):
             begin = time.perf_counter()
@@ -80,11 +86,14 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
             rates["one"].append(items / (time.perf_counter() - begin))
             together = seconds([*peer, "--threads", 1], options.workers)
             rates["several"].append(options.workers * items / together)
+            if stage == "extract":
+                together = seconds([*peer, "--threads", 1, "--crops"], options.workers)
+                rates["cropping"].append(options.workers * items / together)
             rates["handclr"].append(items / seconds(command))
             told_now = ", ".join(f"{name} {values[-1]:.1f}/s" for name, values in rates.items())
             print(f"{stage}, round {number + 1}: {told_now}", file=sys.stderr, flush=True)
         told[stage] = rates
-        for peer_name in ("one", "several"):
+        for peer_name in (name for name in rates if name != "handclr"):
             shares = [a / b for a, b in zip(rates["handclr"], rates[peer_name], strict=True)]
             rounds = ", ".join(f"{share:.2f}" for share in shares)
             print(
@@ -133,9 +142,22 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
                 if now > tick:
                     tick = now
                     image = cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
-                    landmarker.detect(Image(image_format=ImageFormat.SRGB, data=image))
+                    found = landmarker.detect(Image(image_format=ImageFormat.SRGB, data=image))
+                    if options.crops:
+                        crops_of(image, found)
                     looked += 1
     print(looked)
+
+
+def crops_of(image, found):  # type: ignore[no-untyped-def]
+    """The hands of a frame as JPEG bytes, cut as extract cuts them."""
+    from handclr_cli.contract.fields import encode_image
+    from handclr_cli.footage.crops import cut, square_box
+
+    height, width = image.shape[:2]
+    for marks, sides in zip(found.hand_landmarks, found.handedness, strict=True):
+        points = np.array([(mark.x, mark.y) for mark in marks]) * (width, height)
+        encode_image(cut(image, square_box(points, 1.5), 224, sides[0].category_name == "Left"))
 
 
 def detector():  # type: ignore[no-untyped-def]
