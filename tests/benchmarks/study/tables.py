@@ -83,7 +83,7 @@ def _read(run: Path, test: str) -> tuple[np.ndarray, float, float]:
     told = json.loads((run / f"{test}.json").read_text())
     errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], ALIGNMENT).mean(axis=1)
     chance = told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"]
-    return errors, told["metrics"][ALIGNMENT]["pck_auc"]["0-50mm"], chance
+    return errors, told["model"][ALIGNMENT]["pck_auc"]["0-50mm"], chance
 
 
 def main() -> None:
@@ -128,7 +128,10 @@ def table_1(results: Results) -> str:
             continue
         found = [results.of(method, pool, small, test) for pool in pools for test in TESTS]
         rows.append([TITLES[method], *map(cell, found), f"{np.mean(main.areas):.3f}", str(len(main.images))])
-    chances = [results.of(NONE, scale.main, small, test) for test in TESTS]
+    # The same of every method.
+    chances = [
+        next(filter(None, (results.of(name, scale.main, small, test) for name in TITLES)), None) for test in TESTS
+    ]
     rows.append(
         ["mean pose", *(f"{chance.mean_pose:.1f}" if chance else "" for chance in chances * len(pools)), "", ""]
     )
@@ -233,7 +236,7 @@ def draw(
 
 
 def draw_table_1(results: Results, path: Path) -> None:
-    """Bars of every method on both test sets."""
+    """Every method on both test sets."""
     scale, small = results.scale, min(results.scale.fractions)
     figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
     for number, test in enumerate(TESTS, 1):
@@ -242,12 +245,12 @@ def draw_table_1(results: Results, path: Path) -> None:
         there = {method: result for method, result in found.items() if result}
         middle = np.array([result.error for result in there.values()])
         ends = np.array([result.interval() for result in there.values()]).reshape(-1, 2)
-        axes.barh(range(len(there)), middle, xerr=np.abs(ends - middle[:, None]).T, capsize=3, color="#7a9cc6")
+        axes.errorbar(middle, range(len(there)), xerr=np.abs(ends - middle[:, None]).T, fmt="o", capsize=3)
         names = [TITLES[method].replace("`", "") for method in there]
         axes.set_yticks(range(len(there)), names if number == 1 else [""] * len(there))
         axes.invert_yaxis()
-        if len(ends):
-            axes.set_xlim(left=0.8 * ends.min())
+        axes.margins(y=0.2)
+        axes.grid(axis="x", alpha=0.25)
     FigureCanvasAgg(figure).print_png(path)
     print(path, file=sys.stderr)
 
