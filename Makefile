@@ -2,8 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
-# Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 .PHONY: install test quick lint docs demo clean
 
@@ -17,8 +16,9 @@ $(READY): pyproject.toml constraints.txt
 	-$(BIN)/python -m handclr_cli.footage.model_file
 	touch $(READY)
 
+# Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
 test: $(READY)
-	$(PYTEST)
+	$(PYTEST) -n 3
 
 quick: $(READY)
 	$(PYTEST) -n 2 -m 'not slow and not real and not landmarker'

@@ -148,7 +148,7 @@ def pretrain(
     batch = options.batch_within(batch, len(pool), "pairs", ranks.world * accumulate)
     lr = lr if lr is not None else default_lr(optimizer, batch)
     # None where it plays no part, so that runs that began before it was an option go on.
-    spread = (SPREAD if spread is None else spread) if recipe.targets == "pose" else None
+    spread = (spread or SPREAD) if recipe.targets == "pose" else None
     augmentation = augmentation_of(recipe, size, rotation, as_published)
     rotation = augmentation.rotation
     record = run_config(
@@ -186,7 +186,7 @@ def pretrain(
             accumulate,
             made,
             crops.on_device(where, jobs) if cache == "gpu" else None,
-            SPREAD if spread is None else spread,
+            spread or SPREAD,
         )
         watch = _probe(probe, index, crops, size, seed, where) if probe and ranks.main else None
         train(

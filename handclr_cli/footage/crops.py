@@ -18,6 +18,20 @@ def square_box(points: np.ndarray, margin: float) -> Box:
     return x0, y0, x0 + side, y0 + side
 
 
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Intersection over union of the bounding boxes of two sets of points (K, 2), such as two corners; 0 of nothing."""
+    low = np.maximum(first.min(axis=0), second.min(axis=0))
+    high = np.minimum(first.max(axis=0), second.max(axis=0))
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    areas = float(np.prod(np.ptp(first, axis=0)) + np.prod(np.ptp(second, axis=0)))
+    return shared / (areas - shared) if areas > shared else 0.0
+
+
+def box_overlap(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes."""
+    return overlap(np.reshape(first, (2, 2)), np.reshape(second, (2, 2)))
+
+
 def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
     """Cut a square out of an image, black where it reaches beyond, and resize it to (size, size, C).
 

@@ -17,7 +17,7 @@ from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
 from .ahead import ahead
-from .crops import cut, square_box, to_crop
+from .crops import cut, overlap, square_box, to_crop
 from .landmarker import Hand, Landmarker
 from .plan import sampling_of
 from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
@@ -101,7 +101,7 @@ def distinct_hands(hands: list[Hand]) -> list[Hand]:
     """Drop a hand whose bounding box overlaps a more confident one's: the same hand found twice."""
     kept: list[Hand] = []
     for hand in hands:
-        if all(_overlap(hand.keypoints, other.keypoints) < SAME_HAND_OVERLAP for other in kept):
+        if all(overlap(hand.keypoints, other.keypoints) < SAME_HAND_OVERLAP for other in kept):
             kept.append(hand)
     return kept
 
@@ -168,12 +168,3 @@ def _outside(hand: Hand, frame: Frame) -> bool:
     height, width = frame.image.shape[:2]
     low, high = hand.keypoints.min(axis=0), hand.keypoints.max(axis=0)
     return bool(np.any(high <= 0) or np.any(low >= (width, height)))
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of the bounding boxes of two sets of points."""
-    low = np.maximum(first.min(axis=0), second.min(axis=0))
-    high = np.minimum(first.max(axis=0), second.max(axis=0))
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    areas = float(np.prod(np.ptp(first, axis=0)) + np.prod(np.ptp(second, axis=0)))
-    return shared / (areas - shared) if areas > shared else 0.0

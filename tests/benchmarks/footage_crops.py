@@ -14,7 +14,7 @@ import numpy as np
 from handclr_cli.contract.fields import KEYPOINTS_2D
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
-from handclr_cli.footage.crops import Box, to_source
+from handclr_cli.footage.crops import Box, box_overlap, to_source
 
 LEAST_OVERLAP = 0.3
 # A frame, as the JSON of a crop names it.
@@ -86,19 +86,15 @@ def _crop(one: Sample, other: Sample) -> Crop:
 
 def linked(first: Sequence[One], second: Sequence[Other]) -> Iterator[tuple[One, Other]]:
     """Pairs whose boxes overlap most, the surest first, each in one pair at most."""
-    overlaps = {(i, j): overlap(one.box, other.box) for i, one in enumerate(first) for j, other in enumerate(second)}
+    overlaps = {
+        (i, j): box_overlap(one.box, other.box) for i, one in enumerate(first) for j, other in enumerate(second)
+    }
     lines, columns = set(range(len(first))), set(range(len(second)))
     for i, j in sorted(overlaps, key=lambda pair: -overlaps[pair]):
         if overlaps[i, j] >= LEAST_OVERLAP and i in lines and j in columns:
             lines.remove(i)
             columns.remove(j)
             yield first[i], second[j]
-
-
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union."""
-    shared = np.prod(np.clip(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0, None))
-    return float(shared / ((first[2] - first[0]) ** 2 + (second[2] - second[0]) ** 2 - shared))
 
 
 def error(points: np.ndarray, truth: np.ndarray) -> float:

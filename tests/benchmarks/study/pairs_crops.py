@@ -17,7 +17,7 @@ from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import CROP_SIDE, Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
-from handclr_cli.footage.crops import Box, to_crop, to_source
+from handclr_cli.footage.crops import Box, box_overlap, to_crop, to_source
 from handclr_cli.similarity.embedding import MIDDLE_MCP, WRIST
 
 LEAST_OVERLAP = 0.3
@@ -84,14 +84,8 @@ def true_hands(shards: str) -> dict[tuple[str, int], list[Hand]]:
 
 def nearest_hand(box: Box, hands: list[Hand]) -> Hand | None:
     """The hand whose square overlaps a crop's most, by intersection over union."""
-    best = max(hands, key=lambda hand: overlap(box, hand.box), default=None)
-    return best if best and overlap(box, best.box) >= LEAST_OVERLAP else None
-
-
-def overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two squares."""
-    shared = np.prod(np.clip(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0, None))
-    return float(shared / ((first[2] - first[0]) ** 2 + (second[2] - second[0]) ** 2 - shared))
+    best = max(hands, key=lambda hand: box_overlap(box, hand.box), default=None)
+    return best if best and box_overlap(box, best.box) >= LEAST_OVERLAP else None
 
 
 def seen(hand: Hand, crop: Sample) -> tuple[np.ndarray, np.ndarray]:

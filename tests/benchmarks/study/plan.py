@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +112,7 @@ class Cell:
 
     name: str
     words: tuple[object, ...]
-    output: Path | None = field(default=None)
+    output: Path | None = None
 
 
 class Encoder(NamedTuple):
@@ -137,34 +137,43 @@ class Model(NamedTuple):
         return root / "finetune" / self.encoder.name / f"{self.fraction:g}"
 
 
+def encoder(method: str, pool: str, seed: int) -> Encoder:
+    """The encoder of a method; without pre-training there is no pool."""
+    return Encoder(method, NONE if method == NONE else pool, seed)
+
+
 def models(scale: Scale) -> Iterator[Model]:
     """All pose models of the study, those first that most of it hangs on."""
     small, main = min(scale.fractions), scale.main
     for seed in range(scale.seeds):
         for method in (NONE, *PAPER, *BEST):
-            yield Model(Encoder(method, main if method != NONE else NONE, seed), small)
+            yield Model(encoder(method, main, seed), small)
     for seed in range(scale.others):
         for fraction, method in product(sorted(scale.fractions)[:0:-1], (NONE, *PAPER, *BEST)):
-            yield Model(Encoder(method, main if method != NONE else NONE, seed), fraction)
+            yield Model(encoder(method, main, seed), fraction)
         for method in METHODS:
-            yield Model(Encoder(method, main, seed), small)
+            yield Model(encoder(method, main, seed), small)
         for pool, method in product(scale.pools, (*PAPER, *BEST)):
-            yield Model(Encoder(method, pool, seed), small)
+            yield Model(encoder(method, pool, seed), small)
 
 
 def cells(scale: Scale, root: Path) -> Iterator[Cell]:
     """Every command of the study in an order in which it can be run; none twice."""
-    yield from _labelled(scale, root)
     made: set[str] = set()
+    for cell in _repeated(scale, root):
+        if cell.name not in made:
+            made.add(cell.name)
+            yield cell
+
+
+def _repeated(scale: Scale, root: Path) -> Iterator[Cell]:
+    """All that each model needs, before the model."""
+    yield from _labelled(scale, root)
     for model in models(scale):
-        encoder = model.encoder
-        if encoder.method != NONE:
-            yield from (cell for cell in _pool(scale, root, encoder.pool) if cell.name not in made)
-            made |= {cell.name for cell in _pool(scale, root, encoder.pool)}
-        for cell in _model(scale, root, model):
-            if cell.name not in made:
-                made.add(cell.name)
-                yield cell
+        if model.encoder.method != NONE:
+            yield from _pool(scale, root, model.encoder.pool)
+            yield _pretrain(scale, root, model.encoder)
+        yield from _model(scale, root, model)
 
 
 def _labelled(scale: Scale, root: Path) -> Iterator[Cell]:
@@ -207,24 +216,21 @@ def shards_of(scale: Scale, root: Path, pool: str) -> str:
 
 
 def _model(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
-    encoder, run = model.encoder, model.folder(root)
-    weights: object = "random"
-    if encoder.method != NONE:
-        weights = root / "pretrain" / encoder.name / "encoder.pt"
-        yield _pretrain(scale, root, encoder)
+    start, run = model.encoder, model.folder(root)
+    weights = "random" if start.method == NONE else root / "pretrain" / start.name / "encoder.pt"
     options = ("--encoder", weights, "--arch", scale.arch, "--size", scale.size, "--head", scale.head)
     options += ("--fraction", model.fraction, "--epochs", scale.fractions[model.fraction], "--batch", scale.tune_batch)
-    options += ("--seed", encoder.seed, "--save-every", 1000, "--run", run)
-    name = f"{encoder.name}/{model.fraction:g}"
+    options += ("--seed", start.seed, "--save-every", 1000, "--run", run)
+    name = f"{start.name}/{model.fraction:g}"
     yield Cell(f"finetune/{name}", ("finetune", root / "labelled" / "train.tar", *options))
     for test in TESTS:
         words = ("evaluate", root / "labelled" / f"{test}.tar", "--model", run / "model.pt", "-o", run / f"{test}.npz")
         yield Cell(f"evaluate/{name}/{test}", words, run / f"{test}.json")
 
 
-def _pretrain(scale: Scale, root: Path, encoder: Encoder) -> Cell:
-    options = ("--pairs", root / "pools" / encoder.pool / "pairs.npz", *METHODS[encoder.method])
+def _pretrain(scale: Scale, root: Path, start: Encoder) -> Cell:
+    options = ("--pairs", root / "pools" / start.pool / "pairs.npz", *METHODS[start.method])
     options += ("--arch", scale.arch, "--size", scale.size, "--batch", scale.batch)
-    options += ("--epochs", scale.pools[encoder.pool].epochs, "--save-every", 50, "--seed", encoder.seed)
-    run = root / "pretrain" / encoder.name
-    return Cell(f"pretrain/{encoder.name}", ("pretrain", shards_of(scale, root, encoder.pool), *options, "--run", run))
+    options += ("--epochs", scale.pools[start.pool].epochs, "--save-every", 50, "--seed", start.seed)
+    run = root / "pretrain" / start.name
+    return Cell(f"pretrain/{start.name}", ("pretrain", shards_of(scale, root, start.pool), *options, "--run", run))

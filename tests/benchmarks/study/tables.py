@@ -20,15 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from plan import METHODS, NONE, PAPER, SCALES, TESTS, TITLES, Encoder, Model, Scale
+from plan import METHODS, NONE, PAPER, SCALES, TESTS, TITLES, Model, Scale, encoder
 
 from handclr_cli.benchmarks.metrics import joint_errors_mm
 from handclr_cli.contract.npz import read_npz
 
 ALIGNMENT = "root+bone"
 RESAMPLES = 2000
-# Of HandCLR over PeCLR in the paper: pre-trained on 1 M crops and on 50 K, and with all labels.
-PUBLISHED = "31 % (1 M crops), 25 % (50 K), 15 % (all labels)"
 
 
 class Result(NamedTuple):
@@ -70,8 +68,7 @@ class Results:
         """The seeds that are there of one cell; None where there are none."""
         key = method, pool, fraction, test
         if key not in self._known:
-            pool = NONE if method == NONE else pool
-            runs = [Model(Encoder(method, pool, seed), fraction).folder(self.root) for seed in range(self.scale.seeds)]
+            runs = [Model(encoder(method, pool, seed), fraction).folder(self.root) for seed in range(self.scale.seeds)]
             found = [_read(run, test) for run in runs if (run / f"{test}.json").exists()]
             errors, areas, chances = zip(*found, strict=True) if found else ((), (), ())
             self._known[key] = Result(np.stack(errors), list(areas), float(np.mean(chances))) if found else None
