@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from shard_helpers import cli_env
 
+from handclr_cli.contract import output
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.output import atomic_write, binary_output, refuse_terminal
 
@@ -39,6 +41,17 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path, error: type[BaseExce
             raise error
     assert names_in(tmp_path) == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+def test_a_signal_while_the_file_is_opened_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(path: Path, mode: str) -> NoReturn:
+        open(path, mode).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "open", opened, raising=False)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "x"):
+        pytest.fail("not reached")
+    assert names_in(tmp_path) == []
 
 
 def test_replacing(tmp_path: Path) -> None:

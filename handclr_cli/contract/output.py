@@ -32,11 +32,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        file = open(temporary, "w+b")  # noqa: SIM115 - closed below, before the rename
-    except OSError as error:
-        raise HandclrError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with file:
+        # Opened in here, for a signal may come when the file is there and its name here is not yet.
+        with open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
