@@ -61,6 +61,8 @@ def mined_by(*args: str | Path, stdin: bytes | None = None) -> Found:
 
 def mined_here(path: Path, *sources: Path | str, **options: Any) -> Found:
     """The same without a process of its own, for many small runs and for changed constants."""
+    if "max_distance" in options:
+        options["max_distance"] = str(options["max_distance"])
     try:
         mine([*map(str, sources)], output=str(path), quiet=True, **options)
     except typer.Exit as exit_:
@@ -271,7 +273,9 @@ def test_wrong_options_as_they_are_run(tmp_path: Path) -> None:
     assert "quote a pattern or name a folder" in error_line(expanded, 2)
     assert "nothing matches" in error_line(run_cli("mine", pose, "--against", tmp_path / "gone*.npz"), 2)
     assert "no .npz file in this folder" in error_line(run_cli("mine", pose, "--against", ROOT / "docs"), 2)
-    assert run_cli("mine", pose, "--max-distance", "-1").returncode == 2
+    for wrong in ("-1", "near", "0%", "101%", "5%%", "%", ""):
+        assert "neither a distance" in error_line(run_cli("mine", pose, "--max-distance", wrong), 2)
+    assert "without --part" in error_line(run_cli("mine", pose, "--max-distance", "50%", "--part", "0/2"), 2)
     assert run_cli("mine", pose, "--threads", "0").returncode == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.npz", "pose.npz"]
 
@@ -360,6 +364,23 @@ def test_the_greatest_distance_is_allowed(tmp_path: Path) -> None:
     found = mined_here(tmp_path / "pairs.npz", pose, max_distance=0.0, top_k=2)
     assert found["positive"][:, 0].tolist() == [3, -1, -1, 0, 5, 4]
     assert (found["positive"][:, 1] == -1).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_k": 5, "symmetric": True}])
+def test_the_share_of_the_crops_that_has_the_nearest(options: dict[str, Any], tmp_path: Path) -> None:
+    pose = write_coarse(tmp_path / "pose.npz", [row % 9 for row in range(200)], 0)
+    everything = mined_here(tmp_path / "all.npz", pose, **options)
+    nearest = np.sort(everything["distance"][everything["positive"][:, 0] >= 0, 0])
+    assert named(mined_here(tmp_path / "pairs.npz", pose, max_distance="100%", **options)) == named(everything)
+    for percent in (0.1, 10, 33.3, 50):
+        found = mined_here(tmp_path / "pairs.npz", pose, max_distance=f"{percent}%", **options)
+        cut = nearest[int(np.ceil(len(nearest) * percent / 100)) - 1]
+        kept = everything["distance"] <= cut
+        np.testing.assert_array_equal(found["positive"], np.where(kept, everything["positive"], -1))
+        np.testing.assert_array_equal(found["distance"], np.where(kept, everything["distance"], np.inf))
+        assert found["positive"].dtype == np.int32 and found["distance"].dtype == np.float32
+    alone = write_pose(tmp_path / "alone.npz", [0] * 4)
+    assert (mined_here(tmp_path / "pairs.npz", alone, max_distance="50%")["positive"] == -1).all()
 
 
 @pytest.mark.slow

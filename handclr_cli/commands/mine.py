@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict
 from functools import partial
@@ -45,7 +46,12 @@ def mine(
         ),
     ] = False,
     max_distance: Annotated[
-        float | None, typer.Option(min=0, help="No positive farther than this.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="NUMBER|PERCENT",
+            help="No positive farther than this; 50%: only those of the half of the crops that have the nearest.",
+            show_default=False,
+        ),
     ] = None,
     symmetric: Annotated[
         bool, typer.Option("--symmetric", help="Keep a positive only where both are among each other's.")
@@ -143,6 +149,7 @@ def mine(
     if [*sources, *pools, *crops, *truths].count(STDIN) > 1:
         raise UsageError("standard input (-) can be read only once")
     _refuse(pose or [], sources, bool(pools), symmetric, part, near_duplicates)
+    farthest, share = _ceiling(max_distance, part)
     _check_outputs(output, {"--index": index, "--sheet": sheet, "--plot": plot, "--report": report})
 
     queries = PoseTable(sources)
@@ -176,13 +183,13 @@ def mine(
     groups = exclusion.joined(len(one_each), together)
     if together:
         searched = searched.regrouped(groups)
-    request = pool.Request(top_k, distinct_videos, np.inf if max_distance is None else max_distance)
-    mined = mining.mine(queries, span, searched, request, symmetric, seed)
+    mined = mining.mine(queries, span, searched, pool.Request(top_k, distinct_videos, farthest), symmetric, seed)
+    mined = mined.nearest(share)
 
     arguments = {
         "top_k": top_k,
         "distinct_videos": distinct_videos,
-        "max_distance": max_distance,
+        "max_distance": farthest if math.isfinite(farthest) else max_distance,
         "symmetric": symmetric,
         "exclude_by": exclude_by,
         "exclude_near_duplicates": near_duplicates == "exclude",
@@ -233,6 +240,24 @@ def _refuse(
         raise UsageError("--part needs files: each part reads all of them")
     if part is not None and near_duplicates:
         raise UsageError("--near-duplicates needs all crops in one run, without --part")
+
+
+def _ceiling(asked: str | None, part: str | None) -> tuple[float, float]:
+    """The greatest distance, and the share of the crops that keep a positive."""
+    if asked is None:
+        return math.inf, 1.0
+    number, share = asked.removesuffix("%"), asked.endswith("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not (0 < value <= 100 if share else value >= 0):
+        raise UsageError(f"--max-distance {asked}: neither a distance such as 0.3 nor a share of the crops such as 50%")
+    if not share:
+        return value, 1.0
+    if part is not None:
+        raise UsageError(f"--max-distance {asked} needs all crops in one run, without --part; a distance does not")
+    return math.inf, value / 100
 
 
 def _check_outputs(output: str, beside: dict[str, str | None]) -> None:

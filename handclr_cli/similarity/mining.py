@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,20 @@ class Mined:
     distance: np.ndarray
     recall: float | None = None
     recall_queries: int = 0
+
+    def nearest(self, share: float) -> Mined:
+        """Those no farther than the nearest positives of this share, 0..1, of the queries that have one; at 1 all.
+
+        Queries at the very same distance are kept or left together, so there may be more.
+        """
+        first = np.sort(self.distance[self.positive[:, 0] >= 0, 0])
+        kept = math.ceil(round(share * len(first), 6))
+        if kept == len(first):
+            return self
+        near = self.distance <= first[kept - 1]
+        return replace(
+            self, positive=np.where(near, self.positive, np.int32(-1)), distance=np.where(near, self.distance, np.inf)
+        )
 
 
 def mine(

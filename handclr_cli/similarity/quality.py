@@ -21,6 +21,7 @@ DEFINITION = (
     "there are more of them than queries, these are a sample by the seed. Mined: the query's nearest positive. "
     "Random: a crop with truth of another video (another group, where some are kept from pairing), drawn by the seed. "
     "Best: the nearest such crop by this very distance. "
+    "Truth is looked up by key, so a hand taken for one of the other side has none. "
     "Mean and median are over the same queries in all three."
 )
 
