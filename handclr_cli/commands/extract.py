@@ -11,7 +11,7 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import STDIN
-from ..contract.numbering import is_numbered
+from ..contract.numbering import is_numbered, shards_of
 from ..contract.provenance import file_checksum, provenance
 from ..contract.sample import Sample
 from ..contract.units import INPUTS, TOTAL, Unit, Units, UnitWriter, write_nothing
@@ -131,8 +131,8 @@ def extract(
     sampling = Sampling(fps, every)
     work = Extraction(sampling, settings, model, max_hands)
     with Crew(work, workers or 0, _FRAMES_PER_PROCESS) as crew:
-        if not dry_run:
-            # Processes that were asked for get ready while the footage is opened.
+        if not dry_run and not (named and shards_of(skip_done or output)):
+            # Processes that were asked for get ready while the footage is opened; a job that goes on may be finished.
             crew.hire(len(items))
         stretches, frames = pieces_of(items, sampling, boxes)
         parts = units_of(stretches, frames, shard_size if in_units else None)
