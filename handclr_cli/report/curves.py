@@ -56,7 +56,7 @@ def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         right.set_ylim(bottom=0)
         right.spines["top"].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -75,7 +75,7 @@ def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[
     axes.set_ylim(0, 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(framealpha=1, edgecolor="none", loc="center right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: str | os.PathLike[str]) -> None:
@@ -89,7 +89,7 @@ def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: s
     axes.set_ylim(0, 1.02)
     if curves:
         axes.legend(frameon=False, loc="best")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
@@ -115,7 +115,7 @@ def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[s
     if series:
         words = {"title": "line: median, dotted: 5 % and 95 %", "title_fontsize": "small", "fontsize": "small"}
         figure.legend(frameon=False, loc="outside upper left", alignment="left", **words)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _log_edges(values: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure; without matplotlib's version in it, so that the same plot has the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from handclr_cli.benchmarks.metrics import root_relative
@@ -34,6 +33,7 @@ from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning.augmentation import View, apply, to_tensor
 from handclr_cli.learning.encoder import Encoder, build_encoder
 from handclr_cli.learning.pretraining import METHODS
+from handclr_cli.report.curves import save_figure
 
 FEW = 80
 STRENGTHS = np.logspace(-3, 4, 15)
@@ -138,7 +138,7 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pairs_crops import Crops, read_crops, write_sets
 
 from handclr_cli.benchmarks.intervals import PERCENTILES, resampled_means
 from handclr_cli.contract.npz import read_npz, write_npz
+from handclr_cli.report.curves import save_figure
 from handclr_cli.similarity.quality import pair_distance_mm, pair_quality
 
 MEASURES = ("mm", "sides", "embedding", "apart")
@@ -234,7 +234,7 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("change of the 3D distance to the positive, mm, with the 95 % interval over videos", fontsize=9)
     known = (rows[0]["mm"], about["random_mm"], rows[0]["best"])
     axes.set_title("The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}".format(*known), fontsize=9)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,23 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from plan import METHODS, NONE, PAPER, SCALES, TESTS, TITLES, Model, Scale, encoder
+from plan import BEST, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, Model, Scale, encoder
 
+from handclr_cli.benchmarks.intervals import PERCENTILES
 from handclr_cli.benchmarks.metrics import joint_errors_mm
 from handclr_cli.contract.npz import read_npz
+from handclr_cli.report.curves import save_figure
 
 ALIGNMENT = "root+bone"
 RESAMPLES = 2000
+SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
+# HandCLR over PeCLR on FreiHAND: by pool and by share of the labels, the least first (Lin, Ohkawa et al.).
+PUBLISHED_POOLS = ("-25%, 50 K crops", "-31%, 1 M crops")
+PUBLISHED_FRACTIONS = ("-31%", "-15%")
 
 
 class Result(NamedTuple):
@@ -40,16 +45,14 @@ class Result(NamedTuple):
     def error(self) -> float:
         return float(self.images.mean())
 
-    def draws(self) -> np.ndarray:
-        """The mean error in each of RESAMPLES draws of the seeds and of the images; the same for every method."""
+    def interval(self) -> tuple[float, float]:
+        """Of the mean error over RESAMPLES draws of the seeds and of the images, the same for every method."""
         rng = np.random.default_rng(0)
         seeds, count = self.images.shape
         rows = rng.integers(count, size=(RESAMPLES, count))
         drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
-        return np.stack([self.images[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)])
-
-    def interval(self) -> tuple[float, float]:
-        low, high = np.percentile(self.draws(), (2.5, 97.5))
+        means = [self.images[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)]
+        low, high = np.percentile(means, PERCENTILES)
         return float(low), float(high)
 
     def __str__(self) -> str:
@@ -111,36 +114,31 @@ def put(text: str, tables: dict[str, str]) -> str:
 
 
 def table_1(results: Results) -> str:
-    """Method by pre-training pool, few labels, both test sets."""
+    """Method by how long it was pre-trained, few labels, both test sets."""
     scale, small = results.scale, min(results.scale.fractions)
-    pools = [
-        scale.main,
-        *(name for name, pool in scale.pools.items() if pool.footage != scale.pools[scale.main].footage),
-    ]
-    head = ["method", *(f"{described(scale, pool)}: {test}" for pool in pools for test in TESTS), "AUC, lab", "seeds"]
+    columns = [(pool, small, test) for pool in (scale.main, scale.short) for test in TESTS]
     rows = []
-    for method in (NONE, *METHODS):
-        main = results.of(method, scale.main, small)
-        if main is None:
-            continue
-        found = [results.of(method, pool, small, test) for pool in pools for test in TESTS]
-        rows.append([TITLES[method], *map(cell, found), f"{np.mean(main.areas):.3f}", str(len(main.images))])
+    for method in SHOWN:
+        found = [results.of(method, *column) for column in columns]
+        if any(found):
+            seeds = ", ".join(str(len(result.images)) for result in found[:: len(TESTS)] if result)
+            area = f"{np.mean(found[0].areas):.3f}" if found[0] else ""
+            rows.append([TITLES[method], *map(cell, found), area, seeds])
+    rows.append([*gains(results, columns), "", ""])
     # The same of every method.
-    chances = [
-        next(filter(None, (results.of(name, scale.main, small, test) for name in TITLES)), None) for test in TESTS
-    ]
-    rows.append(
-        ["mean pose", *(f"{chance.mean_pose:.1f}" if chance else "" for chance in chances * len(pools)), "", ""]
-    )
-    return markdown(head, rows)
+    known = [next(filter(None, (results.of(name, *column) for name in SHOWN)), None) for column in columns]
+    rows.append(["mean pose", *(f"{result.mean_pose:.1f}" if result else "" for result in known), "", ""])
+    head = [f"{described(scale, pool)}: {test}" for pool, _, test in columns]
+    return markdown(["method", *head, "AUC, first column", "seeds"], rows)
 
 
 def table_2(results: Results) -> str:
     """Method by size of the pool, few labels, the laboratory."""
     scale, small = results.scale, min(results.scale.fractions)
-    pools = sizes(scale)
+    pools = scale.sizes
     rows = by_method(lambda method, pool: results.of(method, pool, small), pools)
-    return markdown(["method", *(described(scale, pool) for pool in pools)], [*rows, gains(results, pools, [small])])
+    rows += [gains(results, [(pool, small, TESTS[0]) for pool in pools]), published(PUBLISHED_POOLS, len(pools))]
+    return markdown(["method", *(described(scale, pool) for pool in pools)], rows)
 
 
 def figure_2(results: Results) -> str:
@@ -148,7 +146,11 @@ def figure_2(results: Results) -> str:
     scale, fractions = results.scale, sorted(results.scale.fractions)
     rows = by_method(lambda method, fraction: results.of(method, scale.main, fraction), fractions)
     head = ["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)]
-    return markdown(head, [*rows, gains(results, [scale.main], fractions)])
+    rows += [
+        gains(results, [(scale.main, fraction, TESTS[0]) for fraction in fractions]),
+        published(PUBLISHED_FRACTIONS, len(fractions)),
+    ]
+    return markdown(head, rows)
 
 
 def beyond(results: Results) -> str:
@@ -173,32 +175,28 @@ def versus(ours: Result, base: Result) -> str:
     return f"{gap.error:+.1f} [{low:+.1f}, {high:+.1f}], {gap.error / base.images[:seeds].mean():+.0%}"
 
 
-def gains(results: Results, pools: Sequence[str], fractions: Sequence[float]) -> list[str]:
-    """HandCLR over PeCLR in each column."""
+def gains(results: Results, columns: Iterable[tuple[str, float, str]]) -> list[str]:
+    """HandCLR over PeCLR in each column: pool, share of the labels, test set."""
     row = ["HandCLR over PeCLR"]
-    for pool in pools:
-        for fraction in fractions:
-            ours, base = (results.of(method, pool, fraction) for method in ("handclr", "peclr"))
-            row.append(versus(ours, base) if ours and base else "")
+    for column in columns:
+        ours, base = (results.of(method, *column) for method in ("handclr", "peclr"))
+        row.append(versus(ours, base) if ours and base else "")
     return row
 
 
+def published(ends: tuple[str, str], columns: int) -> list[str]:
+    """The paper's gain at the least and the most, under the outer columns."""
+    return ["the same in the paper", ends[0], *[""] * (columns - 2), ends[1]]
+
+
 def by_method(find: Callable[[str, object], Result | None], columns: Sequence[object]) -> list[list[str]]:
-    found = {method: [find(method, column) for column in columns] for method in (NONE, *METHODS)}
+    found = {method: [find(method, column) for column in columns] for method in SHOWN}
     return [[TITLES[method], *map(cell, row)] for method, row in found.items() if sum(map(bool, row)) > 1]
 
 
-def sizes(scale: Scale) -> list[str]:
-    """The pools of the first footage, the smallest first."""
-    footage = scale.pools[scale.main].footage
-    return sorted(
-        (name for name in scale.pools if scale.pools[name].footage == footage), key=lambda n: scale.pools[n][1]
-    )
-
-
 def described(scale: Scale, pool: str) -> str:
-    footage, videos, _ = scale.pools[pool]
-    return f"{videos:,} videos of {scale.footage[footage].frames} frames"
+    videos, epochs = scale.pools[pool]
+    return f"{videos:,} videos, {epochs} epochs"
 
 
 def cell(result: Result | None) -> str:
@@ -210,26 +208,28 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(
-    results: Results, path: Path, columns: Sequence[object], find: Callable[..., Result | None], label: str
-) -> None:
-    """A curve with intervals for every method that has more than one point."""
+def draw(path: Path, columns: dict[str, Any], find: Callable[..., Result | None], label: str) -> None:
+    """A curve with intervals for every method that has more than one point; columns by what stands under them."""
     figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot(xlabel=label, ylabel="MPJPE after root and bone, mm")
-    for method in (NONE, *METHODS):
-        points = [(at, found) for at, column in enumerate(columns) if (found := find(method, column))]
+    for method in SHOWN:
+        points = [(at, found) for at, column in enumerate(columns.values()) if (found := find(method, column))]
         if len(points) < 2:
             continue
-        middle = [found.error for _, found in points]
-        ends = np.array([found.interval() for _, found in points])
-        bars = np.abs(ends - np.array(middle)[:, None]).T
+        middle, bars = whiskers(found for _, found in points)
         axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=TITLES[method])
-    axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+    axes.set_xticks(range(len(columns)), list(columns))
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
     print(path, file=sys.stderr)
+
+
+def whiskers(results: Iterable[Result]) -> tuple[np.ndarray, np.ndarray]:
+    """The errors (M,), and how far their intervals reach below and above them (2, M)."""
+    rows = np.array([(result.error, *result.interval()) for result in results]).reshape(-1, 3)
+    return rows[:, 0], np.abs(rows[:, 1:] - rows[:, :1]).T
 
 
 def draw_table_1(results: Results, path: Path) -> None:
@@ -238,29 +238,29 @@ def draw_table_1(results: Results, path: Path) -> None:
     figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
     for number, test in enumerate(TESTS, 1):
         axes = figure.add_subplot(1, len(TESTS), number, title=test, xlabel="MPJPE after root and bone, mm")
-        found = {method: results.of(method, scale.main, small, test) for method in (NONE, *METHODS)}
+        found = {method: results.of(method, scale.main, small, test) for method in SHOWN}
         there = {method: result for method, result in found.items() if result}
-        middle = np.array([result.error for result in there.values()])
-        ends = np.array([result.interval() for result in there.values()]).reshape(-1, 2)
-        axes.errorbar(middle, range(len(there)), xerr=np.abs(ends - middle[:, None]).T, fmt="o", capsize=3)
+        middle, bars = whiskers(there.values())
+        axes.errorbar(middle, range(len(there)), xerr=bars, fmt="o", capsize=3)
         names = [TITLES[method].replace("`", "") for method in there]
         axes.set_yticks(range(len(there)), names if number == 1 else [""] * len(there))
         axes.invert_yaxis()
         axes.margins(y=0.2)
         axes.grid(axis="x", alpha=0.25)
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
     print(path, file=sys.stderr)
 
 
 def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
-    draw(results, path, sizes(scale), lambda method, pool: results.of(method, pool, small), "videos to pre-train on")
+    columns = {f"{scale.pools[pool].videos:,}": pool for pool in scale.sizes}
+    draw(path, columns, lambda method, pool: results.of(method, pool, small), "videos to pre-train on")
 
 
 def draw_figure_2(results: Results, path: Path) -> None:
-    scale, fractions = results.scale, sorted(results.scale.fractions)
-    find = lambda method, fraction: results.of(method, scale.main, fraction)  # noqa: E731
-    draw(results, path, fractions, find, "share of the labels")
+    scale = results.scale
+    columns = {f"{fraction:.0%}": fraction for fraction in sorted(scale.fractions)}
+    draw(path, columns, lambda method, fraction: results.of(method, scale.main, fraction), "share of the labels")
 
 
 TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "beyond": beyond}
