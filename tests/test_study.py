@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from handclr_cli.contract.fields import INFO, KEYPOINTS_2D, KEYPOINTS_3D, encode_array, encode_object
+from handclr_cli.contract.npz import write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput
@@ -18,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 import tables
 from pairs import difference
 from pairs_crops import nearest_hand, seen, true_hands, upright
-from plan import SCALES, cells
+from plan import SCALES, Model, cells, encoder
+from results import Result, Results
 
 
 def crop(box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r") -> Sample:
@@ -113,12 +117,38 @@ def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: 
 def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None:
     rng = np.random.default_rng(0)
     hard = rng.uniform(10, 50, 200)
-    base = tables.Result(np.stack([hard + shift for shift in (-1.0, 0.0, 1.0)]), [], 0.0)
-    ours = tables.Result(base.images - 2, [], 0.0)
+    base = Result(np.stack([np.stack([hard + shift, np.zeros(200)]) for shift in (-1.0, 0.0, 1.0)]))
+    ours = Result(base.images[:2] - [[2], [0]])
     low, high = base.interval()
     assert low < base.error < high and high - low > 2
-    assert tables.versus(ours, base) == f"-2.0 [-2.0, -2.0], {-2 / base.error:+.0%}"
-    assert str(base).startswith(f"{base.error:.1f} [")
+    assert tables.versus(ours, base) == f"-2.0 [-2.0, -2.0], {-2 / base.images[:2, 0].mean():+.0%}"
+    assert tables.cell(base).startswith(f"{base.error:.1f} [") and tables.area(base) == "0.000 [0.000, 0.000]"
+
+
+def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path: Path) -> None:
+    scale, rng = SCALES["tiny"], np.random.default_rng(0)
+    root, file = tmp_path / "run", tmp_path / "measured.npz"
+    for seed, off in enumerate((0.01, 0.03)):
+        run = Model(encoder("simclr", scale.main, seed), 0.5).folder(root)
+        run.mkdir(parents=True)
+        truth = rng.normal(0, 0.05, (8, 21, 3)).astype(np.float32)
+        found = {"key": np.arange(8).astype("S8"), "keypoints3d": truth.copy(), "truth3d": truth}
+        found["keypoints3d"][:, 1:9] += np.float32([off, 0, 0])
+        write_npz(str(run / "wild.npz"), "predictions", found, provenance("evaluate", {}))
+        (run / "wild.json").write_text('{"mean_pose_of_training_set": {"root+bone": {"mpjpe_mm": 55.5}}}')
+    Results(scale, root).keep(file)
+    kept = Results(scale, file=file)
+    assert kept.of("simclr", scale.main, 0.5) is None and kept.of("peclr", scale.main, 0.5, "wild") is None
+    result = kept.of("simclr", scale.main, 0.5, "wild")
+    assert result and result.images.shape == (2, 2, 8) and result.mean_pose == 55.5
+    np.testing.assert_allclose(result.images[:, 0].mean(1), [8 / 21 * 10, 8 / 21 * 30], rtol=1e-3)
+    # Errors of 10 and 30 mm, and of none, on a scale of 50.
+    np.testing.assert_allclose(result.images[:, 1].mean(1), [1 - 8 / 21 / 5, 1 - 8 / 21 * 3 / 5], atol=0.01)
+    assert Results(replace(scale, batch=9), file=file).of("simclr", scale.main, 0.5, "wild") is None
+    # Of the next session: another run, and what was kept.
+    shutil.rmtree(root)
+    Results(scale, root, file).keep(file)
+    assert Results(scale, file=file).of("simclr", scale.main, 0.5, "wild")
 
 
 def test_tables_are_put_between_their_marks() -> None:
@@ -128,7 +158,7 @@ def test_tables_are_put_between_their_marks() -> None:
 
 
 def test_tables_and_pictures_of_nothing_are_made_all_the_same(tmp_path: Path) -> None:
-    results = tables.Results(SCALES["tiny"], tmp_path)
+    results = Results(SCALES["tiny"], tmp_path)
     assert all(make(results).startswith("|") for make in tables.TABLES.values())
     for name, picture in tables.PICTURES.items():
         picture(results, tmp_path / f"{name}.png")

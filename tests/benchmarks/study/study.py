@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import shlex
 import subprocess
 import sys
 import time
@@ -35,7 +34,7 @@ def main() -> None:
         waiting = {cell.name for cell in todo}
         print("\n".join(f"{'    ' if cell.name in waiting else 'done'} {cell.name}" for cell in chosen))
     elif arguments.dry_run:
-        print("\n".join(line(cell) for cell in todo))
+        print("\n".join(cell.line for cell in todo))
     else:
         for number, cell in enumerate(todo, 1):
             print(f"{number} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
@@ -57,7 +56,7 @@ def done(cell: Cell, root: Path) -> bool:
     note = root / "done" / cell.name
     if not note.is_file():
         return False
-    if note.read_text().strip() != line(cell):
+    if note.read_text().strip() != cell.line:
         sys.exit(f"{note}: was made by another command; remove it and what it made, or name another folder")
     return True
 
@@ -69,7 +68,7 @@ def run(cell: Cell, root: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     with log.open("a") as said:
-        print(f"$ {line(cell)}", file=said, flush=True)
+        print(f"$ {cell.line}", file=said, flush=True)
         command = [sys.executable, "-m", "handclr_cli", *map(str, cell.words)]
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
         print(f"{time.monotonic() - begin:.1f} s, exit code {ended.returncode}", file=said)
@@ -77,12 +76,7 @@ def run(cell: Cell, root: Path) -> None:
         sys.exit(f"{cell.name} ended with exit code {ended.returncode}; {log} has what it said")
     if cell.output:
         cell.output.write_bytes(ended.stdout)
-    note.write_text(line(cell) + "\n")
-
-
-def line(cell: Cell) -> str:
-    """A cell as one would type it."""
-    return shlex.join(["handclr", *map(str, cell.words)])
+    note.write_text(cell.line + "\n")
 
 
 if __name__ == "__main__":

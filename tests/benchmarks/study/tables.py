@@ -2,6 +2,7 @@
 
     python tests/benchmarks/study/tables.py runs/study                                   # on standard output
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
+    python tests/benchmarks/study/tables.py --measured tests/benchmarks/study/measured.npz
 
 MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in brackets the 95 %
 interval by bootstrap, in which both the test images and the seeds are drawn anew. AUC of the PCK curve, 0 to 50 mm.
@@ -10,90 +11,36 @@ interval by bootstrap, in which both the test images and the seeds are drawn ane
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from plan import BEST, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, Model, Scale, encoder
+from plan import BEST, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, Scale
+from results import Result, Results
 
-from handclr_cli.benchmarks.intervals import PERCENTILES
-from handclr_cli.benchmarks.metrics import joint_errors_mm
-from handclr_cli.contract.npz import read_npz
 from handclr_cli.report.curves import save_figure
 
-ALIGNMENT = "root+bone"
-RESAMPLES = 2000
 SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
 # HandCLR over PeCLR on FreiHAND: by pool and by share of the labels, the least first (Lin, Ohkawa et al.).
 PUBLISHED_POOLS = ("-25%, 50 K crops", "-31%, 1 M crops")
 PUBLISHED_FRACTIONS = ("-31%", "-15%")
 
 
-class Result(NamedTuple):
-    """Of one method: mean error of each test image (seeds, N) in mm, the areas of the seeds, the mean pose's error."""
-
-    images: np.ndarray
-    areas: list[float]
-    mean_pose: float
-
-    @property
-    def error(self) -> float:
-        return float(self.images.mean())
-
-    def interval(self) -> tuple[float, float]:
-        """Of the mean error over RESAMPLES draws of the seeds and of the images, the same for every method."""
-        rng = np.random.default_rng(0)
-        seeds, count = self.images.shape
-        rows = rng.integers(count, size=(RESAMPLES, count))
-        drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
-        means = [self.images[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)]
-        low, high = np.percentile(means, PERCENTILES)
-        return float(low), float(high)
-
-    def __str__(self) -> str:
-        low, high = self.interval()
-        return f"{self.error:.1f} [{low:.1f}, {high:.1f}]"
-
-
-class Results:
-    """What has been measured so far of a study."""
-
-    def __init__(self, scale: Scale, root: Path) -> None:
-        self.scale, self.root = scale, root
-        self._known: dict[tuple[str, str, float, str], Result | None] = {}
-
-    def of(self, method: str, pool: str, fraction: float, test: str = "lab") -> Result | None:
-        """The seeds that are there of one cell; None where there are none."""
-        key = method, pool, fraction, test
-        if key not in self._known:
-            runs = [Model(encoder(method, pool, seed), fraction).folder(self.root) for seed in range(self.scale.seeds)]
-            found = [_read(run, test) for run in runs if (run / f"{test}.json").exists()]
-            errors, areas, chances = zip(*found, strict=True) if found else ((), (), ())
-            self._known[key] = Result(np.stack(errors), list(areas), float(np.mean(chances))) if found else None
-        return self._known[key]
-
-
-def _read(run: Path, test: str) -> tuple[np.ndarray, float, float]:
-    arrays, _ = read_npz(str(run / f"{test}.npz"), "predictions")
-    told = json.loads((run / f"{test}.json").read_text())
-    errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], ALIGNMENT).mean(axis=1)
-    chance = told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"]
-    return errors, told["model"][ALIGNMENT]["pck_auc"]["0-50mm"], chance
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="folder of the runs; none: only what was measured before")
     parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--measured", type=Path, help="file of what was measured before; what RUN has is added to it")
     parser.add_argument("--readme", type=Path, help="put the tables between its <!-- study: NAME --> and <!-- end -->")
     parser.add_argument("--pictures", type=Path, help="folder for the PNGs")
     arguments = parser.parse_args()
-    results = Results(SCALES[arguments.scale], arguments.run)
+    results = Results(SCALES[arguments.scale], arguments.run, arguments.measured)
+    if arguments.run and arguments.measured:
+        results.keep(arguments.measured)
     tables = {name: make(results) for name, make in TABLES.items()}
     if arguments.readme:
         arguments.readme.write_text(put(arguments.readme.read_text(), tables))
@@ -122,8 +69,7 @@ def table_1(results: Results) -> str:
         found = [results.of(method, *column) for column in columns]
         if any(found):
             seeds = ", ".join(str(len(result.images)) for result in found[:: len(TESTS)] if result)
-            area = f"{np.mean(found[0].areas):.3f}" if found[0] else ""
-            rows.append([TITLES[method], *map(cell, found), area, seeds])
+            rows.append([TITLES[method], *map(cell, found), area(found[0]), seeds])
     rows.append([*gains(results, columns), "", ""])
     # The same of every method.
     known = [next(filter(None, (results.of(name, *column) for name in SHOWN)), None) for column in columns]
@@ -170,9 +116,10 @@ def beyond(results: Results) -> str:
 def versus(ours: Result, base: Result) -> str:
     """The difference in mm with its interval, and as a share; of the seeds that both have."""
     seeds = min(len(ours.images), len(base.images))
-    gap = Result(ours.images[:seeds] - base.images[:seeds], [], 0.0)
+    base = Result(base.images[:seeds])
+    gap = Result(ours.images[:seeds] - base.images)
     low, high = gap.interval()
-    return f"{gap.error:+.1f} [{low:+.1f}, {high:+.1f}], {gap.error / base.images[:seeds].mean():+.0%}"
+    return f"{gap.error:+.1f} [{low:+.1f}, {high:+.1f}], {gap.error / base.error:+.0%}"
 
 
 def gains(results: Results, columns: Iterable[tuple[str, float, str]]) -> list[str]:
@@ -200,7 +147,17 @@ def described(scale: Scale, pool: str) -> str:
 
 
 def cell(result: Result | None) -> str:
-    return str(result) if result else ""
+    if not result:
+        return ""
+    low, high = result.interval()
+    return f"{result.error:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def area(result: Result | None) -> str:
+    if not result:
+        return ""
+    low, high = result.interval(1)
+    return f"{result.area:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

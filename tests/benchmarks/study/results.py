@@ -1,0 +1,103 @@
+"""What the study has measured: of the runs that are there, and of earlier ones that are kept in a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from plan import TESTS, Model, Scale, encoder, fingerprint, models
+
+from handclr_cli.benchmarks.intervals import PERCENTILES
+from handclr_cli.benchmarks.metrics import AUC_RANGES, area_shares, joint_errors_mm
+from handclr_cli.contract.npz import read_npz
+from handclr_cli.contract.output import atomic_write
+
+ALIGNMENT = "root+bone"
+RESAMPLES = 2000
+NOTES = "notes"
+
+
+class Result(NamedTuple):
+    """Of one method on one test set: what was measured of each image (seeds, 2, N), and the mean pose's error in mm.
+
+    Measured: the mean error of the joints in mm, and what the image adds to the area under the PCK curve, 0..1.
+    """
+
+    images: np.ndarray
+    mean_pose: float = 0.0
+
+    @property
+    def error(self) -> float:
+        return float(self.images[:, 0].mean())
+
+    @property
+    def area(self) -> float:
+        return float(self.images[:, 1].mean())
+
+    def interval(self, measure: int = 0) -> tuple[float, float]:
+        """Of a mean over RESAMPLES draws of the seeds and of the images, the same for every method."""
+        rng = np.random.default_rng(0)
+        values = self.images[:, measure]
+        seeds, count = values.shape
+        rows = rng.integers(count, size=(RESAMPLES, count))
+        drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
+        means = [values[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)]
+        low, high = np.percentile(means, PERCENTILES)
+        return float(low), float(high)
+
+
+class Measured(NamedTuple):
+    """A pose model on one test set (2, N), the mean pose's error in mm, and the fingerprint of its commands."""
+
+    images: np.ndarray
+    mean_pose: float
+    made_by: str
+
+
+class Results:
+    """What is known of a scale: in the folder of its runs, and in a file, where what other commands made is no more."""
+
+    def __init__(self, scale: Scale, root: Path | None = None, file: Path | None = None) -> None:
+        self.scale = scale
+        made_by = {model.name: fingerprint(scale, model) for model in models(scale)}
+        self._known: dict[str, Measured] = {}
+        for name, one in _kept(file) if file and file.exists() else ():
+            if made_by.get(name.rpartition("/")[0]) == one.made_by:
+                self._known[name] = one
+        for model, test in product(models(scale), TESTS):
+            run = model.folder(root) if root else None
+            if run and (run / f"{test}.json").exists():
+                self._known[f"{model.name}/{test}"] = _read(run, test, made_by[model.name])
+
+    def of(self, method: str, pool: str, fraction: float, test: str = TESTS[0]) -> Result | None:
+        """The seeds that are there of one cell; None where there are none."""
+        of_seeds = [Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds)]
+        found = [self._known[name] for model in of_seeds if (name := f"{model.name}/{test}") in self._known]
+        if not found:
+            return None
+        return Result(np.stack([one.images for one in found]), float(np.mean([one.mean_pose for one in found])))
+
+    def keep(self, file: Path) -> None:
+        """Write all of it to a file, the images as float16."""
+        arrays = {name: one.images.astype(np.float16) for name, one in self._known.items()}
+        notes = {name: [one.mean_pose, one.made_by] for name, one in self._known.items()}
+        with atomic_write(file) as out:
+            np.savez_compressed(out, allow_pickle=False, **{NOTES: np.array(json.dumps(notes))}, **arrays)
+
+
+def _kept(file: Path) -> Iterator[tuple[str, Measured]]:
+    with np.load(file) as npz:
+        for name, (mean_pose, made_by) in json.loads(str(npz[NOTES])).items():
+            yield name, Measured(npz[name].astype(np.float64), mean_pose, made_by)
+
+
+def _read(run: Path, test: str, made_by: str) -> Measured:
+    arrays, _ = read_npz(str(run / f"{test}.npz"), "predictions")
+    told = json.loads((run / f"{test}.json").read_text())
+    errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], ALIGNMENT)
+    images = np.stack([errors.mean(axis=1), area_shares(errors, *AUC_RANGES["0-50"]).mean(axis=1)])
+    return Measured(images, told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"], made_by)
