@@ -84,7 +84,7 @@ class Scale:
     short: str = "short"
     arch: str = "resnet18"
     size: int = 64
-    # Of the pre-training: on processors with AVX512-BF16 or AMX 1.7 times as fast as fp32, on others far slower.
+    # With AVX512-BF16 or AMX 1.7 times as fast as fp32; on a processor without them set it to fp32.
     precision: str = "bf16"
     fps: int = 6
     frame: tuple[int, int] = (384, 288)
@@ -258,7 +258,7 @@ def _model(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
     start, run = model.encoder, model.folder(root)
     weights = "random" if start.method == NONE else root / "pretrain" / start.name / "encoder.pt"
     options = ("--encoder", weights, "--arch", scale.arch, "--size", scale.size, "--head", scale.head)
-    options += ("--rotation", scale.rotation)
+    options += ("--precision", scale.precision, "--rotation", scale.rotation)
     options += ("--fraction", model.fraction, "--epochs", scale.fractions[model.fraction], "--batch", scale.tune_batch)
     options += ("--seed", start.seed, "--save-every", 1000, "--run", run)
     yield Cell(f"finetune/{model.name}", ("finetune", root / "labelled" / "train.tar", *options))
