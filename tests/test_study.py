@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from handclr_cli.contract.shards import ShardOutput
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 
+import study
 import tables
 from pairs import difference
 from pairs_crops import nearest_hand, seen, true_hands, upright
-from plan import SCALES, Model, cells, encoder
+from plan import SCALES, Cell, Model, cells, chain, encoder, models
 from results import Result, Results
 
 
@@ -112,6 +115,47 @@ def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: 
         assert cell.name not in names
         names.add(cell.name)
         written |= outputs
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_what_is_to_be_done_is_done_once_and_in_its_order(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = [], set()
+
+    def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
+        assert ("OMP_NUM_THREADS" in environment.keys() - os.environ.keys()) == (jobs > 1)
+        begun.append(cell.name)
+        time.sleep(0.001)
+        note = root / "done" / cell.name
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(cell.line)
+        ended.add(cell.name)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(study, "run", run)
+    chains = [list(chain(SCALES["tiny"], tmp_path, model)) for model in models(SCALES["tiny"])]
+    names = {cell.name for cells in chains for cell in cells}
+    study.follow_all(chains, names, tmp_path, jobs)
+    assert sorted(begun) == sorted(names) == sorted(ended)
+    for cells_ in chains:
+        times = [begun.index(cell.name) for cell in cells_]
+        assert times == sorted(times)
+
+
+def test_a_command_that_fails_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
+        begun.append(cell.name)
+        time.sleep(0.02)
+        sys.exit("it failed")
+
+    monkeypatch.setattr(study, "run", run)
+    chains = [[Cell(str(number), ())] for number in range(50)]
+    with pytest.raises(SystemExit, match="it failed"):
+        study.follow_all(chains, set(map(str, range(50))), tmp_path, 2)
+    assert 1 <= len(begun) < 50
 
 
 def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None:

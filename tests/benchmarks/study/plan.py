@@ -180,10 +180,10 @@ def models(scale: Scale) -> Iterator[Model]:
         for method in headline:
             yield Model(encoder(method, main, seed), small)
     for seed in range(scale.others):
-        for pool, method in product((scale.short, *scale.sizes), headline):
-            yield Model(encoder(method, pool, seed), small)
         for fraction, method in product(sorted(scale.fractions)[:0:-1], headline):
             yield Model(encoder(method, main, seed), fraction)
+        for pool, method in product((scale.short, *scale.sizes), headline):
+            yield Model(encoder(method, pool, seed), small)
         for method in METHODS:
             yield Model(encoder(method, main, seed), small)
 
@@ -192,7 +192,7 @@ def cells(scale: Scale, root: Path) -> Iterator[Cell]:
     """Every command of the study in an order in which it can be run; none twice."""
     made: set[str] = set()
     for model in models(scale):
-        for cell in _all_of(scale, root, model):
+        for cell in chain(scale, root, model):
             if cell.name not in made:
                 made.add(cell.name)
                 yield cell
@@ -200,11 +200,12 @@ def cells(scale: Scale, root: Path) -> Iterator[Cell]:
 
 def fingerprint(scale: Scale, model: Model) -> str:
     """Of all commands that lead to a model: of results with the same one, the inputs were the same."""
-    lines = "\n".join(cell.line for cell in _all_of(scale, Path("RUN"), model))
+    lines = "\n".join(cell.line for cell in chain(scale, Path("RUN"), model))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _all_of(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
+def chain(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
+    """Every command that leads to a model and its results, in order."""
     yield from _labelled(scale, root)
     if model.encoder.method != NONE:
         yield from _pool(scale, root)

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/study/study.py runs/study                    # all of it; run again to go on
     python tests/benchmarks/study/study.py runs/study --list             # what is done and what is not
+    python tests/benchmarks/study/study.py runs/study --jobs 2           # two small trainings share the cores better
     python tests/benchmarks/study/study.py runs/study --only '*/handclr/*' --dry-run
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
 
@@ -15,20 +16,24 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import count
 from pathlib import Path
+from threading import Lock
 
-from plan import SCALES, Cell, cells
+from plan import SCALES, Cell, cells, chain, models
 
 DONE_WITH_SKIPS = 3
 
 
 def main() -> None:
     arguments = parse()
-    root = arguments.run
-    chosen = [cell for cell in cells(SCALES[arguments.scale], root) if fnmatch.fnmatch(cell.name, arguments.only)]
+    root, scale = arguments.run, SCALES[arguments.scale]
+    chosen = [cell for cell in cells(scale, root) if fnmatch.fnmatch(cell.name, arguments.only)]
     todo = [cell for cell in chosen if not done(cell, root)]
     if arguments.list:
         waiting = {cell.name for cell in todo}
@@ -36,19 +41,41 @@ def main() -> None:
     elif arguments.dry_run:
         print("\n".join(cell.line for cell in todo))
     else:
-        for number, cell in enumerate(todo, 1):
-            print(f"{number} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
-            run(cell, root)
+        chains = [list(chain(scale, root, model)) for model in models(scale)]
+        follow_all(chains, {cell.name for cell in todo}, root, arguments.jobs)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="cells to run at a time, which share the cores")
     parser.add_argument("--only", default="*", help="pattern on the names of cells")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     return parser.parse_args()
+
+
+def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) -> None:
+    """Run what is to be done of every chain in its order, of `jobs` chains at a time; what several need once."""
+    locks, numbers = {name: Lock() for name in todo}, count(1)
+    cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
+
+    def follow(chain: list[Cell]) -> None:
+        for cell in chain:
+            if cell.name in todo:
+                with locks[cell.name]:
+                    if not done(cell, root):
+                        print(f"{next(numbers)} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
+                        run(cell, root, os.environ | cores)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in as_completed([pool.submit(follow, chain) for chain in chains]):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def done(cell: Cell, root: Path) -> bool:
@@ -61,7 +88,7 @@ def done(cell: Cell, root: Path) -> bool:
     return True
 
 
-def run(cell: Cell, root: Path) -> None:
+def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
     """Run a command, and note that it ended well and how long it took."""
     log, note = (root / kind / cell.name for kind in ("log", "done"))
     for path in (log, note, *(word for word in cell.words if isinstance(word, Path))):
@@ -70,7 +97,7 @@ def run(cell: Cell, root: Path) -> None:
     with log.open("a") as said:
         print(f"$ {cell.line}", file=said, flush=True)
         command = [sys.executable, "-m", "handclr_cli", *map(str, cell.words)]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment)
         print(f"{time.monotonic() - begin:.1f} s, exit code {ended.returncode}", file=said)
     if ended.returncode not in (0, DONE_WITH_SKIPS):
         sys.exit(f"{cell.name} ended with exit code {ended.returncode}; {log} has what it said")

@@ -63,7 +63,8 @@ def put(text: str, tables: dict[str, str]) -> str:
 def table_1(results: Results) -> str:
     """Method by how long it was pre-trained, few labels, both test sets."""
     scale, small = results.scale, min(results.scale.fractions)
-    columns = [(pool, small, test) for pool in (scale.main, scale.short) for test in TESTS]
+    pools = [pool for pool in (scale.main, scale.short) if any(results.of(name, pool, small) for name in METHODS)]
+    columns = [(pool, small, test) for pool in pools for test in TESTS]
     rows = []
     for method in SHOWN:
         found = [results.of(method, *column) for column in columns]
