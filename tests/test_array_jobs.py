@@ -217,6 +217,8 @@ def test_an_image_that_was_skipped_is_named_in_the_shard(tmp_path: Path, handclr
         ("--dry-run", "--part", "0/2"),
         ("--part", "2/2", "-o", CROPS),
         ("--part", "x", "-o", CROPS),
+        ("--fps", "2", "-o", "one.tar"),
+        ("--detections", "boxes.csv", "-o", "one.tar"),
     ],
 )
 def test_usage(arguments: tuple[str, ...], work: Path, handclr: Handclr) -> None:
@@ -227,6 +229,8 @@ def test_usage(arguments: tuple[str, ...], work: Path, handclr: Handclr) -> None
 def test_shards_are_not_made_of_boxes_that_no_rerun_can_compare(work: Path, handclr: Handclr) -> None:
     wrong = handclr("extract", "films", "--detections", "-", "-o", CROPS, cwd=work)
     assert wrong.returncode == 2 and b"write the boxes to a file" in wrong.stderr
+    wrong = handclr("extract", "films", "--detections", "boxes.csv", "--fps", "2", "-o", "one.tar", cwd=work)
+    assert wrong.returncode == 2 and b"leave out --fps" in wrong.stderr
 
 
 @pytest.mark.slow

@@ -39,7 +39,9 @@ def extract(
         ),
     ] = None,
     output: options.OutputTar = "-",
-    fps: Annotated[float, typer.Option(min=0.001, help="Frames to look at per second of video.")] = 1.0,
+    fps: Annotated[
+        float | None, typer.Option(min=0.001, help="Frames to look at per second of video.", show_default="1.0")
+    ] = None,
     every: Annotated[
         int | None,
         typer.Option(min=1, help="Look at every N-th frame or image instead.", show_default=False),
@@ -94,8 +96,13 @@ def extract(
         raise UsageError("--part and --dry-run need numbered shards: -o crops-%06d.tar, or --skip-done and a pipe")
     if skip_done and output != STDIN:
         raise UsageError("--skip-done: is for a pipe; with -o, finished shards are left out in any case")
-    if detections and (with_keypoints or every):
-        raise UsageError("--detections: say which frames and have no keypoints; leave out --every, --with-keypoints")
+    if detections and (with_keypoints or every or fps):
+        raise UsageError(
+            "--detections: say which frames and have no keypoints; leave out --fps, --every, --with-keypoints"
+        )
+    if fps and every:
+        raise UsageError("--fps counts by time and --every by frames; leave one out")
+    fps = fps or 1.0
     if detections == STDIN and in_units:
         raise UsageError("--detections -: shards are to tell what they were made of; write the boxes to a file")
     if not dry_run:
