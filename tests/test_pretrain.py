@@ -126,7 +126,7 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
         return error_line(handclr("pretrain", shard, "--run", tmp_path / "run", *arguments, code=code))
 
     assert "needs --pairs" in fails(2)
-    assert "choose from simclr, peclr, tempclr, handclr, simhand" in fails(2, "--method", "byol")
+    assert "choose from simclr, peclr, tempclr, handclr, simhand, handclr-soft" in fails(2, "--method", "byol")
     foreign = write_pairs(tmp_path / "foreign.npz", ["a_00000000_l", "b_00000000_l"], [1, 0])
     assert "none of the pairs is in the shards" in fails(1, "--pairs", foreign)
     assert "--device cuda:9 is not available" in fails(1, "--method", "simclr", "--device", "cuda:9")
@@ -211,10 +211,10 @@ def test_workers_and_cache_do_not_change_the_weights(here: Any, shard: Path, pai
 @pytest.mark.slow
 def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
     losses = {}
-    for method in ("simclr", "peclr", "tempclr", "handclr", "simhand"):
+    for method in ("simclr", "peclr", "tempclr", "handclr", "simhand", "handclr-soft"):
         for published in ((), ("--as-published",)):
             run = tmp_path / f"{method}{len(published)}"
-            mined = ("--pairs", pairs) if method in ("handclr", "simhand") else ()
+            mined = ("--pairs", pairs) if method in ("handclr", "simhand", "handclr-soft") else ()
             code, out, err = here(shard, "--run", run, "--method", method, "--epochs", 1, *mined, *published, *SMALL)
             assert code == 0 and out == f"{run}/encoder.pt\n" and f"pretrain: {method}, " in err
             losses[run.name] = log_of(run)[0]["loss"]
@@ -222,7 +222,8 @@ def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tm
             assert config["arguments"]["method"] == method
             assert config["arguments"]["as_published"] == bool(published)
             assert (config["recipe"]["weights"] == "linear") == (method == "simhand")
-    assert len(set(losses.values())) == 10
+            assert ("targets" in config["recipe"]) == (method == "handclr-soft")
+    assert len(set(losses.values())) == 12
 
 
 @pytest.mark.slow

@@ -153,6 +153,7 @@ def test_the_presets_are_those_of_the_papers() -> None:
     assert choose_method("tempclr") == Method("neighbour", "extent", "none")
     assert choose_method("handclr") == Method("mined", "extent", "none")
     assert choose_method("simhand") == Method("mined", "extent", "linear")
+    assert choose_method("handclr-soft") == choose_method("handclr", undo="crop", targets="pose")
     assert choose_method("simhand", undo="crop", positives=None, weights="sigmoid") == Method(
         "mined", "crop", "sigmoid"
     )

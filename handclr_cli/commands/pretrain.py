@@ -27,12 +27,12 @@ def pretrain(
         list[str] | None,
         typer.Option(
             metavar="NPZ",
-            help="Mined pairs by handclr mine; handclr and simhand need them. A folder or a quoted pattern for parts.",
+            help="Mined pairs by handclr mine, for mined positives. A folder or a quoted pattern for parts.",
             show_default=False,
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="handclr, peclr, tempclr, simclr or simhand: presets of the next four.")
+        str, typer.Option(help="handclr, handclr-soft, peclr, tempclr, simclr or simhand: presets of the next four.")
     ] = "handclr",
     positives: Annotated[
         str | None, typer.Option(help="self, neighbour (in time) or mined.", show_default="the method's")

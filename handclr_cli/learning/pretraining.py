@@ -56,12 +56,14 @@ class Method:
         return {name: choice for name, choice in vars(self).items() if name != "targets" or choice != "positive"}
 
 
+# As published but for the last, which is ours.
 METHODS = {
     "simclr": Method("self", "none", "none"),
     "peclr": Method("self", "extent", "none"),
     "tempclr": Method("neighbour", "extent", "none"),
     "handclr": Method("mined", "extent", "none"),
     "simhand": Method("mined", "extent", "linear"),
+    "handclr-soft": Method("mined", "crop", "none", "pose"),
 }
 
 
