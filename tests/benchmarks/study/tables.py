@@ -175,13 +175,18 @@ def draw(path: Path, columns: dict[str, Any], find: Callable[..., Result | None]
         if len(points) < 2:
             continue
         middle, bars = whiskers(found for _, found in points)
-        axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=TITLES[method])
+        axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=named(method))
     axes.set_xticks(range(len(columns)), list(columns))
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+        figure.legend(frameon=False, loc="outside upper left", ncols=2)
     save_figure(figure, path)
     print(path, file=sys.stderr)
+
+
+def named(method: str) -> str:
+    """A method's title for a picture."""
+    return TITLES[method].replace("`", "")
 
 
 def whiskers(results: Iterable[Result]) -> tuple[np.ndarray, np.ndarray]:
@@ -200,8 +205,7 @@ def draw_table_1(results: Results, path: Path) -> None:
         there = {method: result for method, result in found.items() if result}
         middle, bars = whiskers(there.values())
         axes.errorbar(middle, range(len(there)), xerr=bars, fmt="o", capsize=3)
-        names = [TITLES[method].replace("`", "") for method in there]
-        axes.set_yticks(range(len(there)), names if number == 1 else [""] * len(there))
+        axes.set_yticks(range(len(there)), [named(method) if number == 1 else "" for method in there])
         axes.invert_yaxis()
         axes.margins(y=0.2)
         axes.grid(axis="x", alpha=0.25)
