@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,20 +22,20 @@ _LITTLE = 1e-6
 Mean = Callable[[Tensor], Tensor]
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """From features (N, channels, H/32, W/32) to outputs of the head's own kind.
 
     Lengths are in units of the reference bone, wrist to middle knuckle. `mean` of a loss averages the counts that it
     divides by over the processes of a training, so that their mean loss is that of the whole batch.
     """
 
+    @abstractmethod
     def read(self, outputs: Any) -> tuple[Tensor, Tensor]:
         """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input px (x, y)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, outputs: Any, truth: PoseTruth, mean: Mean = lambda counts: counts) -> dict[str, Tensor]:
         """The weighted "total" and its unweighted parts; float32 scalars."""
-        raise NotImplementedError
 
 
 class PoseMaps(NamedTuple):
