@@ -173,8 +173,13 @@ def encoder(method: str, pool: str, seed: int) -> Encoder:
     return Encoder(method, NONE if method == NONE else pool, seed)
 
 
-def models(scale: Scale) -> Iterator[Model]:
-    """All pose models of the study, those first that most of it hangs on."""
+def models(scale: Scale) -> list[Model]:
+    """All pose models of the study, each once, those first that most of it hangs on."""
+    return list(dict.fromkeys(_wanted(scale)))
+
+
+def _wanted(scale: Scale) -> Iterator[Model]:
+    """What each table needs; some models are in several."""
     small, main, headline = min(scale.fractions), scale.main, (NONE, *PAPER, *BEST)
     for seed in range(scale.seeds):
         for method in headline:
@@ -188,14 +193,9 @@ def models(scale: Scale) -> Iterator[Model]:
             yield Model(encoder(method, main, seed), small)
 
 
-def cells(scale: Scale, root: Path) -> Iterator[Cell]:
+def cells(scale: Scale, root: Path) -> list[Cell]:
     """Every command of the study in an order in which it can be run; none twice."""
-    made: set[str] = set()
-    for model in models(scale):
-        for cell in chain(scale, root, model):
-            if cell.name not in made:
-                made.add(cell.name)
-                yield cell
+    return list(dict.fromkeys(cell for model in models(scale) for cell in chain(scale, root, model)))
 
 
 def fingerprint(scale: Scale, model: Model) -> str:

@@ -119,8 +119,7 @@ def versus(ours: Result, base: Result) -> str:
     seeds = min(len(ours.images), len(base.images))
     base = Result(base.images[:seeds])
     gap = Result(ours.images[:seeds] - base.images)
-    low, high = gap.interval()
-    return f"{gap.error:+.1f} [{low:+.1f}, {high:+.1f}], {gap.error / base.error:+.0%}"
+    return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {gap.error / base.error:+.0%}"
 
 
 def gains(results: Results, columns: Iterable[tuple[str, float, str]]) -> list[str]:
@@ -148,17 +147,16 @@ def described(scale: Scale, pool: str) -> str:
 
 
 def cell(result: Result | None) -> str:
-    if not result:
-        return ""
-    low, high = result.interval()
-    return f"{result.error:.1f} [{low:.1f}, {high:.1f}]"
+    return with_interval(result.error, result.interval(), ".1f") if result else ""
 
 
 def area(result: Result | None) -> str:
-    if not result:
-        return ""
-    low, high = result.interval(1)
-    return f"{result.area:.3f} [{low:.3f}, {high:.3f}]"
+    return with_interval(result.area, result.interval(1), ".3f") if result else ""
+
+
+def with_interval(value: float, ends: tuple[float, float], digits: str) -> str:
+    low, high = ends
+    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
