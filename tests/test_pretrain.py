@@ -74,9 +74,11 @@ def test_prints_only_the_path_and_the_encoder_is_torchvisions(shard: Path, pairs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("kill", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
 def test_a_killed_run_resumes_to_the_same_weights(
-    kill: signal.Signals, shard: Path, pairs: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path
+    kill: signal.Signals, code: int, shard: Path, pairs: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path, "--epochs", 12, "--save-every", 3, *TINY)
     with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -85,7 +87,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
             time.sleep(0.01)
         process.send_signal(kill)
         process.communicate()
-    assert process.returncode == (75 if kill == signal.SIGTERM else -signal.SIGKILL)
+    assert process.returncode == code
     assert not (tmp_path / "encoder.pt").exists()
     saved = torch.load(tmp_path / "last.pt", weights_only=True)["step"]
     assert 0 < saved < 24

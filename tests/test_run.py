@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from handclr_cli.contract.errors import UsageError
+from handclr_cli.contract.errors import Interrupted, Preempted, UsageError
 from handclr_cli.learning.distributed import Ranks
-from handclr_cli.learning.loop import EpochBatches, Plan
+from handclr_cli.learning.loop import EpochBatches, Plan, Stop
 from handclr_cli.learning.run import Run
 
 PLAN = Plan(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
@@ -74,3 +76,28 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert state is not None and state["step"] == 1
     Run(tmp_path / "none", {}, ranks=Ranks(1, 2))
     assert not (tmp_path / "none").exists()
+
+
+def test_signals_are_noted_and_a_second_ctrl_c_interrupts() -> None:
+    older = signal.getsignal(signal.SIGTERM)
+    with Stop(math.inf) as stop:
+        assert not stop.requested(Ranks())
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested(Ranks()) and stop.error is Preempted
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested(Ranks()) and stop.error is Interrupted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is older
+
+
+def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
+    older = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop(math.inf) as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested(Ranks())
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, older)

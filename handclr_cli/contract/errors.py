@@ -27,3 +27,9 @@ class Preempted(HandclrError):
     """A trainer that saved its state on SIGTERM and wants to be run again."""
 
     exit_code = 75
+
+
+class Interrupted(HandclrError):
+    """A trainer that saved its state on Ctrl-C."""
+
+    exit_code = 130

@@ -1,4 +1,4 @@
-"""The training loop of pretrain and finetune: seeded, resumable at any step, stopped politely by SIGTERM."""
+"""The training loop of pretrain and finetune: seeded, resumable at any step, stopped politely by signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..console import progress
-from ..contract.errors import HandclrError, Preempted
+from ..contract.errors import HandclrError, Interrupted, Preempted
 from .distributed import Ranks
 from .hardware import ahead
 from .loading import batches
@@ -88,18 +88,27 @@ class EpochBatches:
 
 
 class Stop:
-    """Notes SIGTERM and the end of the time; saving happens in the loop, never in the handler."""
+    """Notes SIGTERM, Ctrl-C and the end of the time; saving happens in the loop, never in the handler.
+
+    A second Ctrl-C interrupts at once.
+    """
 
     def __init__(self, time_limit: float) -> None:
         self.reason = ""
+        self.error: type[HandclrError] = Preempted
         self._deadline = time.monotonic() + time_limit
 
     def __enter__(self) -> Stop:
-        self._older = signal.signal(signal.SIGTERM, self._note)
+        # A shell lets its background jobs ignore Ctrl-C.
+        older = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+        self._older = {one: handler for one, handler in older.items() if handler != signal.SIG_IGN}
+        for number in self._older:
+            signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGTERM, self._older)
+        for number, handler in self._older.items():
+            signal.signal(number, handler)
 
     def requested(self, ranks: Ranks) -> bool:
         """Whether to stop, which all processes answer alike."""
@@ -109,6 +118,9 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.reason = "by SIGTERM"
+        if number == signal.SIGINT:
+            self.reason, self.error = "by Ctrl-C", Interrupted
+            signal.signal(number, self._older[signal.SIGINT])
 
 
 def train(
@@ -129,7 +141,8 @@ def train(
 
     `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log, among them
     "loss". `examine(epoch)` is asked at the end of each epoch for others. `before_save()` may write what belongs to
-    the state that is saved next. Raises Preempted after SIGTERM or at the time limit, with the state saved.
+    the state that is saved next. With the state saved, raises Preempted after SIGTERM or at the time limit, Interrupted
+    after Ctrl-C.
     """
     step = _resume(run, model, optimizer)
     if step == plan.steps:
@@ -164,7 +177,7 @@ def train(
                 pause = max(EPOCH_SAVE_INTERVAL_S, (saved - now) / SAVE_SHARE)
             if stopping and step < plan.steps:
                 why = f"stopped {stop.reason or 'with another process'}, saved at step {step:,}"
-                raise Preempted(f"{why}; run the same command again to go on")
+                raise stop.error(f"{why}; run the same command again to go on")
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
