@@ -105,7 +105,7 @@ OutputTar = Annotated[
 ]
 OutputNpz = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output.")]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples per numbered shard.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a set of numbered shards.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace numbered shards that were made otherwise.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")]
 Landmarker = Annotated[
     str | None,

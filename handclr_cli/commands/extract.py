@@ -34,7 +34,7 @@ def extract(
         list[str] | None,
         typer.Argument(
             metavar="FOOTAGE",
-            help="Videos, images, or folders of them, searched in depth.",
+            help="Videos, images, folders of them, searched in depth, or globs.",
             show_default=False,
         ),
     ] = None,

@@ -81,7 +81,12 @@ def mine(
         ),
     ] = None,
     part: options.Part = None,
-    engine: Annotated[str, typer.Option(help="auto, exact-cpu, exact-gpu or hnsw.")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="exact-cpu, exact-gpu, hnsw (approximate), or auto: hnsw where there is a graph, else exact."
+        ),
+    ] = "auto",
     index: Annotated[
         str | None,
         typer.Option(

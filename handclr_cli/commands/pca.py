@@ -38,7 +38,10 @@ def pca(
     ] = None,
     normalize: Annotated[
         str | None,
-        typer.Option(help="Of the keypoints: crop (the paper's), root, root-scale or box.", show_default="crop"),
+        typer.Option(
+            help="crop (the paper's), root (from the wrist), root-scale (by the hand's size too) or box (their own).",
+            show_default="crop",
+        ),
     ] = None,
     robust: Annotated[
         bool, typer.Option("--robust", help="Leave outliers out of the fit; they are embedded all the same.")

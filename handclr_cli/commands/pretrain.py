@@ -40,7 +40,7 @@ def pretrain(
     undo: Annotated[
         str | None,
         typer.Option(
-            help="Undo the augmentation's geometry in latent space: none, in units of the latent extent or the crop.",
+            help="Undo the augmentation's geometry in latent space: none, extent (of the latents) or crop (exactly).",
             show_default="the method's",
         ),
     ] = None,
@@ -51,7 +51,7 @@ def pretrain(
     targets: Annotated[
         str | None,
         typer.Option(
-            help="What a view should resemble: its positive, or all views by 2D pose distance: pose.",
+            help="What a view should resemble: positive (its own), or pose (all views, by 2D pose distance).",
             show_default="the method's",
         ),
     ] = None,
@@ -71,7 +71,10 @@ def pretrain(
     size: Annotated[int, typer.Option(min=32, max=512, help="Side of the views in pixels.")] = 128,
     batch: Annotated[int, typer.Option(min=2, help="Pairs in a batch, of all processes together.")] = 256,
     accumulate: Annotated[
-        int, typer.Option(min=1, help="Encode a batch in this many parts; the loss stays the whole batch's.")
+        int,
+        typer.Option(
+            min=1, help="Encode a batch in this many parts; the loss stays the whole batch's, batch norms see a part."
+        ),
     ] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the pairs.")] = 100,
     lr: Annotated[
@@ -86,7 +89,12 @@ def pretrain(
     temperature: Annotated[float, typer.Option(min=0.001, help="Of NT-Xent.")] = 0.5,
     rotation: Annotated[
         float | None,
-        typer.Option(min=0.0, max=180.0, help="Rotate views by up to +- degrees.", show_default="45, 0 if not undone"),
+        typer.Option(
+            min=0.0,
+            max=180.0,
+            help="Rotate views by up to +- degrees; not with --as-published.",
+            show_default="45, 0 if not undone",
+        ),
     ] = None,
     probe: Annotated[
         list[str] | None,

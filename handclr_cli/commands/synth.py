@@ -87,12 +87,15 @@ def labelled(
         Path | None, typer.Argument(metavar="[DIR]", help="Folder to make, with --layout.", show_default=False)
     ] = None,
     output: options.OutputTar = "-",
-    count: Annotated[int, typer.Option(min=1, help="Labelled images; with --layout about so many.")] = 1000,
+    count: Annotated[
+        int, typer.Option(min=1, help="Labelled images; with --layout freihand poses, of four images each.")
+    ] = 1000,
     world: World = "lab",
     layout: Annotated[
         str | None,
         typer.Option(
-            help="Write DIR as freihand, dexycb or assemblyhands lie on disk, in their sizes.", show_default=False
+            help="Write DIR as freihand, dexycb or assemblyhands lie on disk, without options of crops and shards.",
+            show_default=False,
         ),
     ] = None,
     size: Size = 224,
