@@ -46,6 +46,7 @@ METHODS = {
     "soft-crop": Method("HandCLR, soft targets, `--undo crop`", SOFT),
     "soft-self": Method("the same, nothing mined", f"{SOFT} --positives self"),
     "soft-cold": Method("the same, temperature 0.2", f"{SOFT} --temperature 0.2"),
+    "soft-unturned": Method("the same, views not turned", f"{SOFT} --rotation 0"),
     "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
     "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
     "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
@@ -59,6 +60,13 @@ TITLES = {NONE: "no pre-training"} | {name: method.title for name, method in MET
 PAPER = ("simclr", "peclr", "handclr")
 OTHERS = ("tempclr", "simhand")
 BEST = ("soft-crop",)
+# Of a method, that whose views are not turned, and that whose are.
+TURNED = {
+    "simclr": ("simclr", "simclr-turned"),
+    "peclr": ("peclr-unturned", "peclr"),
+    "handclr": ("handclr-unturned", "handclr"),
+    "soft-crop": ("soft-unturned", "soft-crop"),
+}
 TESTS = ("lab", "wild")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from plan import BEST, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, Scale
+from plan import BEST, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, TURNED, Scale
 from results import Result, Results
 
 from handclr_cli.report.curves import save_figure
@@ -100,18 +100,35 @@ def figure_2(results: Results) -> str:
     return markdown(head, rows)
 
 
+def views(results: Results) -> str:
+    """What it costs to turn the views that an encoder is pre-trained on, of the seeds that both have."""
+    scale, small = results.scale, min(results.scale.fractions)
+    rows = []
+    for method, both in TURNED.items():
+        row = [TITLES[method]]
+        for test in TESTS:
+            still, turned = (results.of(name, scale.main, small, test) for name in both)
+            if still and turned:
+                seeds = min(len(still.images), len(turned.images))
+                row += [f"{Result(one.images[:seeds]).error:.1f}" for one in (still, turned)]
+                row.append(versus(turned, still))
+        if len(row) > 1:
+            rows.append(row)
+    head = [f"{test}: {column}" for test in TESTS for column in ("not turned", "turned", "difference")]
+    return markdown(["views", *head], rows)
+
+
 def beyond(results: Results) -> str:
     """What is tried against HandCLR under the same budget: differences of the same images and seeds."""
     scale, small = results.scale, min(results.scale.fractions)
     rows = []
-    for method in (name for name in METHODS if name not in PAPER):
-        row = [TITLES[method]]
-        for test in TESTS:
-            ours, base = (results.of(name, scale.main, small, test) for name in (method, "handclr"))
-            row.append(versus(ours, base) if ours and base else "")
-        if any(row[1:]):
-            rows.append(row)
-    return markdown(["against HandCLR", *(f"{test}, mm" for test in TESTS)], rows)
+    for method in (name for name, one in METHODS.items() if "handclr" in one.options and name != "handclr"):
+        pairs = [[results.of(name, scale.main, small, test) for name in (method, "handclr")] for test in TESTS]
+        both = [(ours, base) for ours, base in pairs if ours and base]
+        if both:
+            seeds = min(len(result.images) for result in both[0])
+            rows.append([TITLES[method], *(versus(*pair) for pair in both), str(seeds)])
+    return markdown(["against HandCLR", *(f"{test}, mm" for test in TESTS), "seeds"], rows)
 
 
 def versus(ours: Result, base: Result) -> str:
@@ -136,7 +153,7 @@ def published(ends: tuple[str, str], columns: int) -> list[str]:
     return ["the same in the paper", ends[0], *[""] * (columns - 2), ends[1]]
 
 
-def by_method(find: Callable[[str, object], Result | None], columns: Sequence[object]) -> list[list[str]]:
+def by_method(find: Callable[[str, Any], Result | None], columns: Sequence[Any]) -> list[list[str]]:
     found = {method: [find(method, column) for column in columns] for method in SHOWN}
     return [[TITLES[method], *map(cell, row)] for method, row in found.items() if sum(map(bool, row)) > 1]
 
@@ -223,7 +240,7 @@ def draw_figure_2(results: Results, path: Path) -> None:
     draw(path, columns, lambda method, fraction: results.of(method, scale.main, fraction), "share of the labels")
 
 
-TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "beyond": beyond}
+TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "views": views, "beyond": beyond}
 PICTURES = {"table-1": draw_table_1, "table-2": draw_table_2, "figure-2": draw_figure_2}
 
 
