@@ -46,7 +46,11 @@ METHODS = {
     "soft-crop": Method("HandCLR, soft targets, `--undo crop`", SOFT),
     "soft-self": Method("the same, nothing mined", f"{SOFT} --positives self"),
     "soft-cold": Method("the same, temperature 0.2", f"{SOFT} --temperature 0.2"),
+    "soft-colder": Method("the same, temperature 0.1", f"{SOFT} --temperature 0.1"),
+    "soft-coldest": Method("the same, temperature 0.05", f"{SOFT} --temperature 0.05"),
     "soft-unturned": Method("the same, views not turned", f"{SOFT} --rotation 0"),
+    "soft-cold-unturned": Method("the same, temperature 0.2, not turned", f"{SOFT} --temperature 0.2 --rotation 0"),
+    "cold": Method("HandCLR, temperature 0.1", "--method handclr --temperature 0.1"),
     "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
     "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
     "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
@@ -59,7 +63,7 @@ TITLES = {NONE: "no pre-training"} | {name: method.title for name, method in MET
 # The headline, in as many seeds as the scale has; what else the paper has; what beats it.
 PAPER = ("simclr", "peclr", "handclr")
 OTHERS = ("tempclr", "simhand")
-BEST = ("soft-crop",)
+BEST = ("soft-crop", "soft-colder")
 # Of a method, that whose views are not turned, and that whose are.
 TURNED = {
     "simclr": ("simclr", "simclr-turned"),
@@ -67,6 +71,8 @@ TURNED = {
     "handclr": ("handclr-unturned", "handclr"),
     "soft-crop": ("soft-unturned", "soft-crop"),
 }
+# Why PeCLR may not be ahead of SimCLR, whose views are not turned.
+UNTURNED = ("peclr-unturned", "handclr-unturned")
 TESTS = ("lab", "wild")
 
 
@@ -190,7 +196,7 @@ def _wanted(scale: Scale) -> Iterator[Model]:
     """What each table needs; some models are in several."""
     small, main, headline = min(scale.fractions), scale.main, (NONE, *PAPER, *BEST)
     for seed in range(scale.seeds):
-        for method in headline:
+        for method in (*headline, *UNTURNED):
             yield Model(encoder(method, main, seed), small)
     for seed in range(scale.others):
         for fraction, method in product(sorted(scale.fractions)[:0:-1], headline):

@@ -73,9 +73,11 @@ class Results:
             if run and (run / f"{test}.json").exists():
                 self._known[f"{model.name}/{test}"] = _read(run, test, made_by[model.name])
 
-    def of(self, method: str, pool: str, fraction: float, test: str = TESTS[0]) -> Result | None:
-        """The seeds that are there of one cell; None where there are none."""
-        of_seeds = [Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds)]
+    def of(
+        self, method: str, pool: str, fraction: float, test: str = TESTS[0], seeds: int | None = None
+    ) -> Result | None:
+        """The seeds that are there of one cell, of the first `seeds` or of all; None where there are none."""
+        of_seeds = [Model(encoder(method, pool, seed), fraction) for seed in range(seeds or self.scale.seeds)]
         found = [self._known[name] for model in of_seeds if (name := f"{model.name}/{test}") in self._known]
         if not found:
             return None

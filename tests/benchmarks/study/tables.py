@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,9 +24,10 @@ from results import Result, Results
 from handclr_cli.report.curves import save_figure
 
 SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
-# HandCLR over PeCLR on FreiHAND: by pool and by share of the labels, the least first (Lin, Ohkawa et al.).
-PUBLISHED_POOLS = ("-25%, 50 K crops", "-31%, 1 M crops")
+# HandCLR over PeCLR on FreiHAND with the fewest labels and with all (Lin, Ohkawa et al.).
 PUBLISHED_FRACTIONS = ("-31%", "-15%")
+# Pool, share of the labels, test set.
+Column = tuple[str, float, str]
 
 
 def main() -> None:
@@ -80,24 +80,22 @@ def table_1(results: Results) -> str:
 
 
 def table_2(results: Results) -> str:
-    """Method by size of the pool, few labels, the laboratory."""
+    """Method by size of the pool, few labels, both test sets; the same seeds in every column."""
     scale, small = results.scale, min(results.scale.fractions)
-    pools = scale.sizes
-    rows = by_method(lambda method, pool: results.of(method, pool, small), pools)
-    rows += [gains(results, [(pool, small, TESTS[0]) for pool in pools]), published(PUBLISHED_POOLS, len(pools))]
-    return markdown(["method", *(described(scale, pool) for pool in pools)], rows)
+    columns = [(pool, small, test) for test in TESTS for pool in scale.sizes]
+    rows = by_method(results, columns)
+    rows.append(gains(results, columns, scale.others))
+    return markdown(["method", *(f"{described(scale, pool)}: {test}" for pool, _, test in columns)], rows)
 
 
 def figure_2(results: Results) -> str:
-    """Method by share of the labels, the laboratory."""
+    """Method by share of the labels, the laboratory; the same seeds in every column."""
     scale, fractions = results.scale, sorted(results.scale.fractions)
-    rows = by_method(lambda method, fraction: results.of(method, scale.main, fraction), fractions)
-    head = ["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)]
-    rows += [
-        gains(results, [(scale.main, fraction, TESTS[0]) for fraction in fractions]),
-        published(PUBLISHED_FRACTIONS, len(fractions)),
-    ]
-    return markdown(head, rows)
+    columns = [(scale.main, fraction, TESTS[0]) for fraction in fractions]
+    rows = by_method(results, columns)
+    fewest, most = PUBLISHED_FRACTIONS
+    rows += [gains(results, columns, scale.others), ["the same in the paper", fewest, *[""] * (len(columns) - 2), most]]
+    return markdown(["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)], rows)
 
 
 def views(results: Results) -> str:
@@ -139,23 +137,23 @@ def versus(ours: Result, base: Result) -> str:
     return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {gap.error / base.error:+.0%}"
 
 
-def gains(results: Results, columns: Iterable[tuple[str, float, str]]) -> list[str]:
-    """HandCLR over PeCLR in each column: pool, share of the labels, test set."""
+def gains(results: Results, columns: Iterable[Column], seeds: int | None = None) -> list[str]:
+    """HandCLR over PeCLR in each column."""
     row = ["HandCLR over PeCLR"]
     for column in columns:
-        ours, base = (results.of(method, *column) for method in ("handclr", "peclr"))
+        ours, base = (results.of(method, *column, seeds) for method in ("handclr", "peclr"))
         row.append(versus(ours, base) if ours and base else "")
     return row
 
 
-def published(ends: tuple[str, str], columns: int) -> list[str]:
-    """The paper's gain at the least and the most, under the outer columns."""
-    return ["the same in the paper", ends[0], *[""] * (columns - 2), ends[1]]
-
-
-def by_method(find: Callable[[str, Any], Result | None], columns: Sequence[Any]) -> list[list[str]]:
-    found = {method: [find(method, column) for column in columns] for method in SHOWN}
-    return [[TITLES[method], *map(cell, row)] for method, row in found.items() if sum(map(bool, row)) > 1]
+def by_method(results: Results, columns: Sequence[Column]) -> list[list[str]]:
+    """The methods that were fine-tuned more than once, of the seeds that all columns are to have."""
+    rows = []
+    for method in SHOWN:
+        found = [results.of(method, *column, results.scale.others) for column in columns]
+        if len({column[:2] for column, result in zip(columns, found, strict=True) if result}) > 1:
+            rows.append([TITLES[method], *map(cell, found)])
+    return rows
 
 
 def described(scale: Scale, pool: str) -> str:
@@ -181,19 +179,25 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(path: Path, columns: dict[str, Any], find: Callable[..., Result | None], label: str) -> None:
-    """A curve with intervals for every method that has more than one point; columns by what stands under them."""
-    figure = Figure(figsize=(6.4, 4.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot(xlabel=label, ylabel="MPJPE after root and bone, mm")
-    for method in SHOWN:
-        points = [(at, found) for at, column in enumerate(columns.values()) if (found := find(method, column))]
-        if len(points) < 2:
-            continue
-        middle, bars = whiskers(found for _, found in points)
-        axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=named(method))
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.grid(alpha=0.25)
-    if axes.get_legend_handles_labels()[0]:
+def draw(results: Results, columns: dict[str, tuple[str, float]], label: str, path: Path) -> None:
+    """Curves with intervals on each test set of every method that has more than one point.
+
+    columns: pools and shares of the labels, by what stands under them.
+    """
+    figure = Figure(figsize=(7.5, 4.6), dpi=120, layout="constrained")
+    for number, test in enumerate(TESTS):
+        axes = figure.add_subplot(1, len(TESTS), number + 1, title=test, xlabel=label)
+        for method in SHOWN:
+            found = [results.of(method, *column, test, results.scale.others) for column in columns.values()]
+            points = [(at, result) for at, result in enumerate(found) if result]
+            if len(points) > 1:
+                middle, bars = whiskers(result for _, result in points)
+                name = "" if number else named(method)
+                axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=name)
+        axes.set_xticks(range(len(columns)), list(columns))
+        axes.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("MPJPE after root and bone, mm")
+    if figure.axes[0].get_legend_handles_labels()[0]:
         figure.legend(frameon=False, loc="outside upper left", ncols=2)
     save_figure(figure, path)
     print(path, file=sys.stderr)
@@ -230,14 +234,14 @@ def draw_table_1(results: Results, path: Path) -> None:
 
 def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
-    columns = {f"{scale.pools[pool].videos:,}": pool for pool in scale.sizes}
-    draw(path, columns, lambda method, pool: results.of(method, pool, small), "videos to pre-train on")
+    columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in scale.sizes}
+    draw(results, columns, "videos to pre-train on", path)
 
 
 def draw_figure_2(results: Results, path: Path) -> None:
     scale = results.scale
-    columns = {f"{fraction:.0%}": fraction for fraction in sorted(scale.fractions)}
-    draw(path, columns, lambda method, fraction: results.of(method, scale.main, fraction), "share of the labels")
+    columns = {f"{fraction:.0%}": (scale.main, fraction) for fraction in sorted(scale.fractions)}
+    draw(results, columns, "share of the labels", path)
 
 
 TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "views": views, "beyond": beyond}
