@@ -150,7 +150,7 @@ def objectives(ranks: Ranks, parts: bool) -> list[Tensor]:
     for method, norm, number in OBJECTIVES:
         model = model_of(norm)
         whole = distribute(model, ranks, CPU)
-        losses = Objective(whole, METHODS[method], 0.5, SIZE, CPU, ranks=ranks, parts=number if parts else 1)(
+        losses = Objective(whole, METHODS[method], SIZE, CPU, ranks=ranks, parts=number if parts else 1)(
             views_of(ranks.share(PAIRS))
         )
         numbers = torch.stack([losses["loss"].detach(), losses["top1"], losses["alignment"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def slow_targets(joints: np.ndarray, spread: float) -> np.ndarray:
     return t / t.sum(axis=1, keepdims=True)
 
 
-def slow_loss(method: Method, latent: np.ndarray, views: Views, temperature: float) -> tuple[float, float]:
+def slow_loss(method: Method, latent: np.ndarray, views: Views) -> tuple[float, float]:
     """The loss and the share of rows whose positive is the most similar, in loops over rows."""
     z = slow_undo(latent, views.geometry, method.undo)
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
@@ -119,13 +120,13 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views, temperature: flo
     for i in range(2 * N):
         p = (i + N) % (2 * N)
         others = [k for k in range(2 * N) if k not in (i, p) and rows[k] not in (rows[i], rows[p])]
-        logits = [weight[i, k] * (z[i] @ z[k]) / temperature for k in [p, *others]]
+        logits = [weight[i, k] * (z[i] @ z[k]) / method.temperature for k in [p, *others]]
         hits.append(logits[0] >= max(logits))
         if targets is None:
-            losses.append(np.log(np.exp(logits).sum()) - positive_weight[i % N] * (z[i] @ z[p]) / temperature)
+            losses.append(np.log(np.exp(logits).sum()) - positive_weight[i % N] * (z[i] @ z[p]) / method.temperature)
         else:
             all_others = [k for k in range(2 * N) if k != i]
-            similar = np.array([z[i] @ z[k] / temperature for k in all_others])
+            similar = np.array([z[i] @ z[k] / method.temperature for k in all_others])
             losses.append(-(targets[i, all_others] * (similar - np.log(np.exp(similar).sum()))).sum())
     return float(np.mean(losses)), float(np.mean(hits))
 
@@ -137,11 +138,11 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views, temperature: flo
 )
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_the_loss_is_the_papers(method: Method, temperature: float) -> None:
-    latent = np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5
+    latent, method = np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5, replace(method, temperature=temperature)
     views = views_of()
     model = Known(latent)
-    found = Objective(model, method, temperature, SIZE, CPU, spread=SPREAD)(views)
-    loss, top1 = slow_loss(method, latent.astype(np.float32).astype(np.float64), views, temperature)
+    found = Objective(model, method, SIZE, CPU, spread=SPREAD)(views)
+    loss, top1 = slow_loss(method, latent.astype(np.float32).astype(np.float64), views)
     assert found["loss"].item() == pytest.approx(loss, rel=2e-6)
     assert found["top1"].item() == pytest.approx(top1)
     assert model.latent.grad is not None and model.latent.grad.abs().sum() > 0
@@ -153,7 +154,8 @@ def test_the_presets_are_those_of_the_papers() -> None:
     assert choose_method("tempclr") == Method("neighbour", "extent", "none")
     assert choose_method("handclr") == Method("mined", "extent", "none")
     assert choose_method("simhand") == Method("mined", "extent", "linear")
-    assert choose_method("handclr-soft") == choose_method("handclr", undo="crop", targets="pose")
+    assert choose_method("handclr-soft") == choose_method("handclr", 0.1, undo="crop", targets="pose")
+    assert choose_method("handclr-soft", 0.5).temperature == METHODS["handclr"].temperature == 0.5
     assert choose_method("simhand", undo="crop", positives=None, weights="sigmoid") == Method(
         "mined", "crop", "sigmoid"
     )
@@ -185,8 +187,8 @@ def gradients(model: nn.Module) -> Tensor:
 def test_gradients_in_parts_are_those_of_the_whole(method: Method, parts: int) -> None:
     whole, parted = small_model(norm=False), small_model(norm=False)
     views = views_of()
-    expected = Objective(whole, method, 0.5, SIZE, CPU)(views)
-    found = Objective(parted, method, 0.5, SIZE, CPU, parts=parts)(views)
+    expected = Objective(whole, method, SIZE, CPU)(views)
+    found = Objective(parted, method, SIZE, CPU, parts=parts)(views)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(gradients(parted), gradients(whole), atol=1e-6, rtol=1e-5)
@@ -196,7 +198,7 @@ def test_gradients_in_parts_are_those_of_the_whole(method: Method, parts: int) -
 def test_each_image_moves_the_running_statistics_once(parts: int) -> None:
     model, views = small_model(norm=True), views_of()
     once = copy.deepcopy(model)
-    Objective(model, METHODS["peclr"], 0.5, SIZE, CPU, parts=parts)(views)
+    Objective(model, METHODS["peclr"], SIZE, CPU, parts=parts)(views)
     assert views.images is not None
     with torch.no_grad():
         for images in views.images.chunk(parts, dim=1):
@@ -209,7 +211,7 @@ def test_each_image_moves_the_running_statistics_once(parts: int) -> None:
 
 def test_each_batch_is_counted_once_by_the_norms() -> None:
     model = small_model(norm=True)
-    Objective(model, METHODS["peclr"], 0.5, SIZE, CPU, parts=2)(views_of())
+    Objective(model, METHODS["peclr"], SIZE, CPU, parts=2)(views_of())
     assert {int(norm.num_batches_tracked) for norm in model.modules() if hasattr(norm, "num_batches_tracked")} == {2}
 
 
@@ -224,7 +226,7 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
         data = PairDataset(crops, pool, AugmentationConfig(size=32), 0, made, posed=METHODS[method].joints)
         batch = collate_views([data[0, row] for row in range(N)])
         kept = crops.on_device(CPU, 0) if made == "draws" else None
-        objective = Objective(model, METHODS[method], 0.5, 32, CPU, made=made, crops=kept)
+        objective = Objective(model, METHODS[method], 32, CPU, made=made, crops=kept)
         losses[made] = objective(batch)
         grads[made] = gradients(model)
         model.zero_grad()
@@ -243,7 +245,7 @@ def test_an_equivariant_encoder_aligns_the_views_of_a_crop(tmp_path: Path) -> No
     model = Known(batch.joints.flatten(0, 1).flatten(1).numpy())
     seen = batch._replace(images=torch.zeros(2, N, 1, 1, 3, dtype=torch.uint8))
     alignment = [
-        Objective(model, Method("self", undo, "none"), 0.5, 32, CPU)(seen)["alignment"].item()  # type: ignore[arg-type]
+        Objective(model, Method("self", undo, "none"), 32, CPU)(seen)["alignment"].item()  # type: ignore[arg-type]
         for undo in ("none", "crop")
     ]
     assert alignment[0] > 1e-3 and alignment[1] < 1e-8

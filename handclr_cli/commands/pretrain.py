@@ -86,7 +86,9 @@ def pretrain(
     ] = None,
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
     weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 1e-6,
-    temperature: Annotated[float, typer.Option(min=0.001, help="Of NT-Xent.")] = 0.5,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.001, help="Of NT-Xent.", show_default="0.5; handclr-soft: 0.1")
+    ] = None,
     rotation: Annotated[
         float | None,
         typer.Option(
@@ -143,7 +145,8 @@ def pretrain(
 
     options.choose("--arch", arch, ARCHITECTURES)
     options.choose("--optimizer", optimizer, OPTIMIZERS)
-    recipe = choose_method(method, positives=positives, undo=undo, weights=weights, targets=targets)
+    recipe = choose_method(method, temperature, positives=positives, undo=undo, weights=weights, targets=targets)
+    temperature = recipe.temperature
     if recipe.positives == "mined" and not pairs:
         raise UsageError(f"--method {method} needs --pairs: make them with handclr pca and handclr mine")
     ranks = ranks_of()
@@ -186,7 +189,6 @@ def pretrain(
         objective = Objective(
             distribute(place(model, where, compiled), ranks, where),
             recipe,
-            temperature,
             size,
             where,
             autocast,

@@ -33,7 +33,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Method:
-    """A contrastive method in four choices.
+    """A contrastive method in four choices, and the temperature of its loss.
 
     positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the augmentation is undone
     in latent space: "none", in units of the latent points' "extent" (PeCLR), or exactly in those of the "crop".
@@ -45,6 +45,7 @@ class Method:
     undo: Literal["none", "extent", "crop"]
     weights: Literal["none", "linear", "sigmoid"]
     targets: Literal["positive", "pose"] = "positive"
+    temperature: float = 0.5
 
     @property
     def joints(self) -> Literal["none", "view", "crop"]:
@@ -53,7 +54,8 @@ class Method:
 
     def record(self) -> dict[str, str]:
         """The choices for a run's configuration; targets only where they are not the positive, as in older runs."""
-        return {name: choice for name, choice in vars(self).items() if name != "targets" or choice != "positive"}
+        choices = {name: str(getattr(self, name)) for name in CHOICES}
+        return {name: choice for name, choice in choices.items() if name != "targets" or choice != "positive"}
 
 
 # As published but for the last, which is ours.
@@ -63,12 +65,12 @@ METHODS = {
     "tempclr": Method("neighbour", "extent", "none"),
     "handclr": Method("mined", "extent", "none"),
     "simhand": Method("mined", "extent", "linear"),
-    "handclr-soft": Method("mined", "crop", "none", "pose"),
+    "handclr-soft": Method("mined", "crop", "none", "pose", temperature=0.1),
 }
 
 
-def choose_method(name: str, **choices: str | None) -> Method:
-    """A preset with the choices that are not None in place of its own.
+def choose_method(name: str, temperature: float | None = None, **choices: str | None) -> Method:
+    """A preset with the choices and the temperature that are not None in place of its own.
 
     Raises UsageError for what there is not, and for weights together with soft targets.
     """
@@ -77,7 +79,8 @@ def choose_method(name: str, **choices: str | None) -> Method:
     for option, value in choices.items():
         if value is not None and value not in CHOICES[option]:
             raise UsageError(f"--{option} {value}: choose from {', '.join(CHOICES[option])}")
-    chosen: dict[str, Any] = {option: value for option, value in choices.items() if value is not None}
+    given = {"temperature": temperature, **choices}
+    chosen: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
     method = replace(METHODS[name], **chosen)
     if method.targets == "pose" and method.weights != "none":
         raise UsageError("--targets pose goes with --weights none")
@@ -122,7 +125,6 @@ class Objective:
 
     model: nn.Module
     method: Method
-    temperature: float
     size: int
     device: torch.device
     autocast: Autocast = contextlib.nullcontext
@@ -178,7 +180,7 @@ class Objective:
                 targets = PoseTargets(joints1, joints2, self.spread)
             elif self.method.weights != "none":
                 weights = PoseWeights(joints1, joints2, self.method.weights)
-        contrast = nt_xent(z1, z2, rows1, rows2, self.temperature, self.ranks.share(len(z1)), weights, targets)
+        contrast = nt_xent(z1, z2, rows1, rows2, self.method.temperature, self.ranks.share(len(z1)), weights, targets)
         alignment, uniformity = alignment_uniformity(*latent)
         return {"loss": contrast.loss, "top1": contrast.top1, "alignment": alignment, "uniformity": uniformity}
 
