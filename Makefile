@@ -17,11 +17,12 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 # Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
+# Neighbours stay together, so that what a file of tests shares is made once.
 test: $(READY)
-	$(PYTEST) -n 3
+	$(PYTEST) -n 3 --dist worksteal
 
 quick: $(READY)
-	$(PYTEST) -n 2 -m 'not slow and not real and not landmarker'
+	$(PYTEST) -n 2 --dist worksteal -m 'not slow and not real and not landmarker'
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import study
 import tables
 from pairs import difference
 from pairs_crops import nearest_hand, seen, true_hands, upright
-from plan import SCALES, Cell, Model, cells, chain, encoder, models
+from plan import SCALES, Cell, Model, chain, encoder, models
 from results import Result, Results
 
 
@@ -104,7 +104,8 @@ def test_a_difference_is_paired_by_the_units_and_knows_what_is_left_out() -> Non
 def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: Path) -> None:
     """What a cell reads is in a folder that an earlier one has written to."""
     names, written = set(), set()
-    for cell in cells(SCALES[scale], tmp_path):
+    every = (cell for model in models(SCALES[scale]) for cell in chain(SCALES[scale], tmp_path, model))
+    for cell in dict.fromkeys(every):
         words = list(map(str, cell.words))
         outputs = {words[number + 1] for number, word in enumerate(words) if word in ("-o", "--run")}
         if words[:2] == ["synth", "footage"]:
@@ -141,6 +142,16 @@ def test_what_is_to_be_done_is_done_once_and_in_its_order(
     for cells_ in chains:
         times = [begun.index(cell.name) for cell in cells_]
         assert times == sorted(times)
+
+
+def test_what_is_asked_for_comes_with_what_it_needs(tmp_path: Path) -> None:
+    scale = SCALES["tiny"]
+    for model in models(scale):
+        asked = f"evaluate/{model.name}/lab"
+        whole = list(chain(scale, tmp_path, model))
+        assert study.leading_to(asked, whole) == whole[:-1]
+        assert study.leading_to("*", whole) == whole
+        assert study.leading_to("evaluate/nothing", whole) == []
 
 
 def test_a_command_that_fails_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,10 @@ class Result(NamedTuple):
     @property
     def area(self) -> float:
         return float(self.images[:, 1].mean())
+
+    def first(self, seeds: int) -> Result:
+        """Of the first seeds alone."""
+        return Result(self.images[:seeds], self.mean_pose)
 
     def interval(self, measure: int = 0) -> tuple[float, float]:
         """Of a mean over RESAMPLES draws of the seeds and of the images, the same for every method."""
@@ -73,12 +77,11 @@ class Results:
             if run and (run / f"{test}.json").exists():
                 self._known[f"{model.name}/{test}"] = _read(run, test, made_by[model.name])
 
-    def of(
-        self, method: str, pool: str, fraction: float, test: str = TESTS[0], seeds: int | None = None
-    ) -> Result | None:
-        """The seeds that are there of one cell, of the first `seeds` or of all; None where there are none."""
-        of_seeds = [Model(encoder(method, pool, seed), fraction) for seed in range(seeds or self.scale.seeds)]
-        found = [self._known[name] for model in of_seeds if (name := f"{model.name}/{test}") in self._known]
+    def of(self, method: str, pool: str, fraction: float, test: str = TESTS[0]) -> Result | None:
+        """The seeds of one cell up to one that is not there; None where there are none."""
+        of_seeds = (Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds))
+        names = takewhile(self._known.__contains__, (f"{model.name}/{test}" for model in of_seeds))
+        found = [self._known[name] for name in names]
         if not found:
             return None
         return Result(np.stack([one.images for one in found]), float(np.mean([one.mean_pose for one in found])))

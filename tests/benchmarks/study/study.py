@@ -20,12 +20,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from plan import SCALES, Cell, cells, chain, models
+from plan import SCALES, Cell, chain, models
 
 DONE_WITH_SKIPS = 3
 
@@ -33,7 +34,8 @@ DONE_WITH_SKIPS = 3
 def main() -> None:
     arguments = parse()
     root, scale = arguments.run, SCALES[arguments.scale]
-    chosen = [cell for cell in cells(scale, root) if fnmatch.fnmatch(cell.name, arguments.only)]
+    chains = [leading_to(arguments.only, chain(scale, root, model)) for model in models(scale)]
+    chosen = list(dict.fromkeys(cell for cells in chains for cell in cells))
     todo = [cell for cell in chosen if not done(cell, root)]
     if arguments.list:
         waiting = {cell.name for cell in todo}
@@ -41,7 +43,6 @@ def main() -> None:
     elif arguments.dry_run:
         print("\n".join(cell.line for cell in todo))
     else:
-        chains = [list(chain(scale, root, model)) for model in models(scale)]
         follow_all(chains, {cell.name for cell in todo}, root, arguments.jobs)
 
 
@@ -50,10 +51,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="cells to run at a time, which share the cores")
-    parser.add_argument("--only", default="*", help="pattern on the names of cells")
+    parser.add_argument("--only", default="*", help="pattern on the names of cells; what they need is run too")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     return parser.parse_args()
+
+
+def leading_to(pattern: str, chain: Iterable[Cell]) -> list[Cell]:
+    """A chain up to the last cell that is asked for; nothing of a chain without one."""
+    cells = list(chain)
+    asked = [number for number, cell in enumerate(cells, 1) if fnmatch.fnmatch(cell.name, pattern)]
+    return cells[: asked[-1]] if asked else []
 
 
 def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) -> None:

@@ -61,16 +61,14 @@ def put(text: str, tables: dict[str, str]) -> str:
 
 
 def table_1(results: Results) -> str:
-    """Method by how long it was pre-trained, few labels, both test sets."""
+    """Every method, few labels, both test sets."""
     scale, small = results.scale, min(results.scale.fractions)
-    pools = [pool for pool in (scale.main, scale.short) if any(results.of(name, pool, small) for name in METHODS)]
-    columns = [(pool, small, test) for pool in pools for test in TESTS]
+    columns = [(scale.main, small, test) for test in TESTS]
     rows = []
     for method in SHOWN:
         found = [results.of(method, *column) for column in columns]
-        if any(found):
-            seeds = ", ".join(str(len(result.images)) for result in found[:: len(TESTS)] if result)
-            rows.append([TITLES[method], *map(cell, found), area(found[0]), seeds])
+        if found[0]:
+            rows.append([TITLES[method], *map(cell, found), area(found[0]), str(len(found[0].images))])
     rows.append([*gains(results, columns), "", ""])
     # The same of every method.
     known = [next(filter(None, (results.of(name, *column) for name in SHOWN)), None) for column in columns]
@@ -80,21 +78,21 @@ def table_1(results: Results) -> str:
 
 
 def table_2(results: Results) -> str:
-    """Method by size of the pool, few labels, both test sets; the same seeds in every column."""
+    """Method by size of the pool, few labels, both test sets; of a method the same seeds in every column."""
     scale, small = results.scale, min(results.scale.fractions)
     columns = [(pool, small, test) for test in TESTS for pool in scale.sizes]
     rows = by_method(results, columns)
-    rows.append(gains(results, columns, scale.others))
+    rows.append(gains(results, columns))
     return markdown(["method", *(f"{described(scale, pool)}: {test}" for pool, _, test in columns)], rows)
 
 
 def figure_2(results: Results) -> str:
-    """Method by share of the labels, the laboratory; the same seeds in every column."""
+    """Method by share of the labels, the laboratory; of a method the same seeds in every column."""
     scale, fractions = results.scale, sorted(results.scale.fractions)
     columns = [(scale.main, fraction, TESTS[0]) for fraction in fractions]
     rows = by_method(results, columns)
     fewest, most = PUBLISHED_FRACTIONS
-    rows += [gains(results, columns, scale.others), ["the same in the paper", fewest, *[""] * (len(columns) - 2), most]]
+    rows += [gains(results, columns), ["the same in the paper", fewest, *[""] * (len(columns) - 2), most]]
     return markdown(["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)], rows)
 
 
@@ -108,7 +106,7 @@ def views(results: Results) -> str:
             still, turned = (results.of(name, scale.main, small, test) for name in both)
             if still and turned:
                 seeds = min(len(still.images), len(turned.images))
-                row += [f"{Result(one.images[:seeds]).error:.1f}" for one in (still, turned)]
+                row += [f"{one.first(seeds).error:.1f}" for one in (still, turned)]
                 row.append(versus(turned, still))
         if len(row) > 1:
             rows.append(row)
@@ -132,28 +130,32 @@ def beyond(results: Results) -> str:
 def versus(ours: Result, base: Result) -> str:
     """The difference in mm with its interval, and as a share; of the seeds that both have."""
     seeds = min(len(ours.images), len(base.images))
-    base = Result(base.images[:seeds])
-    gap = Result(ours.images[:seeds] - base.images)
-    return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {gap.error / base.error:+.0%}"
+    gap = Result(ours.images[:seeds] - base.images[:seeds])
+    share = gap.error / base.first(seeds).error
+    return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {share:+.0%}"
 
 
-def gains(results: Results, columns: Iterable[Column], seeds: int | None = None) -> list[str]:
+def gains(results: Results, columns: Sequence[Column]) -> list[str]:
     """HandCLR over PeCLR in each column."""
-    row = ["HandCLR over PeCLR"]
-    for column in columns:
-        ours, base = (results.of(method, *column, seeds) for method in ("handclr", "peclr"))
-        row.append(versus(ours, base) if ours and base else "")
-    return row
+    both = (across(results, method, columns) for method in ("handclr", "peclr"))
+    return ["HandCLR over PeCLR", *(versus(*pair) if all(pair) else "" for pair in zip(*both, strict=True))]
 
 
 def by_method(results: Results, columns: Sequence[Column]) -> list[list[str]]:
-    """The methods that were fine-tuned more than once, of the seeds that all columns are to have."""
+    """The methods that were fine-tuned more than once."""
     rows = []
     for method in SHOWN:
-        found = [results.of(method, *column, results.scale.others) for column in columns]
+        found = across(results, method, columns)
         if len({column[:2] for column, result in zip(columns, found, strict=True) if result}) > 1:
             rows.append([TITLES[method], *map(cell, found)])
     return rows
+
+
+def across(results: Results, method: str, columns: Iterable[Column]) -> list[Result | None]:
+    """A method in each column, of the seeds that all columns have in which it is."""
+    found = [results.of(method, *column) for column in columns]
+    seeds = min((len(result.images) for result in found if result), default=0)
+    return [result and result.first(seeds) for result in found]
 
 
 def described(scale: Scale, pool: str) -> str:
@@ -188,7 +190,7 @@ def draw(results: Results, columns: dict[str, tuple[str, float]], label: str, pa
     for number, test in enumerate(TESTS):
         axes = figure.add_subplot(1, len(TESTS), number + 1, title=test, xlabel=label)
         for method in SHOWN:
-            found = [results.of(method, *column, test, results.scale.others) for column in columns.values()]
+            found = across(results, method, [(*column, test) for column in columns.values()])
             points = [(at, result) for at, result in enumerate(found) if result]
             if len(points) > 1:
                 middle, bars = whiskers(result for _, result in points)
