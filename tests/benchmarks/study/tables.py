@@ -211,7 +211,7 @@ def whiskers(results: Iterable[Result]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_table_1(results: Results, path: Path) -> None:
-    """Every method on both test sets."""
+    """Every method, its seeds in brackets, on both test sets."""
     scale, small = results.scale, min(results.scale.fractions)
     figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
     for number, test in enumerate(TESTS, 1):
@@ -220,9 +220,10 @@ def draw_table_1(results: Results, path: Path) -> None:
         there = {method: result for method, result in found.items() if result}
         middle, bars = whiskers(there.values())
         axes.errorbar(middle, range(len(there)), xerr=bars, fmt="o", capsize=3)
-        axes.set_yticks(range(len(there)), [named(method) if number == 1 else "" for method in there])
+        labels = [f"{named(method)} ({len(result.images)})" if number == 1 else "" for method, result in there.items()]
+        axes.set_yticks(range(len(there)), labels)
         axes.invert_yaxis()
-        axes.margins(y=0.2)
+        axes.margins(y=0.1)
         axes.grid(axis="x", alpha=0.25)
     save_figure(figure, path)
     print(path, file=sys.stderr)
