@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contract.errors import HandclrError, UsageError
+from .patches import use_patches
 
 PRECISIONS = ("auto", "bf16", "fp32")
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -48,6 +49,8 @@ def pick_precision(name: str, device: torch.device) -> Autocast:
 def place(model: nn.Module, device: torch.device, compiled: bool | None = None) -> nn.Module:
     """Move a model to the device in channels-last order, compiled where asked for (None: on CUDA)."""
     torch.backends.cudnn.benchmark = True
+    if device.type == "cpu":
+        use_patches(model)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled or (compiled is None and device.type == "cuda"):
         model.compile()
