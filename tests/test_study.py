@@ -149,9 +149,9 @@ def test_what_is_asked_for_comes_with_what_it_needs(tmp_path: Path) -> None:
     for model in models(scale):
         asked = f"evaluate/{model.name}/lab"
         whole = list(chain(scale, tmp_path, model))
-        assert study.leading_to(asked, whole) == whole[:-1]
-        assert study.leading_to("*", whole) == whole
-        assert study.leading_to("evaluate/nothing", whole) == []
+        assert study.leading_to([asked], whole) == whole[:-1]
+        assert study.leading_to([asked, "*/wild"], whole) == study.leading_to(["*"], whole) == whole
+        assert study.leading_to(["evaluate/nothing"], whole) == []
 
 
 def test_a_command_that_fails_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -55,6 +55,9 @@ METHODS = {
     ),
     "cold": Method("HandCLR, temperature 0.1", "--method handclr --temperature 0.1"),
     "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
+    "soft-sharp": Method("`handclr-soft`, spread 0.1", f"{SOFT} --temperature 0.1 --spread 0.1"),
+    "soft-wide": Method("`handclr-soft`, spread 0.25", f"{SOFT} --temperature 0.1 --spread 0.25"),
+    "soft-upright": Method("`handclr-soft`, views turned by 20 degrees", f"{SOFT} --temperature 0.1 --rotation 20"),
     "soft-half": Method("`handclr-soft`, the nearer half of the pairs", f"{SOFT} --temperature 0.1", "half"),
     "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
     "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
@@ -70,6 +73,9 @@ TITLES = {NONE: "no pre-training"} | {name: method.title for name, method in MET
 PAPER = ("simclr", "peclr", "handclr")
 OTHERS = ("tempclr", "simhand")
 BEST = ("soft-crop", "soft-colder")
+# What is followed over sizes of the pool, and over shares of the labels.
+BY_POOL = ("peclr", "handclr")
+BY_LABELS = (NONE, *PAPER, "soft-colder")
 # Why PeCLR is not ahead of SimCLR, whose views are not turned: what is compared with what.
 EXPLAINED = (
     ("simclr-turned", "simclr"),
@@ -92,9 +98,10 @@ class Pool(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is; steps are equal: videos times epochs, and fraction times epochs, hardly vary.
+    """How large everything is.
 
-    What the tables compare is run with `seeds` seeds; more labels, and variants of the methods, with `others`.
+    Steps are equal, since videos times epochs, and fraction times epochs, hardly vary; but for the pools that have the
+    epochs of the main one. What the tables compare is run with `seeds` seeds, variants of the methods with `others`.
     """
 
     frames: int
@@ -119,24 +126,40 @@ class Scale:
     others: int = 1
 
     @property
-    def sizes(self) -> list[str]:
-        """The pools, the smallest first."""
-        return sorted(self.pools, key=lambda name: self.pools[name].videos)
+    def equal_steps(self) -> list[str]:
+        """The pools that are trained on for as many steps as the main one, the smallest first."""
+        main = self.pools[self.main]
+        return self._smallest_first(lambda pool: pool.videos * pool.epochs == main.videos * main.epochs)
+
+    @property
+    def equal_epochs(self) -> list[str]:
+        """The pools that are trained on for as many epochs as the main one, the smallest first."""
+        return self._smallest_first(lambda pool: pool.epochs == self.pools[self.main].epochs)
+
+    def _smallest_first(self, chosen: Callable[[Pool], bool]) -> list[str]:
+        names = (name for name, pool in self.pools.items() if chosen(pool))
+        return sorted(names, key=lambda name: self.pools[name].videos)
 
 
 CPU = Scale(
     12,
-    {"main": Pool(1000, 5), "500": Pool(500, 10), "250": Pool(250, 20)},
+    {
+        "main": Pool(1000, 5),
+        "500": Pool(500, 10),
+        "250": Pool(250, 20),
+        "500-brief": Pool(500, 5),
+        "250-brief": Pool(250, 5),
+    },
     {0.1: 100, 0.2: 50, 0.4: 25, 0.8: 12, 1.0: 10},
 )
 SCALES = {
-    # Two cores, ten hours.
+    # Two cores, eight hours.
     "cpu": CPU,
     # Minutes: to see that all of it runs.
     "tiny": replace(
         CPU,
         frames=6,
-        pools={"main": Pool(8, 2), "4": Pool(4, 4)},
+        pools={"main": Pool(8, 2), "4": Pool(4, 4), "4-brief": Pool(4, 2)},
         fractions={0.5: 1, 1.0: 1},
         labels=16,
         tests=8,
@@ -199,17 +222,16 @@ def models(scale: Scale) -> list[Model]:
 
 def _wanted(scale: Scale) -> Iterator[Model]:
     """What each table needs; some models are in several."""
-    small, main, headline = min(scale.fractions), scale.main, (NONE, *PAPER, *BEST)
+    small, main = min(scale.fractions), scale.main
     for seed in range(scale.seeds):
-        for method in (*headline, "peclr-unturned"):
+        for method in (*BY_LABELS, *BEST, "simclr-turned", "peclr-unturned"):
             yield Model(encoder(method, main, seed), small)
-        for pool, method in product(scale.sizes, ("peclr", "handclr")):
+        for pool, method in product((*scale.equal_epochs, *scale.equal_steps), BY_POOL):
             yield Model(encoder(method, pool, seed), small)
-    for seed in range(scale.others):
-        for fraction, method in product(sorted(scale.fractions)[:0:-1], headline):
+        for fraction, method in product(sorted(scale.fractions)[:0:-1], BY_LABELS):
             yield Model(encoder(method, main, seed), fraction)
-        for method in METHODS:
-            yield Model(encoder(method, main, seed), small)
+    for seed, method in product(range(scale.others), METHODS):
+        yield Model(encoder(method, main, seed), small)
 
 
 def fingerprint(scale: Scale, model: Model) -> str:

@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import count
 from pathlib import Path
@@ -51,16 +51,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="cells to run at a time, which share the cores")
-    parser.add_argument("--only", default="*", help="pattern on the names of cells; what they need is run too")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], help="patterns of the names of cells; what they need is run too"
+    )
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     return parser.parse_args()
 
 
-def leading_to(pattern: str, chain: Iterable[Cell]) -> list[Cell]:
+def leading_to(patterns: Sequence[str], chain: Iterable[Cell]) -> list[Cell]:
     """A chain up to the last cell that is asked for; nothing of a chain without one."""
     cells = list(chain)
-    asked = [number for number, cell in enumerate(cells, 1) if fnmatch.fnmatch(cell.name, pattern)]
+    asked = [number for number, cell in enumerate(cells, 1) if any(fnmatch.fnmatch(cell.name, p) for p in patterns)]
     return cells[: asked[-1]] if asked else []
 
 

@@ -14,6 +14,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from results import Result, Results
 from handclr_cli.report.curves import save_figure
 
 SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
+COLOURS = ("#8c8c8c", "#56b4e9", "#0072b2", "#cc79a7", "#f0e442", "#009e73", "#e69f00", "#d55e00")
 # HandCLR over PeCLR on FreiHAND with the fewest labels and with all (Lin, Ohkawa et al.).
 PUBLISHED_FRACTIONS = ("-31%", "-15%")
 # Pool, share of the labels, test set.
@@ -78,12 +80,20 @@ def table_1(results: Results) -> str:
 
 
 def table_2(results: Results) -> str:
-    """Method by size of the pool, few labels, both test sets; of a method the same seeds in every column."""
-    scale, small = results.scale, min(results.scale.fractions)
-    columns = [(pool, small, test) for test in TESTS for pool in scale.sizes]
-    rows = by_method(results, columns)
-    rows.append(gains(results, columns))
-    return markdown(["method", *(f"{described(scale, pool)}: {test}" for pool, _, test in columns)], rows)
+    """Method by size of the pool, in as many steps."""
+    return by_pool(results, results.scale.equal_steps)
+
+
+def table_2_epochs(results: Results) -> str:
+    """Method by size of the pool, in as many epochs."""
+    return by_pool(results, results.scale.equal_epochs)
+
+
+def by_pool(results: Results, pools: Iterable[str]) -> str:
+    """Method by pool, few labels, both test sets; of a method the same seeds in every column."""
+    columns = [(pool, min(results.scale.fractions), test) for test, pool in product(TESTS, pools)]
+    rows = [*by_method(results, columns), gains(results, columns)]
+    return markdown(["method", *(f"{described(results.scale, pool)}: {test}" for pool, _, test in columns)], rows)
 
 
 def figure_2(results: Results) -> str:
@@ -175,26 +185,30 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(results: Results, columns: dict[str, tuple[str, float]], label: str, path: Path) -> None:
-    """Curves with intervals on each test set of every method that has more than one point.
+def draw(results: Results, rows: dict[str, dict[str, tuple[str, float]]], path: Path) -> None:
+    """Curves with intervals on each test set of every method that has more than one point; a row of panels for each.
 
-    columns: pools and shares of the labels, by what stands under them.
+    rows: by what stands under a row, pools and shares of the labels by what stands under them.
     """
-    figure = Figure(figsize=(7.5, 4.6), dpi=120, layout="constrained")
-    for number, test in enumerate(TESTS):
-        axes = figure.add_subplot(1, len(TESTS), number + 1, title=test, xlabel=label)
-        for method in SHOWN:
-            found = across(results, method, [(*column, test) for column in columns.values()])
-            points = [(at, result) for at, result in enumerate(found) if result]
-            if len(points) > 1:
-                middle, bars = whiskers(result for _, result in points)
-                name = "" if number else named(method)
-                axes.errorbar([at for at, _ in points], middle, yerr=bars, marker="o", capsize=3, label=name)
-        axes.set_xticks(range(len(columns)), list(columns))
-        axes.grid(alpha=0.25)
-    figure.axes[0].set_ylabel("MPJPE after root and bone, mm")
-    if figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(frameon=False, loc="outside upper left", ncols=2)
+    figure = Figure(figsize=(7.5, 1.2 + 3.2 * len(rows)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(rows), len(TESTS), sharey="col", squeeze=False)
+    colours = dict(zip(SHOWN, COLOURS, strict=True))
+    for (label, columns), line in zip(rows.items(), panels, strict=True):
+        for test, axes in zip(TESTS, line, strict=True):
+            for method in SHOWN:
+                found = across(results, method, [(*column, test) for column in columns.values()])
+                points = [(at, result) for at, result in enumerate(found) if result]
+                if len(points) > 1:
+                    middle, bars = whiskers(result for _, result in points)
+                    style = {"color": colours[method], "marker": "o", "capsize": 3, "label": named(method)}
+                    axes.errorbar([at for at, _ in points], middle, yerr=bars, **style)
+            axes.set(title=test, xlabel=label)
+            axes.set_xticks(range(len(columns)), list(columns))
+            axes.grid(alpha=0.25)
+        line[0].set_ylabel("MPJPE after root and bone, mm")
+    entries = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
+    if entries:
+        figure.legend(entries.values(), entries, frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
     print(path, file=sys.stderr)
 
@@ -231,17 +245,27 @@ def draw_table_1(results: Results, path: Path) -> None:
 
 def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
-    columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in scale.sizes}
-    draw(results, columns, "videos to pre-train on", path)
+    rows = {
+        f"videos to pre-train on, {what}": {f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools}
+        for what, pools in (("as many steps", scale.equal_steps), ("as many epochs", scale.equal_epochs))
+    }
+    draw(results, rows, path)
 
 
 def draw_figure_2(results: Results, path: Path) -> None:
     scale = results.scale
-    columns = {f"{fraction:.0%}": (scale.main, fraction) for fraction in sorted(scale.fractions)}
-    draw(results, columns, "share of the labels", path)
+    shares = {f"{fraction:.0%}": (scale.main, fraction) for fraction in sorted(scale.fractions)}
+    draw(results, {"share of the labels": shares}, path)
 
 
-TABLES = {"table 1": table_1, "table 2": table_2, "figure 2": figure_2, "PeCLR": peclr, "beyond": beyond}
+TABLES = {
+    "table 1": table_1,
+    "table 2": table_2,
+    "table 2, epochs": table_2_epochs,
+    "figure 2": figure_2,
+    "PeCLR": peclr,
+    "beyond": beyond,
+}
 PICTURES = {"table-1": draw_table_1, "table-2": draw_table_2, "figure-2": draw_figure_2}
 
 
