@@ -177,6 +177,8 @@ def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None
     low, high = base.interval()
     assert low < base.error < high and high - low > 2
     assert tables.versus(ours, base) == f"-2.0 [-2.0, -2.0], {-2 / base.images[:2, 0].mean():+.0%}"
+    # Of one seed no interval is known.
+    assert tables.versus(ours.first(1), base) == f"-2.0, {-2 / base.images[0, 0].mean():+.0%}"
     assert tables.cell(base).startswith(f"{base.error:.1f} [") and tables.area(base) == "0.000 [0.000, 0.000]"
 
 

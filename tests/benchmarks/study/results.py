@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from itertools import product, takewhile
 from pathlib import Path
@@ -43,10 +44,15 @@ class Result(NamedTuple):
         return Result(self.images[:seeds], self.mean_pose)
 
     def interval(self, measure: int = 0) -> tuple[float, float]:
-        """Of a mean over RESAMPLES draws of the seeds and of the images, the same for every method."""
+        """Of a mean over RESAMPLES draws of the seeds and of the images, the same for every method.
+
+        NaN where there is one seed: an interval over its images would not tell how far another seed lies.
+        """
         rng = np.random.default_rng(0)
         values = self.images[:, measure]
         seeds, count = values.shape
+        if seeds == 1:
+            return math.nan, math.nan
         rows = rng.integers(count, size=(RESAMPLES, count))
         drawn = rng.integers(seeds, size=(RESAMPLES, seeds))
         means = [values[one][:, row].mean() for one, row in zip(drawn, rows, strict=True)]

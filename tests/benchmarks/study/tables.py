@@ -5,12 +5,14 @@
     python tests/benchmarks/study/tables.py --measured tests/benchmarks/study/measured.npz
 
 MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in brackets the 95 %
-interval by bootstrap, in which both the test images and the seeds are drawn anew. AUC of the PCK curve, 0 to 50 mm.
+interval by bootstrap, in which both the test images and the seeds are drawn anew; where there is one seed, none. AUC of
+the PCK curve, 0 to 50 mm.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -177,7 +179,7 @@ def area(result: Result | None) -> str:
 
 def with_interval(value: float, ends: tuple[float, float], digits: str) -> str:
     low, high = ends
-    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
+    return f"{value:{digits}}" + ("" if math.isnan(low) else f" [{low:{digits}}, {high:{digits}}]")
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
