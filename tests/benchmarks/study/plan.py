@@ -224,7 +224,7 @@ def _wanted(scale: Scale) -> Iterator[Model]:
     """What each table needs; some models are in several."""
     small, main = min(scale.fractions), scale.main
     for seed in range(scale.seeds):
-        for method in (*BY_LABELS, *BEST, "simclr-turned", "peclr-unturned"):
+        for method in (*BY_LABELS, *OTHERS, *BEST, "simclr-turned", "peclr-unturned"):
             yield Model(encoder(method, main, seed), small)
         for pool, method in product((*scale.equal_epochs, *scale.equal_steps), BY_POOL):
             yield Model(encoder(method, pool, seed), small)
