@@ -55,9 +55,6 @@ METHODS = {
     ),
     "cold": Method("HandCLR, temperature 0.1", "--method handclr --temperature 0.1"),
     "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
-    "soft-sharp": Method("`handclr-soft`, spread 0.1", f"{SOFT} --temperature 0.1 --spread 0.1"),
-    "soft-wide": Method("`handclr-soft`, spread 0.25", f"{SOFT} --temperature 0.1 --spread 0.25"),
-    "soft-upright": Method("`handclr-soft`, views turned by 20 degrees", f"{SOFT} --temperature 0.1 --rotation 20"),
     "soft-half": Method("`handclr-soft`, the nearer half of the pairs", f"{SOFT} --temperature 0.1", "half"),
     "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
     "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
@@ -143,13 +140,7 @@ class Scale:
 
 CPU = Scale(
     12,
-    {
-        "main": Pool(1000, 5),
-        "500": Pool(500, 10),
-        "250": Pool(250, 20),
-        "500-brief": Pool(500, 5),
-        "250-brief": Pool(250, 5),
-    },
+    {"main": Pool(1000, 5), "500": Pool(500, 10), "250": Pool(250, 20), "250-brief": Pool(250, 5)},
     {0.1: 100, 0.2: 50, 0.4: 25, 0.8: 12, 1.0: 10},
 )
 SCALES = {
