@@ -107,7 +107,7 @@ class Scale:
     main: str = "main"
     arch: str = "resnet18"
     size: int = 64
-    # With AVX512-BF16 or AMX 1.7 times as fast as fp32; on a processor without them set it to fp32.
+    # With AVX512-BF16 or AMX 1.8 times as fast as fp32; on a processor without them set it to fp32.
     precision: str = "bf16"
     fps: int = 6
     frame: tuple[int, int] = (384, 288)
@@ -144,7 +144,7 @@ CPU = Scale(
     {0.1: 100, 0.2: 50, 0.4: 25, 0.8: 12, 1.0: 10},
 )
 SCALES = {
-    # Two cores, eight hours.
+    # Two cores, seven hours.
     "cpu": CPU,
     # Minutes: to see that all of it runs.
     "tiny": replace(
