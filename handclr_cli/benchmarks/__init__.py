@@ -1,1 +1,0 @@
-"""Labelled data sets and metrics: readers, labelled crops, 3D pose errors."""
