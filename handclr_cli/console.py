@@ -41,10 +41,11 @@ def warn(message: str) -> None:
 
 
 def silence_native_libraries() -> None:
-    """Send what C++ libraries print to file descriptor 2 to nowhere, and keep Python's own messages.
+    """Send what C++ libraries print to file descriptor 2 to nowhere, and keep Python's own
+    messages.
 
-    MediaPipe, TensorFlow Lite, FFmpeg and OpenCV log there, from threads of their own and at exit. --debug
-    leaves them alone.
+    MediaPipe, TensorFlow Lite, FFmpeg and OpenCV log there, from threads of their own and at exit.
+    --debug leaves them alone.
     """
     if State.debug or State.stderr is not None:
         return
@@ -61,11 +62,14 @@ Advance = Callable[..., None]
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int | None = None, unit: str = "samples", done: int = 0) -> Iterator[Advance]:
-    """Show the progress of a loop: a bar on a terminal, a plain line every 30 s elsewhere, nothing with -q.
+def progress(
+    label: str, total: int | None = None, unit: str = "samples", done: int = 0
+) -> Iterator[Advance]:
+    """Show the progress of a loop: a bar on a terminal, a plain line every 30 s elsewhere, nothing
+    with -q.
 
-    Yields a function to call with the number of steps made and, as keywords, what to show beside the bar.
-    `done` steps were made by an earlier process and say nothing of this one's speed.
+    Yields a function to call with the number of steps made and, as keywords, what to show beside
+    the bar. `done` steps were made by an earlier process and say nothing of this one's speed.
     """
     if State.quiet or State.muted:
         yield lambda steps=1, **shown: None

@@ -1,4 +1,6 @@
-"""$ handclr: the front door. Registers the commands and turns failures into one line and an exit code."""
+"""$ handclr: the front door. Registers the commands and turns failures into one line and an exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import __version__, console
+from . import console
 from .commands import (
     demo,
     evaluate,
@@ -27,27 +29,32 @@ from .commands import (
     synth,
 )
 from .contract.errors import HandclrError
+from .options import Command
+from .version import __version__
 
 app = typer.Typer(
     name="handclr",
     help="From raw footage of hands to a pre-trained encoder and a 3D hand pose model.",
-    epilog="extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; pretrain, finetune, evaluate.",
+    epilog=(
+        "extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; pretrain, finetune,"
+        " evaluate."
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.command("extract")(extract.extract)
-app.command("keypoints")(keypoints.keypoints)
-app.command("pca")(pca.pca)
-app.command("mine")(mine.mine)
-app.command("pretrain")(pretrain.pretrain)
-app.command("finetune")(finetune.finetune)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("inspect")(inspect.inspect)
-app.command("demo")(demo.demo)
+app.command("extract", cls=Command)(extract.extract)
+app.command("keypoints", cls=Command)(keypoints.keypoints)
+app.command("pca", cls=Command)(pca.pca)
+app.command("mine", cls=Command)(mine.mine)
+app.command("pretrain", cls=Command)(pretrain.pretrain)
+app.command("finetune", cls=Command)(finetune.finetune)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("predict", cls=Command)(predict.predict)
+app.command("inspect", cls=Command)(inspect.inspect)
+app.command("demo", cls=Command)(demo.demo)
 app.add_typer(import_.app, name="import")
 app.add_typer(synth.app, name="synth")
 
@@ -61,10 +68,15 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Composable tools: footage to hand crops, pose embeddings, mined pairs, encoder, 3D hand pose, numbers."""
+    """Composable tools: footage to hand crops, pose embeddings, mined pairs, encoder, 3D hand pose,
+    numbers.
+    """
 
 
 def main() -> NoReturn:
@@ -84,15 +96,20 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:
-        if hasattr(error, "format_message"):  # the parser's: its class has no public name in every typer
+        if hasattr(
+            error, "format_message"
+        ):  # the parser's: its class has no public name in every typer
             _fail_usage(error)
-        _fail(f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1)
+        _fail(
+            f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail_usage(error: Exception) -> NoReturn:
     """Print the parser's complaint as one line, or the help that it stands for."""
-    message = str(error.format_message())  # type: ignore[attr-defined]
+    # The parser is built on pydantic, whose words for a refused value are not for people.
+    message = str(error.format_message()).replace("Value error, ", "")  # type: ignore[attr-defined]
     if message.startswith("Usage:"):
         print(message, file=console.stderr())
         sys.exit(2)

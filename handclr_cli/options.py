@@ -14,17 +14,66 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from . import console
+from . import choices, console
 from .contract.errors import HandclrError, UsageError
+from .contract.inputs import STDIN, expand_inputs
 from .contract.output import refuse_terminal
-from .contract.shards import SHARD_SIZE
 
 if TYPE_CHECKING:
     from .learning.run import Run
 
 
 NOT_IN_FILES = ("config", "fresh")
+# What help calls the values of options that have no name of their own.
+_VALUES = {
+    "<int>": "N",
+    "<int range>": "N",
+    "<float>": "NUMBER",
+    "<float range>": "NUMBER",
+    "<str>": "TEXT",
+    "<path>": "PATH",
+}
+
+
+class Command(TyperCommand):
+    """A command that names the option where a job says which of its settings is at fault."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except HandclrError as error:
+            error.where = self._option(error.setting, ctx.params.get(error.setting))
+            raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options of the help, values by their names and not by their types."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                name, help = record
+                if param.param_type_name == "argument":
+                    sections["Arguments"].append((name.partition(" <")[0], help))
+                else:
+                    name, bracket, kind = name.partition(" <")
+                    kind = _VALUES.get(f"<{kind}", f"<{kind}") if bracket else ""
+                    sections["Options"].append((f"{name} {kind}".rstrip(), help))
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def _option(self, setting: str, value: Any) -> str:
+        """What the user calls a setting, and what it was set to where that is a word or a number."""
+        shown = f" {value:g}" if isinstance(value, float) else f" {value}"
+        shown = shown if isinstance(value, str | int | float) and value is not True else ""
+        for param in self.params:
+            if param.name == setting:
+                names = [name for name in param.opts if name.startswith("--")]
+                return f"{max(names, key=len)}{shown}" if names else str(param.metavar or setting)
+        return f"--{setting.replace('_', '-')}" if setting else ""
 
 
 def _set_quiet(value: bool) -> bool:
@@ -47,7 +96,9 @@ def _read_config(context: typer.Context, path: str | None) -> str | None:
         param = known.get(name.replace("_", "-"))
         if param is None or param.name in NOT_IN_FILES:
             raise UsageError(f"--config {path}: {context.info_name} has no option {name}")
-        values[str(param.name)] = [value] if param.multiple and not isinstance(value, list) else value
+        values[str(param.name)] = (
+            [value] if param.multiple and not isinstance(value, list) else value
+        )
     context.default_map = values
     return path
 
@@ -63,7 +114,11 @@ def _read_table(path: str) -> dict[str, Any]:
         raise UsageError(f"--config {path}: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"--config {path}: holds no options")
-    return {**found["arguments"], "seed": found.get("seed", 0)} if isinstance(found.get("arguments"), dict) else found
+    return (
+        {**found["arguments"], "seed": found.get("seed", 0)}
+        if isinstance(found.get("arguments"), dict)
+        else found
+    )
 
 
 def _names(param: Any) -> list[str]:
@@ -78,12 +133,18 @@ Config = Annotated[
         metavar="FILE",
         callback=_read_config,
         is_eager=True,
-        help="TOML with options as keys, or the config.json of a run; the command line overrides it.",
+        help=(
+            "TOML with options as keys, or the config.json of a run; the command line overrides it."
+        ),
         show_default=False,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")]
-Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks and native logs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks and native logs.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
 
 Shards = Annotated[
@@ -103,10 +164,16 @@ OutputTar = Annotated[
         help="Tar to write; crops-%06d.tar: numbered shards; -: standard output.",
     ),
 ]
-OutputNpz = Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output.")]
+OutputNpz = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output.")
+]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples per numbered shard.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace numbered shards that were made otherwise.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace numbered shards that were made otherwise.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")
+]
 Landmarker = Annotated[
     str | None,
     typer.Option(
@@ -117,54 +184,94 @@ Landmarker = Annotated[
     ),
 ]
 CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
-Margin = Annotated[float, typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand.")]
+Margin = Annotated[
+    float,
+    typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand."),
+]
 Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")]
 Report = Annotated[
-    str | None, typer.Option(metavar="JSON", help="Write what the summary says, and more.", show_default=False)
+    str | None,
+    typer.Option(metavar="JSON", help="Write what the summary says, and more.", show_default=False),
 ]
 Part = Annotated[
     str | None,
     typer.Option(
-        metavar="I/N", help="Part I of N, from 0: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.", show_default=False
+        metavar="I/N",
+        help="Part I of N, from 0: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, bf16 or fp32; auto is bf16 on CUDA.")]
+Precision = Annotated[
+    choices.PrecisionName, typer.Option(help="Of the forward passes; auto is bf16 on CUDA.")
+]
+Arch = Annotated[choices.Arch, typer.Option(help="Depth of the ResNet.")]
+Optimizer = Annotated[choices.OptimizerName, typer.Option(help="How weights are moved.")]
+Cache = Annotated[choices.Cache, typer.Option(help="Where decoded crops are kept.")]
 Compile = Annotated[
-    bool | None, typer.Option("--compile/--no-compile", help="Compile the model.", show_default="on CUDA")
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Compile the model.", show_default="on CUDA"),
 ]
 TimeLimit = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Save and exit with 75 after this time, written as for sbatch: 90 (minutes), 3:55:00, 1-12:00:00.",
+        help=(
+            "Save and exit with 75 after this time, written as for sbatch: 90 (minutes), 3:55:00,"
+            " 1-12:00:00."
+        ),
         show_default=False,
     ),
 ]
 Finders = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Processes that find hands; 0: this one.", show_default="the cores"),
+    typer.Option(
+        "--workers", min=0, help="Processes that find hands; 0: this one.", show_default="the cores"
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which shards are missing.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")
+]
 
-RunFolder = Annotated[str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")]
-SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too.")]
+RunFolder = Annotated[
+    str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")
+]
+SaveEvery = Annotated[
+    int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start a run anew that is already there.")]
 
-DEFAULT_SHARD_SIZE = SHARD_SIZE
+
+def sources(named: Sequence[str] | None, suffix: str = ".tar") -> list[str]:
+    """What the inputs stand for, one by one; none and a pipe on standard input are `-`."""
+    return expand_inputs(named or [], suffix)
+
+
+def read_once(*names: str | None) -> None:
+    """Raise UsageError where standard input is named twice."""
+    if names.count(STDIN) > 1:
+        raise UsageError("standard input (-) can be read only once")
 
 
 def prepare_output(output: str) -> None:
-    """Refuse a terminal; let a closed pipe end this filter at once (exit 141), as it ends any Unix filter."""
+    """Refuse a terminal; let a closed pipe end this filter at once (exit 141), as it ends any Unix
+    filter.
+    """
     if output == "-":
         refuse_terminal()
         end_with_pipe()
 
 
 def prepare_files(*paths: str | None) -> None:
-    """Raise before the work where a file beside the output cannot appear, or two outputs are one."""
-    files = [path for path in paths if path not in (None, "-") and (os.path.isfile(path) or not os.path.exists(path))]
+    """Raise before the work where a file beside the output cannot appear, or two outputs
+    are one.
+    """
+    files = [
+        path
+        for path in paths
+        if path not in (None, "-") and (os.path.isfile(path) or not os.path.exists(path))
+    ]
     for path in files:
         if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
             raise HandclrError(f"cannot write {path}: no such folder")
@@ -176,16 +283,6 @@ def end_with_pipe() -> None:
     """Let the system end this process when the reader of its standard output has gone."""
     with contextlib.suppress(AttributeError, ValueError):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
-def finder_count(asked: int | None, work: int, each: int) -> int:
-    """Processes that find hands: as asked, else one for each core; none where there is less than `each` for two.
-
-    On a single core it is one all the same: what ends it, or leaks there, does not end a long job.
-    """
-    if asked is not None:
-        return asked
-    return min(cores(), work // each) if work >= 2 * each else 0
 
 
 def list_missing(stage: str, paths: Sequence[str], of: int) -> None:
@@ -206,42 +303,17 @@ def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: local[name] for name in names}
 
 
-def worker_count(asked: int | None, sharing: int = 1) -> int:
-    """Processes: as asked, else one for each core of this process's share, 16 at most."""
-    if asked is not None:
-        return asked
-    # Slurm's number is of each task, the others are of all processes on the node.
-    share = cores() if "SLURM_CPUS_PER_TASK" in os.environ else cores() // sharing
-    return min(max(1, share), 16)
-
-
-def cores() -> int:
-    """The processor cores that this process may use: by its affinity, its control group, and what Slurm gave a task."""
-    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        counts.append(math.ceil(int(quota) / int(period)))
-    with contextlib.suppress(ValueError):
-        counts.append(int(os.environ.get("SLURM_CPUS_PER_TASK", "")))
-    return max(1, min(counts))
-
-
-def part_of(part: str | None, rows: int) -> slice:
-    """The rows of part I of N, `I/N` counted from 0; all where there is none. Raises UsageError for another form."""
-    match = re.fullmatch(r"([0-9]+)/([0-9]+)", "0/1" if part is None else part)
-    if not match or int(match[1]) >= int(match[2]):
-        raise UsageError(f"--part {part}: not I/N with I from 0 to N - 1")
-    index, parts = int(match[1]), int(match[2])
-    return slice(index * rows // parts, (index + 1) * rows // parts)
-
-
 def seconds_of(time: str | None) -> float:
-    """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s; infinite where there is none."""
+    """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s; infinite
+    where there is none.
+    """
     if time is None:
         return math.inf
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
     if not match:
-        raise UsageError(f"--time-limit {time}: not a time such as 90 (minutes), 3:55:00 or 1-12:00:00")
+        raise UsageError(
+            f"--time-limit {time}: not a time such as 90 (minutes), 3:55:00 or 1-12:00:00"
+        )
     days, first, second, third = (int(part or 0) for part in match.groups())
     if match[1] or match[4]:
         return 86400 * days + 3600 * first + 60 * second + third
@@ -254,30 +326,10 @@ def choose(option: str, value: str, choices: Iterable[str]) -> None:
         raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")
 
 
-def batch_within(batch: int, rows: int, noun: str, parts: int = 1) -> int:
-    """The batch size, cut to the rows there are, for `parts` equal parts.
-
-    Raises HandclrError where a part would have less than two rows, UsageError where they cannot be equal.
-    """
-    most = rows - rows % parts
-    if most < 2 * parts:
-        raise HandclrError(f"{rows} {noun} in the input: too few to train on{f' in {parts} parts' * (parts > 1)}")
-    if batch % parts or batch < 2 * parts:
-        raise UsageError(f"--batch {batch}: cannot be cut into {parts} equal parts of two or more")
-    if batch > most:
-        console.warn(f"only {rows} {noun}: --batch {batch} is cut to {most}")
-    return min(batch, most)
-
-
-def warmup_within(asked: float | None, epochs: int) -> float:
-    """The warm-up, a tenth of the epochs (the published 10 of 100); raises UsageError where it is the whole run."""
-    if asked is not None and asked >= epochs:
-        raise UsageError(f"--warmup-epochs {asked:g}: must be less than --epochs {epochs}")
-    return epochs / 10 if asked is None else asked
-
-
 def finish_run(run: Run, label: str, path: Path) -> None:
-    """Draw the loss curve and print the path of the weights, the one word of a trainer on standard output."""
+    """Draw the loss curve and print the path of the weights, the one word of a trainer on standard
+    output.
+    """
     from .report.curves import loss_plot
 
     typer.echo(str(path))
@@ -286,4 +338,6 @@ def finish_run(run: Run, label: str, path: Path) -> None:
         return
     loss_plot(records, run.folder / "loss.png")
     first, last = records[0]["loss"], records[-1]["loss"]
-    console.say(f"{label}: loss {first:.4f} at step 1, {last:.4f} at step {records[-1]['step']:,}; {path}")
+    console.say(
+        f"{label}: loss {first:.4f} at step 1, {last:.4f} at step {records[-1]['step']:,}; {path}"
+    )

@@ -1,4 +1,6 @@
-"""What the tests share: the command line as a subprocess, the landmarker's file, drawn footage, real footage."""
+"""What the tests share: the command line as a subprocess, the landmarker's file, drawn footage,
+real footage.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not os.environ.get("HANDCLR_REAL_DATA"):
         for item in items:
             if item.get_closest_marker("real"):
-                item.add_marker(pytest.mark.skip(reason="needs real footage: HANDCLR_REAL_DATA is unset"))
+                item.add_marker(
+                    pytest.mark.skip(reason="needs real footage: HANDCLR_REAL_DATA is unset")
+                )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[None]:
-    """One cache for all tests, so that the landmarker is fetched once a machine; nothing of the user's settings."""
+    """One cache for all tests, so that the landmarker is fetched once a machine; nothing of the
+    user's settings.
+    """
     with pytest.MonkeyPatch.context() as patch:
         cache = os.environ.get("HANDCLR_TEST_CACHE") or REPOSITORY / ".venv" / "cache" / "handclr"
         patch.setenv("HANDCLR_CACHE", str(cache))
@@ -70,7 +76,13 @@ def handclr(environment: None) -> Handclr:
         cwd: str | Path | None = None,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
-        return warm.run([os.fspath(word) for word in args], stdin or b"", {**os.environ, **(env or {})}, cwd, timeout)
+        return warm.run(
+            [os.fspath(word) for word in args],
+            stdin or b"",
+            {**os.environ, **(env or {})},
+            cwd,
+            timeout,
+        )
 
     return run
 
@@ -82,10 +94,16 @@ def real_data() -> Path:
 
 @functools.cache
 def drawn_pair(index: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A picture with a right hand on its left and a left one on its right, and the joints of both in its pixels."""
+    """A picture with a right hand on its left and a left one on its right, and the joints of both
+    in its pixels.
+    """
     halves, joints = [], {}
     for side, offset in (("right", 0), ("left", 320)):
-        pose: dict[str, Any] = {"scale": 13 + 0.3 * index, "angle": 3.0 * index, "mirrored": side == "left"}
+        pose: dict[str, Any] = {
+            "scale": 13 + 0.3 * index,
+            "angle": 3.0 * index,
+            "mirrored": side == "left",
+        }
         halves.append(draw_hand((480, 320), (160, 250), **pose, seed=index))
         joints[side] = hand_joints((160 + offset, 250), **pose)[:, :2]
     return np.hstack(halves), joints

@@ -1,4 +1,6 @@
-"""Footage of hands that are dots, each joint of a colour of its own, and a model that finds them by colour."""
+"""Footage of hands that are dots, each joint of a colour of its own, and a model that finds them by
+colour.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,27 @@ from drawn_hand import write_video
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.footage.extraction import CropSettings, crops
-from handclr_cli.footage.landmarker import Hand
+from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.video import Sampling, find_footage, read_frames
 from handclr_cli.learning.posemodel import MeanPose, Poses
 
 SIZE = (480, 640)
 RADIUS = 7
 HUES = np.linspace(0, 171, 21).round().astype(int)
-COLOURS = cv2.cvtColor(np.array([[(hue, 255, 255) for hue in HUES]], np.uint8), cv2.COLOR_HSV2RGB)[0]
+COLOURS = cv2.cvtColor(np.array([[(hue, 255, 255) for hue in HUES]], np.uint8), cv2.COLOR_HSV2RGB)[
+    0
+]
 FPS = 10.0
 
 
 def dots(frame: int, side: str) -> np.ndarray:
-    """Where the joints are, (21, 2) pixels: a left hand in the left half, a right one in the right; they move apart."""
+    """Where the joints are, (21, 2) pixels: a left hand in the left half, a right one in the right;
+    they move apart.
+    """
     rng = np.random.default_rng(3 if side == "left" else 4)
-    grid = np.array([(x, y) for y in range(3) for x in range(7)]) * (24.0, 30.0) + rng.uniform(-3, 3, (21, 2))
+    grid = np.array([(x, y) for y in range(3) for x in range(7)]) * (24.0, 30.0) + rng.uniform(
+        -3, 3, (21, 2)
+    )
     return grid + ((40 - 3 * frame, 260 + 2 * frame) if side == "left" else (380 + 3 * frame, 90))
 
 
@@ -40,13 +48,17 @@ def picture(frame: int) -> np.ndarray:
     image = np.full((*SIZE, 3), 30, np.uint8)
     for side in hands_on(frame):
         for (x, y), colour in zip(dots(frame, side) - 0.5, COLOURS.tolist(), strict=True):
-            cv2.circle(image, (round(x * 16), round(y * 16)), RADIUS * 16, colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(
+                image, (round(x * 16), round(y * 16)), RADIUS * 16, colour, -1, cv2.LINE_AA, 4
+            )
     return image
 
 
 def write_dotted(folder: Path, frames: int, every: int = 2) -> tuple[Path, Path]:
     """Write a video of dots and the shard that extract makes of it; returns both paths."""
-    video = write_video(folder / "dots.avi", [picture(frame) for frame in range(frames)], FPS, "MJPG")
+    video = write_video(
+        folder / "dots.avi", [picture(frame) for frame in range(frames)], FPS, "MJPG"
+    )
     shard = folder / "dots.tar"
     record = provenance("extract", {"fps": 1.0, "every": every}, [str(video)])
     (footage,) = find_footage([str(video)])
@@ -59,7 +71,9 @@ def write_dotted(folder: Path, frames: int, every: int = 2) -> tuple[Path, Path]
 
 
 class DotReader:
-    """A stand-in for a PoseModel: reads the 2D of a dotted hand off the picture, and knows one 3D pose."""
+    """A stand-in for a PoseModel: reads the 2D of a dotted hand off the picture, and knows one 3D
+    pose.
+    """
 
     def __init__(self, pose: np.ndarray) -> None:
         self.size, self.network = 224, torch.nn.Linear(1, 1)

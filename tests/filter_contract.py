@@ -28,7 +28,9 @@ def read_terminal(master: int) -> bytes:
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of a few kilobytes; skips the test where it may not be mounted."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("cannot mount a small disk here")
     try:
@@ -106,7 +108,9 @@ class FilterContract:
     def test_a_terminal_gets_no_binary_data(self, tmp_path: Path) -> None:
         master, slave = pty.openpty()
         command = [*CLI, *self.arguments(tmp_path), "-q"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE, env=cli_env())
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=slave, stderr=subprocess.PIPE, env=cli_env()
+        )
         os.close(slave)
         shown: list[bytes] = []
         reader = threading.Thread(target=lambda: shown.append(read_terminal(master)))
@@ -120,8 +124,12 @@ class FilterContract:
     def test_a_closed_pipe(self, tmp_path: Path) -> None:
         (tmp_path / "large").write_bytes(self.large())
         command = " ".join([*CLI, *self.arguments(tmp_path)])
-        script = f'{command} - < "{tmp_path}/large" | head -c 1 > /dev/null; exit "${{PIPESTATUS[0]}}"'
-        done = subprocess.run(["bash", "-c", script], capture_output=True, env=cli_env(), timeout=120)
+        script = (
+            f'{command} - < "{tmp_path}/large" | head -c 1 > /dev/null; exit "${{PIPESTATUS[0]}}"'
+        )
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, env=cli_env(), timeout=120
+        )
         assert (done.returncode, done.stderr) == (141, b"")
 
     def test_output_is_the_same_beside_a_terminal(self, tmp_path: Path) -> None:
@@ -132,7 +140,11 @@ class FilterContract:
         reader = threading.Thread(target=lambda: shown.append(read_terminal(master)))
         reader.start()
         beside = subprocess.run(
-            [*CLI, *arguments], input=data, stdout=subprocess.PIPE, stderr=slave, env=cli_env({"TERM": "xterm"})
+            [*CLI, *arguments],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            env=cli_env({"TERM": "xterm"}),
         )
         os.close(slave)
         reader.join()
@@ -143,7 +155,10 @@ class FilterContract:
     def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"not a folder")
         before = sorted(tmp_path.iterdir())
-        for output in (tmp_path / "file" / f"x{self.suffix}", tmp_path / "gone" / f"x{self.suffix}"):
+        for output in (
+            tmp_path / "file" / f"x{self.suffix}",
+            tmp_path / "gone" / f"x{self.suffix}",
+        ):
             done = run_cli(*self.arguments(tmp_path), "-o", output, stdin=self.good())
             assert error_line(done, 1).startswith(f"cannot write {output}: ")
         assert {path.name for path in before} <= {path.name for path in tmp_path.iterdir()}
@@ -161,7 +176,9 @@ class FilterContract:
         if os.path.exists("/dev/full"):
             with open("/dev/full", "wb") as full:
                 command = [*CLI, *arguments]
-                done = subprocess.run(command, input=data, stdout=full, stderr=subprocess.PIPE, env=cli_env())
+                done = subprocess.run(
+                    command, input=data, stdout=full, stderr=subprocess.PIPE, env=cli_env()
+                )
             assert error_line(done, 1) == "cannot write standard output: No space left on device"
 
     def test_a_device_stays_a_device(self, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Small labelled and mined shards for the tests of the trainers: coloured dots where the joints are."""
+"""Small labelled and mined shards for the tests of the trainers: coloured dots where the joints
+are.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def labelled_sample(number: int, version: int = 0) -> Sample:
-    """A sample of a video of four frames, with every field; versions of a number share their labels."""
+    """A sample of a video of four frames, with every field; versions of a number share their
+    labels.
+    """
     keypoints3d = pose(np.random.default_rng(number))
     projected = keypoints3d @ CAMERA.T
     keypoints2d = projected[:, :2] / projected[:, 2:]
@@ -72,7 +76,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "handclr_cli", *map(str, arguments)]
 
 
-def handclr(*arguments: object, stdin: bytes = b"", code: int = 0) -> subprocess.CompletedProcess[bytes]:
+def handclr(
+    *arguments: object, stdin: bytes = b"", code: int = 0
+) -> subprocess.CompletedProcess[bytes]:
     """Run handclr and check its exit code."""
     done = warm.run([str(word) for word in arguments], stdin, timeout=300)
     assert done.returncode == code, done.stderr.decode()
@@ -81,7 +87,9 @@ def handclr(*arguments: object, stdin: bytes = b"", code: int = 0) -> subprocess
 
 def error_line(done: subprocess.CompletedProcess[bytes]) -> str:
     """The one line of an error on standard error."""
-    lines = [line for line in done.stderr.decode().splitlines() if line.startswith("handclr: error:")]
+    lines = [
+        line for line in done.stderr.decode().splitlines() if line.startswith("handclr: error:")
+    ]
     assert len(lines) == 1, done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
     return lines[0]

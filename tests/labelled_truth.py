@@ -9,9 +9,11 @@ from handclr_cli.contract.sample import Sample
 
 
 def assert_recovers(sample: Sample, truth3d: np.ndarray, camera: np.ndarray, side: str) -> None:
-    """3D (21, 3) metres, intrinsics (3, 3) and 2D of the source, moved into the crop by its box alone.
+    """3D (21, 3) metres, intrinsics (3, 3) and 2D of the source, moved into the crop by its box
+    alone.
 
-    Joints that are not valid need only be finite, in front of the camera, and where the intrinsics put them.
+    Joints that are not valid need only be finite, in front of the camera, and where the intrinsics
+    put them.
     """
     info, left, size, valid = sample.info, side == "left", sample.side, sample.valid
     assert (info["hand"], info["flipped"]) == (side, left)
@@ -19,9 +21,17 @@ def assert_recovers(sample: Sample, truth3d: np.ndarray, camera: np.ndarray, sid
     assert x1 - x0 == y1 - y0
     scale = size / (x1 - x0)
     mirror = -1.0 if left else 1.0
-    np.testing.assert_allclose(sample.keypoints3d[valid], (truth3d * [mirror, 1, 1])[valid], atol=1e-6)
+    np.testing.assert_allclose(
+        sample.keypoints3d[valid], (truth3d * [mirror, 1, 1])[valid], atol=1e-6
+    )
     focal, centre = np.diag(camera)[:2] * scale, (camera[:2, 2] - [x0, y0]) * scale
-    expected = np.array([[focal[0], 0, size - centre[0] if left else centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
+    expected = np.array(
+        [
+            [focal[0], 0, size - centre[0] if left else centre[0]],
+            [0, focal[1], centre[1]],
+            [0, 0, 1],
+        ]
+    )
     np.testing.assert_allclose(sample.read(INTRINSICS), expected, rtol=1e-5, atol=1e-4)
     for joint in range(21):
         x, y, z = truth3d[joint]
@@ -35,11 +45,15 @@ def assert_recovers(sample: Sample, truth3d: np.ndarray, camera: np.ndarray, sid
             np.testing.assert_allclose(sample.keypoints2d[joint], pixel, atol=1e-4 * size)
     assert np.isfinite(sample.keypoints3d).all() and (sample.keypoints3d[:, 2] > 0).all()
     homogeneous = sample.keypoints3d.astype(float) @ sample.read(INTRINSICS).astype(float).T
-    np.testing.assert_allclose(homogeneous[:, :2] / homogeneous[:, 2:], sample.keypoints2d, atol=1e-4)
+    np.testing.assert_allclose(
+        homogeneous[:, :2] / homogeneous[:, 2:], sample.keypoints2d, atol=1e-4
+    )
 
 
 def brightest(sample: Sample, channel: int = 0) -> np.ndarray:
-    """The centre of the light that is well above the median of a crop, x and y, pixel centres at .5."""
+    """The centre of the light that is well above the median of a crop, x and y, pixel centres at
+    .5.
+    """
     light = sample.image[..., channel].astype(float)
     light = np.clip(light - np.median(light) - 60, 0, None)
     rows, columns = np.indices(light.shape) + 0.5

@@ -24,7 +24,9 @@ def clouds(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     if name == "far from the origin":
         return rng.normal(size=(120, 14)) * 0.1 + 1e4, rng.integers(0, 7, 120)
     if name == "two clusters far apart":
-        return rng.normal(size=(120, 14)) * 1e-3 + 1e3 * rng.integers(0, 2, (120, 1)), rng.integers(0, 7, 120)
+        return rng.normal(size=(120, 14)) * 1e-3 + 1e3 * rng.integers(0, 2, (120, 1)), rng.integers(
+            0, 7, 120
+        )
     if name == "tiny":
         return rng.normal(size=(80, 14)) * 1e-18, rng.integers(0, 7, 80)
     if name == "one dimension":

@@ -6,28 +6,41 @@ from collections.abc import Callable
 
 import numpy as np
 
-from handclr_cli.similarity.neighbours import Neighbours, Poses, Searcher
+from handclr_cli.similarity.neighbours import EmbeddedPoses, Neighbours, Searcher
 
-Engine = Callable[[Poses, int], Searcher]
+Engine = Callable[[EmbeddedPoses, int], Searcher]
 
 
-def poses(embedding: object, group: object) -> Poses:
-    return Poses(np.asarray(embedding, np.float32), np.asarray(group, np.int32))
+def poses(embedding: object, group: object) -> EmbeddedPoses:
+    return EmbeddedPoses(np.asarray(embedding, np.float32), np.asarray(group, np.int32))
 
 
 def by_hand(
-    queries: Poses, pool: Poses, top_k: int, distinct: bool = False, max_distance: float = np.inf
+    queries: EmbeddedPoses,
+    pool: EmbeddedPoses,
+    top_k: int,
+    distinct: bool = False,
+    max_distance: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 1 as it is written: for every query, sort the poses of other groups by distance, then by row."""
+    """Eq. 1 as it is written: for every query, sort the poses of other groups by distance, then by
+    row.
+    """
     positive = np.full((len(queries.group), top_k), -1, np.int32)
     distance = np.full((len(queries.group), top_k), np.inf, np.float32)
     points = pool.embedding.astype(np.float64)
-    for query, (point, own) in enumerate(zip(queries.embedding.astype(np.float64), queries.group, strict=True)):
+    for query, (point, own) in enumerate(
+        zip(queries.embedding.astype(np.float64), queries.group, strict=True)
+    ):
         squared = ((points - point) ** 2).sum(axis=1)
         found: list[int] = []
         for row in np.lexsort((np.arange(len(points)), squared)).tolist():
             taken = distinct and pool.group[row] in pool.group[found]
-            if pool.group[row] != own and squared[row] <= max_distance**2 and not taken and len(found) < top_k:
+            if (
+                pool.group[row] != own
+                and squared[row] <= max_distance**2
+                and not taken
+                and len(found) < top_k
+            ):
                 found.append(row)
         positive[query, : len(found)] = found
         distance[query, : len(found)] = np.sqrt(squared[found])
@@ -36,8 +49,8 @@ def by_hand(
 
 def search(
     engine: Engine,
-    queries: Poses,
-    pool: Poses,
+    queries: EmbeddedPoses,
+    pool: EmbeddedPoses,
     top_k: int = 1,
     distinct: bool = False,
     max_distance: float = np.inf,
@@ -53,7 +66,9 @@ def search(
     return found.positives()
 
 
-def check(engine: Engine, pool: Poses, top_k: int = 1, **asked: object) -> tuple[np.ndarray, np.ndarray]:
+def check(
+    engine: Engine, pool: EmbeddedPoses, top_k: int = 1, **asked: object
+) -> tuple[np.ndarray, np.ndarray]:
     """Compare every row of a pool against itself with the loop."""
     positive, distance = search(engine, pool, pool, top_k, **asked)  # type: ignore[arg-type]
     asked.pop("cut", None)

@@ -30,7 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 def cli_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a subprocess: no network, the package importable from any folder."""
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    return {**os.environ, "HANDCLR_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(extra or {})}
+    return {
+        **os.environ,
+        "HANDCLR_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": path,
+        **(extra or {}),
+    }
 
 
 def run_cli(
@@ -44,7 +50,9 @@ def run_cli(
 
 
 def error_line(done: subprocess.CompletedProcess[bytes], code: int) -> str:
-    """Check that a run failed as users are promised: this exit code, one line that names the trouble."""
+    """Check that a run failed as users are promised: this exit code, one line that names the
+    trouble.
+    """
     text = done.stderr.decode()
     assert done.returncode == code, (done.returncode, text)
     lines = text.splitlines()
@@ -73,15 +81,26 @@ def crop(
     origin: Provenance | None = None,
 ) -> Sample:
     """A crop with a tiny image and JSON and, unless told otherwise, keypoints."""
-    info = {"video": video, "frame": frame, "time_s": frame / 10, "hand": "right", "flipped": False, "score": 0.9}
+    info = {
+        "video": video,
+        "frame": frame,
+        "time_s": frame / 10,
+        "hand": "right",
+        "flipped": False,
+        "score": 0.9,
+    }
     own: dict[str, bytes | memoryview] = {IMAGE.suffix: jpeg(), INFO.suffix: encode_object(info)}
     if keypoints:
         seed = frame + 1000 * sum(video.encode())
-        own[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, hand_points(seed) if points is None else points)
+        own[KEYPOINTS_2D.suffix] = encode_array(
+            KEYPOINTS_2D, hand_points(seed) if points is None else points
+        )
     return Sample(sample_key(video, frame, "right"), {**own, **(members or {})}, origin)
 
 
-def crops(videos: Sequence[str] = ("attic", "barn"), frames: int = 3, **options: Any) -> list[Sample]:
+def crops(
+    videos: Sequence[str] = ("attic", "barn"), frames: int = 3, **options: Any
+) -> list[Sample]:
     return [crop(video, frame, **options) for video in videos for frame in range(frames)]
 
 
@@ -122,13 +141,17 @@ def write_shard(path: Path, samples: Iterable[Sample], record: Provenance = RECO
     return path
 
 
-def pose_arrays(videos: Sequence[int], dimensions: int = 14, seed: int = 0) -> dict[str, np.ndarray]:
+def pose_arrays(
+    videos: Sequence[int], dimensions: int = 14, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Arrays of a pose file with one row per entry of `videos`, the number of its video."""
     video_id = np.asarray(videos, np.int32)
     rng = np.random.default_rng(seed)
     count = int(video_id.max(initial=-1)) + 1
     return {
-        "key": as_keys([sample_key(f"v{video}", row, "right") for row, video in enumerate(video_id)]),
+        "key": as_keys(
+            [sample_key(f"v{video}", row, "right") for row, video in enumerate(video_id)]
+        ),
         "video": as_keys([f"v{video}" for video in range(count)]),
         "video_id": video_id,
         "embedding": rng.normal(size=(len(video_id), dimensions)).astype(np.float32),

@@ -1,4 +1,6 @@
-"""A Slurm cluster of one node for tests: the real daemons, run as root without systemd, in a folder of their own."""
+"""A Slurm cluster of one node for tests: the real daemons, run as root without systemd, in a folder
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -61,35 +63,51 @@ class Cluster:
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         """The standard output of one of Slurm's commands."""
         words = [os.fspath(word) for word in command]
-        done = subprocess.run(words, env=self.env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            words, env=self.env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
         return done.stdout.strip()
 
     def logs(self) -> str:
         """The last lines of what the daemons have said."""
         files = sorted(self.folder.glob("*.log"))
-        return "\n".join(line for file in files for line in [file.name, *file.read_text().splitlines()[-20:]])
+        return "\n".join(
+            line for file in files for line in [file.name, *file.read_text().splitlines()[-20:]]
+        )
 
     def field(self, job: str, name: str) -> str:
-        """A field of the record of a job, or of a task of an array such as `7_2`; empty where there is none."""
+        """A field of the record of a job, or of a task of an array such as `7_2`; empty where there
+        is none.
+        """
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word).get(name, "")
 
     def states(self, job: str) -> set[str]:
         """The states that the tasks of a job are in."""
-        return set(self.run("squeue", "--array", "--noheader", "--states=all", "--format=%T", f"--jobs={job}").split())
+        return set(
+            self.run(
+                "squeue", "--array", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"
+            ).split()
+        )
 
     def pids(self, job: str) -> list[int]:
         """The processes of a job or of a task of an array, that of the batch script first."""
         command = ["scontrol", "listpids", self.field(job, "JobId")]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=self.env, capture_output=True, text=True, timeout=60, check=False
+        )
         return [int(line.split()[0]) for line in done.stdout.splitlines()[1:]]
 
     def start_again(self, job: str) -> None:
-        """Once a job has been requeued and its last run is gone, spare it the two minutes that Slurm has it wait."""
+        """Once a job has been requeued and its last run is gone, spare it the two minutes that
+        Slurm has it wait.
+        """
         wait_until(lambda: self.field(job, "Restarts") == "1", f"job {job} to be queued again")
         wait_until(lambda: not self.pids(job), f"the end of the first run of job {job}")
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # not the second it ended in
+        self.run(
+            "scontrol", "update", f"JobId={job}", "StartTime=now+2"
+        )  # not the second it ended in
 
     def describe(self, job: str) -> str:
         """The records of a job and all that it has written, for a test that fails."""
@@ -99,11 +117,18 @@ class Cluster:
 
     def wait(self, job: str, timeout: float = 300) -> None:
         """Until all tasks of the job have ended; fails where one has not completed."""
-        wait_until(lambda: self.states(job) <= ENDED, f"the end of job {job}", timeout, lambda: self.describe(job))
+        wait_until(
+            lambda: self.states(job) <= ENDED,
+            f"the end of job {job}",
+            timeout,
+            lambda: self.describe(job),
+        )
         assert self.states(job) == {"COMPLETED"}, self.describe(job)
 
 
-def wait_until(true: Callable[[], bool], what: str, timeout: float = 120, why: Callable[[], str] = str) -> None:
+def wait_until(
+    true: Callable[[], bool], what: str, timeout: float = 120, why: Callable[[], str] = str
+) -> None:
     """Ask often until it is so; fails after `timeout` seconds, with what `why` then says."""
     deadline = time.monotonic() + timeout
     while not true():
@@ -148,7 +173,9 @@ def _configure(folder: Path) -> None:
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o600)
     host = socket.gethostname().partition(".")[0]
-    text = CONFIGURATION.format(host=host, folder=folder, ports=_free_ports(2), cpus=CPUS, gpus=len(DEVICES))
+    text = CONFIGURATION.format(
+        host=host, folder=folder, ports=_free_ports(2), cpus=CPUS, gpus=len(DEVICES)
+    )
     (folder / "slurm.conf").write_text(text)
     # Any devices do: what matters is that jobs may ask for some.
     devices = "".join(f"NodeName={host} Name=gpu File=/dev/{name}\n" for name in DEVICES)
@@ -165,7 +192,9 @@ def _free_ports(count: int) -> list[int]:
 
 def _start(stack: contextlib.ExitStack, cluster: Cluster, *command: str) -> None:
     with open(cluster.folder / f"{command[0]}.log", "wb") as log:
-        process = subprocess.Popen(command, env=cluster.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env=cluster.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
 
     def end() -> None:
         process.terminate()

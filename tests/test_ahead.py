@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from handclr_cli.footage.ahead import ahead
+from handclr_cli.work.ahead import ahead
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,6 @@
-"""extract and keypoints in numbered shards: parts, several processes, kills and reruns give the bytes of one run."""
+"""extract and keypoints in numbered shards: parts, several processes, kills and reruns give the
+bytes of one run.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,13 @@ def metadata(shard: bytes, name: str) -> dict[str, int]:
     return json.loads(shard[start + 512 : start + 512 + size])
 
 
-def test_a_shard_is_made_of_whole_pieces_and_says_what_became_of_them(whole: Path, drawn_crops: bytes) -> None:
+def test_a_shard_is_made_of_whole_pieces_and_says_what_became_of_them(
+    whole: Path, drawn_crops: bytes
+) -> None:
     crops, hands = shards(whole / "crops"), shards(whole / "hands")
-    assert list(crops) == [CROPS % number for number in range(3)] and list(hands) == [HANDS % n for n in range(3)]
+    assert list(crops) == [CROPS % number for number in range(3)] and list(hands) == [
+        HANDS % n for n in range(3)
+    ]
     images = [members["jpg"] for members in unpack(drawn_crops).values()]
     for name, shard in crops.items():
         assert [members["jpg"] for members in unpack(shard).values()] == images
@@ -70,26 +76,39 @@ def test_a_shard_is_made_of_whole_pieces_and_says_what_became_of_them(whole: Pat
         assert metadata(shard, "__counts__") == {**COUNTS, "no keypoints": 0}
 
 
-def test_parts_make_the_whole_and_a_rerun_makes_what_is_missing(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_parts_make_the_whole_and_a_rerun_makes_what_is_missing(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     for part in ("1/2", "0/2"):
         assert handclr(*EXTRACT, "-o", f"crops/{CROPS}", "--part", part, cwd=work).returncode == 0
         assert handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work).returncode == 0
-    assert shards(work / "crops") == shards(whole / "crops") and shards(work / "hands") == shards(whole / "hands")
+    assert shards(work / "crops") == shards(whole / "crops") and shards(work / "hands") == shards(
+        whole / "hands"
+    )
 
     (work / "crops" / (CROPS % 1)).unlink()
     missing = handclr(*EXTRACT, "-o", f"crops/{CROPS}", "--dry-run", cwd=work)
     assert missing.stdout.decode().split() == [f"crops/{CROPS % 1}"] and missing.returncode == 0
     again = handclr(*EXTRACT, "-o", f"crops/{CROPS}", "--workers", "1", cwd=work)
-    assert lines(again.stderr)[-1].endswith("2 of 3 shards there already") and b"24 crops" in again.stderr
+    assert (
+        lines(again.stderr)[-1].endswith("2 of 3 shards there already")
+        and b"24 crops" in again.stderr
+    )
     assert shards(work / "crops") == shards(whole / "crops")
     done = handclr(*EXTRACT, "-o", f"crops/{CROPS}", cwd=work)
     assert done.returncode == 0 and lines(done.stderr)[-1].endswith("3 of 3 shards there already")
 
 
-def test_other_arguments_or_footage_are_an_error_that_names_them(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_other_arguments_or_footage_are_an_error_that_names_them(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
     other = handclr(*EXTRACT, "--size", "96", "-o", f"crops/{CROPS}", cwd=work)
-    assert other.returncode == 2 and b"made with --size 224" in other.stderr and b"--overwrite" in other.stderr
+    assert (
+        other.returncode == 2
+        and b"made with --size 224" in other.stderr
+        and b"--overwrite" in other.stderr
+    )
     other = handclr(*EXTRACT, "films/b", "-o", f"crops/{CROPS}", cwd=work)
     assert other.returncode == 2 and b'made with inputs ["films"]' in other.stderr
     assert shards(work / "crops") == shards(whole / "crops")
@@ -97,7 +116,9 @@ def test_other_arguments_or_footage_are_an_error_that_names_them(whole: Path, wo
     assert fewer.returncode == 0 and len(shards(work / "crops")) == 2
 
 
-def test_hands_of_crops_that_were_made_anew_are_not_taken_for_done(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_hands_of_crops_that_were_made_anew_are_not_taken_for_done(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     shutil.copytree(whole / "hands", work / "hands", dirs_exist_ok=True)
     assert handclr(*EXTRACT, "--size", "96", "-o", f"crops/{CROPS}", cwd=work).returncode == 0
     stale = handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work)
@@ -119,22 +140,34 @@ def test_a_pipe_of_an_array_task(whole: Path, work: Path, handclr: Handclr) -> N
     (work / "hands" / (HANDS % 2)).unlink()
     done = task("0/1")
     assert b"8 crops in, 8 out" in done.stderr and shards(work / "hands") == made
-    nothing = handclr(*EXTRACT, "--part", "0/1", "--skip-done", f"hands/{HANDS}", "--dry-run", cwd=work)
+    nothing = handclr(
+        *EXTRACT, "--part", "0/1", "--skip-done", f"hands/{HANDS}", "--dry-run", cwd=work
+    )
     assert nothing.stdout == b"" and b"0 of 3 shards missing" in nothing.stderr
     # A part in which nothing is missing, and one that has no units, end well too.
-    assert task("0/1").returncode == 0 and task("8/9").returncode == 0 and shards(work / "hands") == made
-    other = handclr(*EXTRACT, "--size", "96", "--part", "0/1", "--skip-done", f"hands/{HANDS}", cwd=work)
+    assert (
+        task("0/1").returncode == 0
+        and task("8/9").returncode == 0
+        and shards(work / "hands") == made
+    )
+    other = handclr(
+        *EXTRACT, "--size", "96", "--part", "0/1", "--skip-done", f"hands/{HANDS}", cwd=work
+    )
     assert other.returncode == 2 and b"made with --size 224" in other.stderr
 
 
-def test_crops_without_keypoints_are_not_footage_that_was_skipped(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_crops_without_keypoints_are_not_footage_that_was_skipped(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     unsure = ("keypoints", "--min-score", "1", str(whole / "crops"), "-o", f"hands/{HANDS}")
     assert b"24 without a hand" in handclr(*unsure, cwd=work).stderr
     done = handclr(*EXTRACT, "--part", "0/1", "--skip-done", f"hands/{HANDS}", cwd=work)
     assert done.returncode == 0 and b"0 inputs skipped; 3 of 3 shards there already" in done.stderr
 
 
-def test_crops_are_not_replaced_by_what_is_made_of_them(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_crops_are_not_replaced_by_what_is_made_of_them(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     shutil.copytree(whole / "crops", work / "crops", dirs_exist_ok=True)
     same = handclr("keypoints", "crops", "-o", f"crops/{CROPS}", "--overwrite", cwd=work)
     assert same.returncode == 2 and b"these shards are being read" in same.stderr
@@ -161,7 +194,9 @@ def test_a_damaged_shard_costs_the_others_nothing(
     expected = shards(whole / "hands")
     del expected[HANDS % 1]
     assert shards(work / "hands") == expected
-    assert handclr("keypoints", "crops", "-o", f"hands/{HANDS}", "--strict", cwd=work).returncode == 1
+    assert (
+        handclr("keypoints", "crops", "-o", f"hands/{HANDS}", "--strict", cwd=work).returncode == 1
+    )
     cut.write_bytes(b"")
     nothing = handclr("keypoints", "crops", "-o", f"hands/{HANDS}", cwd=work)
     assert nothing.returncode == 3 and b"crops-000001.tar: is empty" in nothing.stderr
@@ -176,7 +211,9 @@ def test_two_sets_of_shards_are_not_made_one(whole: Path, work: Path, handclr: H
     assert both.returncode == 1 and b"two archives of the input are unit 0" in both.stderr
 
 
-def test_a_crop_that_cannot_be_read_is_said_again(whole: Path, work: Path, handclr: Handclr) -> None:
+def test_a_crop_that_cannot_be_read_is_said_again(
+    whole: Path, work: Path, handclr: Handclr
+) -> None:
     samples = unpack((whole / "crops" / (CROPS % 0)).read_bytes())
     next(iter(samples.values()))["jpg"] = b"no picture"
     (work / "crops" / (CROPS % 0)).write_bytes(pack(samples))
@@ -185,7 +222,9 @@ def test_a_crop_that_cannot_be_read_is_said_again(whole: Path, work: Path, handc
         assert done.returncode == 3 and words in done.stderr and b"1 skipped" in done.stderr
 
 
-def test_what_was_skipped_is_kept_with_the_shard_and_said_again(whole: Path, tmp_path: Path, handclr: Handclr) -> None:
+def test_what_was_skipped_is_kept_with_the_shard_and_said_again(
+    whole: Path, tmp_path: Path, handclr: Handclr
+) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.mp4").write_bytes(b"no film\n" * 50)
     shutil.copy(whole / "films" / "a" / "clip.mp4", tmp_path / "films" / "b.mp4")
@@ -204,7 +243,11 @@ def test_an_image_that_was_skipped_is_named_in_the_shard(tmp_path: Path, handclr
     assert handclr("extract", "a/films", "a/films/2.jpg", "-o", CROPS, cwd=tmp_path).returncode == 3
     lines_of = metadata((tmp_path / (CROPS % 0)).read_bytes(), "__skipped__")
     reason = "cannot be decoded as an image"
-    assert lines_of == [f"a/films/1.jpg: {reason}", f"a/films/2.jpg: {reason}", f"films/2.jpg: {reason}"]
+    assert lines_of == [
+        f"a/films/1.jpg: {reason}",
+        f"a/films/2.jpg: {reason}",
+        f"films/2.jpg: {reason}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -226,10 +269,14 @@ def test_usage(arguments: tuple[str, ...], work: Path, handclr: Handclr) -> None
     assert wrong.returncode == 2 and len(lines(wrong.stderr)) == 1 and wrong.stdout == b""
 
 
-def test_shards_are_not_made_of_boxes_that_no_rerun_can_compare(work: Path, handclr: Handclr) -> None:
+def test_shards_are_not_made_of_boxes_that_no_rerun_can_compare(
+    work: Path, handclr: Handclr
+) -> None:
     wrong = handclr("extract", "films", "--detections", "-", "-o", CROPS, cwd=work)
     assert wrong.returncode == 2 and b"write the boxes to a file" in wrong.stderr
-    wrong = handclr("extract", "films", "--detections", "boxes.csv", "--fps", "2", "-o", "one.tar", cwd=work)
+    wrong = handclr(
+        "extract", "films", "--detections", "boxes.csv", "--fps", "2", "-o", "one.tar", cwd=work
+    )
     assert wrong.returncode == 2 and b"leave out --fps" in wrong.stderr
 
 
@@ -240,7 +287,12 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
 ) -> None:
     assert handclr(*EXTRACT, "-o", f"crops/{CROPS}", "--workers", workers, cwd=work).returncode == 0
     assert shards(work / "crops") == shards(whole / "crops")
-    assert handclr("keypoints", "crops", "-o", f"hands/{HANDS}", "--workers", workers, cwd=work).returncode == 0
+    assert (
+        handclr(
+            "keypoints", "crops", "-o", f"hands/{HANDS}", "--workers", workers, cwd=work
+        ).returncode
+        == 0
+    )
     assert shards(work / "hands") == shards(whole / "hands")
 
 
@@ -248,7 +300,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(
 def test_one_process_finds_the_keypoints_of_every_crop(whole: Path, handclr: Handclr) -> None:
     done = handclr("keypoints", "crops", "--workers", "1", cwd=whole)
     assert b"24 crops in, 24 out" in done.stderr
-    assert unpack(done.stdout) == unpack(handclr("keypoints", "crops", "--workers", "0", cwd=whole).stdout)
+    assert unpack(done.stdout) == unpack(
+        handclr("keypoints", "crops", "--workers", "0", cwd=whole).stdout
+    )
 
 
 @pytest.mark.slow
@@ -261,7 +315,18 @@ def test_kills_and_reruns_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Pat
         (tmp_path / folder).mkdir()
 
     def start(folder: str) -> subprocess.Popen[bytes]:
-        command = ("extract", "--every", "1", "--shard-size", "6", "--workers", "1", "films", "-o", f"{folder}/{CROPS}")
+        command = (
+            "extract",
+            "--every",
+            "1",
+            "--shard-size",
+            "6",
+            "--workers",
+            "1",
+            "films",
+            "-o",
+            f"{folder}/{CROPS}",
+        )
         return subprocess.Popen(
             [sys.executable, "-m", "handclr_cli", *command], cwd=tmp_path, stderr=subprocess.DEVNULL
         )
@@ -276,5 +341,9 @@ def test_kills_and_reruns_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Pat
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
         kills += process.wait() != 0
     assert start("killed").wait() == 0
-    made = {name: shard for name, shard in shards(tmp_path / "killed").items() if not name.startswith(".")}
+    made = {
+        name: shard
+        for name, shard in shards(tmp_path / "killed").items()
+        if not name.startswith(".")
+    }
     assert kills and made == shards(tmp_path / "whole")

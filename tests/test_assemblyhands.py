@@ -1,4 +1,6 @@
-"""The AssemblyHands reader against the truth of a layout, its rules for valid joints, and wrong downloads."""
+"""The AssemblyHands reader against the truth of a layout, its rules for valid joints, and wrong
+downloads.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ import pytest
 from labelled_truth import assert_recovers, brightest
 from test_layouts import FakeScene
 
-from handclr_cli.benchmarks.assemblyhands import AssemblyHands
-from handclr_cli.benchmarks.labelled import Importer, Invalid, LabelledHand
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import VALID
+from handclr_cli.datasets.assemblyhands import AssemblyHands
+from handclr_cli.datasets.labelled import Importer, Invalid, LabelledHand
 from handclr_cli.synth.layouts import write_assemblyhands
 
 CAMERAS = ["HMC_21176875", "HMC_21176623", "HMC_21110305", "HMC_21179183"]
@@ -55,7 +57,9 @@ def items(data: AssemblyHands) -> list[Any]:
 
 @pytest.mark.parametrize(("split", "scene", "moments"), [("train", 0, 3), ("val", 1, 1)])
 @pytest.mark.slow
-def test_a_layout_is_recovered_both_hands(split: str, scene: int, moments: int, layout: Path) -> None:
+def test_a_layout_is_recovered_both_hands(
+    split: str, scene: int, moments: int, layout: Path
+) -> None:
     data = AssemblyHands(layout, split)
     importer = Importer(data)
     found: Counter[Any] = Counter()
@@ -66,7 +70,9 @@ def test_a_layout_is_recovered_both_hands(split: str, scene: int, moments: int, 
         if made.sample is None:
             continue
         info = made.sample.info
-        shot = FakeScene(scene, (636, 480), ("left", "right")).shoot(info["frame"] // 10, CAMERAS.index(info["camera"]))
+        shot = FakeScene(scene, (636, 480), ("left", "right")).shoot(
+            info["frame"] // 10, CAMERAS.index(info["camera"])
+        )
         truth = shot.hands[made.side == "right"]
         assert truth.side == made.side and info["index"] == number // 2
         assert_recovers(made.sample, truth.keypoints3d, shot.intrinsics, made.side)
@@ -85,10 +91,14 @@ def test_a_layout_is_recovered_both_hands(split: str, scene: int, moments: int, 
 
 
 def test_all_cameras_of_a_moment_share_its_sample(layout: Path) -> None:
-    hands = [hand for hand in items(AssemblyHands(layout, "train")) if isinstance(hand, LabelledHand)]
+    hands = [
+        hand for hand in items(AssemblyHands(layout, "train")) if isinstance(hand, LabelledHand)
+    ]
     moments = {(hand.info["frame"], hand.info["sample"]) for hand in hands}
     assert len(moments) == 3 == len({sample for _, sample in moments})
-    assert len({(hand.info["video"], hand.info["frame"], hand.side) for hand in hands}) == len(hands)
+    assert len({(hand.info["video"], hand.info["frame"], hand.side) for hand in hands}) == len(
+        hands
+    )
     assert all(hand.info["subject"] == "9001" for hand in hands)
 
 
@@ -106,7 +116,9 @@ def valid_of(data: Any, invalid: list[int]) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["ego_data", "joint_3d"])
-def test_too_few_valid_joints_are_a_reason(name: str, invalid: list[int], reason: Invalid | None, copy: Path) -> None:
+def test_too_few_valid_joints_are_a_reason(
+    name: str, invalid: list[int], reason: Invalid | None, copy: Path
+) -> None:
     valid = [int(joint not in invalid) for joint in range(42)]
 
     def edit(content: Any) -> None:
@@ -123,7 +135,8 @@ def test_too_few_valid_joints_are_a_reason(name: str, invalid: list[int], reason
         assert isinstance(item, tuple) and item[0] is reason
     else:
         assert isinstance(item, LabelledHand) and item.valid is not None
-        # Of MediaPipe's joints those of thumb and index, and the tips of the middle finger down to its knuckle.
+        # Of MediaPipe's joints those of thumb and index, and the tips of the middle finger down to
+        # its knuckle.
         assert np.flatnonzero(~item.valid).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12]
 
 
@@ -143,8 +156,16 @@ def test_what_an_invalid_joint_says_does_not_matter(copy: Path) -> None:
 
 
 def test_a_moment_or_a_pose_that_is_missing_is_a_reason(copy: Path) -> None:
-    change(copy, "joint_3d", lambda content: [moments.pop("000000") for moments in content["annotations"].values()])
-    change(copy, "ego_calib", lambda content: [c["extrinsics"].pop("000010") for c in content["calibration"].values()])
+    change(
+        copy,
+        "joint_3d",
+        lambda content: [moments.pop("000000") for moments in content["annotations"].values()],
+    )
+    change(
+        copy,
+        "ego_calib",
+        lambda content: [c["extrinsics"].pop("000010") for c in content["calibration"].values()],
+    )
     found = items(AssemblyHands(copy, "train"))
     assert [item[0] for item in found[:12] if isinstance(item, tuple)] == [Invalid.UNLABELLED] * 12
     assert any(isinstance(item, LabelledHand) for item in found[12:])
@@ -155,10 +176,14 @@ def test_own_2d_labels_are_compared_where_there_are_any(flat: bool, copy: Path) 
     def label(content: Any) -> None:
         for annotation in content["annotations"]:
             points = [[float(joint), 2.0 * joint, float(joint != 3)] for joint in range(42)]
-            annotation["keypoints"] = [number for point in points for number in point] if flat else points
+            annotation["keypoints"] = (
+                [number for point in points for number in point] if flat else points
+            )
 
     change(copy, "ego_data", label)
-    hand = next(item for item in items(AssemblyHands(copy, "train")) if isinstance(item, LabelledHand))
+    hand = next(
+        item for item in items(AssemblyHands(copy, "train")) if isinstance(item, LabelledHand)
+    )
     assert hand.keypoints2d is not None
     offset = 21 * (hand.side == "left")
     assert hand.keypoints2d[8].tolist() == [offset + 4, 2 * (offset + 4)]
@@ -182,13 +207,20 @@ def test_a_missing_image_is_a_reason_a_missing_sequence_a_note(copy: Path) -> No
     def double(content: Any) -> None:
         first = content["images"][0]
         content["images"].append(
-            {**first, "id": 99, "seq_name": "b", "file_name": "ego_images_rectified/train/b/c/0.jpg"}
+            {
+                **first,
+                "id": 99,
+                "seq_name": "b",
+                "file_name": "ego_images_rectified/train/b/c/0.jpg",
+            }
         )
         content["annotations"].insert(0, {**content["annotations"][0], "image_id": 99})
 
     change(copy, "ego_data", double)
     partial = AssemblyHands(copy, "train")
-    assert len(partial) == len(data) and "1 of 2 sequences of train have no images" in partial.notes[0]
+    assert (
+        len(partial) == len(data) and "1 of 2 sequences of train have no images" in partial.notes[0]
+    )
     assert partial[number].info["index"] == data[number].info["index"] + 1  # type: ignore[union-attr]
 
 
@@ -200,24 +232,42 @@ def test_a_missing_image_is_a_reason_a_missing_sequence_a_note(copy: Path) -> No
         (lambda root: file(root, "joint_3d").unlink(), r"train_joint_3d_v1-1\.json is missing"),
         (lambda root: file(root, "ego_calib").unlink(), r"train_ego_calib_v1-1\.json is missing"),
         (lambda root: file(root, "ego_calib").write_text("{"), "cannot be read as JSON"),
-        (lambda root: file(root, "ego_data").write_text('{"images": []}'), "holds no images and annotations"),
-        (lambda root: change(root, "ego_data", lambda c: c["images"][0].pop("seq_name")), "not as in v1-1.*seq_name"),
-        (lambda root: change(root, "ego_data", lambda c: c["images"].pop()), "not as in v1-1"),
-        (lambda root: change(root, "ego_data", lambda c: c["annotations"][1].pop("bbox")), "not as in v1-1.*bbox"),
         (
-            lambda root: change(root, "ego_data", lambda c: c["annotations"][1]["joint_valid"].pop()),
-            "ego_data.*not as in v1-1",
+            lambda root: file(root, "ego_data").write_text('{"images": []}'),
+            "holds no images and annotations",
         ),
-        (lambda root: change(root, "joint_3d", lambda c: c.update(annotations={"x": 1})), "has no 42 joints for frame"),
+        (
+            lambda root: change(root, "ego_data", lambda c: c["images"][0].pop("seq_name")),
+            "not as in v1-1.*seq_name",
+        ),
+        (lambda root: change(root, "ego_data", lambda c: c["images"].pop()), "not as in v1-1"),
+        (
+            lambda root: change(root, "ego_data", lambda c: c["annotations"][1].pop("bbox")),
+            "not as in v1-1.*bbox",
+        ),
         (
             lambda root: change(
-                root, "ego_calib", lambda c: [v["intrinsics"].clear() for v in c["calibration"].values()]
+                root, "ego_data", lambda c: c["annotations"][1]["joint_valid"].pop()
+            ),
+            "ego_data.*not as in v1-1",
+        ),
+        (
+            lambda root: change(root, "joint_3d", lambda c: c.update(annotations={"x": 1})),
+            "has no 42 joints for frame",
+        ),
+        (
+            lambda root: change(
+                root,
+                "ego_calib",
+                lambda c: [v["intrinsics"].clear() for v in c["calibration"].values()],
             ),
             "has no camera HMC_21176875_mono10bit for frame 000000",
         ),
     ],
 )
-def test_a_wrong_download_is_one_line(damage: Callable[[Path], object], words: str, copy: Path) -> None:
+def test_a_wrong_download_is_one_line(
+    damage: Callable[[Path], object], words: str, copy: Path
+) -> None:
     damage(copy)
     with pytest.raises(HandclrError, match=words) as caught:
         AssemblyHands(copy, "train")

@@ -34,9 +34,14 @@ PLAIN: dict[str, Any] = {
 
 
 def dot(side: int, point: np.ndarray, sigma: float) -> np.ndarray:
-    """A bright spot whose centre is at a point in units of the image's side, pixel centres at .5."""
+    """A bright spot whose centre is at a point in units of the image's side, pixel
+    centres at .5.
+    """
     grid = (np.arange(side) + 0.5) / side
-    spot = np.exp(-((grid[None, :] - point[0]) ** 2 + (grid[:, None] - point[1]) ** 2) / (2 * (sigma / side) ** 2))
+    spot = np.exp(
+        -((grid[None, :] - point[0]) ** 2 + (grid[:, None] - point[1]) ** 2)
+        / (2 * (sigma / side) ** 2)
+    )
     return np.repeat((255 * spot).astype(np.uint8)[..., None], 3, axis=2)
 
 
@@ -122,7 +127,10 @@ def test_colours() -> None:
         assert np.abs(turned.astype(int) - image).max() > 10
     red = np.full((8, 8, 3), (200, 60, 60), dtype=np.uint8)
     third = apply(View(8, hue=1 / 3), red)[0, 0]
-    assert sorted({int(third.argmax()), int(apply(View(8, hue=-1 / 3), red)[0, 0].argmax())}) == [1, 2]
+    assert sorted({int(third.argmax()), int(apply(View(8, hue=-1 / 3), red)[0, 0].argmax())}) == [
+        1,
+        2,
+    ]
 
 
 def test_geometry_collects_and_joins() -> None:
@@ -134,7 +142,10 @@ def test_geometry_collects_and_joins() -> None:
 
 
 def test_appearance_collects() -> None:
-    views = [View(64, brightness=0.7, contrast=1.2, saturation=0.8, hue=-0.1, blur_sigma=1.5), View(64)]
+    views = [
+        View(64, brightness=0.7, contrast=1.2, saturation=0.8, hue=-0.1, blur_sigma=1.5),
+        View(64),
+    ]
     both = Appearance.of(views).to("cpu")
     assert all(field.dtype == torch.float32 for field in both)
     expected = [[0.7, 1.0], [1.2, 1.0], [0.8, 1.0], [-0.1, 0.0], [1.5, 0.0]]

@@ -1,4 +1,6 @@
-"""Backdrops are pictures of any size, all different, the same for the same seed; the studio's are the quiet ones."""
+"""Backdrops are pictures of any size, all different, the same for the same seed; the studio's are
+the quiet ones.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,16 @@ BOTH = pytest.mark.parametrize("backdrop", [lab_backdrop, wild_backdrop])
 
 
 def draws(backdrop: Backdrop, count: int, width: int = 96, height: int = 72) -> np.ndarray:
-    return np.stack([backdrop(np.random.default_rng([5, index]), width, height) for index in range(count)])
+    return np.stack(
+        [backdrop(np.random.default_rng([5, index]), width, height) for index in range(count)]
+    )
 
 
 def edges(pictures: np.ndarray) -> np.ndarray:
     """The mean step from pixel to pixel of each picture."""
-    return np.abs(np.diff(pictures, axis=1)).mean(axis=(1, 2, 3)) + np.abs(np.diff(pictures, axis=2)).mean(
-        axis=(1, 2, 3)
-    )
+    return np.abs(np.diff(pictures, axis=1)).mean(axis=(1, 2, 3)) + np.abs(
+        np.diff(pictures, axis=2)
+    ).mean(axis=(1, 2, 3))
 
 
 @BOTH
@@ -57,7 +61,9 @@ def test_no_side_may_be_empty(backdrop: Backdrop) -> None:
         backdrop(np.random.default_rng(0), 0, 48)
 
 
-@pytest.mark.parametrize(("backdrop", "typical", "least"), [(lab_backdrop, 0.1, 0.005), (wild_backdrop, 0.2, 0.03)])
+@pytest.mark.parametrize(
+    ("backdrop", "typical", "least"), [(lab_backdrop, 0.1, 0.005), (wild_backdrop, 0.2, 0.03)]
+)
 def test_no_two_are_alike(backdrop: Backdrop, typical: float, least: float) -> None:
     flat = draws(backdrop, 60, 32, 24).reshape(60, -1)
     distance = np.abs(flat[:, None] - flat[None]).mean(axis=-1)[np.triu_indices(60, 1)]
@@ -80,13 +86,17 @@ def test_wild_pictures_cover_the_range_of_brightness_and_colour() -> None:
 
 
 def test_wild_pictures_have_the_spectra_of_photographs() -> None:
-    """Amplitude falls as a power of the frequency: -1 to -1.5 in photographs, steeper where they are out of focus."""
+    """Amplitude falls as a power of the frequency: -1 to -1.5 in photographs, steeper where they
+    are out of focus.
+    """
     side, radii = 128, np.array([0.02, 0.04, 0.08, 0.16, 0.32])
     window = np.outer(np.hanning(side), np.hanning(side))
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
     slopes = []
     for picture in draws(wild_backdrop, 40, side, side).mean(axis=-1):
         power = np.abs(np.fft.fft2((picture - picture.mean()) * window)) ** 2
-        rings = [np.sqrt(power[(frequency >= low) & (frequency < 1.4 * low)].mean()) for low in radii]
+        rings = [
+            np.sqrt(power[(frequency >= low) & (frequency < 1.4 * low)].mean()) for low in radii
+        ]
         slopes.append(np.polyfit(np.log(radii), np.log(rings), 1)[0])
     assert -1.9 < np.median(slopes) < -1.0

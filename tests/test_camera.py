@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handclr_cli.benchmarks.camera import assumed_camera, crop_camera, place, project
+from handclr_cli.hand.camera import assumed_camera, crop_camera, place, project
 
 
 @pytest.fixture
@@ -14,7 +14,9 @@ def rng() -> np.random.Generator:
 
 
 def hands(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hands from the wrist (N, 21, 3), where they are (N, 3), and cameras (N, 3, 3) of all kinds."""
+    """Hands from the wrist (N, 21, 3), where they are (N, 3), and cameras (N, 3, 3) of
+    all kinds.
+    """
     shapes = rng.normal(0, 0.05, (count, 21, 3))
     shapes -= shapes[:, :1]
     where = np.stack([*rng.uniform(-0.2, 0.2, (2, count)), rng.uniform(0.4, 1.5, count)], axis=-1)
@@ -39,7 +41,9 @@ def test_project_is_the_pinhole_formula(rng: np.random.Generator) -> None:
 
 def test_place_inverts_project(rng: np.random.Generator) -> None:
     shapes, where, cameras = hands(rng, 500)
-    np.testing.assert_allclose(place(shapes, seen(shapes, where, cameras), cameras), where, atol=1e-9)
+    np.testing.assert_allclose(
+        place(shapes, seen(shapes, where, cameras), cameras), where, atol=1e-9
+    )
     # Any origin will do: what is added to the hand is what is missing.
     moved = place(shapes + 0.3, seen(shapes, where, cameras), cameras)
     np.testing.assert_allclose(moved, where - 0.3, atol=1e-9)

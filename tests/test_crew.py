@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.footage.crew import AHEAD, Crew, WorkerLostError, in_order
+from handclr_cli.work.crew import AHEAD, Crew, WorkerLostError, in_order
 
 PROCESSES = pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 
@@ -92,7 +92,9 @@ def test_answers_come_in_order_however_many_work(workers: int) -> None:
     numbers = [5, 0, 9, 1, 40, 3, 3, 2]
     with Crew(count_up, workers) as crew:
         answered = [(item, list(results)) for item, results in crew.answers(numbers)]
-        assert answered == [(number, [(number, step) for step in range(number)]) for number in numbers]
+        assert answered == [
+            (number, [(number, step) for step in range(number)]) for number in numbers
+        ]
         assert [list(results) for _, results in crew.answers([2])] == [[(2, 0), (2, 1)]]
 
 
@@ -132,7 +134,10 @@ def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path
 
 @pytest.mark.slow
 def test_processes_that_cannot_even_start_end_the_work() -> None:
-    with Crew(Stillborn(at_items=False), 2) as crew, pytest.raises(HandclrError, match="before they do anything"):
+    with (
+        Crew(Stillborn(at_items=False), 2) as crew,
+        pytest.raises(HandclrError, match="before they do anything"),
+    ):
         for _, results in crew.answers(range(100)):
             list(results)
 
@@ -208,11 +213,16 @@ def test_no_more_is_done_ahead_than_can_be_kept() -> None:
 def test_results_that_are_not_taken_cost_no_other_item(workers: int) -> None:
     numbers = [3, 40, 2, 30, 1, 5]
     with Crew(count_up, workers) as crew:
-        assert [next(results) for _, results in crew.answers(numbers)] == [(number, 0) for number in numbers]
+        assert [next(results) for _, results in crew.answers(numbers)] == [
+            (number, 0) for number in numbers
+        ]
         for item, results in crew.answers(numbers):  # noqa: B007 - left in the middle, with all at work
             next(results)
             break
-        assert [list(results) for _, results in crew.answers([2, 1])] == [[(2, 0), (2, 1)], [(1, 0)]]
+        assert [list(results) for _, results in crew.answers([2, 1])] == [
+            [(2, 0), (2, 1)],
+            [(1, 0)],
+        ]
 
 
 @pytest.mark.slow
@@ -234,7 +244,7 @@ def test_items_in_batches() -> None:
 def test_workers_end_with_the_one_that_hired_them(tmp_path: Path) -> None:
     script = (
         "import os, time\n"
-        "from handclr_cli.footage.crew import Crew\n"
+        "from handclr_cli.work.crew import Crew\n"
         "def work(n):\n    while True:\n        yield os.getpid()\n        time.sleep(0.02)\n"
         "if __name__ == '__main__':\n"
         "    with Crew(work, 2) as crew:\n"

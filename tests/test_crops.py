@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from handclr_cli.footage.crops import cut, square_box, to_crop, to_source
+from handclr_cli.hand.square import cut, square_box, to_crop, to_source
 
 BOXES = [
     (20, 10, 120, 110),
@@ -44,7 +44,9 @@ def test_blob_is_where_to_crop_says(box: tuple[int, int, int, int], size: int, f
 def test_flip_mirrors_the_crop() -> None:
     image = np.random.default_rng(0).integers(0, 255, (160, 200, 3)).astype(np.uint8)
     for box in BOXES:
-        np.testing.assert_array_equal(cut(image, box, 64, True), cut(image, box, 64, False)[:, ::-1])
+        np.testing.assert_array_equal(
+            cut(image, box, 64, True), cut(image, box, 64, False)[:, ::-1]
+        )
 
 
 def test_crop_at_full_size_is_the_picture() -> None:
@@ -54,7 +56,9 @@ def test_crop_at_full_size_is_the_picture() -> None:
 
 @pytest.mark.parametrize("centre", [(0, 80), (200, 80), (100, 0), (100, 160), (0, 0), (195, 155)])
 def test_circle_at_the_border_stays_a_circle(centre: tuple[int, int]) -> None:
-    """What of the circle lies in the picture has its radius in every direction; the rest is black."""
+    """What of the circle lies in the picture has its radius in every direction; the rest
+    is black.
+    """
     image = np.full((160, 200, 3), 90, np.uint8)
     cv2.circle(image, centre, 40, (255, 255, 255), -1)
     box = (centre[0] - 60, centre[1] - 60, centre[0] + 60, centre[1] + 60)
@@ -83,14 +87,20 @@ def test_maps_are_inverse(flip: bool) -> None:
         for size in (32, 224):
             crop = to_crop(points, box, size, flip)
             np.testing.assert_allclose(to_source(crop, box, size, flip), points, atol=1e-9)
-            np.testing.assert_allclose(to_crop(to_source(points, box, size, flip), box, size, flip), points, atol=1e-9)
+            np.testing.assert_allclose(
+                to_crop(to_source(points, box, size, flip), box, size, flip), points, atol=1e-9
+            )
     np.testing.assert_array_equal(points, before)
 
 
 def test_corners_of_the_box_are_corners_of_the_crop() -> None:
     corners = np.array([(20, 10), (120, 110)])
-    np.testing.assert_allclose(to_crop(corners, (20, 10, 120, 110), 224, False), [(0, 0), (224, 224)], atol=1e-9)
-    np.testing.assert_allclose(to_crop(corners, (20, 10, 120, 110), 224, True), [(224, 0), (0, 224)], atol=1e-9)
+    np.testing.assert_allclose(
+        to_crop(corners, (20, 10, 120, 110), 224, False), [(0, 0), (224, 224)], atol=1e-9
+    )
+    np.testing.assert_allclose(
+        to_crop(corners, (20, 10, 120, 110), 224, True), [(224, 0), (0, 224)], atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("margin", [1.0, 1.5, 3.0])
@@ -108,7 +118,9 @@ def test_square_box_is_square_and_centred(margin: float) -> None:
 
 def test_square_box_of_one_point_is_not_empty() -> None:
     x0, y0, x1, y1 = square_box(np.full((21, 2), 7.0), 1.5)
-    assert x1 - x0 == y1 - y0 == 2 and cut(np.zeros((9, 9, 3), np.uint8), (x0, y0, x1, y1), 16, False).shape == (
+    assert x1 - x0 == y1 - y0 == 2 and cut(
+        np.zeros((9, 9, 3), np.uint8), (x0, y0, x1, y1), 16, False
+    ).shape == (
         16,
         16,
         3,

@@ -1,4 +1,6 @@
-"""$ handclr demo: its plan, the runner with programs made up for it, and the whole of it on the smallest scale."""
+"""$ handclr demo: its plan, the runner with programs made up for it, and the whole of it on the
+smallest scale.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ import pytest
 import typer
 from shard_helpers import ROOT, cli_env, error_line, run_cli
 
-from handclr_cli import stages
 from handclr_cli.commands.demo import PAGE, QUICK, SCALE, STAGES
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.main import app
-from handclr_cli.stages import Book, Plan, Stage, command_line, plan_of, run_stage
+from handclr_cli.work import stages
+from handclr_cli.work.stages import Book, Lines, Stage, command_line, plan_of, run_stage
 
-# What stands in for handclr: `make FILE TEXT` appends to a file, as a trainer goes on; `save FILE` keeps its standard
-# input; `wait FILE` writes which signal ended it.
+# What stands in for handclr: `make FILE TEXT` appends to a file, as a trainer goes on; `save FILE`
+# keeps its standard input; `wait FILE` writes which signal ended it.
 PROGRAM = """
 import signal, sys, time
 from pathlib import Path
@@ -72,7 +74,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def chain(**numbers: str) -> Plan:
+def chain(**numbers: str) -> Lines:
     """Three stages, of which the last reads what the first makes and the second stands aside."""
     words = {"first": "1", "second": "2", "third": "3", **numbers}
     table = (
@@ -83,7 +85,7 @@ def chain(**numbers: str) -> Plan:
     return plan_of(table, words)
 
 
-def run(folder: Path, plan: Plan) -> list[str]:
+def run(folder: Path, plan: Lines) -> list[str]:
     """Run what is to be run, as the demo does; returns its names."""
     book = Book(folder)
     waiting = book.waiting(plan)
@@ -159,9 +161,15 @@ def test_a_failure_keeps_what_is_finished(program: Path, tmp_path: Path) -> None
     plan = chain()
     bad = Stage("bad", "make {dir}/part x | exit 5 > {dir}/bad", ("part", "bad"))
     broken = [plan[0], *plan_of([bad], {}), plan[2]]
-    with pytest.raises(HandclrError, match=r"stage 'bad' failed with exit code 5: handclr make .*part x \| handclr"):
+    with pytest.raises(
+        HandclrError, match=r"stage 'bad' failed with exit code 5: handclr make .*part x \| handclr"
+    ):
         run(tmp_path / "demo", broken)
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["demo.json", "one", "part"]
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
+        "demo.json",
+        "one",
+        "part",
+    ]
     # It was the same stage: it may go on from what it left.
     better = Stage("bad", bad.line, ("part",))
     with pytest.raises(HandclrError):
@@ -199,13 +207,17 @@ def test_skipped_inputs_are_no_failure(program: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_reaches_every_child(program: Path, tmp_path: Path, sent: signal.Signals) -> None:
+def test_an_interruption_reaches_every_child(
+    program: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
     folder = tmp_path / "demo"
     running = subprocess.Popen(
         [sys.executable, "-c", DRIVER, program, folder], stderr=subprocess.DEVNULL, env=cli_env()
     )
     until = time.monotonic() + 30
-    while not all((folder / name).exists() and (folder / name).read_text() for name in ("first", "second")):
+    while not all(
+        (folder / name).exists() and (folder / name).read_text() for name in ("first", "second")
+    ):
         assert time.monotonic() < until and running.poll() is None
         time.sleep(0.05)
     running.send_signal(sent)
@@ -256,7 +268,9 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     def demo(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "handclr_cli", "demo", "my demo", "--quick", *options]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=900)
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=900
+        )
 
     first = demo()
     assert first.returncode == 0, first.stderr

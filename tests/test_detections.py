@@ -14,10 +14,10 @@ from labelled_helpers import handclr
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
-from handclr_cli.footage.crops import cut, square_box
 from handclr_cli.footage.detections import boxes_of, read_detections
-from handclr_cli.footage.tails import find_by_tail
+from handclr_cli.footage.path_match import find_by_tail
 from handclr_cli.footage.video import Footage, find_footage
+from handclr_cli.hand.square import cut, square_box
 
 HEADER = "video,frame,x0,y0,x1,y1,score,hand\n"
 ROW = "a.mp4,30,10,20,110.5,220,0.9,left\n"
@@ -25,7 +25,10 @@ ROW = "a.mp4,30,10,20,110.5,220,0.9,left\n"
 
 def footage(*paths: str) -> list[Footage]:
     """Videos that nobody opens."""
-    return [Footage("/".join(path.split("/")[-2:]), f"id{row}", (Path(path),), True) for row, path in enumerate(paths)]
+    return [
+        Footage("/".join(path.split("/")[-2:]), f"id{row}", (Path(path),), True)
+        for row, path in enumerate(paths)
+    ]
 
 
 def touched(folder: Path, *names: str) -> list[Footage]:
@@ -46,20 +49,52 @@ def rows_of(path: str) -> list[tuple[object, ...]]:
     """What was read, a tuple a box: name, frame, box, score, side."""
     table = read_detections(path).table
     return [
-        (table.names[table.name_id[row]], int(table.frame[row]), *table.box[row].tolist(), float(table.score[row]),
-         "left" if table.left[row] else "right")
+        (
+            table.names[table.name_id[row]],
+            int(table.frame[row]),
+            *table.box[row].tolist(),
+            float(table.score[row]),
+            "left" if table.left[row] else "right",
+        )
         for row in range(len(table.box))
-    ]  # fmt: skip
+    ]
 
 
-EXPECTED = [("a.mp4", 30, 10.0, 20.0, 110.5, 220.0, 0.9, "left"), ("b", 0, -5.0, 0.0, 40.0, 30.0, 0.25, "right")]
+EXPECTED = [
+    ("a.mp4", 30, 10.0, 20.0, 110.5, 220.0, 0.9, "left"),
+    ("b", 0, -5.0, 0.0, 40.0, 30.0, 0.25, "right"),
+]
 RECORDS = [
-    {"video": "a.mp4", "frame": 30, "x0": 10, "y0": 20, "x1": 110.5, "y1": 220, "score": 0.9, "hand": "left"},
-    {"video": "b", "frame": 0, "x0": -5, "y0": 0, "x1": 40, "y1": 30, "score": 0.25, "hand": "R", "more": [1]},
+    {
+        "video": "a.mp4",
+        "frame": 30,
+        "x0": 10,
+        "y0": 20,
+        "x1": 110.5,
+        "y1": 220,
+        "score": 0.9,
+        "hand": "left",
+    },
+    {
+        "video": "b",
+        "frame": 0,
+        "x0": -5,
+        "y0": 0,
+        "x1": 40,
+        "y1": 30,
+        "score": 0.25,
+        "hand": "R",
+        "more": [1],
+    },
 ]
 LINES = "\n".join(map(json.dumps, RECORDS))
 DOH = [
-    {"video": "a.mp4", "frame": 30, "hand_dets": [[10, 20, 110.5, 220, 0.9, 3, 0.1, 0.2, 0.3, 0]], "obj_dets": None},
+    {
+        "video": "a.mp4",
+        "frame": 30,
+        "hand_dets": [[10, 20, 110.5, 220, 0.9, 3, 0.1, 0.2, 0.3, 0]],
+        "obj_dets": None,
+    },
     {"video": "a.mp4", "frame": 60, "hand_dets": None},
     {"video": "b", "frame": 0, "hand_dets": [[-5, 0, 40, 30, 0.25, 0.0, 0.1, 0.2, 0.3, 1.0]]},
     {"video": "b", "frame": 30, "hand_dets": []},
@@ -84,14 +119,27 @@ DOH = [
         ("\n".join(map(json.dumps, DOH)), "x.ndjson"),
         (json.dumps(DOH), "x.json"),
     ],
-    ids=["csv", "crlf", "bom", "order", "jsonl", "told-by-its-head", "list", "100doh", "100doh-list"],
+    ids=[
+        "csv",
+        "crlf",
+        "bom",
+        "order",
+        "jsonl",
+        "told-by-its-head",
+        "list",
+        "100doh",
+        "100doh-list",
+    ],
 )
 def test_every_form_of_a_file_reads_the_same(text: str | bytes, name: str, tmp_path: Path) -> None:
     assert rows_of(written(tmp_path, text, name)) == EXPECTED
 
 
 def test_a_missing_score_is_one(tmp_path: Path) -> None:
-    assert rows_of(written(tmp_path, "video,frame,x0,y0,x1,y1,hand\nv,1,0,0,9,9,l\n"))[0][-2:] == (1.0, "left")
+    assert rows_of(written(tmp_path, "video,frame,x0,y0,x1,y1,hand\nv,1,0,0,9,9,l\n"))[0][-2:] == (
+        1.0,
+        "left",
+    )
     line = '{"video": "v", "frame": 1, "x0": 0, "y0": 0, "x1": 9, "y1": 9, "hand": "l"}'
     assert rows_of(written(tmp_path, line, "x.json"))[0][-2:] == (1.0, "left")
 
@@ -103,7 +151,9 @@ def test_standard_input_is_read_and_left_open(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = HEADER + "".join(f"v{row % 7},{row},0,0,{row + 9},9,1,{'lr'[row % 2]}\n" for row in range(50))
+    text = HEADER + "".join(
+        f"v{row % 7},{row},0,0,{row + 9},9,1,{'lr'[row % 2]}\n" for row in range(50)
+    )
     whole = rows_of(written(tmp_path, text))
     monkeypatch.setattr("handclr_cli.footage.detection_file._CHUNK", 7)
     assert rows_of(written(tmp_path, text)) == whole and len(whole) == 50
@@ -115,7 +165,10 @@ def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("", "is empty"),
         ("\n\n", "is empty"),
         (HEADER, "holds no boxes"),
-        ("video,frame,x0,y0,x1,y1,score\na,1,0,0,9,9,1\n", "line 1: the header names no column hand; crops are"),
+        (
+            "video,frame,x0,y0,x1,y1,score\na,1,0,0,9,9,1\n",
+            "line 1: the header names no column hand; crops are",
+        ),
         ("video,frame,x0,y0,x1,hand\n", "line 1: the header names no column y1"),
         ("frame,x0,y0,x1,y1,hand\n", "no column video; video, frame (or image)"),
         ("video,frame,x0,y0,x1,y1,hand,x0\n", "names the column x0 twice"),
@@ -138,17 +191,26 @@ def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (HEADER + ROW + '"a,1,0,0,9,9,1,l\n', "line 3: not CSV"),
         (HEADER + "a,1,0.1,0.2,0.3,0.4,1,l\n", "write pixels, not shares of the frame"),
         ((HEADER + ROW).encode() + b"caf\xe9,1,0,0,9,9,1,l\n", "line 3: not text in UTF-8"),
-        ((HEADER + ROW * 2000).encode() + b"caf\xe9,1,0,0,9,9,1,l\n", "line 2002: not text in UTF-8"),
+        (
+            (HEADER + ROW * 2000).encode() + b"caf\xe9,1,0,0,9,9,1,l\n",
+            "line 2002: not text in UTF-8",
+        ),
         ((HEADER + ROW).encode("utf-16"), "not text in UTF-8"),
         (HEADER + ROW.replace("a.mp4", "a\0.mp4") + "\0\n", "line 3"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.slow
-def test_a_damaged_csv_is_one_line_that_names_the_place(text: str | bytes, words: str, tmp_path: Path) -> None:
+def test_a_damaged_csv_is_one_line_that_names_the_place(
+    text: str | bytes, words: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, text)
     with pytest.raises(HandclrError) as caught:
         read_detections(path)
-    assert str(caught.value).startswith(path) and words in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        str(caught.value).startswith(path)
+        and words in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,15 +223,30 @@ def test_a_damaged_csv_is_one_line_that_names_the_place(text: str | bytes, words
         ("[1]", "entry 1: not a JSON object"),
         (json.dumps([{**RECORDS[0], "x1": None}]), "entry 1: no x1, and video"),
         (LINES + "\n" + json.dumps({**RECORDS[0], "x1": [3]}), "line 3: x1 [3]: not a number"),
-        (LINES + "\n" + json.dumps({**RECORDS[0], "x1": float("nan")}), "line 3: x1 nan: not a number"),
+        (
+            LINES + "\n" + json.dumps({**RECORDS[0], "x1": float("nan")}),
+            "line 3: x1 nan: not a number",
+        ),
         (LINES + "\n" + json.dumps({**RECORDS[0], "x1": 10**400}), "line 3: x1 1000"),
         (LINES + "\n" + json.dumps({**RECORDS[0], "video": {}}), "line 3: video {}: not a name"),
-        (LINES + "\n" + json.dumps({**RECORDS[0], "video": True}), "line 3: video True: not a name"),
+        (
+            LINES + "\n" + json.dumps({**RECORDS[0], "video": True}),
+            "line 3: video True: not a name",
+        ),
         (LINES + "\n" + json.dumps({**RECORDS[0], "hand": ["l"]}), "line 3: hand ['l']"),
         (LINES + "\n" + json.dumps({**RECORDS[0], "hand": None}), "line 3: no hand"),
-        (json.dumps({"video": "a", "frame": 1, "hand_dets": 3}), "line 1: hand_dets must be rows of 10"),
-        (json.dumps({"video": "a", "frame": 1, "hand_dets": [[1] * 9]}), "line 1: a row of hand_dets is not 10"),
-        (json.dumps({"video": "a", "frame": 1, "hand_dets": [[0, 0, 9, 9, 1, 0, 0, 0, 0, 2]]}), "line 1: hand 2"),
+        (
+            json.dumps({"video": "a", "frame": 1, "hand_dets": 3}),
+            "line 1: hand_dets must be rows of 10",
+        ),
+        (
+            json.dumps({"video": "a", "frame": 1, "hand_dets": [[1] * 9]}),
+            "line 1: a row of hand_dets is not 10",
+        ),
+        (
+            json.dumps({"video": "a", "frame": 1, "hand_dets": [[0, 0, 9, 9, 1, 0, 0, 0, 0, 2]]}),
+            "line 1: hand 2",
+        ),
         (json.dumps({"video": "a", "frame": 1, "hand_dets": None}), "holds no boxes"),
         (json.dumps(DOH[0]) + "\n" + LINES, "line 2: hand_dets must be"),
         (LINES.encode() + b'\n{"video": "\xff"}', "line 3: not text in UTF-8"),
@@ -177,7 +254,9 @@ def test_a_damaged_csv_is_one_line_that_names_the_place(text: str | bytes, words
         (b"\n" + b'{"video": "\xff"}', "line 2: not text in UTF-8"),
     ],
 )
-def test_a_damaged_json_is_one_line_that_names_the_place(text: str | bytes, words: str, tmp_path: Path) -> None:
+def test_a_damaged_json_is_one_line_that_names_the_place(
+    text: str | bytes, words: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, text, "boxes.jsonl")
     with pytest.raises(HandclrError) as caught:
         read_detections(path)
@@ -200,7 +279,11 @@ def test_boxes_come_by_footage_and_frame_the_surest_first(tmp_path: Path) -> Non
     warned: list[str] = []
     path = written(tmp_path, HEADER + text)
     found = boxes_of(read_detections(path), here, warned.append, min_score=0.2)
-    assert found.keys() == {"id0", "id1"} and found["id0"].numbers == (30, 90) and found["id1"].numbers == (7,)
+    assert (
+        found.keys() == {"id0", "id1"}
+        and found["id0"].numbers == (30, 90)
+        and found["id1"].numbers == (7,)
+    )
     hands = found["id0"].hands(30)
     assert [(hand.side, hand.score) for hand in hands] == [("left", 0.8), ("right", 0.7)]
     np.testing.assert_array_equal(hands[1].keypoints, [[1, 2], [31, 42]])
@@ -216,7 +299,9 @@ def test_boxes_come_by_footage_and_frame_the_surest_first(tmp_path: Path) -> Non
 
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
     path = written(tmp_path, HEADER + ROW)
-    with pytest.raises(UsageError, match=r"none of its 1 videos is in the footage: it names a.mp4, .* /data/b.mp4"):
+    with pytest.raises(
+        UsageError, match=r"none of its 1 videos is in the footage: it names a.mp4, .* /data/b.mp4"
+    ):
         read_detections(path).match(footage("/data/b.mp4"))
 
 
@@ -236,7 +321,9 @@ def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
         (["xa.mp4"], ["/x/a.mp4"], [-1]),
     ],
 )
-def test_videos_are_found_by_the_longest_common_tail(names: list[str], paths: list[str], rows: list[int]) -> None:
+def test_videos_are_found_by_the_longest_common_tail(
+    names: list[str], paths: list[str], rows: list[int]
+) -> None:
     assert find_by_tail(names, paths, "boxes.csv") == rows
 
 
@@ -261,12 +348,25 @@ def test_many_videos_of_one_name_are_found_in_no_time() -> None:
 
 def test_images_are_found_by_name_and_get_their_numbers(tmp_path: Path) -> None:
     here = touched(
-        tmp_path / "set", *(f"P01/frame_{number:06d}.jpg" for number in (60, 0, 30)), "P02/x.png", "P02/y.png"
+        tmp_path / "set",
+        *(f"P01/frame_{number:06d}.jpg" for number in (60, 0, 30)),
+        "P02/x.png",
+        "P02/y.png",
     )
-    rows = [("P01/frame_000060.jpg", 1), ("/home/set/P02/y.png", 2), ("P01/frame_000030.jpg", 3), ("x.png", 4)]
+    rows = [
+        ("P01/frame_000060.jpg", 1),
+        ("/home/set/P02/y.png", 2),
+        ("P01/frame_000030.jpg", 3),
+        ("x.png", 4),
+    ]
     rows += [("P01/none.jpg", 5)]
-    text = "image,x0,y0,x1,y1,hand\n" + "".join(f"{name},0,0,{left + 9},9,l\n" for name, left in rows)
-    found, notes = (matched := read_detections(written(tmp_path, text)).match(here)).found, matched.notes
+    text = "image,x0,y0,x1,y1,hand\n" + "".join(
+        f"{name},0,0,{left + 9},9,l\n" for name, left in rows
+    )
+    found, notes = (
+        (matched := read_detections(written(tmp_path, text)).match(here)).found,
+        matched.notes,
+    )
     first, second = (found[item.id] for item in here)
     assert first.numbers == (30, 60) and second.numbers == (0, 1)
     assert [first.hands(number)[0].keypoints[1, 0] for number in (30, 60)] == [12, 10]
@@ -298,18 +398,34 @@ def test_frames_of_image_folders_may_be_named_by_number(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_extract_crops_the_boxes_of_a_folder_of_images(tmp_path: Path) -> None:
-    folder, boxes = tmp_path / "images", {"a": (10, 20, 60, 50), "b": (-9, 4, 30, 40), "c": (1, 1, 9, 9)}
+    folder, boxes = (
+        tmp_path / "images",
+        {
+            "a": (10, 20, 60, 50),
+            "b": (-9, 4, 30, 40),
+            "c": (1, 1, 9, 9),
+        },
+    )
     folder.mkdir()
     pictures = {}
     for name in boxes:
         noise = np.random.default_rng(ord(name)).integers(0, 256, (10, 14, 3)).astype(np.uint8)
         pictures[name] = cv2.resize(noise, (140, 100))
         cv2.imwrite(str(folder / f"{name}.png"), pictures[name])
-    rows = [f"{name}.png,{','.join(map(str, boxes[name]))},{hand},0.8\n" for name, hand in (("b", "l"), ("a", "R"))]
-    path, out = written(tmp_path, "image,x0,y0,x1,y1,hand,score\n" + "".join(rows)), tmp_path / "out.tar"
+    rows = [
+        f"{name}.png,{','.join(map(str, boxes[name]))},{hand},0.8\n"
+        for name, hand in (("b", "l"), ("a", "R"))
+    ]
+    path, out = (
+        written(tmp_path, "image,x0,y0,x1,y1,hand,score\n" + "".join(rows)),
+        tmp_path / "out.tar",
+    )
     handclr("extract", "--detections", path, "--workers", 0, "-o", out, folder)
     index = ShardIndex([str(out)])
-    found = [(sample.info["frame"], sample.info["hand"], sample.info["score"], sample.info["box"]) for sample in index]
+    found = [
+        (sample.info["frame"], sample.info["hand"], sample.info["score"], sample.info["box"])
+        for sample in index
+    ]
     squares = {name: square_box(np.array(boxes[name], float).reshape(2, 2), 1.5) for name in boxes}
     assert found == [(0, "right", 0.8, list(squares["a"])), (1, "left", 0.8, list(squares["b"]))]
     for sample, name in zip(index, "ab", strict=True):

@@ -1,4 +1,6 @@
-"""Exact search on a device: run on the CPU here, and on CUDA where there is one, against the other engines."""
+"""Exact search on a device: run on the CPU here, and on CUDA where there is one, against the other
+engines.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,33 @@ from handclr_cli.contract.errors import HandclrError
 from handclr_cli.similarity import device
 from handclr_cli.similarity.device import DeviceTiles, full_float32
 from handclr_cli.similarity.exact import Tiles
-from handclr_cli.similarity.neighbours import Neighbours, Poses
+from handclr_cli.similarity.neighbours import EmbeddedPoses, Neighbours
 
 MATMUL: Any = torch.backends.cuda.matmul
 DEVICES = pytest.mark.parametrize(
     "where",
-    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))],
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+        ),
+    ],
 )
 
 
-def on(where: str, memory: int = device.MEMORY) -> Callable[[Poses, int], DeviceTiles]:
-    return lambda pool, first_row: DeviceTiles(pool, first_row, where, lambda: Tiles(pool, first_row), memory)
+def on(where: str, memory: int = device.MEMORY) -> Callable[[EmbeddedPoses, int], DeviceTiles]:
+    return lambda pool, first_row: DeviceTiles(
+        pool, first_row, where, lambda: Tiles(pool, first_row), memory
+    )
 
 
-def unproven(pool: Poses, top_k: int = 1, distinct: bool = False, max_distance: float = np.inf) -> int:
+def unproven(
+    pool: EmbeddedPoses, top_k: int = 1, distinct: bool = False, max_distance: float = np.inf
+) -> int:
     engine = on("cpu")(pool, 0)
-    engine.search(pool, Neighbours.nobody(len(pool.group), top_k, distinct, max_distance), lambda rows: None)
+    engine.search(
+        pool, Neighbours.nobody(len(pool.group), top_k, distinct, max_distance), lambda rows: None
+    )
     return engine.fallback.answered
 
 
@@ -47,7 +60,9 @@ def precision() -> Iterator[None]:
 @pytest.mark.parametrize("block", [4, 256])
 @pytest.mark.parametrize("name", CLOUDS)
 @pytest.mark.slow
-def test_every_row_is_what_the_loop_finds(where: str, name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_is_what_the_loop_finds(
+    where: str, name: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "BLOCK", block)
     pool = poses(*clouds(name, np.random.default_rng(0)))
     middle = float(np.median(search(Tiles, pool, pool)[1]))
@@ -68,21 +83,29 @@ def test_memory_does_not_change_answers(where: str, memory: int, small_blocks: N
 ROWS = 1500
 
 
-def hard(name: str) -> Poses:
+def hard(name: str) -> EmbeddedPoses:
     rng = np.random.default_rng(2)
     group = np.arange(ROWS) // 37
     videos = group[-1] + 1
     if name == "walks":
         walked = np.cumsum(rng.normal(size=(ROWS, 14)) * 0.02, axis=0)
-        return poses(walked - walked[group * 37] + rng.normal(size=(videos, 14))[group], rng.permutation(videos)[group])
+        return poses(
+            walked - walked[group * 37] + rng.normal(size=(videos, 14))[group],
+            rng.permutation(videos)[group],
+        )
     if name == "copies":
-        return poses(rng.normal(size=(200, 14))[rng.integers(0, 200, ROWS)], rng.integers(0, 40, ROWS))
+        return poses(
+            rng.normal(size=(200, 14))[rng.integers(0, 200, ROWS)], rng.integers(0, 40, ROWS)
+        )
     if name == "one point far away":
         return poses(np.concatenate([[[1e6] * 14], rng.normal(size=(ROWS - 1, 14))]), group)
     if name == "far from the origin":
         return poses(rng.normal(size=(ROWS, 14)) + 1e4, group)
     assert name == "sizes of all kinds"
-    return poses(rng.normal(size=(300, 3)) * 10.0 ** rng.integers(-25, 18, (300, 1)), rng.integers(0, 60, 300))
+    return poses(
+        rng.normal(size=(300, 3)) * 10.0 ** rng.integers(-25, 18, (300, 1)),
+        rng.integers(0, 60, 300),
+    )
 
 
 @pytest.fixture
@@ -93,7 +116,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @DEVICES
-@pytest.mark.parametrize("name", ["walks", "copies", "one point far away", "far from the origin", "sizes of all kinds"])
+@pytest.mark.parametrize(
+    "name", ["walks", "copies", "one point far away", "far from the origin", "sizes of all kinds"]
+)
 @pytest.mark.slow
 def test_agrees_with_tiles_to_the_last_bit(where: str, name: str, small_blocks: None) -> None:
     pool = hard(name)
@@ -116,21 +141,29 @@ def test_most_answers_are_proven(small_blocks: None) -> None:
 def test_queries_of_other_groups_and_beyond_reach() -> None:
     rng = np.random.default_rng(3)
     pool = poses(rng.normal(size=(300, 5)) * 1e-20, rng.integers(2, 9, 300) * 2)
-    queries = poses(rng.normal(size=(80, 5)) * 10.0 ** rng.integers(-22, 30, (80, 1)), rng.integers(0, 20, 80))
-    for one, other in zip(search(on("cpu"), queries, pool, 3), search(Tiles, queries, pool, 3), strict=True):
+    queries = poses(
+        rng.normal(size=(80, 5)) * 10.0 ** rng.integers(-22, 30, (80, 1)), rng.integers(0, 20, 80)
+    )
+    for one, other in zip(
+        search(on("cpu"), queries, pool, 3), search(Tiles, queries, pool, 3), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
 def test_too_few_poses() -> None:
     for rows in (1, 2, 5):
-        positive, _ = check(on("cpu"), poses(np.random.default_rng(0).normal(size=(rows, 3)), np.zeros(rows)), 2)
+        positive, _ = check(
+            on("cpu"), poses(np.random.default_rng(0).normal(size=(rows, 3)), np.zeros(rows)), 2
+        )
         assert (positive == -1).all()
     some, nobody = poses(np.ones((20, 14)), np.arange(20)), poses(np.ones((0, 14)), [])
     assert search(on("cpu"), nobody, some, 2)[0].shape == (0, 2)
     assert (search(on("cpu"), some, nobody, 2)[0] == -1).all()
 
 
-def test_scores_of_fewer_digits_are_not_believed(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_fewer_digits_are_not_believed(
+    small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As if TF32 were forced from outside."""
 
     def hide_and_round(scores: torch.Tensor, first: int, own: Any) -> None:
@@ -167,7 +200,9 @@ def test_the_old_switch_is_set_again(precision: None) -> None:
     assert settings() == before and MATMUL.allow_tf32
 
 
-@pytest.mark.skipif(not hasattr(MATMUL, "fp32_precision"), reason="torch before 2.9 has no such switch")
+@pytest.mark.skipif(
+    not hasattr(MATMUL, "fp32_precision"), reason="torch before 2.9 has no such switch"
+)
 def test_the_new_switch_is_set_again(precision: None) -> None:
     MATMUL.fp32_precision = "tf32"
     with full_float32("cpu"):
@@ -176,7 +211,9 @@ def test_the_new_switch_is_set_again(precision: None) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["highest", "medium"])
-def test_as_torch_before_2_9_does_it(wanted: str, precision: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_torch_before_2_9_does_it(
+    wanted: str, precision: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cuda, "matmul", None)
     monkeypatch.setattr(torch.backends.mkldnn, "matmul", None)
     torch.set_float32_matmul_precision(wanted)

@@ -1,4 +1,6 @@
-"""The DexYCB reader: its splits, the numbers of its result files, parts of a download, and the truth of a layout."""
+"""The DexYCB reader: its splits, the numbers of its result files, parts of a download, and the
+truth of a layout.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ import pytest
 from labelled_truth import assert_recovers, brightest
 from test_layouts import FakeScene
 
-from handclr_cli.benchmarks.dexycb import SPLITS, DexYCB, in_split
-from handclr_cli.benchmarks.labelled import Importer, Invalid
-from handclr_cli.benchmarks.plain_yaml import parse_yaml
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.datasets.dexycb import SPLITS, DexYCB, in_split
+from handclr_cli.datasets.labelled import Importer, Invalid
+from handclr_cli.datasets.plain_yaml import parse_yaml
 from handclr_cli.synth.layouts import write_dexycb
 
 SUBJECTS = ("20200709-subject-01", "20200928-subject-07")
@@ -42,11 +44,15 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Names without content: two subjects, ten sequences each, eight cameras, the middle frame missing."""
+    """Names without content: two subjects, ten sequences each, eight cameras, the middle frame
+    missing.
+    """
     intrinsics = tmp_path / "calibration" / "intrinsics"
     intrinsics.mkdir(parents=True)
     for serial in SERIALS:
-        (intrinsics / f"{serial}_640x480.yml").write_text("color:\n  fx: 600\n  fy: 601.5\n  ppx: 320\n  ppy: 240.25\n")
+        (intrinsics / f"{serial}_640x480.yml").write_text(
+            "color:\n  fx: 600\n  fy: 601.5\n  ppx: 320\n  ppy: 240.25\n"
+        )
     meta = "serials:\n" + "".join(f"- '{serial}'\n" for serial in SERIALS[::-1])
     for subject in SUBJECTS:
         for order in range(10):
@@ -55,7 +61,9 @@ def tree(tmp_path: Path) -> Path:
                 (sequence / serial).mkdir(parents=True)
                 for frame in range(0, FRAMES, 2):
                     (sequence / serial / f"color_{frame:06d}.jpg").touch()
-            (sequence / "meta.yml").write_text(f"{meta}num_frames: {FRAMES}\nmano_sides:\n- right\n")
+            (sequence / "meta.yml").write_text(
+                f"{meta}num_frames: {FRAMES}\nmano_sides:\n- right\n"
+            )
     return tmp_path
 
 
@@ -87,7 +95,10 @@ def test_a_layout_is_recovered_left_hands_too(layout: Path) -> None:
 def transcribed(split: str, subject: int, order: int, camera: int) -> bool:
     setup, part = split.split("-")
     if setup == "s0":
-        subjects, cameras = {"train": range(10), "val": (0, 1), "test": range(2, 10)}[part], range(8)
+        subjects, cameras = (
+            {"train": range(10), "val": (0, 1), "test": range(2, 10)}[part],
+            range(8),
+        )
         orders = [i for i in range(100) if (i % 5 != 4) == (part == "train")]
     elif setup == "s1":
         subjects = {"train": (0, 1, 2, 3, 4, 5, 9), "val": (6,), "test": (7, 8)}[part]
@@ -106,7 +117,12 @@ def transcribed(split: str, subject: int, order: int, camera: int) -> bool:
 @pytest.mark.parametrize("split", SPLITS[1:])
 @pytest.mark.slow
 def test_splits_are_those_of_the_toolkit(split: str) -> None:
-    places = [(subject, order, camera) for subject in range(10) for order in range(100) for camera in range(0, 8)]
+    places = [
+        (subject, order, camera)
+        for subject in range(10)
+        for order in range(100)
+        for camera in range(0, 8)
+    ]
     mine = [place for place in places if in_split(split, *place)]
     assert mine == [place for place in places if transcribed(split, *place)] and mine
 
@@ -114,7 +130,13 @@ def test_splits_are_those_of_the_toolkit(split: str) -> None:
 def test_the_parts_of_a_setup_share_nothing_and_leave_nothing_out() -> None:
     for setup in range(4):
         for subject, order, camera in np.ndindex(10, 100, 8):
-            assert sum(in_split(f"s{setup}-{part}", subject, order, camera) for part in ("train", "val", "test")) == 1
+            assert (
+                sum(
+                    in_split(f"s{setup}-{part}", subject, order, camera)
+                    for part in ("train", "val", "test")
+                )
+                == 1
+            )
 
 
 @pytest.mark.parametrize(
@@ -136,12 +158,18 @@ def test_items_follow_subject_sequence_camera_frame(tree: Path, split: str, view
     assert len(paths) == 2 * views and paths == sorted(paths)
     assert all(data[number] == (Invalid.BAD_LABELS, paths[number]) for number in range(len(data)))
     # The missing frame is counted as the toolkit counts it.
-    assert data._rows[:, 2].tolist() == [FRAMES * view + frame for view in range(views) for frame in (0, 2)]
+    assert data._rows[:, 2].tolist() == [
+        FRAMES * view + frame for view in range(views) for frame in (0, 2)
+    ]
 
 
 def test_a_partial_download_is_told(tree: Path) -> None:
     notes = DexYCB(tree, "s0-train").notes
-    assert "10 of 100 sequences" in notes[0] and "not the official split" in notes[0] and len(notes) == 3
+    assert (
+        "10 of 100 sequences" in notes[0]
+        and "not the official split" in notes[0]
+        and len(notes) == 3
+    )
     assert "256 of the 384 images of s0-train" in notes[2]
     assert len(DexYCB(tree, "all").notes) == 1
     shutil.rmtree(tree / SUBJECTS[0] / "20200709_150000" / SERIALS[3])
@@ -149,7 +177,10 @@ def test_a_partial_download_is_told(tree: Path) -> None:
 
 
 def test_pixel_centres_move_by_half_a_pixel(tree: Path) -> None:
-    labels = {"joint_3d": np.full((1, 21, 3), 0.5, np.float32), "joint_2d": np.full((1, 21, 2), 7, np.float32)}
+    labels = {
+        "joint_3d": np.full((1, 21, 3), 0.5, np.float32),
+        "joint_2d": np.full((1, 21, 2), 7, np.float32),
+    }
     labels["joint_2d"][0, 3] = -1
     np.savez(tree / SUBJECTS[0] / "20200709_150000" / SERIALS[0] / "labels_000000.npz", **labels)
     hand = DexYCB(tree, "all")[0]
@@ -186,28 +217,44 @@ def test_damaged_labels_are_a_reason_not_an_exception(
     ("damage", "words"),
     [
         (lambda root: shutil.rmtree(root / "calibration"), r"836212060125_640x480\.yml is missing"),
-        (lambda root: [shutil.rmtree(root / subject) for subject in SUBJECTS], "holds no subject, expected 20200709"),
-        (lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").unlink(), r"150003/meta\.yml is missing"),
         (
-            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text("num_frames: 3\n"),
+            lambda root: [shutil.rmtree(root / subject) for subject in SUBJECTS],
+            "holds no subject, expected 20200709",
+        ),
+        (
+            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").unlink(),
+            r"150003/meta\.yml is missing",
+        ),
+        (
+            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text(
+                "num_frames: 3\n"
+            ),
             r"meta\.yml: expected serials, num_frames and mano_sides",
         ),
         (
-            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text("a: {b: 1}\n"),
+            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text(
+                "a: {b: 1}\n"
+            ),
             r"meta\.yml: line 1 has a value of an unknown form: {b: 1}",
         ),
         (
-            lambda root: (root / f"calibration/intrinsics/{SERIALS[1]}_640x480.yml").write_text("color:\n  fx: 1\n"),
+            lambda root: (root / f"calibration/intrinsics/{SERIALS[1]}_640x480.yml").write_text(
+                "color:\n  fx: 1\n"
+            ),
             "has no color with fx, fy, ppx and ppy",
         ),
         (
-            lambda root: (root / SUBJECTS[0] / "20200709_150000" / SERIALS[0] / "color_000003.jpg").touch(),
+            lambda root: (
+                root / SUBJECTS[0] / "20200709_150000" / SERIALS[0] / "color_000003.jpg"
+            ).touch(),
             "has frame 3, but meta.yml counts 3",
         ),
     ],
 )
 @pytest.mark.slow
-def test_a_wrong_download_is_one_line(damage: Callable[[Path], object], words: str, tree: Path) -> None:
+def test_a_wrong_download_is_one_line(
+    damage: Callable[[Path], object], words: str, tree: Path
+) -> None:
     damage(tree)
     with pytest.raises(HandclrError, match=words) as caught:
         DexYCB(tree, "all")
@@ -215,7 +262,9 @@ def test_a_wrong_download_is_one_line(damage: Callable[[Path], object], words: s
 
 
 def test_a_split_without_images_says_what_there_is(tree: Path) -> None:
-    with pytest.raises(HandclrError, match="no image of s1-test; it holds 20200709-subject-01, 20200928-subject-07"):
+    with pytest.raises(
+        HandclrError, match="no image of s1-test; it holds 20200709-subject-01, 20200928-subject-07"
+    ):
         DexYCB(tree, "s1-test")
     with pytest.raises(HandclrError, match="not a folder"):
         DexYCB(tree / "nowhere", "all")

@@ -19,13 +19,22 @@ from handclr_cli.learning.views import Views
 
 CPU = torch.device("cpu")
 TORCHRUN = {
-    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
-    "MASTER_ADDR": "node1", "MASTER_PORT": "29500",
-}  # fmt: skip
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
 SLURM = {
-    "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[003-006]",
-    "SLURM_STEP_TASKS_PER_NODE": "2(x4)", "SLURM_JOB_ID": "1234567", "SLURM_NTASKS": "8",
-}  # fmt: skip
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "gpu[003-006]",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x4)",
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_NTASKS": "8",
+}
 
 
 def test_torchruns_environment_is_read() -> None:
@@ -37,7 +46,13 @@ def test_torchruns_environment_is_read() -> None:
 
 def test_slurms_environment_is_read() -> None:
     found = ranks_of(SLURM)
-    assert (found.rank, found.world, found.local, found.neighbours, found.address) == (5, 8, 1, 2, "gpu003")
+    assert (found.rank, found.world, found.local, found.neighbours, found.address) == (
+        5,
+        8,
+        1,
+        2,
+        "gpu003",
+    )
     assert not found.main and 1024 < found.port < 65536
     assert ranks_of({**SLURM, "SLURM_PROCID": "0"}).port == found.port
     assert ranks_of({**SLURM, "SLURM_JOB_ID": "1234568"}).port != found.port
@@ -66,13 +81,17 @@ def test_an_environment_that_is_half_set_is_refused(name: str) -> None:
         ranks_of(left)
 
 
-@pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"])
+@pytest.mark.parametrize(
+    "name", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"]
+)
 def test_a_slurm_step_that_is_half_set_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"half set: {name} missing"):
         ranks_of({key: value for key, value in SLURM.items() if key != name})
 
 
-@pytest.mark.parametrize("environment", [{**TORCHRUN, "RANK": "x"}, {**SLURM, "SLURM_STEP_NUM_TASKS": "many"}])
+@pytest.mark.parametrize(
+    "environment", [{**TORCHRUN, "RANK": "x"}, {**SLURM, "SLURM_STEP_NUM_TASKS": "many"}]
+)
 def test_numbers_that_are_none_are_refused(environment: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         ranks_of(environment)
@@ -100,7 +119,9 @@ def test_the_first_node_of_a_list(nodes: str, first: str) -> None:
 
 def test_a_batch_is_shared_in_order() -> None:
     shares = [list(range(12))[Ranks(rank, 3).share(12)] for rank in range(3)]
-    assert [row for share in shares for row in share] == list(range(12)) and {len(share) for share in shares} == {4}
+    assert [row for share in shares for row in share] == list(range(12)) and {
+        len(share) for share in shares
+    } == {4}
 
 
 def test_one_process_needs_no_others() -> None:
@@ -113,13 +134,19 @@ def test_one_process_needs_no_others() -> None:
     assert distribute(model, alone, CPU) is model
 
 
-# Two processes in one go: each leaves what it found in a file, and the tests compare it with one process's.
+# Two processes in one go: each leaves what it found in a file, and the tests compare it with one
+# process's.
 PAIRS, SIZE = 8, 12
 
 
 def model_of(norm: bool) -> nn.Module:
     torch.manual_seed(1)
-    layers: list[nn.Module] = [nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(150, 16)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(150, 16),
+    ]
     if norm:
         layers = [layers[0], nn.BatchNorm2d(6), *layers[1:], nn.BatchNorm1d(16), nn.Linear(16, 16)]
     return nn.Sequential(*layers)
@@ -134,15 +161,27 @@ def views_of(share: slice) -> Views:
     joints = torch.rand(2, PAIRS, 21, 2, generator=random)
     geometry = Geometry(angle[:, share], 0.5 + scale[:, share], translation[:, share])
     return Views(
-        images[:, share], geometry, Appearance(*torch.zeros(5, 2, PAIRS)[:, :, share]), rows[:, share], joints[:, share]
+        images[:, share],
+        geometry,
+        Appearance(*torch.zeros(5, 2, PAIRS)[:, :, share]),
+        rows[:, share],
+        joints[:, share],
     )
 
 
 def gradients(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    )
 
 
-OBJECTIVES = [("simclr", True, 1), ("peclr", True, 1), ("simhand", True, 1), ("peclr", False, 2), ("simhand", False, 2)]
+OBJECTIVES = [
+    ("simclr", True, 1),
+    ("peclr", True, 1),
+    ("simhand", True, 1),
+    ("peclr", False, 2),
+    ("simhand", False, 2),
+]
 
 
 def objectives(ranks: Ranks, parts: bool) -> list[Tensor]:
@@ -150,9 +189,9 @@ def objectives(ranks: Ranks, parts: bool) -> list[Tensor]:
     for method, norm, number in OBJECTIVES:
         model = model_of(norm)
         whole = distribute(model, ranks, CPU)
-        losses = Objective(whole, METHODS[method], SIZE, CPU, ranks=ranks, parts=number if parts else 1)(
-            views_of(ranks.share(PAIRS))
-        )
+        losses = Objective(
+            whole, METHODS[method], SIZE, CPU, ranks=ranks, parts=number if parts else 1
+        )(views_of(ranks.share(PAIRS)))
         numbers = torch.stack([losses["loss"].detach(), losses["top1"], losses["alignment"]])
         buffers = [buffer.float().flatten() for buffer in model.buffers()]
         found += [ranks.mean(numbers), gradients(model), torch.cat([torch.zeros(1), *buffers])]
@@ -160,10 +199,16 @@ def objectives(ranks: Ranks, parts: bool) -> list[Tensor]:
 
 
 def norms(ranks: Ranks, mode: str) -> list[Tensor]:
-    """Outputs, gradients and statistics of batch norms over images and vectors; the inputs' shares come back."""
+    """Outputs, gradients and statistics of batch norms over images and vectors; the inputs' shares
+    come back.
+    """
     found = []
     random = torch.Generator().manual_seed(3)
-    for norm, shape in ((nn.BatchNorm2d(5), (8, 5, 3, 2)), (nn.BatchNorm1d(5), (8, 5)), (nn.BatchNorm1d(5), (8, 5, 4))):
+    for norm, shape in (
+        (nn.BatchNorm2d(5), (8, 5, 3, 2)),
+        (nn.BatchNorm1d(5), (8, 5)),
+        (nn.BatchNorm1d(5), (8, 5, 4)),
+    ):
         whole = 3 * torch.randn(shape, generator=random) + 100
         slope = torch.randn(shape, generator=random)
         with torch.no_grad():
@@ -184,7 +229,9 @@ def norms(ranks: Ranks, mode: str) -> list[Tensor]:
 
 
 def gathered(ranks: Ranks) -> list[Tensor]:
-    """What a part has to do with a loss of each process that weighs all parts by its own weights."""
+    """What a part has to do with a loss of each process that weighs all parts by its own
+    weights.
+    """
     part = torch.arange(6.0).reshape(2, 3) + 10 * ranks.rank
     part.requires_grad_()
     everything = ranks.gather(part)
@@ -229,7 +276,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["handclr_cli.learning.pretraining", "torch._dynamo"])
-    processes = [context.Process(target=two_processes, args=(rank, port, str(folder))) for rank in range(2)]
+    processes = [
+        context.Process(target=two_processes, args=(rank, port, str(folder))) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -244,7 +293,11 @@ def test_processes_agree(both: list[dict[str, Any]]) -> None:
     for rank, one in enumerate(both):
         assert one["any"] == [True, False, True]
         mean, own = one["mean"]
-        assert mean.tolist() == [1.5, 10.0] and own.tolist() == [1.0 + rank, 10.0] and not mean.requires_grad
+        assert (
+            mean.tolist() == [1.5, 10.0]
+            and own.tolist() == [1.0 + rank, 10.0]
+            and not mean.requires_grad
+        )
 
 
 @pytest.mark.slow
@@ -261,7 +314,9 @@ def test_parts_are_gathered_in_order_with_gradients_to_all(both: list[dict[str, 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_batch_norms_see_the_whole_batch(mode: str, both: list[dict[str, Any]]) -> None:
     expected = norms(Ranks(), mode)
-    for number in range(5 * 3):  # output, gradient, weights' gradients, running mean and variance of three norms
+    for number in range(
+        5 * 3
+    ):  # output, gradient, weights' gradients, running mean and variance of three norms
         ours = [one[mode][number] for one in both]
         value = torch.cat(ours) if number % 5 < 2 else ours[0]
         torch.testing.assert_close(value, expected[number], atol=2e-5, rtol=1e-5)

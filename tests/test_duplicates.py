@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handclr_cli.similarity.duplicates import (
-    NEAREST,
-    find_duplicates,
-    intrinsic_dimension,
-)
+from handclr_cli.similarity.duplicates import NEAREST, find_duplicates, intrinsic_dimension
 from handclr_cli.similarity.exact import Tiles
-from handclr_cli.similarity.neighbours import Neighbours, Poses
+from handclr_cli.similarity.neighbours import EmbeddedPoses, Neighbours
 
 D = 6
 
 
-def walks(videos: int, frames: int, seed: int = 0, keep: float = 0.8, spread: float = 0.7) -> list[np.ndarray]:
+def walks(
+    videos: int, frames: int, seed: int = 0, keep: float = 0.8, spread: float = 0.7
+) -> list[np.ndarray]:
     """Videos of poses that wander about a centre of their own."""
     rng = np.random.default_rng(seed)
     made = []
@@ -28,20 +26,27 @@ def walks(videos: int, frames: int, seed: int = 0, keep: float = 0.8, spread: fl
     return made
 
 
-def poses(videos: list[np.ndarray]) -> Poses:
+def poses(videos: list[np.ndarray]) -> EmbeddedPoses:
     group = np.repeat(np.arange(len(videos), dtype=np.int32), [len(video) for video in videos])
-    return Poses(np.concatenate(videos).astype(np.float32), group)
+    return EmbeddedPoses(np.concatenate(videos).astype(np.float32), group)
 
 
-def mined(queries: Poses, pool: Poses, top_k: int = NEAREST, max_distance: float = np.inf) -> Neighbours:
+def mined(
+    queries: EmbeddedPoses, pool: EmbeddedPoses, top_k: int = NEAREST, max_distance: float = np.inf
+) -> Neighbours:
     found = Neighbours.nobody(len(queries.group), top_k, distinct=True, max_distance=max_distance)
     Tiles(pool).search(queries, found, lambda rows: None)
     return found
 
 
-def pairs_of(videos: list[np.ndarray], top_k: int = NEAREST, max_distance: float = np.inf) -> list[tuple[int, int]]:
+def pairs_of(
+    videos: list[np.ndarray], top_k: int = NEAREST, max_distance: float = np.inf
+) -> list[tuple[int, int]]:
     crops = poses(videos)
-    return [(pair.first, pair.second) for pair in find_duplicates(crops, mined(crops, crops, top_k, max_distance))]
+    return [
+        (pair.first, pair.second)
+        for pair in find_duplicates(crops, mined(crops, crops, top_k, max_distance))
+    ]
 
 
 def copy(video: np.ndarray, noise: float = 0.02, seed: int = 9) -> np.ndarray:
@@ -58,7 +63,10 @@ def test_nobody_is_a_copy(keep: float) -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.001, 0.03])
 def test_copies_are_found_and_nothing_else(noise: float) -> None:
     videos = walks(40, 25)
-    assert pairs_of([*videos, copy(videos[3], noise), copy(videos[20], noise)]) == [(3, 40), (20, 41)]
+    assert pairs_of([*videos, copy(videos[3], noise), copy(videos[20], noise)]) == [
+        (3, 40),
+        (20, 41),
+    ]
 
 
 @pytest.mark.slow
@@ -69,7 +77,11 @@ def test_a_shifted_part_of_a_longer_video() -> None:
 
 def test_triplicates() -> None:
     videos = walks(30, 25)
-    assert pairs_of([*videos, copy(videos[5], seed=1), copy(videos[5], seed=2)]) == [(5, 30), (5, 31), (30, 31)]
+    assert pairs_of([*videos, copy(videos[5], seed=1), copy(videos[5], seed=2)]) == [
+        (5, 30),
+        (5, 31),
+        (30, 31),
+    ]
 
 
 def test_every_video_is_there_twice() -> None:
@@ -109,7 +121,9 @@ def test_hands_that_rest_alike_count_once() -> None:
     rest = np.full((25, D), 0.4)
     assert pairs_of([*videos, copy(rest, 0.01, 1), copy(rest, 0.01, 2)]) == []
     assert pairs_of([*videos, rest, rest]) == []
-    videos[3][:15] = videos[4][:15] = rest[:15] + 1e-7 * np.random.default_rng(0).normal(size=(15, D))
+    videos[3][:15] = videos[4][:15] = rest[:15] + 1e-7 * np.random.default_rng(0).normal(
+        size=(15, D)
+    )
     assert pairs_of(videos) == []
 
 
@@ -121,19 +135,19 @@ def test_a_copied_file_of_a_hand_at_rest_is_a_copy() -> None:
 def test_new_footage_against_a_pool() -> None:
     videos = walks(40, 25)
     pool = poses(videos)
-    new = Poses(copy(videos[8]).astype(np.float32), np.full(25, 40, np.int32))
+    new = EmbeddedPoses(copy(videos[8]).astype(np.float32), np.full(25, 40, np.int32))
     (pair,) = find_duplicates(new, mined(new, pool))
     assert (pair.first, pair.second) == (8, 40)
     assert pair.coincident <= pair.crops <= 25
     assert pair.log10_chance < -3
-    other = Poses(walks(1, 25, seed=77)[0].astype(np.float32), np.full(25, 40, np.int32))
+    other = EmbeddedPoses(walks(1, 25, seed=77)[0].astype(np.float32), np.full(25, 40, np.int32))
     assert find_duplicates(other, mined(other, pool)) == []
 
 
 def test_degenerate_pools() -> None:
     for videos in ([np.zeros((5, D))], [np.zeros((5, D))] * 12, [np.zeros((1, D))] * 3):
         assert pairs_of(videos) == []
-    nobody = Poses(np.zeros((0, D), np.float32), np.zeros(0, np.int32))
+    nobody = EmbeddedPoses(np.zeros((0, D), np.float32), np.zeros(0, np.int32))
     assert find_duplicates(nobody, Neighbours.nobody(0, NEAREST, distinct=True)) == []
     with pytest.raises(ValueError, match="distinct"):
         find_duplicates(nobody, Neighbours.nobody(0, NEAREST))
@@ -141,7 +155,10 @@ def test_degenerate_pools() -> None:
 
 @pytest.mark.slow
 def test_the_dimension_is_that_of_the_data_and_withstands_copies() -> None:
-    flat = [np.pad(points, [(0, 0), (0, 8)]) for points in np.random.default_rng(0).uniform(size=(60, 40, 4))]
+    flat = [
+        np.pad(points, [(0, 0), (0, 8)])
+        for points in np.random.default_rng(0).uniform(size=(60, 40, 4))
+    ]
     for videos in (flat, [*flat, *map(copy, flat)]):
         crops = poses(videos)
         assert 3 < intrinsic_dimension(crops, mined(crops, crops)) < 5

@@ -7,14 +7,17 @@ import pytest
 from sklearn.decomposition import PCA
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.similarity.embedding import NORMALISATIONS, Basis, PoseStore, fit, fit_robust, pose_vectors
+from handclr_cli.hand.normalise import NORMALISATIONS, pose_vectors
+from handclr_cli.similarity.embedding import Basis, PoseStore, fit, fit_robust
 
 
 def poses(count: int = 60, seed: int = 0) -> np.ndarray:
     """Hands that vary along a few directions, as real ones do, in pixels of a 224 crop."""
     rng = np.random.default_rng(seed)
     mean, axes = rng.uniform(40, 180, (21, 2)), rng.normal(0, 8, (8, 21, 2))
-    return mean + np.tensordot(rng.normal(size=(count, 8)), axes, 1) + rng.normal(0, 1, (count, 21, 2))
+    return (
+        mean + np.tensordot(rng.normal(size=(count, 8)), axes, 1) + rng.normal(0, 1, (count, 21, 2))
+    )
 
 
 SIZES = np.full(60, 224.0)
@@ -28,13 +31,21 @@ def test_equals_scikit_learn_up_to_sign(dimensions: int, normalisation: str) -> 
     theirs = PCA(dimensions, svd_solver="full").fit(vectors)
     # Below the rank, that is: the wrist of a rooted pose does not vary, and its axes are any.
     rank = min(dimensions, np.linalg.matrix_rank(vectors - vectors.mean(axis=0)))
-    np.testing.assert_allclose(np.abs(basis.components[:rank]), np.abs(theirs.components_[:rank]), atol=1e-6)
-    np.testing.assert_allclose(basis.explained_variance_ratio, theirs.explained_variance_ratio_, atol=1e-10)
+    np.testing.assert_allclose(
+        np.abs(basis.components[:rank]), np.abs(theirs.components_[:rank]), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        basis.explained_variance_ratio, theirs.explained_variance_ratio_, atol=1e-10
+    )
     np.testing.assert_allclose(basis.mean, vectors.mean(axis=0))
     np.testing.assert_allclose(
-        np.abs(basis.embed(vectors)[:, :rank]), np.abs(theirs.transform(vectors)[:, :rank]), atol=1e-5
+        np.abs(basis.embed(vectors)[:, :rank]),
+        np.abs(theirs.transform(vectors)[:, :rank]),
+        atol=1e-5,
     )
-    np.testing.assert_allclose(basis.components @ basis.components.T, np.eye(dimensions), atol=1e-10)
+    np.testing.assert_allclose(
+        basis.components @ basis.components.T, np.eye(dimensions), atol=1e-10
+    )
     assert (np.diff(basis.explained_variance_ratio) <= 1e-12).all()
 
 
@@ -85,7 +96,9 @@ def test_all_42_dimensions_keep_every_distance() -> None:
 def test_a_basis_gives_the_fits_own_embedding() -> None:
     vectors = pose_vectors(poses(), SIZES)
     fitted = fit([vectors], 14)
-    given = Basis(fitted.components.copy(), fitted.mean.copy(), fitted.explained_variance_ratio.copy())
+    given = Basis(
+        fitted.components.copy(), fitted.mean.copy(), fitted.explained_variance_ratio.copy()
+    )
     assert (given.embed(vectors) == fitted.embed(vectors)).all()
     # A pose in other company has the same place.
     assert (given.embed(vectors[7:8]) == fitted.embed(vectors)[7:8]).all()
@@ -93,17 +106,27 @@ def test_a_basis_gives_the_fits_own_embedding() -> None:
 
 @pytest.mark.parametrize(
     ("normalisation", "moved", "scaled"),
-    [("crop", False, False), ("root", True, False), ("root-scale", True, True), ("box", True, True)],
+    [
+        ("crop", False, False),
+        ("root", True, False),
+        ("root-scale", True, True),
+        ("box", True, True),
+    ],
 )
 def test_invariance(normalisation: str, moved: bool, scaled: bool) -> None:
     before = pose_vectors(poses(), SIZES, normalisation)
-    shift, scale = np.random.default_rng(1).normal(0, 20, (60, 1, 2)), np.linspace(0.5, 1.5, 60)[:, None, None]
+    shift, scale = (
+        np.random.default_rng(1).normal(0, 20, (60, 1, 2)),
+        np.linspace(0.5, 1.5, 60)[:, None, None],
+    )
     after_move = pose_vectors(poses() + shift, SIZES, normalisation)
     after_scale = pose_vectors(poses() * scale, SIZES, normalisation)
     assert np.allclose(before, after_move, atol=1e-9) == moved
     assert np.allclose(before, after_scale, atol=1e-9) == scaled
     # Another resolution of the same crop is the same pose to all of them; rotation is to none.
-    np.testing.assert_allclose(pose_vectors(poses() * 2, SIZES * 2, normalisation), before, atol=1e-12)
+    np.testing.assert_allclose(
+        pose_vectors(poses() * 2, SIZES * 2, normalisation), before, atol=1e-12
+    )
     turned = (poses() - 112) @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 112
     assert not np.allclose(before, pose_vectors(turned, SIZES, normalisation), atol=1e-3)
 
@@ -124,13 +147,17 @@ def test_each_crop_has_its_own_size(normalisation: str) -> None:
     sizes = np.where(np.arange(60) % 2, 224.0, 448.0)
     points = poses() * (sizes / 224)[:, None, None]
     np.testing.assert_allclose(
-        pose_vectors(points, sizes, normalisation), pose_vectors(poses(), SIZES, normalisation), atol=1e-12
+        pose_vectors(points, sizes, normalisation),
+        pose_vectors(poses(), SIZES, normalisation),
+        atol=1e-12,
     )
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_a_hand_shrunk_to_a_point_is_finite(normalisation: str) -> None:
-    assert np.isfinite(pose_vectors(np.full((1, 21, 2), 100.0), np.array([224]), normalisation)).all()
+    assert np.isfinite(
+        pose_vectors(np.full((1, 21, 2), 100.0), np.array([224]), normalisation)
+    ).all()
 
 
 @pytest.mark.filterwarnings("error")
@@ -144,7 +171,7 @@ def test_equal_poses() -> None:
 
 def test_too_few_poses() -> None:
     vectors = pose_vectors(poses(), SIZES)
-    with pytest.raises(HandclrError, match="13 poses cannot give 14 dimensions; pass a smaller --dim"):
+    with pytest.raises(HandclrError, match="13 poses cannot give 14 dimensions; ask for fewer"):
         fit([vectors[:13]], 14)
     assert np.isfinite(fit([vectors[:14]], 14).components).all()
     with pytest.raises(HandclrError, match="one pose"):
@@ -168,15 +195,20 @@ def test_batches_of_any_size_give_the_axes_of_all(size: int, normalisation: str)
     theirs = PCA(14, svd_solver="covariance_eigh").fit(vectors)
     np.testing.assert_allclose(np.abs(basis.components), np.abs(theirs.components_), atol=1e-7)
     np.testing.assert_allclose(basis.mean, theirs.mean_, rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(basis.explained_variance_ratio, theirs.explained_variance_ratio_, atol=1e-12)
-    np.testing.assert_allclose(basis.components, fit([vectors, vectors[:0]], 14).components, atol=1e-9)
+    np.testing.assert_allclose(
+        basis.explained_variance_ratio, theirs.explained_variance_ratio_, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        basis.components, fit([vectors, vectors[:0]], 14).components, atol=1e-9
+    )
 
 
 def ill_conditioned(least: float, mean: float, count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors far from the origin, with standard deviations from 1 to `least` along the axes that are returned.
+    """Vectors far from the origin, with standard deviations from 1 to `least` along the axes that
+    are returned.
 
-    The scores are made uncorrelated, so that the axes are the principal ones but for rounding; they drift, so that
-    no batch has the mean of all.
+    The scores are made uncorrelated, so that the axes are the principal ones but for rounding; they
+    drift, so that no batch has the mean of all.
     """
     rng = np.random.default_rng(3)
     axes = np.linalg.qr(rng.normal(size=(42, 42)))[0]
@@ -204,7 +236,9 @@ def test_ill_conditioned_vectors(least: float, mean: float, solver: str) -> None
 def test_few_and_equal_poses_in_batches() -> None:
     vectors = pose_vectors(poses(14), SIZES[:14])
     ours, theirs = fit(vectors[:, None], 14), PCA(14, svd_solver="covariance_eigh").fit(vectors)
-    np.testing.assert_allclose(np.abs(ours.components[:13]), np.abs(theirs.components_[:13]), atol=1e-6)
+    np.testing.assert_allclose(
+        np.abs(ours.components[:13]), np.abs(theirs.components_[:13]), atol=1e-6
+    )
     assert ours.explained_variance_ratio[13] < 1e-25  # 14 poses span 13 dimensions
     with pytest.raises(HandclrError, match="13 poses cannot give 14 dimensions"):
         fit(vectors[:13, None], 14)
@@ -226,7 +260,9 @@ def store(points: np.ndarray, normalisation: str = "crop", size: int = 700) -> P
 def hands(count: int, seed: int = 0) -> np.ndarray:
     """Poses that vary less than wrong keypoints do, with palms that are never seen end on."""
     points = poses(1, seed) + 0.5 * (poses(count, seed) - poses(1, seed))
-    points[:, 9] = points[:, 0] + (60.0, -80.0) + np.random.default_rng(seed).normal(0, 6, (count, 2))
+    points[:, 9] = (
+        points[:, 0] + (60.0, -80.0) + np.random.default_rng(seed).normal(0, 6, (count, 2))
+    )
     return points
 
 
@@ -277,7 +313,9 @@ def test_outliers_do_not_turn_the_axes(share: float, kind: str, normalisation: s
     assert largest_angle(robust.components, clean.components) < 3
     assert share < 0.1 or largest_angle(fit(kept, 8).components, clean.components) > 5
     assert abs(outliers - bad.sum()) <= 0.05 * bad.sum() + 3
-    np.testing.assert_allclose(robust.explained_variance_ratio, clean.explained_variance_ratio, atol=0.01)
+    np.testing.assert_allclose(
+        robust.explained_variance_ratio, clean.explained_variance_ratio, atol=0.01
+    )
     again, _ = fit_robust(store(points, normalisation), 8)
     assert all((ours == theirs).all() for ours, theirs in zip(robust, again, strict=True))
 

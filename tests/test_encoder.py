@@ -32,7 +32,10 @@ def donor() -> Encoder:
 
 
 def numbered(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {f"{prefix}features.{INDEX[k.partition('.')[0]]}.{k.partition('.')[2]}": v for k, v in state.items()}
+    return {
+        f"{prefix}features.{INDEX[k.partition('.')[0]]}.{k.partition('.')[2]}": v
+        for k, v in state.items()
+    }
 
 
 def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -40,14 +43,25 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def ours(prefix: str) -> dict[str, Tensor]:
-    return {f"{prefix}{name}.0.weight": torch.zeros(2) for name in ("deconv", "heat", "delta", "location")}
+    return {
+        f"{prefix}{name}.0.weight": torch.zeros(2)
+        for name in ("deconv", "heat", "delta", "location")
+    }
 
 
 def model_file() -> dict[str, Any]:
-    return {"kind": "pose", "arch": "resnet18", "size": 64, "bone_m": 0.1, "mean_pose": torch.zeros(21, 3)}
+    return {
+        "kind": "pose",
+        "arch": "resnet18",
+        "size": 64,
+        "bone_m": 0.1,
+        "mean_pose": torch.zeros(21, 3),
+    }
 
 
-HEADS_OF_MINIMAL_HAND = {f"module.{name}.0.weight": torch.zeros(2) for name in ("deconv", "hmap_0", "dmap_0", "lmap_0")}
+HEADS_OF_MINIMAL_HAND = {
+    f"module.{name}.0.weight": torch.zeros(2) for name in ("deconv", "hmap_0", "dmap_0", "lmap_0")
+}
 
 LAYOUTS = {
     "torchvision": lambda s: {**s, "fc.weight": torch.zeros(3, 512), "fc.bias": torch.zeros(3)},
@@ -62,14 +76,24 @@ LAYOUTS = {
         },
     },
     "minimal-hand": lambda s: {**numbered(s, "module.encoder."), **HEADS_OF_MINIMAL_HAND},
-    "minimal-hand, torchvision's names": lambda s: {**prefixed(s, "encoder."), **HEADS_OF_MINIMAL_HAND},
+    "minimal-hand, torchvision's names": lambda s: {
+        **prefixed(s, "encoder."),
+        **HEADS_OF_MINIMAL_HAND,
+    },
     "last.pt of pretrain": lambda s: {
         "step": 4,
         "model": {**prefixed(s, "encoder."), **prefixed(ProjectionHead(512).state_dict(), "head.")},
         "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
     },
-    "model.pt": lambda s: {**model_file(), "head": "detnet", "state": {**prefixed(s, "encoder."), **ours("head.")}},
-    "model.pt of before": lambda s: {**model_file(), "state": {**prefixed(s, "encoder."), **ours("")}},
+    "model.pt": lambda s: {
+        **model_file(),
+        "head": "detnet",
+        "state": {**prefixed(s, "encoder."), **ours("head.")},
+    },
+    "model.pt of before": lambda s: {
+        **model_file(),
+        "state": {**prefixed(s, "encoder."), **ours("")},
+    },
     "features": lambda s: numbered(s, ""),
     "parallel": lambda s: prefixed(s, "module."),
     "parallel lightning": lambda s: {"state_dict": numbered(s, "module.encoder.")},
@@ -151,7 +175,10 @@ def test_a_tensor_too_few_or_too_many_is_named_in_each_layout(
         state["layer4.1.extra.weight"] = torch.zeros(1)
     path = tmp_path / "weights.pt"
     torch.save(LAYOUTS[layout](state), path)
-    name = {"missing": "1 missing (layer3.1.bn2.running_mean)", "extra": "1 unexpected (layer4.1.extra.weight)"}[change]
+    name = {
+        "missing": "1 missing (layer3.1.bn2.running_mean)",
+        "extra": "1 unexpected (layer4.1.extra.weight)",
+    }[change]
     with pytest.raises(HandclrError, match=re.escape(name)):
         load_encoder_weights(build_encoder("resnet18", seed=1), path)
 
@@ -160,16 +187,27 @@ def test_a_tensor_too_few_or_too_many_is_named_in_each_layout(
     ("change", "message"),
     [
         (lambda s: s.pop("layer3.1.conv2.weight"), r"1 missing \(layer3\.1\.conv2\.weight\)"),
-        (lambda s: s.update({"layer5.0.weight": torch.zeros(1)}), r"1 unexpected \(layer5\.0\.weight\)"),
-        (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), r"another shape \(conv1\.weight\)"),
-        (lambda s: s.update({"module.conv1.weight": torch.zeros(1)}), "two tensors for conv1.weight"),
+        (
+            lambda s: s.update({"layer5.0.weight": torch.zeros(1)}),
+            r"1 unexpected \(layer5\.0\.weight\)",
+        ),
+        (
+            lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}),
+            r"another shape \(conv1\.weight\)",
+        ),
+        (
+            lambda s: s.update({"module.conv1.weight": torch.zeros(1)}),
+            "two tensors for conv1.weight",
+        ),
         (lambda s: s.update({"epoch": 3}), "no state dict"),
         (lambda s: s.clear(), "no state dict"),
     ],
     ids=["missing", "extra", "shape", "twice", "no tensor", "empty"],
 )
 @pytest.mark.slow
-def test_a_partial_match_is_refused(change: Any, message: str, donor: Encoder, tmp_path: Path) -> None:
+def test_a_partial_match_is_refused(
+    change: Any, message: str, donor: Encoder, tmp_path: Path
+) -> None:
     path = tmp_path / "weights.pt"
     state = dict(donor.state_dict())
     change(state)
@@ -186,7 +224,9 @@ def test_a_partial_match_is_refused(change: Any, message: str, donor: Encoder, t
 def test_another_architecture_is_named(donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(donor.state_dict(), path)
-    with pytest.raises(HandclrError, match="holds a resnet18, not a resnet34; pass --arch resnet18"):
+    with pytest.raises(
+        HandclrError, match="holds a resnet18, not a resnet34; pass --arch resnet18"
+    ):
         build_encoder("resnet34", init=path)
 
 
@@ -223,7 +263,13 @@ def test_imagenet_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         build_encoder("resnet18", init="imagenet")
 
 
-def test_imagenet_weights_drop_the_classifier(donor: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = {**donor.state_dict(), "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+def test_imagenet_weights_drop_the_classifier(
+    donor: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {
+        **donor.state_dict(),
+        "fc.weight": torch.zeros(1000, 512),
+        "fc.bias": torch.zeros(1000),
+    }
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
     assert torch.equal(build_encoder("resnet18", init="imagenet").conv1.weight, donor.conv1.weight)

@@ -1,4 +1,6 @@
-"""$ handclr evaluate: labels and predictions paired; the promises of the command in real subprocesses."""
+"""$ handclr evaluate: labels and predictions paired; the promises of the command in real
+subprocesses.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,6 @@ import numpy as np
 import pytest
 from labelled_helpers import CAMERA, SIZE, error_line, handclr, labelled_sample, write_labelled
 
-from handclr_cli.benchmarks import predictions
-from handclr_cli.benchmarks.camera import project
-from handclr_cli.benchmarks.evaluation import arrays, comparison, evaluation
 from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
@@ -20,6 +19,9 @@ from handclr_cli.contract.npz import read_npz, write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput
+from handclr_cli.evaluation import predictions
+from handclr_cli.evaluation.report import arrays, comparison, evaluation
+from handclr_cli.hand.camera import project
 
 STAGE = provenance("import freihand", {})
 
@@ -48,23 +50,37 @@ def write_predictions(path: Path, keys: list[str], hands: np.ndarray) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path) -> ShardIndex:
-    return ShardIndex([str(write_shard(tmp_path / "eval.tar", [split_sample(number) for number in range(6)]))])
+    return ShardIndex(
+        [str(write_shard(tmp_path / "eval.tar", [split_sample(number) for number in range(6)]))]
+    )
 
 
 def test_labels_are_read_as_they_stand(tmp_path: Path) -> None:
     samples = [split_sample(3, left=True), split_sample(0), labelled_sample(1)]
-    samples[1].members[fields.VALID.suffix] = fields.encode_array(fields.VALID, np.arange(21) % 9 == 0)
+    samples[1].members[fields.VALID.suffix] = fields.encode_array(
+        fields.VALID, np.arange(21) % 9 == 0
+    )
     del samples[2].members[fields.KEYPOINTS_3D.suffix]
     labels = predictions.read_labels(ShardIndex([str(write_shard(tmp_path / "x.tar", samples))]))
     assert labels.rows.tolist() == [0, 1] and labels.position.tolist() == [3, 0]
-    assert labels.mirrored.tolist() == labels.left.tolist() == [True, False] and labels.of_both_hands
-    assert labels.units.tolist() == [b"unique-0003", b"unique-0000"] and labels.side.tolist() == [SIZE, SIZE]
-    assert labels.valid.sum(axis=1).tolist() == [21, 3] and labels.have_cameras and labels.seen.all()
+    assert (
+        labels.mirrored.tolist() == labels.left.tolist() == [True, False] and labels.of_both_hands
+    )
+    assert labels.units.tolist() == [b"unique-0003", b"unique-0000"] and labels.side.tolist() == [
+        SIZE,
+        SIZE,
+    ]
+    assert (
+        labels.valid.sum(axis=1).tolist() == [21, 3] and labels.have_cameras and labels.seen.all()
+    )
     np.testing.assert_array_equal(labels.keypoints3d[0], samples[0].keypoints3d)
 
 
 def test_units_come_from_the_field_that_is_named(index: ShardIndex) -> None:
-    assert np.unique(predictions.read_labels(index, "video").units).tolist() == [b"video0-v0", b"video1-v0"]
+    assert np.unique(predictions.read_labels(index, "video").units).tolist() == [
+        b"video0-v0",
+        b"video1-v0",
+    ]
     assert predictions.read_labels(index, "hand").units.tolist() == [b"right"] * 6
     with pytest.raises(HandclrError, match="no 'subject' in its JSON"):
         predictions.read_labels(index, "subject")
@@ -83,16 +99,25 @@ def test_placed_hands_are_where_the_labels_are(index: ShardIndex) -> None:
     np.testing.assert_allclose(mean.keypoints3d, hands * (0.08 / bones)[:, None, None], atol=1e-6)
     assert mean.placed and "80.00 mm" in mean.scale and "true bone" in true.scale
     report = evaluation(true, labels, None, ["dexycb"], 0)
-    assert report["model"]["none"]["mpjpe_mm"] < 1e-2 and report["official"]["dexycb"]["absolute"]["mpjpe_mm"] < 1e-2
+    assert (
+        report["model"]["none"]["mpjpe_mm"] < 1e-2
+        and report["official"]["dexycb"]["absolute"]["mpjpe_mm"] < 1e-2
+    )
 
 
 def test_without_intrinsics_there_is_no_absolute_error(index: ShardIndex) -> None:
     labels = predictions.read_labels(index)
     camera = labels.intrinsics.copy()
     camera[2] = np.nan
-    found = predictions.placed(labels.keypoints3d, np.zeros((6, 21, 2)), replace(labels, intrinsics=camera), "true", 1)
+    found = predictions.placed(
+        labels.keypoints3d, np.zeros((6, 21, 2)), replace(labels, intrinsics=camera), "true", 1
+    )
     assert not found.placed and found.position == "none: 1 of 6 samples have no intrinsics.npy"
-    assert set(evaluation(found, labels, None, [], 0)["model"]) == {"root", "root+bone", "procrustes"}
+    assert set(evaluation(found, labels, None, [], 0)["model"]) == {
+        "root",
+        "root+bone",
+        "procrustes",
+    }
 
 
 def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path: Path) -> None:
@@ -105,12 +130,17 @@ def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path:
     np.testing.assert_array_equal(found.keypoints3d, labels.keypoints3d)
     assert found.placed and found.unused == 1 and found.origin is None
     write_predictions(Path(path), keys[:4], labels.keypoints3d[order[:4]])
-    with pytest.raises(HandclrError, match=f"2 of 6 labelled samples have no prediction, the first is {index.keys[1]}"):
+    with pytest.raises(
+        HandclrError,
+        match=f"2 of 6 labelled samples have no prediction, the first is {index.keys[1]}",
+    ):
         predictions.read_predictions(path, labels)
     write_predictions(Path(path), [*keys, keys[0]], labels.keypoints3d[[*order, 0]])
     with pytest.raises(HandclrError, match=f"key {keys[0]} appears twice"):
         predictions.read_predictions(path, labels)
-    write_predictions(Path(path), keys, labels.keypoints3d[order] - labels.keypoints3d[order][:, :1])
+    write_predictions(
+        Path(path), keys, labels.keypoints3d[order] - labels.keypoints3d[order][:, :1]
+    )
     assert not predictions.read_predictions(path, labels).placed
 
 
@@ -129,7 +159,10 @@ def test_missing_labels_and_both_hands_bring_assemblyhands_protocol(tmp_path: Pa
     valid = np.ones((2, 21), bool)
     valid[1, 4] = False
     report = evaluation(predicted, replace(right, valid=valid), None, [], 0)
-    assert report["joints_without_labels"] == 1 and report["official"]["assemblyhands"]["left_mm"] is None
+    assert (
+        report["joints_without_labels"] == 1
+        and report["official"]["assemblyhands"]["left_mm"] is None
+    )
 
 
 def test_compared_files_must_be_of_the_same_samples(index: ShardIndex, tmp_path: Path) -> None:
@@ -148,14 +181,17 @@ def test_compared_files_must_be_of_the_same_samples(index: ShardIndex, tmp_path:
     assert set(report["comparison"]) == {"none", "root", "root+bone", "procrustes"}
     row = report["comparison"]["root"]
     assert (
-        row["b_minus_a_mm"] == pytest.approx(-row["a_mpjpe_mm"] / 2, rel=1e-4) and row["resamples_with_b_better"] == 1
+        row["b_minus_a_mm"] == pytest.approx(-row["a_mpjpe_mm"] / 2, rel=1e-4)
+        and row["resamples_with_b_better"] == 1
     )
     assert row["b_minus_a_interval"][0] < row["b_minus_a_mm"] < row["b_minus_a_interval"][1] < 0
     half = {key: value[:4] for key, value in found.items()}
     write_npz(second, "predictions", half, STAGE)
     with pytest.raises(HandclrError, match="2 keys are in the first only, 0 in the second only"):
         predictions.read_pair(first, second)
-    write_npz(second, "predictions", {**found, "truth3d": found["truth3d"] + np.float32(0.01)}, STAGE)
+    write_npz(
+        second, "predictions", {**found, "truth3d": found["truth3d"] + np.float32(0.01)}, STAGE
+    )
     with pytest.raises(HandclrError, match="other labels under the same keys"):
         predictions.read_pair(first, second)
     write_predictions(Path(second), index.keys, labels.keypoints3d)
@@ -172,7 +208,11 @@ def test_the_crop_is_named_by_the_history_of_the_shards() -> None:
     assert kind("extract", "keypoints") == "detected"
     assert kind("extract", "import freihand", "join") == "ground truth and detected"
     assert kind("other") == predictions.crop_kind([]) == "unknown"
-    again = {"stage": "evaluate", "arguments": {"crop": "detected"}, "history": [{"stage": "import freihand"}]}
+    again = {
+        "stage": "evaluate",
+        "arguments": {"crop": "detected"},
+        "history": [{"stage": "import freihand"}],
+    }
     assert predictions.crop_kind([again]) == "detected"
 
 
@@ -205,7 +245,20 @@ def test_detected_crops_give_points_of_the_crop_in_the_shard(tmp_path: Path) -> 
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     shard = write_labelled(folder / "train.tar", 8)
-    size = ("--arch", "resnet18", "--size", 32, "--batch", 4, "--epochs", 1, "--workers", 0, "--device", "cpu")
+    size = (
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--batch",
+        4,
+        "--epochs",
+        1,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    )
     return Path(handclr("finetune", shard, "--run", folder / "run", *size).stdout.decode().strip())
 
 
@@ -214,12 +267,21 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
     shard = write_shard(tmp_path / "eval.tar", [split_sample(number) for number in range(5)])
     output, plot = tmp_path / "a.npz", tmp_path / "pck.png"
     official = ("--freihand", tmp_path / "official", "--dexycb", tmp_path / "dexycb.txt")
-    done = handclr("evaluate", shard, "--model", model, "-o", output, "--plot", plot, *official, "--workers", 0)
+    done = handclr(
+        "evaluate", shard, "--model", model, "-o", output, "--plot", plot, *official, "--workers", 0
+    )
     report = json.loads(done.stdout)
-    assert report["samples"] == 5 and report["crop"] == "ground truth" and "training set" in report["scale"]
+    assert (
+        report["samples"] == 5
+        and report["crop"] == "ground truth"
+        and "training set" in report["scale"]
+    )
     assert set(report["model"]) == {"none", "root", "root+bone", "procrustes"}
     assert report["interval"]["unit"] == "sample" and report["interval"]["units"] == 5
-    assert all(low < high for low, high in (block["mpjpe_mm_interval"] for block in report["model"].values()))
+    assert all(
+        low < high
+        for low, high in (block["mpjpe_mm_interval"] for block in report["model"].values())
+    )
 
     def rooted(number: int) -> np.ndarray:
         keypoints = labelled_sample(number).keypoints3d.astype(np.float64)
@@ -228,14 +290,19 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
     mean = np.mean([rooted(number) for number in range(8)], axis=0)
     truth = np.stack([rooted(number) for number in range(5)])
     expected = 1000 * np.linalg.norm(mean - truth, axis=-1).mean()
-    assert report["mean_pose_of_training_set"]["root"]["mpjpe_mm"] == pytest.approx(expected, rel=1e-4)
+    assert report["mean_pose_of_training_set"]["root"]["mpjpe_mm"] == pytest.approx(
+        expected, rel=1e-4
+    )
     assert plot.read_bytes().startswith(b"\x89PNG")
     found, origin = read_npz(str(output), "predictions")
     assert set(found) == {"key", "keypoints3d", "truth3d", "error_mm", "valid", "unit"}
     assert found["error_mm"].mean() == pytest.approx(report["model"]["root"]["mpjpe_mm"], rel=1e-5)
     assert origin is not None and origin["history"] and origin["arguments"]["bone"] == "training"
     lines = (tmp_path / "official" / "scores.txt").read_text().splitlines()
-    assert len(lines) == 12 and lines[0] == f"xyz_mean3d: {report['official']['freihand']['xyz_mean3d']:f}"
+    assert (
+        len(lines) == 12
+        and lines[0] == f"xyz_mean3d: {report['official']['freihand']['xyz_mean3d']:f}"
+    )
     assert b"warning: --freihand: 5 poses" in done.stderr
     assert len((tmp_path / "dexycb.txt").read_text().splitlines()) == 5
     # What handclr predict says of the same crops has the same errors.
@@ -246,18 +313,28 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
         assert again["model"][alignment]["mpjpe_mm"] == pytest.approx(block["mpjpe_mm"], rel=1e-5)
     piped = ("evaluate", "-", "--predictions", tmp_path / "p.npz", "--table", "-q")
     table = handclr(*piped, stdin=shard.read_bytes())
-    assert "procrustes" in table.stdout.decode() and "5 of 'sample'" in table.stdout.decode() and not table.stderr
-    assert "b - a" in handclr("evaluate", "--compare", output, output, "--table", "-q").stdout.decode()
+    assert (
+        "procrustes" in table.stdout.decode()
+        and "5 of 'sample'" in table.stdout.decode()
+        and not table.stderr
+    )
+    assert (
+        "b - a" in handclr("evaluate", "--compare", output, output, "--table", "-q").stdout.decode()
+    )
 
 
 @pytest.mark.slow
 def test_what_cannot_be_is_one_line(model: Path, tmp_path: Path) -> None:
     shard = write_labelled(tmp_path / "eval.tar", 3)
-    assert "cannot read" in error_line(handclr("evaluate", shard, "--model", tmp_path / "none.pt", code=1))
+    assert "cannot read" in error_line(
+        handclr("evaluate", shard, "--model", tmp_path / "none.pt", code=1)
+    )
     state = model.with_name("last.pt")
     assert "not a pose model" in error_line(handclr("evaluate", shard, "--model", state, code=1))
     wrong = write_predictions(tmp_path / "wrong.npz", ["other"], np.zeros((1, 21, 3)))
-    assert "3 of 3 labelled samples" in error_line(handclr("evaluate", shard, "--predictions", wrong, code=1))
+    assert "3 of 3 labelled samples" in error_line(
+        handclr("evaluate", shard, "--predictions", wrong, code=1)
+    )
     bare = tmp_path / "bare.tar"
     with ShardOutput(str(bare), provenance("test", {})) as out:
         sample = labelled_sample(0)

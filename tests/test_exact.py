@@ -14,11 +14,11 @@ from pose_engines import Engine, check, poses, search
 
 from handclr_cli.similarity import exact, tree
 from handclr_cli.similarity.exact import Tiles
-from handclr_cli.similarity.neighbours import Poses
+from handclr_cli.similarity.neighbours import EmbeddedPoses
 from handclr_cli.similarity.tree import Tree
 
 
-def two_threads(pool: Poses, first_row: int) -> Tree:
+def two_threads(pool: EmbeddedPoses, first_row: int) -> Tree:
     return Tree(pool, first_row, threads=2)
 
 
@@ -72,7 +72,9 @@ def test_ties_survive_the_centring(engine: Engine) -> None:
 @ENGINES
 def test_too_few(engine: Engine) -> None:
     for rows in (1, 2, 5):
-        positive, distance = check(engine, poses(np.random.default_rng(0).normal(size=(rows, 3)), np.zeros(rows)), 2)
+        positive, distance = check(
+            engine, poses(np.random.default_rng(0).normal(size=(rows, 3)), np.zeros(rows)), 2
+        )
         assert (positive == -1).all() and np.isinf(distance).all()
     positive, distance = check(engine, poses([[0.0, 0], [3, 4]], [4, 2]), 3)
     assert positive.tolist() == [[1, -1, -1], [0, -1, -1]]
@@ -98,14 +100,19 @@ def test_the_order_of_the_rows_does_not_matter(engine: Engine) -> None:
 @ENGINES
 def test_queries_that_are_not_in_the_pool(engine: Engine) -> None:
     rng = np.random.default_rng(3)
-    new, pool = (poses(rng.normal(size=(60, 14)), rng.integers(0, 5, 60) + 3 * part) for part in range(2))
-    both = Poses(np.concatenate([pool.embedding, new.embedding]), np.concatenate([pool.group, new.group + 100]))
+    new, pool = (
+        poses(rng.normal(size=(60, 14)), rng.integers(0, 5, 60) + 3 * part) for part in range(2)
+    )
+    both = EmbeddedPoses(
+        np.concatenate([pool.embedding, new.embedding]),
+        np.concatenate([pool.group, new.group + 100]),
+    )
     found, _ = search(engine, both.take(slice(60, None)), both.take(slice(0, 60)), 4)
     everywhere, _ = search(engine, both, both.take(slice(0, 60)), 4)
     np.testing.assert_array_equal(found, everywhere[60:])
 
 
-def walks(rows: int, seed: int) -> Poses:
+def walks(rows: int, seed: int) -> EmbeddedPoses:
     """Slow walks, a hundred frames a video: the nearest are nearly all of the own video."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(size=(rows, 14)) * 0.02
@@ -117,7 +124,10 @@ def walks(rows: int, seed: int) -> Poses:
 
 @pytest.mark.slow
 def test_the_engines_agree_to_the_last_bit_on_thousands_of_rows() -> None:
-    for pool in (walks(6000, 0), poses(np.random.default_rng(1).integers(0, 4, (4000, 6)), np.arange(4000) % 31)):
+    for pool in (
+        walks(6000, 0),
+        poses(np.random.default_rng(1).integers(0, 4, (4000, 6)), np.arange(4000) % 31),
+    ):
         for asked in ({}, {"top_k": 8}, {"top_k": 8, "distinct": True}, {"top_k": 3, "cut": 1111}):
             both = [search(engine, pool, pool, **asked) for engine in (Tiles, two_threads)]
             for one, other in zip(*both, strict=True):
@@ -127,10 +137,14 @@ def test_the_engines_agree_to_the_last_bit_on_thousands_of_rows() -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_equal_poses_are_not_compared_one_by_one() -> None:
     group = np.repeat([0, 1, 2], [60_000, 30_000, 10_000])
-    positive, distance = search(two_threads, *[poses(np.full((100_000, 14), 0.3), group)] * 2, top_k=2)
+    positive, distance = search(
+        two_threads, *[poses(np.full((100_000, 14), 0.3), group)] * 2, top_k=2
+    )
     np.testing.assert_array_equal(positive, np.where(group[:, None] == 0, [60_000, 60_001], [0, 1]))
     assert (distance == 0).all()
-    still = np.where(group[:, None] == 0, 0.3, np.where(group[:, None] == 1, 0.7, 9.0)) * np.ones(14)
+    still = np.where(group[:, None] == 0, 0.3, np.where(group[:, None] == 1, 0.7, 9.0)) * np.ones(
+        14
+    )
     positive, _ = search(two_threads, *[poses(still, group)] * 2)
     np.testing.assert_array_equal(positive[:, 0], np.array([60_000, 0, 60_000])[group])
 
@@ -139,11 +153,15 @@ def test_a_hundred_thousand_equal_poses_are_not_compared_one_by_one() -> None:
 def test_compiled_code_is_kept(tmp_path: Path) -> None:
     """A second process loads what the first one compiled."""
     script = (
-        "import numpy as np; from handclr_cli.similarity.kernels import walk;"
-        "from handclr_cli.similarity.tree import Tree; from handclr_cli.similarity.neighbours import *;"
-        "p = Poses(np.zeros((20, 14), np.float32), np.arange(20, dtype=np.int32));"
-        "Tree(p).search(p, Neighbours.nobody(20, 1), lambda rows: None); print(sum(walk.stats.cache_hits.values()))"
+        "import numpy as np; from handclr_cli.similarity.kernels import walk;from"
+        " handclr_cli.similarity.tree import Tree; from handclr_cli.similarity.neighbours import"
+        " *;p = EmbeddedPoses(np.zeros((20, 14), np.float32), np.arange(20,"
+        " dtype=np.int32));Tree(p).search(p, Neighbours.nobody(20, 1), lambda rows: None);"
+        " print(sum(walk.stats.cache_hits.values()))"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, env=env, text=True) for _ in range(2)]
+    runs = [
+        subprocess.run([sys.executable, "-c", script], capture_output=True, env=env, text=True)
+        for _ in range(2)
+    ]
     assert [run.stdout.strip() for run in runs] == ["0", "1"], runs[1].stderr

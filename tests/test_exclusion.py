@@ -1,4 +1,6 @@
-"""Which videos make no pairs with each other: by a pattern on keys, by a field of the JSON, joined."""
+"""Which videos make no pairs with each other: by a pattern on keys, by a field of the
+JSON, joined.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from handclr_cli.contract.fields import INFO, encode_object
 from handclr_cli.contract.sample import Sample
 from handclr_cli.similarity.exclusion import by_field, by_key, is_field, joined
 
-KEYS = [b"p1-a_00000000_r", b"p1-b_00000000_r", b"p2-a_00000000_r", b"other_00000000_r", b"p2-a_00000001_r"]
+KEYS = [
+    b"p1-a_00000000_r",
+    b"p1-b_00000000_r",
+    b"p2-a_00000000_r",
+    b"other_00000000_r",
+    b"p2-a_00000001_r",
+]
 VIDEOS = [0, 1, 2, 3, 2]
 
 
@@ -45,7 +53,9 @@ def test_a_video_with_two_values_joins_them() -> None:
 
 
 def test_a_group_that_takes_no_part_says_nothing_of_the_key() -> None:
-    """Of two alternatives only the first has the group: keys that match by the second are of no known person."""
+    """Of two alternatives only the first has the group: keys that match by the second are of no
+    known person.
+    """
     assert groups("p(.)-|other") == [0, 0, 2, 3]
     keys = [b"unknown-a", b"unknown-b", b"p1-a", b"p1-b"]
     assert groups("p(.)-|unknown", keys, [0, 1, 2, 3]) == [0, 1, 2, 2]
@@ -63,7 +73,9 @@ def test_bytes_that_are_no_text() -> None:
 def test_patterns_of_no_use() -> None:
     with pytest.raises(UsageError, match=r"--exclude-by \(: not a regular expression: "):
         by_key("(", KEYS, VIDEOS)
-    with pytest.raises(HandclrError, match=r"--exclude-by zzz\+: found in no key, such as p1-a_00000000_r"):
+    with pytest.raises(
+        HandclrError, match=r"--exclude-by zzz\+: found in no key, such as p1-a_00000000_r"
+    ):
         by_key("zzz+", KEYS, VIDEOS)
 
 
@@ -75,19 +87,32 @@ NAMES = {b"attic": 0, b"barn": 1, b"cellar": 2, b"dock": 3}
 
 
 def test_a_field_of_the_json() -> None:
-    samples = [sample("attic", subject="ann"), sample("barn", subject="bob"), sample("cellar", subject="ann")]
+    samples = [
+        sample("attic", subject="ann"),
+        sample("barn", subject="bob"),
+        sample("cellar", subject="ann"),
+    ]
     assert joined(4, by_field("subject", samples, NAMES)).tolist() == [0, 1, 0, 3]
 
 
 def test_values_of_any_kind_and_none() -> None:
-    samples = [sample("attic", take=3), sample("barn", take=3), sample("cellar", take=None), sample("dock", take=None)]
+    samples = [
+        sample("attic", take=3),
+        sample("barn", take=3),
+        sample("cellar", take=None),
+        sample("dock", take=None),
+    ]
     assert joined(4, by_field("take", samples, NAMES)).tolist() == [0, 0, 2, 3]
     nested = [sample(name, take=[1, {"a": 2}]) for name in ("attic", "dock")]
     assert joined(4, by_field("take", nested, NAMES)).tolist() == [0, 1, 2, 0]
 
 
 def test_a_video_with_several_subjects_joins_theirs() -> None:
-    samples = [sample("attic", 0, subject="a"), sample("attic", 1, subject="b"), sample("barn", subject="b")]
+    samples = [
+        sample("attic", 0, subject="a"),
+        sample("attic", 1, subject="b"),
+        sample("barn", subject="b"),
+    ]
     samples.append(sample("cellar", subject="a"))
     assert joined(4, by_field("subject", samples, NAMES)).tolist() == [0, 0, 0, 3]
 
@@ -99,9 +124,14 @@ def test_samples_without_a_json_and_videos_elsewhere() -> None:
 
 
 def test_fields_of_no_use() -> None:
-    with pytest.raises(HandclrError, match="subject: no crop of these videos has this field; they have take, video"):
+    with pytest.raises(
+        HandclrError, match="subject: no crop of these videos has this field; they have take, video"
+    ):
         by_field("subject", [sample("attic", take=1)], NAMES)
-    with pytest.raises(HandclrError, match="subject: no crop of these videos has this field; are these their shards"):
+    with pytest.raises(
+        HandclrError,
+        match="subject: no crop of these videos has this field; are these their shards",
+    ):
         by_field("subject", [sample("elsewhere", subject="a")], NAMES)
 
 

@@ -17,7 +17,8 @@ from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning import export
 from handclr_cli.learning.encoder import Encoder
 from handclr_cli.learning.export import OPSET, PoseGraph, check_onnx, export_onnx, require_onnx
-from handclr_cli.learning.heads import JOINTS, DetNet, PoseMaps
+from handclr_cli.contract.fields import JOINT_COUNT
+from handclr_cli.learning.heads import DetNet, PoseMaps
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, PoseModel, save_payload
 from handclr_cli.learning.prediction import some_crops as crops_of
@@ -33,12 +34,12 @@ class SmallNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.heat = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, JOINTS, 1)
-        self.location = nn.Conv2d(8, 3 * JOINTS, 1)
+        self.stem, self.heat = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, JOINT_COUNT, 1)
+        self.location = nn.Conv2d(8, 3 * JOINT_COUNT, 1)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.stem(images).relu()
-        location = self.location(x).unflatten(1, (JOINTS, 3))
+        location = self.location(x).unflatten(1, (JOINT_COUNT, 3))
         return DetNet.read(self, PoseMaps(self.heat(x).sigmoid(), location, location))  # type: ignore[arg-type]
 
 
@@ -62,7 +63,9 @@ def test_the_graph_is_the_model() -> None:
 def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "MAKERS", ("onnx", "no_such_package"))
     if export.importlib.util.find_spec("onnx"):
-        with pytest.raises(UsageError, match=r"no_such_package not installed here; pip install 'handclr\[onnx\]'"):
+        with pytest.raises(
+            UsageError, match=r"no_such_package not installed here; pip install 'handclr\[onnx\]'"
+        ):
             require_onnx()
     monkeypatch.setattr(export, "RUNTIME", "no_such_package")
     assert check_onnx(b"", pose_model(), some_crops(1)) is None
@@ -94,9 +97,14 @@ def test_the_file_says_what_goes_in_and_what_comes_out(exported: tuple[PoseModel
             for name, kind in kinds.items()
         }
 
-    assert shapes(proto.graph.input) == {"crops": (onnx.TensorProto.UINT8, ["batch", SIZE, SIZE, 3])}
+    assert shapes(proto.graph.input) == {
+        "crops": (onnx.TensorProto.UINT8, ["batch", SIZE, SIZE, 3])
+    }
     single = onnx.TensorProto.FLOAT
-    assert shapes(proto.graph.output) == {"xyz": (single, ["batch", 21, 3]), "uv": (single, ["batch", 21, 2])}
+    assert shapes(proto.graph.output) == {
+        "xyz": (single, ["batch", 21, 3]),
+        "uv": (single, ["batch", 21, 2]),
+    }
     assert {entry.domain: entry.version for entry in proto.opset_import}[""] == OPSET == 18
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"size": str(SIZE)}
     assert b".py" not in exported[1]
@@ -104,13 +112,23 @@ def test_the_file_says_what_goes_in_and_what_comes_out(exported: tuple[PoseModel
 
 
 @pytest.mark.slow
-def test_the_check_passes_what_is_equal_and_refuses_what_is_not(exported: tuple[PoseModel, bytes]) -> None:
+def test_the_check_passes_what_is_equal_and_refuses_what_is_not(
+    exported: tuple[PoseModel, bytes],
+) -> None:
     model, data = exported
     check = check_onnx(data, model, some_crops(7))
     assert check is not None
-    assert check.crops == 7 and check.worst_mm < export.TOLERANCE_MM and check.worst_px < export.TOLERANCE_PX
+    assert (
+        check.crops == 7
+        and check.worst_mm < export.TOLERANCE_MM
+        and check.worst_px < export.TOLERANCE_PX
+    )
     with pytest.raises(HandclrError, match="differs from the original by up to"):
-        check_onnx(data, PoseModel(model.network, SIZE, MeanPose(model.mean.pose, 1.01 * BONE)), some_crops(2))
+        check_onnx(
+            data,
+            PoseModel(model.network, SIZE, MeanPose(model.mean.pose, 1.01 * BONE)),
+            some_crops(2),
+        )
 
 
 @pytest.mark.slow
@@ -122,7 +140,10 @@ def test_the_command_exports_beside_its_predictions(packages: None, tmp_path: Pa
     out = tmp_path / "model.onnx"
     options = ("--model", tmp_path / "model.pt", "--workers", 0, "-o", tmp_path / "p.npz")
     done = handclr("predict", shard, *options, "--onnx", out)
-    assert "opset 18, differs by at most" in done.stderr.decode() and "on 3 crops" in done.stderr.decode()
+    assert (
+        "opset 18, differs by at most" in done.stderr.decode()
+        and "on 3 crops" in done.stderr.decode()
+    )
     found = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert found["size"] == str(SIZE) and found["joints"].startswith("wrist,thumb_cmc")
 

@@ -1,4 +1,6 @@
-"""extract: drawn hands in, crops of right hands out; and what it says and leaves behind when footage is bad."""
+"""extract: drawn hands in, crops of right hands out; and what it says and leaves behind when
+footage is bad.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,11 @@ from drawn_hand import draw_hand, write_video
 
 from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.sample import Sample
-from handclr_cli.footage.crops import to_crop
 from handclr_cli.footage.extraction import balanced, distinct_hands
+from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.keypoints import find_keypoints
-from handclr_cli.footage.landmarker import Hand, Landmarker
+from handclr_cli.footage.landmarker import Landmarker
+from handclr_cli.hand.square import to_crop
 
 
 def decoded(jpg: bytes) -> np.ndarray:
@@ -40,9 +43,13 @@ def picture(path: Path, image: np.ndarray) -> Path:
 
 def started(*args: str | Path, cwd: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "handclr_cli", *map(str, args)]
-    # A shell that runs the tests in the background has them ignore SIGINT, and what they start would too.
+    # A shell that runs the tests in the background has them ignore SIGINT, and what they start
+    # would too.
     return subprocess.Popen(
-        command, cwd=cwd, stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        command,
+        cwd=cwd,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -71,7 +78,16 @@ def test_samples_are_what_the_contract_says(drawn_crops: bytes, drawn_clip: Path
     for position, (key, members) in enumerate(samples.items()):
         assert set(members) == {"jpg", "json"}
         info = json.loads(members["json"])
-        assert list(info) == ["video", "frame", "time_s", "box", "source_size", "hand", "flipped", "score"]
+        assert list(info) == [
+            "video",
+            "frame",
+            "time_s",
+            "box",
+            "source_size",
+            "hand",
+            "flipped",
+            "score",
+        ]
         assert info["video"] == f"{drawn_clip.parent.name}/clip.mp4"
         assert info["frame"] == position // 2 and info["time_s"] == position // 2 / 2
         assert info["source_size"] == [640, 480]
@@ -94,8 +110,12 @@ def test_first_member_is_the_provenance(drawn_crops: bytes) -> None:
 
 
 @pytest.mark.landmarker
-def test_left_hands_are_mirrored_and_hands_are_where_they_were_drawn(drawn_crops: bytes, drawn_clip: Path) -> None:
-    """The left hand is drawn in the right half. The crops are compared with the video by a way of their own."""
+def test_left_hands_are_mirrored_and_hands_are_where_they_were_drawn(
+    drawn_crops: bytes, drawn_clip: Path
+) -> None:
+    """The left hand is drawn in the right half. The crops are compared with the video by a way of
+    their own.
+    """
     capture = cv2.VideoCapture(str(drawn_clip))
     frames = [capture.read()[1][:, :, ::-1] for _ in range(4)]
     for members in unpack(drawn_crops).values():
@@ -107,7 +127,9 @@ def test_left_hands_are_mirrored_and_hands_are_where_they_were_drawn(drawn_crops
         source = padded[y0 + 500 : y1 + 500, x0 + 500 : x1 + 500]
         if info["hand"] == "left":
             source = source[:, ::-1]
-        expected = cv2.resize(np.ascontiguousarray(source), (224, 224), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(
+            np.ascontiguousarray(source), (224, 224), interpolation=cv2.INTER_AREA
+        )
         assert np.abs(decoded(members["jpg"]) - expected.astype(float)).mean() < 3
 
 
@@ -118,18 +140,25 @@ def test_every_crop_looks_like_a_right_hand(drawn_crops: bytes, landmarker_file:
             info = json.loads(members["json"])
             hand = find_keypoints(decoded(members["jpg"]), detector)
             assert hand is not None and hand.side == "right"
-            joints = to_crop(drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"])
+            joints = to_crop(
+                drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"]
+            )
             assert np.median(np.linalg.norm(hand.keypoints - joints, axis=1)) < 8
-            assert hand.keypoints[4, 0] < hand.keypoints[20, 0], "seen from its back, a right thumb is on the left"
+            assert hand.keypoints[4, 0] < hand.keypoints[20, 0], (
+                "seen from its back, a right thumb is on the left"
+            )
 
 
 @pytest.mark.landmarker
-def test_same_bytes_again(drawn_crops: bytes, drawn_clip: Path, handclr: Handclr, tmp_path: Path) -> None:
+def test_same_bytes_again(
+    drawn_crops: bytes, drawn_clip: Path, handclr: Handclr, tmp_path: Path
+) -> None:
     """Into a file instead of standard output, in numbered shards too."""
     done = handclr("extract", "--every", "1", drawn_clip, "-o", "out.tar", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, b"")
     assert lines(done.stderr) == [
-        "extract: 4 frames of 1 video, 8 crops (4 left, 4 right), 0 frames without a hand, 0 inputs skipped"
+        "extract: 4 frames of 1 video, 8 crops (4 left, 4 right), 0 frames without a hand, 0 inputs"
+        " skipped"
     ]
     assert (tmp_path / "out.tar").read_bytes() == drawn_crops
     assert os.listdir(tmp_path) == ["out.tar"]
@@ -137,7 +166,9 @@ def test_same_bytes_again(drawn_crops: bytes, drawn_clip: Path, handclr: Handclr
 
 @pytest.mark.landmarker
 def test_size_margin_max_hands(drawn_crops: bytes, drawn_clip: Path, handclr: Handclr) -> None:
-    done = handclr("extract", "--every", "2", "--size", "96", "--margin", "3", "--max-hands", "1", drawn_clip)
+    done = handclr(
+        "extract", "--every", "2", "--size", "96", "--margin", "3", "--max-hands", "1", drawn_clip
+    )
     usual, samples = unpack(drawn_crops), unpack(done.stdout)
     assert [json.loads(members["json"])["frame"] for members in samples.values()] == [0, 2]
     for key, members in samples.items():
@@ -157,11 +188,16 @@ def test_min_score_of_one_finds_nothing(handclr: Handclr, one_picture: Path) -> 
 @pytest.mark.landmarker
 def test_video_without_hands(handclr: Handclr, tmp_path: Path) -> None:
     wall = np.random.default_rng(0).normal(110, 5, (240, 320, 3)).astype(np.uint8)
-    done = handclr("extract", write_video(tmp_path / "wall.mp4", [wall] * 10, 5), "-o", tmp_path / "out.tar")
+    done = handclr(
+        "extract", write_video(tmp_path / "wall.mp4", [wall] * 10, 5), "-o", tmp_path / "out.tar"
+    )
     assert done.returncode == 0
     assert unpack((tmp_path / "out.tar").read_bytes()) == {}
     assert lines(done.stderr) == [
-        "extract: 2 frames of 1 video, 0 crops (0 left, 0 right), 2 frames without a hand, 0 inputs skipped",
+        (
+            "extract: 2 frames of 1 video, 0 crops (0 left, 0 right), 2 frames without a hand, 0"
+            " inputs skipped"
+        ),
         "handclr: warning: no hand was found; the output holds no crops",
     ]
 
@@ -183,7 +219,10 @@ def test_balanced_draws_equally_by_seed_and_keeps_the_order() -> None:
     keys = [f"v_{row:08d}_{side[0]}" for row, side in enumerate(sides)]
 
     def draw(seed: int) -> list[str]:
-        samples = (Sample(k, {"json": encode_object({"hand": s})}) for k, s in zip(keys, sides, strict=True))
+        samples = (
+            Sample(k, {"json": encode_object({"hand": s})})
+            for k, s in zip(keys, sides, strict=True)
+        )
         return [sample.key for sample in balanced(samples, seed)]
 
     drawn = draw(0)
@@ -195,14 +234,24 @@ def test_balanced_draws_equally_by_seed_and_keeps_the_order() -> None:
 
 def test_distinct_hands() -> None:
     points = np.random.default_rng(0).uniform(0, 100, (21, 2))
-    sure, same, other = Hand(points, "right", 0.9), Hand(points + 3, "left", 0.6), Hand(points + 200, "left", 0.55)
+    sure, same, other = (
+        Hand(points, "right", 0.9),
+        Hand(points + 3, "left", 0.6),
+        Hand(points + 200, "left", 0.55),
+    )
     assert distinct_hands([sure, same, other]) == [sure, other]
     assert distinct_hands([]) == []
 
 
 @pytest.mark.landmarker
 def test_odd_names(handclr: Handclr, tmp_path: Path, one_picture: Path) -> None:
-    names = ['it\'s "new"\nline.png', "Hände 手.v2.png", "a/x/hand.png", "b/x/hand.png", "10:30.mp4"]
+    names = [
+        'it\'s "new"\nline.png',
+        "Hände 手.v2.png",
+        "a/x/hand.png",
+        "b/x/hand.png",
+        "10:30.mp4",
+    ]
     for name in names[:-1]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(one_picture, tmp_path / name)
@@ -220,28 +269,42 @@ def test_odd_names(handclr: Handclr, tmp_path: Path, one_picture: Path) -> None:
 
 
 @pytest.mark.landmarker
-def test_keypoints_of_the_frame_in_the_crop(drawn_crops: bytes, drawn_clip: Path, handclr: Handclr) -> None:
+def test_keypoints_of_the_frame_in_the_crop(
+    drawn_crops: bytes, drawn_clip: Path, handclr: Handclr
+) -> None:
     done = handclr("extract", "--every", "1", "--with-keypoints", drawn_clip)
     plain = unpack(drawn_crops)
     for key, members in unpack(done.stdout).items():
         keypoints = np.load(io.BytesIO(members.pop("keypoints2d.npy")), allow_pickle=False)
-        assert members == plain[key] and keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
+        assert (
+            members == plain[key] and keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
+        )
         info = json.loads(members["json"])
-        joints = to_crop(drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"])
+        joints = to_crop(
+            drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"]
+        )
         errors = np.linalg.norm(keypoints - joints, axis=1) / np.ptp(joints, axis=0).max()
         assert np.median(errors) < 0.035 and errors.max() < 0.12
 
 
 @pytest.mark.slow
 def test_boxes_of_another_detector(drawn_clip: Path, handclr: Handclr, tmp_path: Path) -> None:
-    rows = ["clip,0,100,100,220,260,left,0.9", "clip,2,300,90,400,300,1,0.8", "clip,2,700,90,800,300,right,1"]
-    (tmp_path / "boxes.csv").write_text("\n".join(["video,frame,x0,y0,x1,y1,hand,score", *rows, ""]))
+    rows = [
+        "clip,0,100,100,220,260,left,0.9",
+        "clip,2,300,90,400,300,1,0.8",
+        "clip,2,700,90,800,300,right,1",
+    ]
+    (tmp_path / "boxes.csv").write_text(
+        "\n".join(["video,frame,x0,y0,x1,y1,hand,score", *rows, ""])
+    )
     command = ("extract", "--detections", "boxes.csv", "--margin", "1.2", drawn_clip)
     done = handclr(*command, cwd=tmp_path)
     assert done.returncode == 3 and b"frame 2: box outside the frame; skipped" in done.stderr
     infos = [json.loads(members["json"]) for members in unpack(done.stdout).values()]
     expected = [(0, "left", True, [64, 84, 256, 276]), (2, "right", False, [224, 69, 476, 321])]
-    assert [(info["frame"], info["hand"], info["flipped"], info["box"]) for info in infos] == expected
+    assert [
+        (info["frame"], info["hand"], info["flipped"], info["box"]) for info in infos
+    ] == expected
     pipe = handclr(
         "extract",
         "--detections",
@@ -261,20 +324,32 @@ def test_boxes_of_another_detector(drawn_clip: Path, handclr: Handclr, tmp_path:
 @pytest.fixture(scope="module")
 def bad_footage(tmp_path_factory: pytest.TempPathFactory, drawn_clip: Path) -> list[Path]:
     folder = tmp_path_factory.mktemp("bad")
-    contents = {"text.mp4": b"no video\n" * 50, "empty.mp4": b"", "cut.mp4": drawn_clip.read_bytes()[:5000]}
+    contents = {
+        "text.mp4": b"no video\n" * 50,
+        "empty.mp4": b"",
+        "cut.mp4": drawn_clip.read_bytes()[:5000],
+    }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return [folder / name for name in contents]
 
 
 @pytest.mark.landmarker
-def test_bad_footage_is_skipped(handclr: Handclr, bad_footage: list[Path], one_picture: Path) -> None:
+def test_bad_footage_is_skipped(
+    handclr: Handclr, bad_footage: list[Path], one_picture: Path
+) -> None:
     done = handclr("extract", *bad_footage, one_picture)
     assert done.returncode == 3 and len(unpack(done.stdout)) == 1
     reasons = ["cannot be opened as a video", "empty file", "cannot be opened as a video"]
     assert lines(done.stderr) == [
-        *(f"handclr: warning: {path}: {reason}; skipped" for path, reason in zip(bad_footage, reasons, strict=True)),
-        "extract: 1 frame of 1 video, 1 crop (0 left, 1 right), 0 frames without a hand, 3 inputs skipped",
+        *(
+            f"handclr: warning: {path}: {reason}; skipped"
+            for path, reason in zip(bad_footage, reasons, strict=True)
+        ),
+        (
+            "extract: 1 frame of 1 video, 1 crop (0 left, 1 right), 0 frames without a hand, 3"
+            " inputs skipped"
+        ),
     ]
 
 
@@ -286,7 +361,9 @@ def test_nothing_but_bad_footage(handclr: Handclr, bad_footage: list[Path], tmp_
 
 
 @pytest.mark.landmarker
-def test_strict(handclr: Handclr, bad_footage: list[Path], one_picture: Path, tmp_path: Path) -> None:
+def test_strict(
+    handclr: Handclr, bad_footage: list[Path], one_picture: Path, tmp_path: Path
+) -> None:
     done = handclr("extract", "--strict", one_picture, bad_footage[0], "-o", tmp_path / "out.tar")
     assert done.returncode == 1 and os.listdir(tmp_path) == []
     assert lines(done.stderr) == [f"handclr: error: {bad_footage[0]}: cannot be opened as a video"]
@@ -295,7 +372,10 @@ def test_strict(handclr: Handclr, bad_footage: list[Path], one_picture: Path, tm
 @pytest.mark.slow
 def test_missing_footage(handclr: Handclr, tmp_path: Path) -> None:
     done = handclr("extract", "missing.mp4", "-o", "out.tar", cwd=tmp_path)
-    assert (done.returncode, lines(done.stderr)) == (2, ["handclr: error: missing.mp4: no such file or folder"])
+    assert (done.returncode, lines(done.stderr)) == (
+        2,
+        ["handclr: error: missing.mp4: no such file or folder"],
+    )
     assert os.listdir(tmp_path) == []
     none = handclr("extract", cwd=tmp_path)
     assert none.returncode == 2 and none.stdout == b"" and len(lines(none.stderr)) == 1
@@ -329,8 +409,12 @@ def test_killed(long_clip: Path, tmp_path: Path, kill: signal.Signals) -> None:
 @pytest.mark.landmarker
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_closed_pipe(long_clip: Path) -> None:
-    script = '"$1" -m handclr_cli extract --every 1 "$2" | head -c 1 | wc -c; echo "${PIPESTATUS[0]}"'
-    done = subprocess.run(["bash", "-c", script, "-", sys.executable, long_clip], capture_output=True, timeout=60)
+    script = (
+        '"$1" -m handclr_cli extract --every 1 "$2" | head -c 1 | wc -c; echo "${PIPESTATUS[0]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script, "-", sys.executable, long_clip], capture_output=True, timeout=60
+    )
     assert (done.stdout.split(), done.stderr) == ([b"1", b"141"], b"")
 
 
@@ -338,10 +422,20 @@ def test_closed_pipe(long_clip: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk(handclr: Handclr, one_picture: Path) -> None:
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, "-m", "handclr_cli", "extract", "--size", "512", str(one_picture)]
+        command = [
+            sys.executable,
+            "-m",
+            "handclr_cli",
+            "extract",
+            "--size",
+            "512",
+            str(one_picture),
+        ]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 1
-    assert lines(done.stderr) == ["handclr: error: cannot write standard output: No space left on device"]
+    assert lines(done.stderr) == [
+        "handclr: error: cannot write standard output: No space left on device"
+    ]
 
 
 # Real footage

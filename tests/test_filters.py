@@ -98,7 +98,9 @@ class TestKeypoints(FilterContract):
 
     def large(self) -> bytes:
         blank = jpeg(128, 64)
-        return tar_bytes(crops(frames=4, keypoints=False, members={"jpg": blank, "raw": bytes(100_000)}))
+        return tar_bytes(
+            crops(frames=4, keypoints=False, members={"jpg": blank, "raw": bytes(100_000)})
+        )
 
     def complete(self, data: bytes) -> bool:
         try:
@@ -123,11 +125,17 @@ class TestKeypoints(FilterContract):
         (["keypoints"], 1, "name it with --landmarker or HANDCLR_LANDMARKER"),
         (["keypoints", "--landmarker", "words"], 1, "words: not a MediaPipe hand landmarker"),
         (["import", "freihand", "gone"], None, "gone"),
-        (["import", "freihand", ".", "--split", "test"], 2, "--split test: choose from train, eval"),
+        (
+            ["import", "freihand", ".", "--split", "test"],
+            2,
+            "--split test: choose from train, eval",
+        ),
     ],
 )
 @pytest.mark.slow
-def test_errors_of_the_other_filters(arguments: list[str], code: int | None, words: str, tmp_path: Path) -> None:
+def test_errors_of_the_other_filters(
+    arguments: list[str], code: int | None, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "words").write_text("words\n")
     done = run_cli(*arguments, env={"HANDCLR_CACHE": str(tmp_path / "cache")}, cwd=tmp_path)
     assert words in error_line(done, done.returncode if code is None else code)
@@ -138,8 +146,29 @@ def test_errors_of_the_other_filters(arguments: list[str], code: int | None, wor
 
 # The front door.
 
-COMMANDS = ("extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate", "predict", "inspect", "import")
-HEAVY = ("torch", "torchvision", "cv2", "mediapipe", "sklearn", "scipy", "matplotlib", "webdataset", "rich.progress")
+COMMANDS = (
+    "extract",
+    "keypoints",
+    "pca",
+    "mine",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "predict",
+    "inspect",
+    "import",
+)
+HEAVY = (
+    "torch",
+    "torchvision",
+    "cv2",
+    "mediapipe",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "webdataset",
+    "rich.progress",
+)
 RUN = f"""
 import atexit, sys
 def check():
@@ -167,7 +196,9 @@ def every_command() -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("words", [words for words, _ in every_command()])
 @pytest.mark.slow
 def test_help_is_light(words: str) -> None:
-    done = subprocess.run([sys.executable, "-c", RUN, *words.split(), "--help"], capture_output=True, env=cli_env())
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *words.split(), "--help"], capture_output=True, env=cli_env()
+    )
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: handclr {words}".strip().encode())
     assert done.stderr.decode() == "heavy:\n"
@@ -175,7 +206,9 @@ def test_help_is_light(words: str) -> None:
 
 @pytest.mark.slow
 def test_completion_is_light() -> None:
-    env = cli_env({"_HANDCLR_COMPLETE": "complete_bash", "COMP_WORDS": "handclr p", "COMP_CWORD": "1"})
+    env = cli_env(
+        {"_HANDCLR_COMPLETE": "complete_bash", "COMP_WORDS": "handclr p", "COMP_CWORD": "1"}
+    )
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, env=env)
     assert done.stdout.decode().split() == ["pca", "pretrain", "predict"]
     assert done.stderr.decode() == "heavy:\n"
@@ -184,7 +217,11 @@ def test_completion_is_light() -> None:
 @pytest.mark.slow
 def test_every_command_is_listed() -> None:
     listing = run_cli("--help").stdout.decode()
-    names = [line.split()[0] for line in listing.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    names = [
+        line.split()[0]
+        for line in listing.partition("Commands:")[2].splitlines()
+        if line.startswith("  ")
+    ]
     assert set(COMMANDS) <= set(names)
     for name in COMMANDS:
         assert f"\n  {name} " in listing
@@ -195,7 +232,10 @@ def test_everything_has_help() -> None:
     for words, command in every_command():
         assert command.help, words
         for parameter in command.params:
-            assert getattr(parameter, "help", None) or parameter.name in ("help",), (words, parameter.name)
+            assert getattr(parameter, "help", None) or parameter.name in ("help",), (
+                words,
+                parameter.name,
+            )
         if not getattr(command, "commands", None):
             assert f"handclr {words}" in command.help, f"{words}: no example"
 

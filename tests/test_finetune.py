@@ -29,7 +29,18 @@ def model(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finetune")
     shard = write_labelled(folder / "train.tar", 8)
     done = handclr(
-        *("finetune", "-", "--encoder", encoder, "--run", folder / "run", "--freeze", "--head", "regress", *TINY),
+        *(
+            "finetune",
+            "-",
+            "--encoder",
+            encoder,
+            "--run",
+            folder / "run",
+            "--freeze",
+            "--head",
+            "regress",
+            *TINY,
+        ),
         *("--hold-out", 0.25, "--cache", "ram"),
         stdin=shard.read_bytes(),
     )
@@ -41,7 +52,9 @@ def test_a_frozen_encoder_stays_as_it_was(model: Path, encoder: Path) -> None:
     before = torch.load(encoder, weights_only=True)
     payload = torch.load(model, weights_only=True)
     assert payload["arch"] == "resnet18" and payload["head"] == "regress"
-    assert all(torch.equal(tensor, payload["state"][f"encoder.{name}"]) for name, tensor in before.items())
+    assert all(
+        torch.equal(tensor, payload["state"][f"encoder.{name}"]) for name, tensor in before.items()
+    )
 
 
 @pytest.mark.slow
@@ -49,8 +62,13 @@ def test_the_best_and_the_last_are_kept_with_what_validation_said(model: Path) -
     last, best = (load_model(model.parent / name) for name in ("model-last.pt", "model.pt"))
     records = [json.loads(line) for line in (model.parent / "log.jsonl").read_text().splitlines()]
     errors = [record["mpjpe_root_bone_mm"] for record in records if "mpjpe_root_bone_mm" in record]
-    assert [record["step"] for record in records if "mpjpe_root_mm" in record] == [1, 2] and len(errors) == 2
-    same = all(torch.equal(a, b) for a, b in zip(last.network.parameters(), best.network.parameters(), strict=True))
+    assert [record["step"] for record in records if "mpjpe_root_mm" in record] == [1, 2] and len(
+        errors
+    ) == 2
+    same = all(
+        torch.equal(a, b)
+        for a, b in zip(last.network.parameters(), best.network.parameters(), strict=True)
+    )
     assert same == (errors[1] < errors[0])
     config = json.loads((model.parent / "config.json").read_text())
     assert config["data"]["rows"] == 6 and config["arguments"]["hold_out"] == 0.25
@@ -58,10 +76,14 @@ def test_the_best_and_the_last_are_kept_with_what_validation_said(model: Path) -
 
 @pytest.mark.slow
 def test_a_file_of_options_and_validation_on_other_shards(tmp_path: Path) -> None:
-    train, other = write_labelled(tmp_path / "train.tar", 4), write_labelled(tmp_path / "val.tar", 2, first=10)
+    train, other = (
+        write_labelled(tmp_path / "train.tar", 4),
+        write_labelled(tmp_path / "val.tar", 2, first=10),
+    )
     table = tmp_path / "finetune.toml"
     table.write_text(
-        f'arch = "resnet18"\nhead = "regress"\nepochs = 1\nvalidation = ["{other}"]\nrun = "{tmp_path}/r"\n'
+        f'arch = "resnet18"\nhead = "regress"\nepochs = 1\nvalidation = ["{other}"]\nrun ='
+        f' "{tmp_path}/r"\n'
     )
     arguments = ("finetune", train, "--config", table, *TINY[:-2])
     done = handclr(*arguments)
@@ -73,7 +95,9 @@ def test_a_file_of_options_and_validation_on_other_shards(tmp_path: Path) -> Non
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     shard = write_labelled(tmp_path / "eval.tar", 3)
     assert "multiple of 32" in error_line(handclr("finetune", shard, "--size", 100, code=2))
-    line = error_line(handclr("finetune", shard, "--encoder", shard, "--run", tmp_path / "run", code=1))
+    line = error_line(
+        handclr("finetune", shard, "--encoder", shard, "--run", tmp_path / "run", code=1)
+    )
     assert "eval.tar" in line
 
 
@@ -86,9 +110,25 @@ def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
             if number == 1:
                 sample.members["jpg"] = b"junk"
             out.write(sample)
-    arguments = ("--arch", "resnet18", "--size", 32, "--batch", 2, "--epochs", 1, "--workers", 1, "--device", "cpu")
+    arguments = (
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--batch",
+        2,
+        "--epochs",
+        1,
+        "--workers",
+        1,
+        "--device",
+        "cpu",
+    )
     line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
-    assert "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG image" in line and "Traceback" not in line
+    assert (
+        "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG image" in line
+        and "Traceback" not in line
+    )
 
 
 @pytest.mark.slow
@@ -98,5 +138,7 @@ def test_another_encoder_under_the_same_name_is_another_run(encoder: Path, tmp_p
     copy.write_bytes(encoder.read_bytes())
     handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY)
     torch.save(build_encoder("resnet18", seed=4).state_dict(), copy)
-    line = error_line(handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY, code=2))
+    line = error_line(
+        handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY, code=2)
+    )
     assert "model.encoder.pt was" in line

@@ -1,4 +1,6 @@
-"""What fine-tuning trains on, that several processes do what one does, and which weights are kept."""
+"""What fine-tuning trains on, that several processes do what one does, and which weights
+are kept.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,31 @@ from handclr_cli.learning.finetuning import (
     read_labels,
 )
 from handclr_cli.learning.heads import HEADS
-from handclr_cli.learning.loop import Plan, train
+from handclr_cli.learning.loop import train
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, load_model, mean_pose, save_payload
 from handclr_cli.learning.run import Run
+from handclr_cli.learning.schedule import Schedule
 from handclr_cli.learning.store import CropStore
-from handclr_cli.learning.validation import ROOT, ROOT_BONE, BestKept, build_validation, mpjpe_mm, refuse_shared
+from handclr_cli.learning.validation import (
+    ROOT,
+    ROOT_BONE,
+    BestKept,
+    build_validation,
+    mpjpe_mm,
+    refuse_shared,
+)
 
 CPU = torch.device("cpu")
 
 
-def index_of(path: Path, count: int, versions: int = 1, missing: tuple[int, ...] = ()) -> ShardIndex:
+def index_of(
+    path: Path, count: int, versions: int = 1, missing: tuple[int, ...] = ()
+) -> ShardIndex:
     """Labelled samples, of which the first lacks the labels of some joints."""
-    samples = [labelled_sample(number, version) for number in range(count) for version in range(versions)]
+    samples = [
+        labelled_sample(number, version) for number in range(count) for version in range(versions)
+    ]
     valid = np.ones(21, np.uint8)
     valid[list(missing)] = 0
     samples[0].members[fields.VALID.suffix] = fields.encode_array(fields.VALID, valid)
@@ -57,7 +71,9 @@ def index_of(path: Path, count: int, versions: int = 1, missing: tuple[int, ...]
 def test_labels_are_those_of_the_samples_that_have_them(tmp_path: Path) -> None:
     index = index_of(tmp_path, 3, missing=(4, 20))
     labels = read_labels(index)
-    assert labels.rows.tolist() == [1, 2, 3] and labels.names.tolist() == [f"unique-000{n}" for n in range(3)]
+    assert labels.rows.tolist() == [1, 2, 3] and labels.names.tolist() == [
+        f"unique-000{n}" for n in range(3)
+    ]
     assert np.argwhere(~labels.valid).tolist() == [[0, 4], [0, 20]]
     np.testing.assert_allclose(labels.keypoints2d[1] * 64, index[2].keypoints2d, rtol=1e-6)
     np.testing.assert_array_equal(labels.keypoints3d[2], index[3].keypoints3d)
@@ -112,7 +128,11 @@ def test_the_device_makes_the_same_batch(made: str, tmp_path: Path) -> None:
         collate_labelled([PoseDataset(crops, labels, config, 7, how)[3, row] for row in (2, 0)])
         for how in ("views", made)
     )
-    assert torch.equal(here.rows, torch.tensor([2, 0])) and not here.valid[1, 4] and here.valid[0].all()
+    assert (
+        torch.equal(here.rows, torch.tensor([2, 0]))
+        and not here.valid[1, 4]
+        and here.valid[0].all()
+    )
     assert all(torch.equal(one, other) for one, other in zip(here[3:], there[3:], strict=True))
     kept = crops.on_device(CPU, 0, labels.rows.tolist()) if made == "draws" else None
     assert (there.images is None) == (made == "draws")
@@ -123,7 +143,9 @@ def test_the_device_makes_the_same_batch(made: str, tmp_path: Path) -> None:
 
 
 def test_the_labels_go_where_the_picture_goes(tmp_path: Path) -> None:
-    """A dot at a joint is at the joint in the view, whichever way it was turned; 3D turns with it."""
+    """A dot at a joint is at the joint in the view, whichever way it was turned; 3D turns
+    with it.
+    """
     sample = labelled_sample(0)
     points, poses = sample.keypoints2d.copy(), sample.keypoints3d
     image = np.zeros((64, 64, 3), np.uint8)
@@ -161,7 +183,9 @@ def batch_of(share: slice) -> Labelled:
     xyz = 0.1 * torch.randn(N, 21, 3, generator=random)
     look = Appearance(*torch.zeros(5, N)[:, share])
     geometry = Geometry(torch.zeros(N)[share], torch.ones(N)[share], torch.zeros(N, 2)[share])
-    return Labelled(images[share], geometry, look, torch.arange(N)[share], uv[share], xyz[share], valid[share])
+    return Labelled(
+        images[share], geometry, look, torch.arange(N)[share], uv[share], xyz[share], valid[share]
+    )
 
 
 def objectives(ranks: Ranks) -> list[Tensor]:
@@ -172,7 +196,11 @@ def objectives(ranks: Ranks) -> list[Tensor]:
         whole = distribute(model, ranks, CPU)
         losses = PoseObjective(whole, model[2], SIZE, CPU, ranks=ranks)(batch_of(ranks.share(N)))  # type: ignore[arg-type]
         values = torch.stack([value.detach() for value in losses.values()])
-        grads = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+        grads = [
+            parameter.grad.flatten()
+            for parameter in model.parameters()
+            if parameter.grad is not None
+        ]
         found += [ranks.mean(values), torch.cat(grads)]
     return found
 
@@ -190,7 +218,9 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path: Path) ->
         port = free.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["handclr_cli.learning.finetuning", "torch._dynamo"])
-    processes = [context.Process(target=two_processes, args=(rank, port, str(tmp_path))) for rank in range(2)]
+    processes = [
+        context.Process(target=two_processes, args=(rank, port, str(tmp_path))) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -200,10 +230,16 @@ def test_two_processes_have_the_loss_and_the_gradients_of_one(tmp_path: Path) ->
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, number in zip(HEADS, range(0, len(expected), 2), strict=True):
-            torch.testing.assert_close(found[number], expected[number], atol=1e-5, rtol=1e-5, msg=f"{name}: loss")
+            torch.testing.assert_close(
+                found[number], expected[number], atol=1e-5, rtol=1e-5, msg=f"{name}: loss"
+            )
             scale = expected[number + 1].abs().max()
             torch.testing.assert_close(
-                found[number + 1] / scale, expected[number + 1] / scale, atol=1e-5, rtol=0, msg=f"{name}: gradients"
+                found[number + 1] / scale,
+                expected[number + 1] / scale,
+                atol=1e-5,
+                rtol=0,
+                msg=f"{name}: gradients",
             )
 
 
@@ -241,29 +277,40 @@ def test_validation_sees_the_crops_as_a_model_in_use_does(tmp_path: Path) -> Non
     pred, truth = pred - pred[:, :1], truth - truth[:, :1]
     scale = np.linalg.norm(truth[:, 9], axis=1) / np.linalg.norm(pred[:, 9], axis=1)
     for name, other in ((ROOT, pred), (ROOT_BONE, pred * scale[:, None, None])):
-        assert float(found[name]) == pytest.approx(1000 * np.linalg.norm(other - truth, axis=2).mean(), rel=1e-4)
+        assert float(found[name]) == pytest.approx(
+            1000 * np.linalg.norm(other - truth, axis=2).mean(), rel=1e-4
+        )
     chance = float(measured.chance()[ROOT])
-    assert chance == pytest.approx(1000 * np.linalg.norm(mean.pose - truth, axis=2).mean(), rel=1e-4)
+    assert chance == pytest.approx(
+        1000 * np.linalg.norm(mean.pose - truth, axis=2).mean(), rel=1e-4
+    )
 
 
 @pytest.mark.slow
 def test_a_model_of_before_there_were_heads_still_loads(tmp_path: Path) -> None:
-    network, mean = PoseNet(Encoder("resnet18"), seed=5), MeanPose(np.zeros((21, 3), np.float32), 0.1)
+    network, mean = (
+        PoseNet(Encoder("resnet18"), seed=5),
+        MeanPose(np.zeros((21, 3), np.float32), 0.1),
+    )
     payload = save_payload(network, 32, mean)
     assert payload.pop("head") == "detnet"
-    payload["state"] = {name.removeprefix("head."): tensor for name, tensor in payload["state"].items()}
+    payload["state"] = {
+        name.removeprefix("head."): tensor for name, tensor in payload["state"].items()
+    }
     torch.save(payload, tmp_path / "model.pt")
     state = load_model(tmp_path / "model.pt").network.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
     del payload["state"]["heat.0.weight"]
     torch.save(payload, tmp_path / "model.pt")
-    with pytest.raises(HandclrError, match="not those of a resnet18 pose model with the head detnet"):
+    with pytest.raises(
+        HandclrError, match="not those of a resnet18 pose model with the head detnet"
+    ):
         load_model(tmp_path / "model.pt")
 
 
 # A run of one weight that walks, with an error that is least in the middle of the way.
 EPOCHS, EPOCH_STEPS = 8, 2
-WALK = Plan(2 * EPOCH_STEPS, 2, EPOCHS, lr=1.0, warmup_epochs=0, seed=0, save_every=3)
+WALK = Schedule(2 * EPOCH_STEPS, 2, EPOCHS, lr=1.0, warmup_epochs=0, seed=0, save_every=3)
 
 
 def wavy(weight: Tensor) -> Tensor:
@@ -339,7 +386,11 @@ def test_a_kill_at_any_time_keeps_the_same_best(
     path = walk(tmp_path / "undisturbed")
     assert path is not None
     expected = torch.load(path, weights_only=True)["weight"]
-    records = [record for record in Run(tmp_path / "undisturbed", {"arguments": {}}).records() if ROOT_BONE in record]
+    records = [
+        record
+        for record in Run(tmp_path / "undisturbed", {"arguments": {}}).records()
+        if ROOT_BONE in record
+    ]
     errors = [record[ROOT_BONE] for record in records]
     assert len(errors) == EPOCHS and 0 < int(np.argmin(errors)) < EPOCHS - 1
     assert float(wavy(expected.mean())) == pytest.approx(min(errors), abs=1e-5)
@@ -347,15 +398,23 @@ def test_a_kill_at_any_time_keeps_the_same_best(
         for at in range(1, EPOCHS + 1):
             folder, dead = tmp_path / f"{where}-{at}", []
 
-            def die(place: str, number: int, where: str = where, at: int = at, dead: list[int] = dead) -> bool:
+            def die(
+                place: str, number: int, where: str = where, at: int = at, dead: list[int] = dead
+            ) -> bool:
                 if (place, number) != (where, at) or dead:
                     return False
                 dead.append(1)
                 return True
 
             path = walk(folder, die) or walk(folder)
-            assert path is not None and torch.equal(torch.load(path, weights_only=True)["weight"], expected)
-            again = [one[ROOT_BONE] for one in Run(folder, {"arguments": {}}).records() if ROOT_BONE in one]
+            assert path is not None and torch.equal(
+                torch.load(path, weights_only=True)["weight"], expected
+            )
+            again = [
+                one[ROOT_BONE]
+                for one in Run(folder, {"arguments": {}}).records()
+                if ROOT_BONE in one
+            ]
             assert again == errors
 
 

@@ -1,4 +1,6 @@
-"""Footage as it comes: each file gives the right frames, or is skipped and named with the reason in one line."""
+"""Footage as it comes: each file gives the right frames, or is skipped and named with the reason in
+one line.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,22 @@ import numpy as np
 import pytest
 from films import H264, ffmpeg, film, number_in, numbered
 
-from handclr_cli.footage.video import Footage, Frame, Sampling, UnreadableError, find_footage, read_frames
+from handclr_cli.footage.video import (
+    Footage,
+    Frame,
+    Sampling,
+    UnreadableError,
+    find_footage,
+    read_frames,
+)
 
 EVERY = Sampling(every=1)
 TOTAL = 150
 
 
-def read(path: Path | Footage, sampling: Sampling = EVERY) -> tuple[list[Frame], list[UnreadableError]]:
+def read(
+    path: Path | Footage, sampling: Sampling = EVERY
+) -> tuple[list[Frame], list[UnreadableError]]:
     """The frames of one footage, and what was skipped, each named in one line of its own."""
     (footage,) = [path] if isinstance(path, Footage) else find_footage([str(path)])
     errors: list[UnreadableError] = []
@@ -76,7 +87,11 @@ def rough_films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     def made(kind: str) -> Path:
         path = folder / f"rough.{kind}"
-        return path if path.exists() else film(path, rough(TOTAL), 25 if kind == "mpg" else 30, *kinds[kind])
+        return (
+            path
+            if path.exists()
+            else film(path, rough(TOTAL), 25 if kind == "mpg" else 30, *kinds[kind])
+        )
 
     return made
 
@@ -92,7 +107,19 @@ def rough_films(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         ("h264.mkv", H264),
         ("hevc.mp4", ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none")),
         ("ten bit.mp4", (*H264, "-pix_fmt", "yuv420p10le")),
-        ("ten bit.webm", ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-pix_fmt", "yuv420p10le")),
+        (
+            "ten bit.webm",
+            (
+                "-c:v",
+                "libvpx-vp9",
+                "-deadline",
+                "realtime",
+                "-cpu-used",
+                "8",
+                "-pix_fmt",
+                "yuv420p10le",
+            ),
+        ),
         ("full chroma.mp4", (*H264, "-pix_fmt", "yuv444p")),
         ("grey.mp4", (*H264, "-pix_fmt", "gray")),
         ("vp8.webm", ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8")),
@@ -112,7 +139,11 @@ def test_kinds_of_video(tmp_path: Path, name: str, args: tuple[str, ...]) -> Non
     path = film(tmp_path / name, 12, 25, *args)
     frames, errors = read(path)
     assert not errors
-    assert [number_in(frame.image) for frame in frames] == [frame.number for frame in frames] == list(range(12))
+    assert (
+        [number_in(frame.image) for frame in frames]
+        == [frame.number for frame in frames]
+        == list(range(12))
+    )
     times = np.array([frame.time_s for frame in frames])
     np.testing.assert_allclose(times - times[0], np.arange(12) / 25, atol=2e-3)
     assert {frame.image.dtype for frame in frames} == {np.dtype(np.uint8)}
@@ -145,7 +176,9 @@ def test_turned_phone_is_upright(tmp_path: Path, degrees: int, container: str) -
 
 def test_size_that_changes_on_the_way(tmp_path: Path) -> None:
     small = film(tmp_path / "small.ts", 10, 10, *H264)
-    large = film(tmp_path / "large.ts", [numbered(number, (64, 320)) for number in range(10, 20)], 10, *H264)
+    large = film(
+        tmp_path / "large.ts", [numbered(number, (64, 320)) for number in range(10, 20)], 10, *H264
+    )
     both = tmp_path / "both.ts"
     both.write_bytes(small.read_bytes() + large.read_bytes())
     frames, _ = read(both)
@@ -172,7 +205,9 @@ def test_variable_frame_rate(tmp_path: Path, container: str, fps: float) -> None
     frames, errors = read(path, Sampling(fps=fps))
     assert not errors
     assert [number_in(frame.image) for frame in frames] == list(first.values())
-    np.testing.assert_allclose([frame.time_s for frame in frames], np.array(list(first.values())) / 30, atol=1e-3)
+    np.testing.assert_allclose(
+        [frame.time_s for frame in frames], np.array(list(first.values())) / 30, atol=1e-3
+    )
     assert [frame.number for frame in frames] == [there.index(number) for number in first.values()]
 
 
@@ -182,19 +217,26 @@ def test_millisecond_clocks_lose_no_frames(tmp_path: Path) -> None:
 
 
 def test_late_first_frame(tmp_path: Path) -> None:
-    """Matroska counts the time before the first frame in; that is no reason to call it truncated."""
+    """Matroska counts the time before the first frame in; that is no reason to call it
+    truncated.
+    """
     path = film(tmp_path / "late.mkv", 40, 10, *H264, "-output_ts_offset", "30")
     assert numbers_of(path, Sampling(fps=2)) == list(range(0, 40, 5))
 
 
-def with_avi_header(path: Path, frames: int | None = None, rate: tuple[int, int] | None = None) -> Path:
+def with_avi_header(
+    path: Path, frames: int | None = None, rate: tuple[int, int] | None = None
+) -> Path:
     """Overwrite what an AVI says of its number of frames, or of its rate and scale."""
     data = bytearray(path.read_bytes())
     stream, main = data.index(b"strh") + 8, data.index(b"avih") + 8
     if frames is not None:
         data[stream + 32 : stream + 36] = data[main + 16 : main + 20] = struct.pack("<I", frames)
     if rate is not None:
-        data[stream + 20 : stream + 28], data[main : main + 4] = struct.pack("<II", rate[1], rate[0]), bytes(4)
+        data[stream + 20 : stream + 28], data[main : main + 4] = (
+            struct.pack("<II", rate[1], rate[0]),
+            bytes(4),
+        )
     path.write_bytes(data)
     return path
 
@@ -235,7 +277,9 @@ def test_video_of_90000_frames_a_second(tmp_path: Path) -> None:
 def test_times_that_are_never_quite_the_same_apart(tmp_path: Path) -> None:
     jitter = r"settb=1/90000,setpts='N*4500+mod(N*N*7919\,97)'"
     args = ("-vf", jitter, "-fps_mode", "passthrough", "-enc_time_base", "1/90000", *H264)
-    assert numbers_of(film(tmp_path / "a.mp4", 60, 20, *args), Sampling(fps=2)) == list(range(0, 60, 10))
+    assert numbers_of(film(tmp_path / "a.mp4", 60, 20, *args), Sampling(fps=2)) == list(
+        range(0, 60, 10)
+    )
 
 
 # Damage
@@ -252,7 +296,9 @@ def damaged(source: Path, path: Path, start: float, end: float) -> Path:
 
 @pytest.mark.parametrize("kind", ["mp4", "fragments.mp4", "mkv", "ts", "webm", "avi", "mpg"])
 @pytest.mark.slow
-def test_some_damaged_packets_are_passed_over(tmp_path: Path, rough_films: Callable[[str], Path], kind: str) -> None:
+def test_some_damaged_packets_are_passed_over(
+    tmp_path: Path, rough_films: Callable[[str], Path], kind: str
+) -> None:
     frames, errors = read(damaged(rough_films(kind), tmp_path / f"a.{kind}", 0.5, 0.51))
     numbers = [number_in(frame.image) for frame in frames]
     assert not errors
@@ -261,11 +307,15 @@ def test_some_damaged_packets_are_passed_over(tmp_path: Path, rough_films: Calla
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "webm", "avi", "mpg"])
-def test_much_damage_is_named_and_the_rest_used(tmp_path: Path, rough_films: Callable[[str], Path], kind: str) -> None:
+def test_much_damage_is_named_and_the_rest_used(
+    tmp_path: Path, rough_films: Callable[[str], Path], kind: str
+) -> None:
     frames, errors = read(damaged(rough_films(kind), tmp_path / f"a.{kind}", 0.3, 0.6))
     numbers = [number_in(frame.image) for frame in frames]
     (error,) = errors
-    assert error.reason in ("truncated or damaged", "a long stretch without frames") and error.detail
+    assert (
+        error.reason in ("truncated or damaged", "a long stretch without frames") and error.detail
+    )
     assert 40 < len(frames) < 0.8 * TOTAL
     assert numbers[:20] == list(range(20)) and numbers[-10:] == list(range(TOTAL - 10, TOTAL))
 
@@ -298,7 +348,10 @@ def test_truncated_video_is_used_as_far_as_it_goes(
     assert numbers[:-4] == list(range(len(numbers) - 4))
     assert 0.3 * share * TOTAL < len(numbers) < (share + 0.05) * TOTAL
     # Fragments that follow are not promised by those before.
-    assert [error.reason for error in errors] in (["truncated or damaged"], [] if "fragments" in kind else None)
+    assert [error.reason for error in errors] in (
+        ["truncated or damaged"],
+        [] if "fragments" in kind else None,
+    )
 
 
 def test_truncated_mp4_without_its_table(tmp_path: Path, plain: Path) -> None:
@@ -399,13 +452,18 @@ def test_links_that_lead_in_circles_end(tmp_path: Path, plain: Path) -> None:
 @pytest.mark.parametrize("named", [True, False])
 def test_links_to_nothing(tmp_path: Path, name: str, named: bool) -> None:
     link = tmp_path / name
-    for target, reason in (("gone", "No such file or directory"), (name, "Too many levels of symbolic links")):
+    for target, reason in (
+        ("gone", "No such file or directory"),
+        (name, "Too many levels of symbolic links"),
+    ):
         link.symlink_to(target)
         assert reason_of(link if named else tmp_path) == reason
         link.unlink()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
 def test_files_and_folders_that_may_not_be_read(tmp_path: Path, plain: Path) -> None:
     (tmp_path / "closed").mkdir(0)
     (tmp_path / "a.mp4").write_bytes(plain.read_bytes())
@@ -415,7 +473,9 @@ def test_files_and_folders_that_may_not_be_read(tmp_path: Path, plain: Path) -> 
     (tmp_path / "closed").chmod(0o700)
 
 
-def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_listed_is_named(
+    tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "closed").mkdir()
     shutil.copy(plain, tmp_path / "a.mp4")
 
@@ -439,7 +499,9 @@ def test_file_that_vanishes_after_it_was_listed(tmp_path: Path, plain: Path) -> 
 
 
 def test_folder_of_images_that_changes_while_it_is_read(tmp_path: Path) -> None:
-    """What was listed is read: what has gone is named, what came is not taken, what changed is read as it is."""
+    """What was listed is read: what has gone is named, what came is not taken, what changed is read
+    as it is.
+    """
     for number in (1, 5, 7, 40):
         cv2.imwrite(str(tmp_path / f"{number}.png"), numbered(number))
     (item,) = find_footage([str(tmp_path)])
@@ -450,7 +512,11 @@ def test_folder_of_images_that_changes_while_it_is_read(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "6.png"), numbered(6))
     cv2.imwrite(str(tmp_path / "7.png"), numbered(107))
     taken += frames
-    assert [(frame.number, number_in(frame.image)) for frame in taken] == [(1, 1), (7, 107), (40, 40)]
+    assert [(frame.number, number_in(frame.image)) for frame in taken] == [
+        (1, 1),
+        (7, 107),
+        (40, 40),
+    ]
     assert [str(error) for error in errors] == [f"{tmp_path / '5.png'}: No such file or directory"]
 
 

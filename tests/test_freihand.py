@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from handclr_cli.benchmarks.crops import labelled_crop, labelled_sample
-from handclr_cli.benchmarks.freihand import FreiHAND
-from handclr_cli.benchmarks.labelled import Importer
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import VALID
+from handclr_cli.datasets.freihand import FreiHAND
+from handclr_cli.datasets.labelled import Importer
+from handclr_cli.hand.labelled_crop import labelled_crop, labelled_sample
 
 CAMERA = np.array([[480.0, 0, 112], [0, 470, 110], [0, 0, 1]])
 
@@ -30,7 +30,9 @@ def write_split(base: Path, prefix: str, samples: int, versions: int) -> None:
     for index in range(samples * versions):
         image = np.full((32, 32, 3), 20 * index, dtype=np.uint8)
         cv2.imwrite(str(base / prefix / "rgb" / f"{index:08d}.jpg"), image)
-    (base / f"{prefix}_K.json").write_text(json.dumps([(CAMERA + i).tolist() for i in range(samples)]))
+    (base / f"{prefix}_K.json").write_text(
+        json.dumps([(CAMERA + i).tolist() for i in range(samples)])
+    )
     (base / f"{prefix}_xyz.json").write_text(json.dumps([hand(i).tolist() for i in range(samples)]))
 
 
@@ -45,9 +47,13 @@ def base(tmp_path: Path) -> Path:
 def test_versions_share_labels(base: Path) -> None:
     images = list(FreiHAND(base, "train"))
     assert [image.path.name for image in images] == [f"{i:08d}.jpg" for i in range(6)]
-    assert [image.info["sample"] for image in images] == [f"freihand-train-{i % 3:08d}" for i in range(6)]
+    assert [image.info["sample"] for image in images] == [
+        f"freihand-train-{i % 3:08d}" for i in range(6)
+    ]
     assert [image.info["version"] for image in images] == ["v0"] * 3 + ["v1"] * 3
-    assert [(image.info["frame"], image.info["index"]) for image in images] == [(i % 3, i) for i in range(6)]
+    assert [(image.info["frame"], image.info["index"]) for image in images] == [
+        (i % 3, i) for i in range(6)
+    ]
     assert images[4].path.is_file()
     np.testing.assert_array_equal(images[4].keypoints3d, hand(1))
     np.testing.assert_array_equal(images[4].intrinsics, CAMERA + 1)
@@ -55,18 +61,30 @@ def test_versions_share_labels(base: Path) -> None:
 
 def test_four_versions_have_their_names(tmp_path: Path) -> None:
     write_split(tmp_path, "training", samples=1, versions=4)
-    assert [item.info["version"] for item in FreiHAND(tmp_path, "train")] == ["gs", "hom", "sample", "auto"]
+    assert [item.info["version"] for item in FreiHAND(tmp_path, "train")] == [
+        "gs",
+        "hom",
+        "sample",
+        "auto",
+    ]
 
 
 def test_both_spellings_of_the_root(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(FreiHAND(base, "train")) == len(FreiHAND(base.parent, "train")) == len(FreiHAND(str(base), "train")) == 6
+    assert (
+        len(FreiHAND(base, "train"))
+        == len(FreiHAND(base.parent, "train"))
+        == len(FreiHAND(str(base), "train"))
+        == 6
+    )
     assert len(FreiHAND(base, "eval")) == len(FreiHAND(base.parent, "eval")) == 2
     monkeypatch.chdir(base)
     assert len(FreiHAND(".", "train")) == 6
 
 
 @pytest.mark.parametrize("root", ["FreiHAND_pub_v2", ".", "inside"])
-def test_evaluation_labels_in_the_sibling_folder(base: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+def test_evaluation_labels_in_the_sibling_folder(
+    base: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
     sibling = base.parent / "FreiHAND_pub_v2_eval"
     sibling.mkdir()
     shutil.move(base / "evaluation_xyz.json", sibling / "evaluation_xyz.json")
@@ -151,7 +169,15 @@ def test_labelled_crop_moves_pixels_with_points(left: bool) -> None:
     uvw = points @ CAMERA.T
     image = np.zeros((224, 224, 3), dtype=np.uint8)
     tip = uvw[8, :2] / uvw[8, 2]
-    cv2.circle(image, (int(tip[0] * 16 - 8), int(tip[1] * 16 - 8)), 5 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    cv2.circle(
+        image,
+        (int(tip[0] * 16 - 8), int(tip[1] * 16 - 8)),
+        5 * 16,
+        (255, 255, 255),
+        -1,
+        cv2.LINE_AA,
+        4,
+    )
     crop = labelled_crop(image, points, CAMERA, left=left)
     weight = crop["image"][..., 0].astype(np.float64)
     rows, columns = np.indices(weight.shape) + 0.5
@@ -166,8 +192,12 @@ def test_joints_without_labels_lie_at_the_wrist_and_do_not_widen_the_crop() -> N
     crop = labelled_crop(np.zeros((224, 224, 3), np.uint8), wild, CAMERA, left=True, valid=valid)
     low, high = crop["keypoints2d"][valid].min(axis=0), crop["keypoints2d"][valid].max(axis=0)
     assert max(high - low) == pytest.approx(224 / 1.5, rel=0.02)
-    np.testing.assert_array_equal(crop["keypoints2d"][~valid], np.tile(crop["keypoints2d"][0], ((~valid).sum(), 1)))
-    np.testing.assert_array_equal(crop["keypoints3d"][~valid], np.tile(crop["keypoints3d"][0], ((~valid).sum(), 1)))
+    np.testing.assert_array_equal(
+        crop["keypoints2d"][~valid], np.tile(crop["keypoints2d"][0], ((~valid).sum(), 1))
+    )
+    np.testing.assert_array_equal(
+        crop["keypoints3d"][~valid], np.tile(crop["keypoints3d"][0], ((~valid).sum(), 1))
+    )
     sample = labelled_sample("key", crop, {}, 90)
     assert sample.valid.tolist() == valid.tolist()
     full = labelled_crop(np.zeros((224, 224, 3), np.uint8), points, CAMERA, valid=np.ones(21))
@@ -185,7 +215,13 @@ def test_samples_carry_the_layout(base: Path) -> None:
     samples = [one.sample for one in made if one.sample]
     assert len(samples) == 6 and len({sample.key for sample in samples}) == 6
     assert samples[4].key == "freihand-train-v1_00000001_r"
-    expected = {"frame": 1, "version": "v1", "index": 4, "sample": "freihand-train-00000001", "hand": "right"}
+    expected = {
+        "frame": 1,
+        "version": "v1",
+        "index": 4,
+        "sample": "freihand-train-00000001",
+        "hand": "right",
+    }
     assert expected.items() <= samples[4].info.items()
     assert samples[4].info["source_size"] == [32, 32] and not samples[4].info["flipped"]
 
@@ -199,11 +235,18 @@ def test_samples_carry_the_layout(base: Path) -> None:
         (lambda path: path.write_bytes(b"not an image" + b"\xff\xd9"), "with a damaged image"),
     ],
 )
-def test_a_broken_image_is_a_reason_not_an_exception(base: Path, damage: Callable[[Path], Any], reason: str) -> None:
+def test_a_broken_image_is_a_reason_not_an_exception(
+    base: Path, damage: Callable[[Path], Any], reason: str
+) -> None:
     data = FreiHAND(base, "train")
     damage(data[2].path)
     made = Importer(data).make(2)
-    assert made.invalid is not None and str(made.invalid) == reason and made.invalid.broken and made.sample is None
+    assert (
+        made.invalid is not None
+        and str(made.invalid) == reason
+        and made.invalid.broken
+        and made.sample is None
+    )
 
 
 @pytest.mark.parametrize("shift", [[0, 0, -0.6], [0, 0, np.nan], [0, 0, -0.52]])
@@ -211,9 +254,15 @@ def test_a_hand_at_or_behind_the_lens_is_a_reason(base: Path, shift: list[float]
     data = FreiHAND(base, "train")
     data.keypoints3d[1] += shift
     # One joint a hair before the lens would need a crop of gigabytes.
-    data.keypoints3d[1, :, 2] = np.where(data.keypoints3d[1, :, 2] > 0.1, 1e-5, data.keypoints3d[1, :, 2])
+    data.keypoints3d[1, :, 2] = np.where(
+        data.keypoints3d[1, :, 2] > 0.1, 1e-5, data.keypoints3d[1, :, 2]
+    )
     made = Importer(data).make(1)
-    assert made.invalid is not None and made.invalid == "not in front of the camera" and not made.invalid.broken
+    assert (
+        made.invalid is not None
+        and made.invalid == "not in front of the camera"
+        and not made.invalid.broken
+    )
 
 
 @pytest.mark.real

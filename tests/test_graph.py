@@ -1,4 +1,6 @@
-"""The HNSW graph: recall where it is hard, exact answers to the rest, and files that cannot hurt."""
+"""The HNSW graph: recall where it is hard, exact answers to the rest, and files that
+cannot hurt.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from pose_engines import check, poses, search
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.similarity.exact import Tiles
 from handclr_cli.similarity.graph import Graph
-from handclr_cli.similarity.neighbours import Neighbours, Poses, Searcher
+from handclr_cli.similarity.neighbours import EmbeddedPoses, Neighbours, Searcher
 
 Arrays = dict[str, np.ndarray]
 
 
-def graph(pool: Poses, first_row: int = 0) -> Graph:
+def graph(pool: EmbeddedPoses, first_row: int = 0) -> Graph:
     return Graph(pool, first_row, 1, lambda: Tiles(pool, first_row))
 
 
@@ -28,21 +30,23 @@ def never() -> Searcher:
     raise AssertionError("nothing should be left")
 
 
-def walks(rows: int, frames: int = 100) -> Poses:
+def walks(rows: int, frames: int = 100) -> EmbeddedPoses:
     """Slow walks: the nearest are nearly all of the own video."""
     rng = np.random.default_rng(0)
     group = np.arange(rows) // frames
     walked = np.cumsum(rng.normal(size=(rows, 14)) * 0.01, axis=0)
-    return poses(walked - walked[group * frames] + rng.normal(size=(group[-1] + 1, 14))[group] * 0.3, group)
+    return poses(
+        walked - walked[group * frames] + rng.normal(size=(group[-1] + 1, 14))[group] * 0.3, group
+    )
 
 
 @pytest.fixture(scope="module")
-def pool() -> Poses:
+def pool() -> EmbeddedPoses:
     return walks(4000)
 
 
 @pytest.fixture(scope="module")
-def saved(pool: Poses) -> Arrays:
+def saved(pool: EmbeddedPoses) -> Arrays:
     return graph(pool).arrays()
 
 
@@ -64,8 +68,10 @@ def test_nobody_and_too_few() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [{}, {"top_k": 5}, {"top_k": 3, "distinct": True}, {"max_distance": 0.3}])
-def test_finds_what_is_beyond_the_own_video(pool: Poses, asked: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "asked", [{}, {"top_k": 5}, {"top_k": 3, "distinct": True}, {"max_distance": 0.3}]
+)
+def test_finds_what_is_beyond_the_own_video(pool: EmbeddedPoses, asked: dict[str, object]) -> None:
     some = pool.take(slice(0, None, 5))
     found, _ = search(graph, some, pool, **asked)  # type: ignore[arg-type]
     expected, _ = search(Tiles, some, pool, **asked)  # type: ignore[arg-type]
@@ -95,9 +101,17 @@ def test_nothing_is_made_for_nothing_left() -> None:
     assert engine.fallback.answered == 0
 
 
-def test_a_walk_that_finds_too_few_leaves_its_query_open(pool: Poses, saved: Arrays) -> None:
-    """Without links there is only the entry; hnswlib refuses all queries of a call where one is short."""
-    alone = {**saved, "hnsw_base": saved["hnsw_base"].copy(), "hnsw_links": saved["hnsw_links"].copy()}
+def test_a_walk_that_finds_too_few_leaves_its_query_open(
+    pool: EmbeddedPoses, saved: Arrays
+) -> None:
+    """Without links there is only the entry; hnswlib refuses all queries of a call where one is
+    short.
+    """
+    alone = {
+        **saved,
+        "hnsw_base": saved["hnsw_base"].copy(),
+        "hnsw_links": saved["hnsw_links"].copy(),
+    }
     alone["hnsw_base"][:, :4] = 0
     alone["hnsw_links"][:, :4] = 0
     engine = Graph.from_arrays(pool, alone, 0, 1, lambda: Tiles(pool), "x.npz")
@@ -109,7 +123,7 @@ def test_a_walk_that_finds_too_few_leaves_its_query_open(pool: Poses, saved: Arr
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_bytes(pool: Poses, saved: Arrays) -> None:
+def test_the_same_seed_gives_the_same_bytes(pool: EmbeddedPoses, saved: Arrays) -> None:
     again, other = graph(pool).arrays(), Graph(pool, 0, 1, never, seed=1).arrays()
     assert all(again[name].tobytes() == array.tobytes() for name, array in saved.items())
     assert other["hnsw_base"].tobytes() != saved["hnsw_base"].tobytes()
@@ -117,7 +131,7 @@ def test_the_same_seed_gives_the_same_bytes(pool: Poses, saved: Arrays) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 4000])
 @pytest.mark.slow
-def test_a_saved_graph_is_the_same_graph(rows: int, pool: Poses) -> None:
+def test_a_saved_graph_is_the_same_graph(rows: int, pool: EmbeddedPoses) -> None:
     some = pool.take(slice(0, rows))
     made = graph(some)
     arrays = made.arrays()
@@ -178,7 +192,9 @@ DAMAGE: list[tuple[Callable[[Arrays], None], str]] = [
 
 
 @pytest.mark.parametrize("number", range(len(DAMAGE)))
-def test_a_damaged_graph_is_refused_in_one_line(number: int, pool: Poses, saved: Arrays) -> None:
+def test_a_damaged_graph_is_refused_in_one_line(
+    number: int, pool: EmbeddedPoses, saved: Arrays
+) -> None:
     damage, message = DAMAGE[number]
     arrays = {name: array.copy() for name, array in saved.items()}
     damage(arrays)
@@ -195,8 +211,8 @@ def test_a_row_that_comes_twice_is_refused() -> None:
         Graph.from_arrays(twins, arrays, 0, 1, never, "poses.npz")
 
 
-def test_a_graph_of_other_poses_is_refused(pool: Poses, saved: Arrays) -> None:
-    moved = Poses(pool.embedding + np.float32(1e-3), pool.group)
+def test_a_graph_of_other_poses_is_refused(pool: EmbeddedPoses, saved: Arrays) -> None:
+    moved = EmbeddedPoses(pool.embedding + np.float32(1e-3), pool.group)
     with pytest.raises(HandclrError, match="other vectors"):
         Graph.from_arrays(moved, saved, 0, 1, never, "poses.npz")
 
@@ -207,9 +223,9 @@ import numpy as np
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.similarity.exact import Tiles
 from handclr_cli.similarity.graph import Graph
-from handclr_cli.similarity.neighbours import Neighbours, Poses
+from handclr_cli.similarity.neighbours import Neighbours, EmbeddedPoses
 rng = np.random.default_rng(0)
-pool = Poses(rng.normal(size=(600, 2)).astype(np.float32), rng.integers(0, 50, 600).astype(np.int32))
+pool = EmbeddedPoses(rng.normal(size=(600, 2)).astype(np.float32), rng.integers(0, 50, 600).astype(np.int32))
 made = Graph(pool, 0, 1, None).arrays()
 walked = refused = 0
 for round in range(int(sys.argv[1])):

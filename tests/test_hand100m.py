@@ -12,21 +12,27 @@ import numpy as np
 import pytest
 from labelled_helpers import error_line, handclr
 
-from handclr_cli.benchmarks.hand100m import CropMaker, Hand100M, published_crop
-from handclr_cli.benchmarks.hand100m_file import Annotations
-from handclr_cli.benchmarks.labelled import Invalid
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.sample import KEY, Sample
 from handclr_cli.contract.units import SKIPPED
-from handclr_cli.footage.crops import to_source
+from handclr_cli.datasets.hand100m import CropMaker, Hand100M, published_crop
+from handclr_cli.datasets.hand100m_file import Annotations
+from handclr_cli.datasets.labelled import Invalid
+from handclr_cli.hand.square import to_source
 from handclr_cli.learning.positives import mined
 
 SIZE = (320, 240)
 # Left and right, in the middle and cut off at each border of the image.
-BOXES = [(100, 60, 160, 150), (-4.7, 20, 70, 90), (250, 30, 319, 120), (120, -8, 210, 60), (40, 180.9, 110, 240.2),
-         (5, 5, 315, 230)]  # fmt: skip
+BOXES = [
+    (100, 60, 160, 150),
+    (-4.7, 20, 70, 90),
+    (250, 30, 319, 120),
+    (120, -8, 210, 60),
+    (40, 180.9, 110, 240.2),
+    (5, 5, 315, 230),
+]
 
 
 def reference_crop(box: tuple[float, ...], size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -45,7 +51,9 @@ def reference_crop(box: tuple[float, ...], size: tuple[int, int]) -> list[tuple[
 
 
 def make_set(root: Path, videos: int = 2, **changes: Any) -> tuple[Path, dict[str, np.ndarray]]:
-    """Frames with a bright dot at each joint, their annotation file, and the joints (21, 2) in pixels by hand id."""
+    """Frames with a bright dot at each joint, their annotation file, and the joints (21, 2) in
+    pixels by hand id.
+    """
     rng = np.random.default_rng(0)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -56,7 +64,9 @@ def make_set(root: Path, videos: int = 2, **changes: Any) -> tuple[Path, dict[st
         for frame in range(3):
             picture = np.full((SIZE[1], SIZE[0], 3), 30, np.uint8)
             name = f"raw/video_{video}-x/frame_{30 * frame:06d}.jpg"
-            images.append({"id": len(images), "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+            images.append(
+                {"id": len(images), "file_name": name, "width": SIZE[0], "height": SIZE[1]}
+            )
             for side in ("Left", "Right"):
                 box, number = BOXES[len(annotations) % len(BOXES)], len(annotations)
                 (x0, x1), (y0, y1) = reference_crop(box, SIZE)
@@ -71,14 +81,23 @@ def make_set(root: Path, videos: int = 2, **changes: Any) -> tuple[Path, dict[st
                         "boxes": json.dumps(box),
                         "left_right": side,
                         "keypoint_25d": shares.ravel().tolist(),
-                        "positive_sample": [1000 + (number + 6) % 12, str(1000 + (number + 7) % 12)],
+                        "positive_sample": [
+                            1000 + (number + 6) % 12,
+                            str(1000 + (number + 7) % 12),
+                        ],
                         "distance": [0.25, 0.5],
                     }
                 )
                 truth[str(1000 + number)] = points
-            cv2.imwrite(str(root / "frames" / name.removeprefix("raw/")), picture, [cv2.IMWRITE_JPEG_QUALITY, 98])
+            cv2.imwrite(
+                str(root / "frames" / name.removeprefix("raw/")),
+                picture,
+                [cv2.IMWRITE_JPEG_QUALITY, 98],
+            )
     path = root / "Hand100M_test.json"
-    path.write_text(json.dumps({"info": {}, "images": images, "annotations": annotations} | changes))
+    path.write_text(
+        json.dumps({"info": {}, "images": images, "annotations": annotations} | changes)
+    )
     return path, truth
 
 
@@ -110,20 +129,36 @@ def test_the_published_crop_is_transcribed_exactly() -> None:
 def mapped_back(sample: Sample) -> np.ndarray:
     """The keypoints of a sample in pixels of its frame."""
     info = sample.info
-    return to_source(sample.keypoints2d.astype(np.float64), info["box"], sample.side, info["flipped"])
+    return to_source(
+        sample.keypoints2d.astype(np.float64), info["box"], sample.side, info["flipped"]
+    )
 
 
 @pytest.mark.slow
 def test_keypoints_come_out_where_they_were_and_crops_show_them(small: Any, tmp_path: Path) -> None:
     path, frames, truth = small
     out, sheet, report = tmp_path / "out.tar", tmp_path / "sheet.png", tmp_path / "report.json"
-    done = handclr("import", "hand100m", path, "--root", frames, "-o", out, "--check", sheet, "--report", report)
+    done = handclr(
+        "import",
+        "hand100m",
+        path,
+        "--root",
+        frames,
+        "-o",
+        out,
+        "--check",
+        sheet,
+        "--report",
+        report,
+    )
     text = done.stderr.decode()
     assert "import hand100m: 12 hands of 12 in Hand100M_test.json (6 left, 6 right)" in text
     assert "of the keypoints inside the annotated box, 100.00% inside the image" in text
     found = json.loads(report.read_text())
     assert (
-        found["annotations"] == path.name and found["check"]["hands"] == 12 and found["check"]["keypoints_in_box"] > 0.5
+        found["annotations"] == path.name
+        and found["check"]["hands"] == 12
+        and found["check"]["keypoints_in_box"] > 0.5
     )
     assert cv2.imread(str(sheet)) is not None
     index = ShardIndex([str(out)])
@@ -131,9 +166,14 @@ def test_keypoints_come_out_where_they_were_and_crops_show_them(small: Any, tmp_
     for row, sample in enumerate(index):
         info = sample.info
         np.testing.assert_allclose(mapped_back(sample), truth[str(info["hand_id"])], atol=1e-3)
-        assert info["hand"] == ("right", "left")[row % 2 == 0] and info["flipped"] == (info["hand"] == "left")
+        assert info["hand"] == ("right", "left")[row % 2 == 0] and info["flipped"] == (
+            info["hand"] == "left"
+        )
         assert info["video"] == f"video_{row // 6}-x" and info["frame"] == 30 * (row // 2 % 3)
-        assert (info["hand_id"], info["index"]) == (1000 + row if row % 3 == 0 else str(1000 + row), row)
+        assert (info["hand_id"], info["index"]) == (
+            1000 + row if row % 3 == 0 else str(1000 + row),
+            row,
+        )
         assert info["source_size"] == list(SIZE) and info["time_s"] is None
         match = KEY.fullmatch(sample.key)
         assert match and int(match["frame"]) == info["frame"] and match["hand"] == info["hand"][0]
@@ -152,7 +192,10 @@ def test_pairs_are_of_the_hands_that_are_there(small: Any, tmp_path: Path) -> No
     out, npz = tmp_path / "out.tar", tmp_path / "pairs.npz"
     done = handclr("import", "hand100m", path, "--root", frames, "-o", out, "--pairs", npz, code=3)
     text = done.stderr.decode()
-    assert "frame_000030.jpg: with the image missing; skipped" in text and "2 with the image missing" in text
+    assert (
+        "frame_000030.jpg: with the image missing; skipped" in text
+        and "2 with the image missing" in text
+    )
     assert "10 hands, 9 with a positive; 5 positives have no crop" in text
     arrays, record = read_npz(str(npz), "pairs")
     assert record and record["stage"] == "import hand100m" and "target" not in arrays
@@ -164,7 +207,9 @@ def test_pairs_are_of_the_hands_that_are_there(small: Any, tmp_path: Path) -> No
     for row, positives in enumerate(expected):
         kept = arrays["positive"][row]
         assert [ids[place] for place in kept if place >= 0] == list(positives)
-        assert (kept[len(positives) :] == -1).all() and np.isinf(arrays["distance"][row, len(positives) :]).all()
+        assert (kept[len(positives) :] == -1).all() and np.isinf(
+            arrays["distance"][row, len(positives) :]
+        ).all()
     assert arrays["distance"][1, 0] == 0.25 and arrays["distance"][3, 0] == 0.5
     pool = mined(index, [arrays])
     assert len(pool) == 9 and pool.table()[0].tolist() == [0, 6]
@@ -175,7 +220,20 @@ def test_pretrain_takes_the_pairs(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     read = ["import", "hand100m", path, "--root", frames, "--size", 64]
     handclr(*read, "-o", tmp_path / "out.tar", "--pairs", tmp_path / "pairs.npz")
-    few = ["--arch", "resnet18", "--size", 32, "--batch", 4, "--epochs", 1, "--device", "cpu", "--workers", 0]
+    few = [
+        "--arch",
+        "resnet18",
+        "--size",
+        32,
+        "--batch",
+        4,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    ]
     more = ["--pairs", tmp_path / "pairs.npz", "--run", tmp_path / "run", "--top-k", 2]
     done = handclr("pretrain", tmp_path / "out.tar", *more, *few)
     assert "12 pairs (0 crops without one)" in done.stderr.decode()
@@ -185,7 +243,19 @@ def test_pretrain_takes_the_pairs(small: Any, tmp_path: Path) -> None:
 def test_parts_and_a_rerun_make_what_one_run_makes(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     (frames / "video_0-x" / "frame_000000.jpg").unlink()
-    read = ["import", "hand100m", path, "--root", frames, "--size", 64, "--workers", 0, "--shard-size", 5]
+    read = [
+        "import",
+        "hand100m",
+        path,
+        "--root",
+        frames,
+        "--size",
+        64,
+        "--workers",
+        0,
+        "--shard-size",
+        5,
+    ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -193,10 +263,15 @@ def test_parts_and_a_rerun_make_what_one_run_makes(small: Any, tmp_path: Path) -
     alone = handclr(*read, "--pairs", tmp_path / "alone.npz", code=3)
     for part in (1, 0):
         handclr(*read, "-o", parts / "x-%d.tar", "--part", f"{part}/2", code=3 * (part == 0))
-    refused = error_line(handclr(*read, "-o", parts / "x-%d.tar", "--part", "0/2", "--pairs", "p.npz", code=2))
+    refused = error_line(
+        handclr(*read, "-o", parts / "x-%d.tar", "--part", "0/2", "--pairs", "p.npz", code=2)
+    )
     assert "run once more without --part" in refused
     done = handclr(*read, "-o", parts / "x-%d.tar", "--pairs", parts / "pairs.npz", code=3)
-    assert "3 of 3 shards there already" in done.stderr.decode() and "10 hands, " in done.stderr.decode()
+    assert (
+        "3 of 3 shards there already" in done.stderr.decode()
+        and "10 hands, " in done.stderr.decode()
+    )
     names = ["pairs.npz", "x-0.tar", "x-1.tar", "x-2.tar"]
     assert sorted(file.name for file in parts.iterdir()) == names
     for name in names:
@@ -217,7 +292,17 @@ def test_a_frame_of_another_size_is_no_frame_of_the_set(small: Any, tmp_path: Pa
     cv2.imwrite(str(name), np.zeros((120, 160, 3), np.uint8))
     assert CropMaker().make(Hand100M(path, frames)[0]).invalid == Invalid.OTHER_SIZE
     line = error_line(
-        handclr("import", "hand100m", path, "--root", frames, "-o", tmp_path / "y.tar", "--strict", code=1)
+        handclr(
+            "import",
+            "hand100m",
+            path,
+            "--root",
+            frames,
+            "-o",
+            tmp_path / "y.tar",
+            "--strict",
+            code=1,
+        )
     )
     assert "another size" in line and not (tmp_path / "y.tar").exists()
 
@@ -239,7 +324,11 @@ def test_folders_of_one_name_and_videos_that_are_missing(small: Any, tmp_path: P
 
     def spread(content: dict[str, Any]) -> None:
         for image in content["images"]:
-            image["file_name"] = image["file_name"].replace("raw/video_0-x", "a/one").replace("raw/video_1-x", "b/one")
+            image["file_name"] = (
+                image["file_name"]
+                .replace("raw/video_0-x", "a/one")
+                .replace("raw/video_1-x", "b/one")
+            )
 
     (frames / "a").mkdir()
     (frames / "video_0-x").rename(frames / "a" / "one")
@@ -247,7 +336,10 @@ def test_folders_of_one_name_and_videos_that_are_missing(small: Any, tmp_path: P
     assert data[0].info["video"] == "a/one" and data[11].info["video"] == "b/one"
     assert data[0].path.exists() and len({data.key(row) for row in range(12)}) == 12
     assert data.notes == (f"{frames}: 1 of 2 videos have no frames, one first",)
-    with pytest.raises(HandclrError, match="holds none of the annotated frames; the first is a/one/frame_000000.jpg"):
+    with pytest.raises(
+        HandclrError,
+        match="holds none of the annotated frames; the first is a/one/frame_000000.jpg",
+    ):
         Hand100M(path, tmp_path)
 
 
@@ -271,24 +363,48 @@ def hand(content: dict[str, Any]) -> dict[str, Any]:
         (lambda c: c["annotations"].insert(3, 5), "entry 3 of annotations is not as in Hand100M"),
         (lambda c: c["annotations"].insert(3, {}), "entry 3 of annotations is not as in Hand100M"),
         (lambda c: c["images"].append([]), "entry 6 of images is not as in Hand100M"),
-        (lambda c: c["images"].append({"id": 3, "file_name": "x/frame_1.jpg"}), "image id 3 comes twice"),
-        (lambda c: c["images"].append({"id": 77, "file_name": 5}), "image 6 (5) cannot be used: file_name"),
-        (lambda c: c["images"].append({"file_name": "x.jpg"}), "image 6 (x.jpg) cannot be used: no 'id'"),
-        (lambda c: c["images"].append({"id": 9, "file_name": "x.jpg", "width": "w"}), "image 6 (x.jpg)"),
+        (
+            lambda c: c["images"].append({"id": 3, "file_name": "x/frame_1.jpg"}),
+            "image id 3 comes twice",
+        ),
+        (
+            lambda c: c["images"].append({"id": 77, "file_name": 5}),
+            "image 6 (5) cannot be used: file_name",
+        ),
+        (
+            lambda c: c["images"].append({"file_name": "x.jpg"}),
+            "image 6 (x.jpg) cannot be used: no 'id'",
+        ),
+        (
+            lambda c: c["images"].append({"id": 9, "file_name": "x.jpg", "width": "w"}),
+            "image 6 (x.jpg)",
+        ),
         (lambda c: hand(c).update(hand_id="1005"), "hand_id 1005 comes twice"),
         (lambda c: hand(c).update(hand_id=[1]), "annotation 4 ([1]) cannot be used: [1] is no id"),
-        (lambda c: hand(c).update(image_id=99), "annotation 4 (1004) is of image 99, which is not in the file"),
+        (
+            lambda c: hand(c).update(image_id=99),
+            "annotation 4 (1004) is of image 99, which is not in the file",
+        ),
         (lambda c: hand(c).update(boxes="[1, 2"), "annotation 4 (1004) cannot be used"),
         (lambda c: hand(c).update(boxes="[1, 2, 3]"), "boxes is not a list of 4"),
         (lambda c: hand(c).update(boxes=[1, 2, 3, None]), "annotation 4 (1004) cannot be used"),
-        (lambda c: hand(c).update(boxes="[1, 2, 3, NaN]"), "annotation 4 (1004): boxes are not all finite"),
+        (
+            lambda c: hand(c).update(boxes="[1, 2, 3, NaN]"),
+            "annotation 4 (1004): boxes are not all finite",
+        ),
         (lambda c: hand(c).update(boxes="[" * 100_000), "annotation 4 (1004) cannot be used"),
         (lambda c: hand(c).pop("boxes"), "cannot be used: no 'boxes'"),
         (lambda c: hand(c).update(left_right="both"), "left_right is 'both'"),
         (lambda c: hand(c).update(left_right=["Left"]), "left_right is ['Left']"),
         (lambda c: hand(c)["keypoint_25d"].pop(), "keypoint_25d is not a list of 63"),
-        (lambda c: hand(c)["keypoint_25d"].__setitem__(7, "x"), "annotation 4 (1004) cannot be used"),
-        (lambda c: hand(c)["keypoint_25d"].__setitem__(7, 1e300), "keypoint_25d are not all finite"),
+        (
+            lambda c: hand(c)["keypoint_25d"].__setitem__(7, "x"),
+            "annotation 4 (1004) cannot be used",
+        ),
+        (
+            lambda c: hand(c)["keypoint_25d"].__setitem__(7, 1e300),
+            "keypoint_25d are not all finite",
+        ),
         (lambda c: hand(c).update(positive_sample="1005"), "positive_sample is not a list"),
         (lambda c: hand(c).update(positive_sample=[{}, 2]), "{} is no id"),
         (lambda c: hand(c).update(distance=[1]), "distance is not a list of 2"),
@@ -298,7 +414,11 @@ def hand(content: dict[str, Any]) -> dict[str, Any]:
 def test_a_hostile_file_is_one_line(edit: Any, words: str, small: Any) -> None:
     with pytest.raises(HandclrError) as caught:
         Annotations(edited(small[0], edit))
-    assert words in str(caught.value) and str(caught.value).startswith(str(small[0])) and "\n" not in str(caught.value)
+    assert (
+        words in str(caught.value)
+        and str(caught.value).startswith(str(small[0]))
+        and "\n" not in str(caught.value)
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"5", b"\xff\xfe", b"[" * 200_000])
@@ -315,12 +435,16 @@ def test_what_is_no_annotation_file_is_one_line(data: bytes, tmp_path: Path) -> 
 def test_a_truncated_file_is_one_line_and_leaves_nothing(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     path.write_bytes(path.read_bytes()[:-100])
-    line = error_line(handclr("import", "hand100m", path, "--root", frames, "-o", tmp_path / "x.tar", code=1))
+    line = error_line(
+        handclr("import", "hand100m", path, "--root", frames, "-o", tmp_path / "x.tar", code=1)
+    )
     assert "not JSON, or truncated; download it again" in line and not (tmp_path / "x.tar").exists()
 
 
 @pytest.mark.slow
-def test_a_frame_without_a_number_and_a_file_without_pairs_are_one_line(small: Any, tmp_path: Path) -> None:
+def test_a_frame_without_a_number_and_a_file_without_pairs_are_one_line(
+    small: Any, tmp_path: Path
+) -> None:
     path, frames, _ = small
 
     def unpaired(content: dict[str, Any]) -> None:
@@ -329,7 +453,9 @@ def test_a_frame_without_a_number_and_a_file_without_pairs_are_one_line(small: A
 
     edited(path, unpaired)
     read = ["import", "hand100m", path, "--root", frames, "-o", tmp_path / "x.tar"]
-    assert "has no positive_sample" in error_line(handclr(*read, "--pairs", tmp_path / "p.npz", code=1))
+    assert "has no positive_sample" in error_line(
+        handclr(*read, "--pairs", tmp_path / "p.npz", code=1)
+    )
     edited(path, lambda content: content["images"][5].update(file_name="raw/video_0-x/last.jpg"))
     with pytest.raises(HandclrError, match=r"last.jpg: has no number at the end of the name"):
         Hand100M(path, frames)
@@ -339,10 +465,14 @@ def test_a_frame_without_a_number_and_a_file_without_pairs_are_one_line(small: A
 def test_a_box_that_is_nowhere_gives_no_sample(box: str, small: Any) -> None:
     path, frames, _ = small
     data = Hand100M(edited(path, lambda content: hand(content).update(boxes=box)), frames)
-    assert CropMaker().make(data[4]).invalid == Invalid.BAD_LABELS and CropMaker().make(data[5]).sample
+    assert (
+        CropMaker().make(data[4]).invalid == Invalid.BAD_LABELS and CropMaker().make(data[5]).sample
+    )
 
 
 def test_keypoints_far_beyond_the_image_give_no_sample(small: Any) -> None:
     path, frames, _ = small
-    data = Hand100M(edited(path, lambda content: hand(content)["keypoint_25d"].__setitem__(0, 1e6)), frames)
+    data = Hand100M(
+        edited(path, lambda content: hand(content)["keypoint_25d"].__setitem__(0, 1e6)), frames
+    )
     assert CropMaker().make(data[4]).invalid == Invalid.BAD_LABELS

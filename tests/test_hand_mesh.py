@@ -1,4 +1,6 @@
-"""The hand's surface is closed, follows its bones without tearing, and holds every keypoint inside."""
+"""The hand's surface is closed, follows its bones without tearing, and holds every
+keypoint inside.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,11 @@ def directed_edges(faces: np.ndarray) -> np.ndarray:
 
 
 def layers_above(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """How many more outer sides than inner ones a ray along y from each of the points (P, 3) leaves through.
+    """How many more outer sides than inner ones a ray along y from each of the points (P, 3) leaves
+    through.
 
-    For a closed surface that is the number of times it winds around the point; the arm's open end lies the other way.
+    For a closed surface that is the number of times it winds around the point; the arm's open end
+    lies the other way.
     """
     corners = vertices[faces]
     flat = corners[None, :, :, [2, 0]] - points[:, None, None, [2, 0]]
@@ -82,7 +86,9 @@ def test_closed_but_for_the_arms_end_and_consistently_wound(shape: Template) -> 
     # The rim is a single loop: each of its points is left once and reached once.
     assert len(np.unique(rim[:, 0])) == len(np.unique(rim[:, 1])) == len(rim)
     pairs = len(np.unique(np.sort(edges, axis=1), axis=0))
-    assert len(shape.vertices) - pairs + len(shape.faces) == 1, "a disc: in one piece, without handles"
+    assert len(shape.vertices) - pairs + len(shape.faces) == 1, (
+        "a disc: in one piece, without handles"
+    )
 
 
 def test_normals_point_out_of_the_faces(shape: Template) -> None:
@@ -100,7 +106,9 @@ def test_normals_point_out_of_the_faces(shape: Template) -> None:
 def test_binding(shape: Template) -> None:
     assert shape.weights.shape == (len(shape.vertices), len(BONES)) and (shape.weights >= 0).all()
     np.testing.assert_allclose(shape.weights.sum(axis=1), 1, atol=1e-6)
-    assert np.array_equal(shape.bone, shape.weights.argmax(axis=1)) and set(shape.bone) == set(range(17))
+    assert np.array_equal(shape.bone, shape.weights.argmax(axis=1)) and set(shape.bone) == set(
+        range(17)
+    )
     frames = shape.frames[shape.bone]
     back = np.einsum("vij,vj->vi", frames[:, :3, :3], shape.local) + frames[:, :3, 3]
     np.testing.assert_allclose(back, shape.vertices, atol=1e-6)
@@ -151,12 +159,16 @@ def test_skin_of_one_bone_moves_rigidly(shape: Template) -> None:
 def test_no_vertex_flies_away(shape: Template) -> None:
     edges = torch.tensor(directed_edges(shape.faces))
     # The arm's are long already.
-    edges = edges[(edges[:, 0] < edges[:, 1]) & (torch.tensor(shape.vertices)[edges[:, 0], 1] > -0.03)]
+    edges = edges[
+        (edges[:, 0] < edges[:, 1]) & (torch.tensor(shape.vertices)[edges[:, 0], 1] > -0.03)
+    ]
     generator = rng()
     for number in range(10):
         build = draw_build(generator)
         random = any_poses(10, number)
-        frames, _ = pose_bones(build, np.concatenate([random, [random_pose(generator) for _ in range(10)]]))
+        frames, _ = pose_bones(
+            build, np.concatenate([random, [random_pose(generator) for _ in range(10)]])
+        )
         mesh = skinned(shape, build)
         vertices, normals = mesh.posed(frames)
         assert torch.isfinite(vertices).all() and ((normals.norm(dim=-1) - 1).abs() < 1e-4).all()
@@ -176,7 +188,9 @@ def test_frames_of_a_batch_are_posed_as_each_alone(shape: Template) -> None:
         vertices, normals = mesh.posed(frames[row : row + 1])
         np.testing.assert_allclose(vertices[0], together[0][row], atol=1e-6)
         np.testing.assert_allclose(normals[0], together[1][row], atol=1e-5)
-        np.testing.assert_allclose(occlusion(vertices, normals, frames[row : row + 1], build)[0], sky[row], atol=1e-3)
+        np.testing.assert_allclose(
+            occlusion(vertices, normals, frames[row : row + 1], build)[0], sky[row], atol=1e-3
+        )
 
 
 def test_folds_of_a_fist_are_darker_than_an_open_hand(shape: Template) -> None:
@@ -186,7 +200,10 @@ def test_folds_of_a_fist_are_darker_than_an_open_hand(shape: Template) -> None:
     assert sky.min() >= -1e-5 and sky.max() <= 1
     palm = (shape.bone == PALM) & (shape.dorsal < -0.5)
     back = (shape.bone == PALM) & (shape.dorsal > 0.5)
-    assert sky[1, palm].mean() < sky[0, palm].mean() - 0.2 and sky[1, back].mean() > sky[1, palm].mean() + 0.2
+    assert (
+        sky[1, palm].mean() < sky[0, palm].mean() - 0.2
+        and sky[1, back].mean() > sky[1, palm].mean() + 0.2
+    )
 
 
 # Keypoints inside
@@ -213,5 +230,6 @@ def test_keypoints_of_random_poses_lie_inside(shape: Template, drawn: str) -> No
     generator = rng(5)
     for pose in any_poses(30):
         own = random_pose(generator) if drawn == "random" else pose
-        # Two layers are where fingers run into each other, which poses drawn from the limits alone may do.
+        # Two layers are where fingers run into each other, which poses drawn from the limits alone
+        # may do.
         assert (keypoint_layers(shape, draw_build(generator), own) >= 1).all()

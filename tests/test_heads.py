@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from handclr_cli.learning.ground_truth import PoseTruth, pose_truth
 from handclr_cli.learning.heads import HEADS, DetNet, Points, PoseMaps, SoftArgmax, heatmaps
-from handclr_cli.learning.truth import PoseTruth, pose_truth
 
 CHANNELS = 8
 DETNET = DetNet(CHANNELS)
@@ -23,7 +23,9 @@ def sample(n: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return uv, torch.randn(n, 21, 3, generator=generator) * 0.05 + torch.tensor([0.0, 0.0, 0.6])
 
 
-def truth_of(n: int, size: int, missing: tuple[tuple[int, int], ...] = (), seed: int = 0) -> PoseTruth:
+def truth_of(
+    n: int, size: int, missing: tuple[tuple[int, int], ...] = (), seed: int = 0
+) -> PoseTruth:
     valid = torch.ones(n, 21, dtype=torch.bool)
     for at in missing:
         valid[at] = False
@@ -42,7 +44,9 @@ def perfect(truth: PoseTruth) -> PoseMaps:
 
 def noisy(value: Any, seed: int = 1) -> Any:
     generator = torch.Generator().manual_seed(seed)
-    return type(value)(*(part + 0.1 * torch.randn(part.shape, generator=generator) for part in value))
+    return type(value)(
+        *(part + 0.1 * torch.randn(part.shape, generator=generator) for part in value)
+    )
 
 
 def guess(name: str, truth: PoseTruth) -> Any:
@@ -77,7 +81,9 @@ def test_the_location_is_read_at_the_hottest_cell() -> None:
     assert uv[0, 1].tolist() == [22.0, 14.0] and uv[0, 4].tolist() == [30.0, 2.0]
 
 
-@pytest.mark.parametrize("missing", [(), ((0, 3), (1, 5), (1, 6), (1, 20))], ids=["all labels", "some"])
+@pytest.mark.parametrize(
+    "missing", [(), ((0, 3), (1, 5), (1, 6), (1, 20))], ids=["all labels", "some"]
+)
 def test_the_detnet_loss_is_its_formula(missing: tuple[tuple[int, int], ...]) -> None:
     size, n = 32, 2
     uv, xyz = sample(n, size)
@@ -105,7 +111,9 @@ def test_the_detnet_loss_is_its_formula(missing: tuple[tuple[int, int], ...]) ->
                 for c in range(size // 4):
                     du, dv = c + 0.5 - min(max(x, 0), size) / 4, r + 0.5 - min(max(y, 0), size) / 4
                     weight = math.exp(-0.5 * (du * du + dv * dv))
-                    heat_error += seen * (float(maps.heat[b, j, r, c]) - weight) ** 2 / (size // 4) ** 2
+                    heat_error += (
+                        seen * (float(maps.heat[b, j, r, c]) - weight) ** 2 / (size // 4) ** 2
+                    )
                     for name, true in (("location", place), ("delta", step)):
                         if name == "delta" and not valid[b, parent]:
                             continue
@@ -116,7 +124,9 @@ def test_the_detnet_loss_is_its_formula(missing: tuple[tuple[int, int], ...]) ->
     expected = {name: above / below for name, (above, below) in sums.items()}
     expected["heat"] = 0.5 * 21 * heat_error / heat_count
     expected["total"] = 100 * expected["heat"] + expected["delta"] + 10 * expected["location"]
-    assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=2e-5)
+    assert {name: value.item() for name, value in losses.items()} == pytest.approx(
+        expected, rel=2e-5
+    )
 
 
 def test_the_loss_of_points_is_its_formula() -> None:
@@ -124,8 +134,14 @@ def test_the_loss_of_points_is_its_formula() -> None:
     truth.uv[1, 2] = -5.0
     truth = truth._replace(visible=truth.visible & (truth.uv >= 0).all(dim=2))
     points = guess("softargmax", truth)
-    off3d = [(points.location[b, j] - truth.location[b, j]).abs().sum() for b, j in np.argwhere(truth.valid.numpy())]
-    off2d = [(points.uv[b, j] - truth.uv[b, j]).abs().sum() / 64 for b, j in np.argwhere(truth.visible.numpy())]
+    off3d = [
+        (points.location[b, j] - truth.location[b, j]).abs().sum()
+        for b, j in np.argwhere(truth.valid.numpy())
+    ]
+    off2d = [
+        (points.uv[b, j] - truth.uv[b, j]).abs().sum() / 64
+        for b, j in np.argwhere(truth.visible.numpy())
+    ]
     assert (len(off3d), len(off2d)) == (40, 39)
     losses = HEADS["regress"](CHANNELS).loss(points, truth)
     torch.testing.assert_close(losses["location"], torch.stack(off3d).mean())
@@ -151,11 +167,19 @@ def test_a_joint_without_labels_counts_nowhere(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_the_loss_does_not_depend_on_the_batch_size(name: str) -> None:
     head, missing = HEADS[name](CHANNELS), ((0, 6),)
-    truth, tripled = truth_of(2, 64, missing), pose_truth(
-        *(torch.cat([part] * 3) for part in sample(2, 64)), 64, torch.cat([truth_of(2, 64, missing).valid] * 3)
-    )  # fmt: skip
+    truth, tripled = (
+        truth_of(2, 64, missing),
+        pose_truth(
+            *(torch.cat([part] * 3) for part in sample(2, 64)),
+            64,
+            torch.cat([truth_of(2, 64, missing).valid] * 3),
+        ),
+    )
     outputs = guess(name, truth)
-    small, large = head.loss(outputs, truth), head.loss(outputs._make(torch.cat([m] * 3) for m in outputs), tripled)
+    small, large = (
+        head.loss(outputs, truth),
+        head.loss(outputs._make(torch.cat([m] * 3) for m in outputs), tripled),
+    )
     for part in small:
         torch.testing.assert_close(small[part], large[part])
 
@@ -198,7 +222,11 @@ def test_outputs_have_their_shapes(name: str) -> None:
     head = HEADS[name](CHANNELS)
     outputs = head(torch.randn(2, CHANNELS, 1, 2))
     xyz, uv = head.read(outputs)
-    assert xyz.shape == (2, 21, 3) and uv.shape == (2, 21, 2) and xyz.dtype == uv.dtype == torch.float32
+    assert (
+        xyz.shape == (2, 21, 3)
+        and uv.shape == (2, 21, 2)
+        and xyz.dtype == uv.dtype == torch.float32
+    )
     assert xyz[:, 0].abs().max() == 0
     if name == "detnet":
         assert outputs.heat.shape == (2, 21, 8, 16) and outputs.location.shape == (2, 21, 3, 8, 16)

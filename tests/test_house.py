@@ -1,4 +1,6 @@
-"""The house keeps its own rules: generated texts are current, rooms know nothing of the front door."""
+"""The house keeps its own rules: generated texts are current, rooms know nothing of the
+front door.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from handclr_cli.contract.document import rewrite
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "handclr_cli"
-ROOMS = [path for path in PACKAGE.rglob("*.py") if path.parent not in (PACKAGE, PACKAGE / "commands")]
+ROOMS = [
+    path for path in PACKAGE.rglob("*.py") if path.parent not in (PACKAGE, PACKAGE / "commands")
+]
 
 
 def test_the_readme_tables_are_those_of_the_declaration() -> None:
@@ -22,7 +26,9 @@ def test_the_readme_tables_are_those_of_the_declaration() -> None:
     assert "keypoints2d.npy" in readme and rewrite(readme) == readme, "run make docs"
 
 
-@pytest.mark.parametrize(("shell", "name"), [("bash", "handclr.bash"), ("zsh", "_handclr"), ("fish", "handclr.fish")])
+@pytest.mark.parametrize(
+    ("shell", "name"), [("bash", "handclr.bash"), ("zsh", "_handclr"), ("fish", "handclr.fish")]
+)
 def test_completions_are_those_of_the_parser(shell: str, name: str) -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("handclr")],
@@ -42,7 +48,9 @@ def test_a_room_imports_neither_typer_nor_a_command(path: Path) -> None:
 
 def test_mediapipe_is_imported_in_one_place() -> None:
     found = [
-        path.name for path in PACKAGE.rglob("*.py") if re.search(r"^\s*(import|from) mediapipe", path.read_text(), re.M)
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"^\s*(import|from) mediapipe", path.read_text(), re.M)
     ]
     assert found == ["landmarker.py"]
 
@@ -51,5 +59,7 @@ def test_every_command_has_a_file_and_a_test() -> None:
     commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
     stages = {"extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate"}
     assert commands == stages | {"import_", "predict", "inspect", "synth", "demo"}
-    missing = [name for name in commands if not (ROOT / "tests" / f"test_{name.strip('_')}.py").exists()]
+    missing = [
+        name for name in commands if not (ROOT / "tests" / f"test_{name.strip('_')}.py").exists()
+    ]
     assert not missing

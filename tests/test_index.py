@@ -31,7 +31,11 @@ def sources(tmp_path: Path) -> list[str]:
     first = write_shard(tmp_path / "a.tar", crops(["attic"]))
     second = write_shard(tmp_path / "b.tar", crops(["barn"], frames=2))
     second.write_bytes(second.read_bytes() + tar_bytes(crops(["cellar"], frames=2), OTHER))
-    foreign = [(f"{'long' * 40}{number}.{suffix}", b"1" * number) for number in range(2) for suffix in ("jpg", "json")]
+    foreign = [
+        (f"{'long' * 40}{number}.{suffix}", b"1" * number)
+        for number in range(2)
+        for suffix in ("jpg", "json")
+    ]
     (tmp_path / "c.tar").write_bytes(python_tar(foreign, 2, mtime=0.5))
     return [str(first), str(second), str(tmp_path / "c.tar")]
 
@@ -88,7 +92,9 @@ def test_more_shards_than_a_process_may_open_at_first(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))\n"
         "print(len(ShardIndex(sys.argv[1:])))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, timeout=60, env=cli_env())
+    done = subprocess.run(
+        [sys.executable, "-c", script, *names], capture_output=True, timeout=60, env=cli_env()
+    )
     assert done.stdout.split() == [b"%d" % len(ShardIndex(names[:1]))], done.stderr
 
 
@@ -130,8 +136,8 @@ def test_what_cannot_be_mapped(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_standard_input(sources: list[str]) -> None:
     code = (
-        "import sys; from handclr_cli.contract.index import ShardIndex; "
-        "index = ShardIndex([sys.argv[1], '-']); print(len(index), index[-1].key, index[3].info['video'])"
+        "import sys; from handclr_cli.contract.index import ShardIndex; index ="
+        " ShardIndex([sys.argv[1], '-']); print(len(index), index[-1].key, index[3].info['video'])"
     )
     command = [sys.executable, "-c", code, sources[0]]
     data = Path(sources[1]).read_bytes()

@@ -19,7 +19,15 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ["s-010.tar", "s-009.tar", "s-008.tar", ".hidden.tar", "notes.txt", "x.npz", "w[1].tar"]:
+    for name in [
+        "s-010.tar",
+        "s-009.tar",
+        "s-008.tar",
+        ".hidden.tar",
+        "notes.txt",
+        "x.npz",
+        "w[1].tar",
+    ]:
         (tmp_path / name).touch()
     (tmp_path / "none").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -52,7 +60,12 @@ def test_brace_ranges(folder: Path) -> None:
     for first in "ab":
         for second in (9, 10):
             (folder / f"p{'ab'.index(first)}-{second}.tar").touch()
-    assert expand_inputs(["p{0..1}-{9..10}.tar"]) == ["p0-9.tar", "p0-10.tar", "p1-9.tar", "p1-10.tar"]
+    assert expand_inputs(["p{0..1}-{9..10}.tar"]) == [
+        "p0-9.tar",
+        "p0-10.tar",
+        "p1-9.tar",
+        "p1-10.tar",
+    ]
     assert expand_inputs(["s-{008..009}.t*"]) == ["s-008.tar", "s-009.tar"]
     (folder / "{1..2}.tar").touch()
     assert expand_inputs(["{1..2}.tar"]) == ["{1..2}.tar"]

@@ -1,4 +1,6 @@
-"""handclr inspect: what is in shards, NPZ files, weights and runs; complete or not, sound or not."""
+"""handclr inspect: what is in shards, NPZ files, weights and runs; complete or not, sound
+or not.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +37,19 @@ from shard_helpers import (
     write_shard,
 )
 
-from handclr_cli.contract.arrays import describe_npz
-from handclr_cli.contract.census import Census, census, random_samples, scan
 from handclr_cli.contract.errors import HandclrError, UsageError
-from handclr_cli.contract.kinds import recognise
 from handclr_cli.contract.npz import as_keys, write_npz
 from handclr_cli.contract.numbering import ranges
 from handclr_cli.contract.provenance import Provenance, provenance
 from handclr_cli.contract.sample import Sample, sample_key
-from handclr_cli.contract.shardset import ShardSet, group_sets, repeated_keys, shared_keys
 from handclr_cli.contract.tar import END_OF_ARCHIVE, StreamCursor
 from handclr_cli.contract.units import COUNTS, SKIPPED
-from handclr_cli.report.crops import crops_page
-from handclr_cli.report.listing import WIDTH, listing, printable
+from handclr_cli.inspection.arrays import describe_npz
+from handclr_cli.inspection.census import Census, census, random_samples, scan
+from handclr_cli.inspection.listing import WIDTH, listing, printable
+from handclr_cli.inspection.recognise import recognise
+from handclr_cli.inspection.shardset import ShardSet, group_sets, repeated_keys, shared_keys
+from handclr_cli.report.crops_page import crops_page
 
 COUNTED = {"videos": 1, "frames": 9, "left": 1, "right": 2, "no hand": 6}
 
@@ -97,7 +99,10 @@ def test_a_shard_is_counted(tmp_path: Path) -> None:
     assert (item["samples"], item["videos"], item["files"], item["archives"]) == (7, 2, 1, 1)
     assert item["sides"] == {"left": 1, "right": 6, "unknown": 0}
     assert item["members"] == {"jpg": 7, "json": 7, "keypoints2d.npy": 6}
-    assert list(item["crop_sizes"]) == ["16x16"] and item["bytes"] == (tmp_path / "a.tar").stat().st_size
+    assert (
+        list(item["crop_sizes"]) == ["16x16"]
+        and item["bytes"] == (tmp_path / "a.tar").stat().st_size
+    )
     assert item["complete"] is None and item["sound"] and not item["warnings"]
     assert item["provenance"][0]["stages"][0]["arguments"] == {"fps": 1.0}
 
@@ -105,7 +110,10 @@ def test_a_shard_is_counted(tmp_path: Path) -> None:
 def test_a_stream_is_counted_as_its_file_is(tmp_path: Path) -> None:
     data = tar_bytes(crops()) + tar_bytes(crops(["cellar"]))
     (tmp_path / "both.tar").write_bytes(data)
-    mapped, streamed = scan(str(tmp_path / "both.tar")), census(StreamCursor(io.BytesIO(data)), "standard input")
+    mapped, streamed = (
+        scan(str(tmp_path / "both.tar")),
+        census(StreamCursor(io.BytesIO(data)), "standard input"),
+    )
     assert [one.keys.tolist() for one in mapped] == [one.keys.tolist() for one in streamed]
     assert [one.starts.tolist() for one in mapped] == [one.starts.tolist() for one in streamed]
     item = only([each.describe() for each in group_sets(streamed)])
@@ -114,7 +122,9 @@ def test_a_stream_is_counted_as_its_file_is(tmp_path: Path) -> None:
 
 def test_json_says_side_and_video_where_the_key_does_not() -> None:
     infos = [{"hand": "left", "video": "a"}, {"hand": "right", "video": "a"}, {"hand": "paw"}, {}]
-    members = [(f"{n}.json", json.dumps(info).encode()) for n, info in enumerate(infos)] + [("9.json", b"[}")]
+    members = [(f"{n}.json", json.dumps(info).encode()) for n, info in enumerate(infos)] + [
+        ("9.json", b"[}")
+    ]
     (one,) = census(StreamCursor(io.BytesIO(raw_tar(members))), "x")
     item = ShardSet([one]).describe()
     assert item["sides"] == {"left": 1, "right": 1, "unknown": 3} and item["videos"] == 1
@@ -123,7 +133,9 @@ def test_json_says_side_and_video_where_the_key_does_not() -> None:
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_a_plain_webdataset_is_counted_by_extension(form: int, tmp_path: Path) -> None:
     names = [
-        (f"{'train/' * 12}{'x' * 60}{n}.{suffix}", jpeg()) for n in range(3) for suffix in ("JPG", "cls", "seg.png")
+        (f"{'train/' * 12}{'x' * 60}{n}.{suffix}", jpeg())
+        for n in range(3)
+        for suffix in ("JPG", "cls", "seg.png")
     ]
     (tmp_path / "plain.tar").write_bytes(python_tar([*names[:-1], ("README", b"words")], form))
     item = only(described(tmp_path / "plain.tar"))
@@ -144,11 +156,19 @@ def test_what_stands_before_the_damage_is_counted(tmp_path: Path) -> None:
     spoilt = {
         "cut": (data[:header], "end-of-archive mark", 5),
         "torn": (data[: header + 700], "ends in the middle of member barn_00000002_r.jpg", 5),
-        "rotten": (data[:header] + b"\xff" + data[header + 1 :], f"damaged tar header at byte {header}", 5),
+        "rotten": (
+            data[:header] + b"\xff" + data[header + 1 :],
+            f"damaged tar header at byte {header}",
+            5,
+        ),
         "empty": (b"", "is empty", 0),
         "words": (b"words " * 200, "not a tar archive", 0),
         "dead": (data.removesuffix(END_OF_ARCHIVE) + data, "without its end mark", 6),
-        "twice": (raw_tar([("a.jpg", jpeg()), ("a.jpg", jpeg())]), "sample a has two members .jpg", 1),
+        "twice": (
+            raw_tar([("a.jpg", jpeg()), ("a.jpg", jpeg())]),
+            "sample a has two members .jpg",
+            1,
+        ),
         "blank": (raw_tar([("a.jpg", b"")]), "sample a: its jpg is not a JPEG image", 1),
     }
     for name, (bytes_, problem, samples) in spoilt.items():
@@ -174,7 +194,12 @@ def test_a_job_is_complete_when_all_its_shards_are_there(tmp_path: Path) -> None
 def test_missing_shards_are_named_as_ranges(tmp_path: Path) -> None:
     folder = job(tmp_path / "d", [0, 1, 4, 6, 9], 12)
     item = only(described(*sorted(folder.iterdir())))
-    gone = ["crops-{000002..000003}", "crops-000005", "crops-{000007..000008}", "crops-{000010..000011}"]
+    gone = [
+        "crops-{000002..000003}",
+        "crops-000005",
+        "crops-{000007..000008}",
+        "crops-{000010..000011}",
+    ]
     assert item["complete"] is False and item["missing_count"] == 7
     assert item["missing"] == [str(folder / f"{name}.tar") for name in gone]
     assert item["sound"] and "no, 7 of 12 shards missing" in listing(item)
@@ -182,7 +207,10 @@ def test_missing_shards_are_named_as_ranges(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_missing_shards_of_a_large_job_are_soon_named(tmp_path: Path) -> None:
-    sources = [Census(str(tmp_path / f"x-{n:06d}.tar"), counts={"shards": 20_000}) for n in range(0, 20_000, 2)]
+    sources = [
+        Census(str(tmp_path / f"x-{n:06d}.tar"), counts={"shards": 20_000})
+        for n in range(0, 20_000, 2)
+    ]
     begin = time.process_time()
     item = ShardSet(sources).describe()
     assert item["missing_count"] == 10_000 and item["missing"][1] == str(tmp_path / "x-000003.tar")
@@ -212,7 +240,9 @@ def test_a_total_that_cannot_be_is_not_believed(total: object, tmp_path: Path) -
     counts: dict[str, Any] = {"shards": total, "left": 1}
     record = {**RECORD, "unit": {"inputs": 9, "each": 0}}
     path = unit(tmp_path / "t-999999999999999.tar", crops(), counts, record=record)
-    item = only(described(path, write_shard(tmp_path / "t-000000000000001.tar", crops(["x"]), record)))
+    item = only(
+        described(path, write_shard(tmp_path / "t-000000000000001.tar", crops(["x"]), record))
+    )
     assert item["complete"] is None and item["shards_of_job"] is None and item["warnings"] == []
 
 
@@ -226,8 +256,12 @@ def test_provenance_of_any_kind_is_shown(tmp_path: Path) -> None:
     }
     strange |= {"model": "m", "seed": {}, "input_count": "many"}
     paths = [write_shard(tmp_path / "s-0.tar", crops()), tmp_path / "s-1.tar"]
-    paths[1].write_bytes(raw_tar([("__handclr__", json.dumps(strange).encode()), ("a.jpg", jpeg())]))
-    assert "made by" in listing(only(described(*paths))) and "made by" in listing(only(described(paths[1])))
+    paths[1].write_bytes(
+        raw_tar([("__handclr__", json.dumps(strange).encode()), ("a.jpg", jpeg())])
+    )
+    assert "made by" in listing(only(described(*paths))) and "made by" in listing(
+        only(described(paths[1]))
+    )
 
 
 def test_units_in_a_stream_are_numbered_by_their_provenance(tmp_path: Path) -> None:
@@ -236,19 +270,33 @@ def test_units_in_a_stream_are_numbered_by_their_provenance(tmp_path: Path) -> N
         record = {**RECORD, "unit": {"number": number, "sha256": f"{number}"}}
         path = unit(tmp_path / "x.tar", [crop(f"v{number}")], {"shards": 4}, record=record)
         data += path.read_bytes()
-    item = only([each.describe() for each in group_sets(census(StreamCursor(io.BytesIO(data)), "standard input"))])
+    item = only(
+        [
+            each.describe()
+            for each in group_sets(census(StreamCursor(io.BytesIO(data)), "standard input"))
+        ]
+    )
     assert item["archives"] == 2 and item["missing_count"] == 2 and not item["warnings"]
 
 
 def test_gaps_in_the_numbers_of_a_set_that_says_nothing_are_a_warning(tmp_path: Path) -> None:
     paths = [write_shard(tmp_path / f"h-{n:02d}.tar", [crop(f"v{n}")]) for n in (0, 1, 4)]
     item = only(described(*paths))
-    assert item["complete"] is None and item["warnings"] == [f"the numbers pass over {tmp_path}/h-{{02..03}}.tar"]
+    assert item["complete"] is None and item["warnings"] == [
+        f"the numbers pass over {tmp_path}/h-{{02..03}}.tar"
+    ]
 
 
 def test_what_was_skipped_is_counted_by_reason_and_listed_on_request(tmp_path: Path) -> None:
     lines = ["a\x1b[2J b.mp4: damaged", "cäsar\udcff.mp4: no video stream"]
-    counts = {**COUNTED, "damaged": 1, "no video stream": 1, "without labels": 5, "shards": 1, "no keypoints": 4}
+    counts = {
+        **COUNTED,
+        "damaged": 1,
+        "no video stream": 1,
+        "without labels": 5,
+        "shards": 1,
+        "no keypoints": 4,
+    }
     path = unit(tmp_path / "c-0.tar", crops(), counts, lines)
     (each,) = group_sets(scan(str(path)))
     item = each.describe(["without labels"], skipped=True)
@@ -264,7 +312,9 @@ def test_shards_that_were_made_differently_are_a_warning(tmp_path: Path) -> None
     for number, (fps, version) in enumerate([(1.0, "1"), (1.0, "1"), (2.0, "2")]):
         extract = {**provenance("extract", {"fps": fps}, [f"in-{number}"]), "version": version}
         record = provenance("keypoints", {"min_score": 0.5}, [f"c-{number}.tar"])
-        paths.append(write_shard(tmp_path / f"h-{number}.tar", [crop(f"v{number}", origin=extract)], record))
+        paths.append(
+            write_shard(tmp_path / f"h-{number}.tar", [crop(f"v{number}", origin=extract)], record)
+        )
     item = only(described(*paths))
     assert [variant["shards"] for variant in item["provenance"]] == [2, 1]
     told = " ".join(item["warnings"])
@@ -284,7 +334,9 @@ def test_a_key_that_comes_twice_is_found_within_and_across_shards(tmp_path: Path
 
 def test_repeated_keys_are_those_of_a_plain_count() -> None:
     rng = np.random.default_rng(0)
-    parts = [as_keys([f"k{value}" for value in rng.integers(0, 60, size)]) for size in (30, 0, 25, 1)]
+    parts = [
+        as_keys([f"k{value}" for value in rng.integers(0, 60, size)]) for size in (30, 0, 25, 1)
+    ]
     plain: dict[bytes, list[int]] = {}
     for number, part in enumerate(parts):
         for key in part.tolist():
@@ -310,8 +362,23 @@ def test_data_sets_in_one_folder_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_numbers_become_brace_ranges() -> None:
-    names = ["a-8.tar", "a-9.tar", "a-10.tar", "a-12.tar", "b-13.tar", "b-14.tar", "words.tar", "words.tar"]
-    assert ranges(names) == ["a-{8..10}.tar", "a-12.tar", "b-{13..14}.tar", "words.tar", "words.tar"]
+    names = [
+        "a-8.tar",
+        "a-9.tar",
+        "a-10.tar",
+        "a-12.tar",
+        "b-13.tar",
+        "b-14.tar",
+        "words.tar",
+        "words.tar",
+    ]
+    assert ranges(names) == [
+        "a-{8..10}.tar",
+        "a-12.tar",
+        "b-{13..14}.tar",
+        "words.tar",
+        "words.tar",
+    ]
     assert ranges([]) == []
 
 
@@ -324,16 +391,28 @@ def test_temporary_files_of_the_set_are_named(tmp_path: Path) -> None:
 
 
 def test_random_samples_are_of_all_shards_and_repeatable(tmp_path: Path) -> None:
-    counted = [one for n in range(5) for one in scan(str(write_shard(tmp_path / f"h-{n}.tar", crops([f"v{n}"], 8))))]
+    counted = [
+        one
+        for n in range(5)
+        for one in scan(str(write_shard(tmp_path / f"h-{n}.tar", crops([f"v{n}"], 8))))
+    ]
     drawn = [[sample.key for sample in random_samples(counted, 12, seed)] for seed in (0, 0, 1)]
-    assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 12 and drawn[0] == sorted(drawn[0])
+    assert (
+        drawn[0] == drawn[1] != drawn[2]
+        and len(set(drawn[0])) == 12
+        and drawn[0] == sorted(drawn[0])
+    )
     assert len(list(random_samples(counted, 1000, 0))) == 40 and not list(random_samples([], 5, 0))
 
 
 def test_a_page_has_pictures_of_any_kind_and_names_what_is_none() -> None:
     png = cv2.imencode(".png", np.full((20, 50, 3), 200, np.uint8))[1].tobytes()
     good = [crop(), Sample("plain", {"png": png}), Sample("wide", {"jpg": png})]
-    bad = [Sample("bad", {"jpg": b"words"}), Sample("none", {"cls": b"1"}), Sample("empty", {"jpg": b""})]
+    bad = [
+        Sample("bad", {"jpg": b"words"}),
+        Sample("none", {"cls": b"1"}),
+        Sample("empty", {"jpg": b""}),
+    ]
     failures: list[HandclrError] = []
     page = crops_page([*good, *bad], failures.append)
     assert page.shape == crops_page(good, failures.append).shape and page.dtype == np.uint8
@@ -363,7 +442,11 @@ def test_files_are_told_by_what_is_in_them(tmp_path: Path) -> None:
     (tmp_path / ".a.tar.tmp-3").write_bytes(b"")
     shards = [("shards", "a.tar"), ("shards", "cut.tar")]
     assert kinds(tmp_path) == [*shards, ("arrays", "p.npz"), ("weights", "w.pth")]
-    for name, config in {"run": '{"stage": "pretrain"}', "theirs": '{"model": "x"}', "broken": "{"}.items():
+    for name, config in {
+        "run": '{"stage": "pretrain"}',
+        "theirs": '{"model": "x"}',
+        "broken": "{",
+    }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(config)
     assert kinds(tmp_path)[-2:] == [("run", "run"), ("weights", "w.pth")]
@@ -374,7 +457,11 @@ def test_files_are_told_by_what_is_in_them(tmp_path: Path) -> None:
 def test_of_a_range_what_is_not_there_is_absent(tmp_path: Path) -> None:
     job(tmp_path, [1, 3], 4)
     found = kinds(f"{tmp_path}/crops-{{000001..000003}}.tar")
-    assert found == [("shards", "crops-000001.tar"), ("absent", "crops-000002.tar"), ("shards", "crops-000003.tar")]
+    assert found == [
+        ("shards", "crops-000001.tar"),
+        ("absent", "crops-000002.tar"),
+        ("shards", "crops-000003.tar"),
+    ]
     for pattern in ("gone-{0..3}.tar", "crops-{3..1}.tar", "gone.tar", "gone-*.tar"):
         with pytest.raises(UsageError, match="is there|counts down|no such file|nothing matches"):
             kinds(f"{tmp_path}/{pattern}")
@@ -384,12 +471,19 @@ def test_what_holds_nothing_known_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "only-begun"
     folder.mkdir()
     (folder / ".x-0.tar.tmp-7").write_bytes(b"")
-    files = {"empty": b"", "words": b"words\n" * 300, "gz": b"\x1f\x8b" + bytes(600), "film": bytes(range(256)) * 4}
+    files = {
+        "empty": b"",
+        "words": b"words\n" * 300,
+        "gz": b"\x1f\x8b" + bytes(600),
+        "film": bytes(range(256)) * 4,
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(HandclrError, match="is empty|neither shards"):
             kinds(tmp_path / name)
-    with pytest.raises(HandclrError, match=r"no finished shards.*\.x-0\.tar\.tmp-7 is being written"):
+    with pytest.raises(
+        HandclrError, match=r"no finished shards.*\.x-0\.tar\.tmp-7 is being written"
+    ):
         kinds(folder)
 
 
@@ -409,7 +503,12 @@ def npy(array: np.ndarray) -> bytes:
 
 def test_a_pose_file_is_described(tmp_path: Path) -> None:
     found = npz(write_pose(tmp_path / "p.npz", [0, 0, 1, 2]))
-    assert (found["type"], found["poses"], found["videos"], found["dimensions"]) == ("pose", 4, 3, 14)
+    assert (found["type"], found["poses"], found["videos"], found["dimensions"]) == (
+        "pose",
+        4,
+        3,
+        14,
+    )
     assert sum(found["explained_variance"]) == pytest.approx(1, abs=1e-4) and found["sound"]
     assert found["arrays"]["embedding"] == {"dtype": "float32", "shape": [4, 14]}
     assert found["provenance"]["stage"] == "pca" and "100.0% of the variance" in listing(found)
@@ -419,11 +518,24 @@ def test_a_pose_file_is_described(tmp_path: Path) -> None:
 
 
 def test_pairs_are_described(tmp_path: Path) -> None:
-    keys, rows = [f"k{n}" for n in range(5)], np.array([[1, 2], [0, -1], [-1, -1], [4, 0], [3, 1]], np.int32)
+    keys, rows = (
+        [f"k{n}" for n in range(5)],
+        np.array([[1, 2], [0, -1], [-1, -1], [4, 0], [3, 1]], np.int32),
+    )
     distance = np.where(rows < 0, np.inf, np.arange(10).reshape(5, 2)).astype(np.float32)
-    write_npz(str(tmp_path / "p.npz"), "pairs", {"key": as_keys(keys), "positive": rows, "distance": distance}, RECORD)
+    write_npz(
+        str(tmp_path / "p.npz"),
+        "pairs",
+        {"key": as_keys(keys), "positive": rows, "distance": distance},
+        RECORD,
+    )
     found = npz(tmp_path / "p.npz")
-    assert (found["queries"], found["targets"], found["pairs"], found["without_positive"]) == (5, 5, 7, 1)
+    assert (found["queries"], found["targets"], found["pairs"], found["without_positive"]) == (
+        5,
+        5,
+        7,
+        1,
+    )
     assert found["distance"]["p50"] == np.median([0, 2, 6, 8]) and found["distance"]["p100"] == 8
     assert npz(write_pairs(tmp_path / "none.npz", keys, [-1] * 5))["distance"] == {}
 
@@ -433,7 +545,13 @@ def test_predictions_are_described(tmp_path: Path) -> None:
     points = np.zeros((2, 21, 3), np.float32)
     valid = np.ones((2, 21), np.uint8)
     valid[0, 0] = 0
-    arrays = {"key": as_keys(["a", "b"]), "keypoints3d": points, "truth3d": points, "error_mm": error, "valid": valid}
+    arrays = {
+        "key": as_keys(["a", "b"]),
+        "keypoints3d": points,
+        "truth3d": points,
+        "error_mm": error,
+        "valid": valid,
+    }
     write_npz(str(tmp_path / "p.npz"), "predictions", arrays, RECORD)
     found = npz(tmp_path / "p.npz")
     assert (found["type"], found["samples"], found["with_truth"]) == ("predictions", 2, True)
@@ -446,16 +564,24 @@ class Trap:
 
 
 @pytest.mark.slow
-def test_nothing_in_an_npz_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_in_an_npz_file_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     trap = np.array([Trap()], dtype=object)
     np.savez(tmp_path / "t.npz", key=trap, positive=trap, meta=trap, other=np.arange(3))
     found = npz(tmp_path / "t.npz")
     assert found["arrays"]["key"]["dtype"] == "object (pickled, not read)" and not found["sound"]
-    assert found["arrays"]["other"] == {"dtype": "int64", "shape": [3]} and found["provenance"] is None
+    assert (
+        found["arrays"]["other"] == {"dtype": "int64", "shape": [3]} and found["provenance"] is None
+    )
     (tmp_path / "t.pt").write_bytes(pickle.dumps({"state": Trap()}))
     done = run_cli("inspect", "t.npz", "t.pt", cwd=tmp_path)
-    assert done.returncode == 3 and b"t.pt: not a checkpoint" in done.stderr and not Path("sprung").exists()
+    assert (
+        done.returncode == 3
+        and b"t.pt: not a checkpoint" in done.stderr
+        and not Path("sprung").exists()
+    )
 
 
 def test_arrays_that_are_not_as_declared_are_named(tmp_path: Path) -> None:
@@ -464,12 +590,16 @@ def test_arrays_that_are_not_as_declared_are_named(tmp_path: Path) -> None:
     assert problems[0] == "array 'positive' should be int32 ('N', 'K'), is int64 (3, 1)"
     assert problems[1] == "no array 'distance'"
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<i4", "fortran_order": False, "shape": (2, 10**13)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i4", "fortran_order": False, "shape": (2, 10**13)}
+    )
     with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
         archive.writestr("key.npy", npy(np.array([b"a", b"b"])))
         archive.writestr("positive.npy", header.getvalue() + bytes(100))
         archive.writestr("distance.npy", header.getvalue().replace(b"<i4", b"<f4") + bytes(100))
-    assert npz(tmp_path / "huge.npz")["problems"] == ["its arrays are not of the size that they say"]
+    assert npz(tmp_path / "huge.npz")["problems"] == [
+        "its arrays are not of the size that they say"
+    ]
     np.savez(tmp_path / "x.npz", anything=np.zeros(2))
     assert npz(tmp_path / "x.npz")["type"] == "arrays" and npz(tmp_path / "x.npz")["sound"]
 
@@ -492,7 +622,7 @@ def test_a_damaged_npz_file_is_told_from_a_whole_one(tmp_path: Path) -> None:
 def test_weights_and_runs_are_described(tmp_path: Path) -> None:
     import torch
 
-    from handclr_cli.learning.contents import describe_checkpoint, describe_run
+    from handclr_cli.inspection.checkpoints import describe_checkpoint, describe_run
     from handclr_cli.learning.encoder import Encoder
     from handclr_cli.learning.pose import PoseNet
     from handclr_cli.learning.posemodel import MeanPose, save_payload
@@ -502,7 +632,9 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
     encoder = Encoder("resnet18")
     network = PoseNet(encoder, head="regress")
     torch.save(encoder.state_dict(), run / "encoder.pt")
-    torch.save(save_payload(network, 64, MeanPose(np.zeros((21, 3), np.float32), 0.09)), run / "model.pt")
+    torch.save(
+        save_payload(network, 64, MeanPose(np.zeros((21, 3), np.float32), 0.09)), run / "model.pt"
+    )
     torch.save({"step": 40, "model": network.state_dict(), "optimizer": {}}, run / "last.pt")
     torch.save({"a": {"b": [torch.zeros(3, dtype=torch.float16)]}}, tmp_path / "other.pt")
     plain = sum(parameter.numel() for parameter in encoder.parameters())
@@ -510,12 +642,22 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
     assert (found["type"], found["arch"], found["parameters"]) == ("encoder", "resnet18", plain)
     assert found["tensors"] == len(encoder.state_dict())
     other = describe_checkpoint(tmp_path / "other.pt")
-    assert (other["type"], other["arch"], other["tensors"], other["dtypes"]) == ("tensors", None, 1, ["float16"])
+    assert (other["type"], other["arch"], other["tensors"], other["dtypes"]) == (
+        "tensors",
+        None,
+        1,
+        ["float16"],
+    )
 
-    config = {**provenance("pretrain", {"batch": 8, "epochs": 5}, seed=0), "data": {"rows": 70, "samples": 90}}
+    config = {
+        **provenance("pretrain", {"batch": 8, "epochs": 5}, seed=0),
+        "data": {"rows": 70, "samples": 90},
+    }
     (run / "config.json").write_text(json.dumps(config))
     records = [{"step": 39, "loss": 2.0}, {"step": 40, "probe": 0.2}, {"step": 40, "loss": 1.5}]
-    (run / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + '{"step": 4')
+    (run / "log.jsonl").write_text(
+        "".join(json.dumps(record) + "\n" for record in records) + '{"step": 4'
+    )
     item = describe_run(run)
     assert item["complete"] and item["sound"] and (item["steps"], item["steps_planned"]) == (40, 40)
     assert item["last"] == records[2] and item["measured"] == records[1]
@@ -527,7 +669,12 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
     torch.save({"step": 16, "model": network.state_dict(), "optimizer": {}}, run / "last.pt")
     (run / "model.pt").write_bytes(b"PK words")
     item = describe_run(run)
-    assert not item["complete"] and item["steps"] == 16 and not item["sound"] and "model.pt" in item["problems"][0]
+    assert (
+        not item["complete"]
+        and item["steps"] == 16
+        and not item["sound"]
+        and "model.pt" in item["problems"][0]
+    )
     (run / "config.json").write_text("[1")
     with pytest.raises(HandclrError, match="not the configuration of a run"):
         describe_run(run)
@@ -541,16 +688,24 @@ def test_text_for_people_and_json_for_scripts(tmp_path: Path) -> None:
     folder = job(tmp_path / "crops", [0, 2], 3)
     done = run_cli("inspect", folder)
     assert done.returncode == 3 and b"\x1b" not in done.stdout
-    assert f"no, 1 of 3 shards missing: {folder}/crops-000001.tar" in " ".join(done.stdout.decode().split())
-    assert done.stderr.decode() == f"inspect: {folder}/crops-{{000000..000002}}.tar: 1 shard missing\n"
+    assert f"no, 1 of 3 shards missing: {folder}/crops-000001.tar" in " ".join(
+        done.stdout.decode().split()
+    )
+    assert (
+        done.stderr.decode() == f"inspect: {folder}/crops-{{000000..000002}}.tar: 1 shard missing\n"
+    )
     as_json = run_cli("inspect", "-q", "--json", folder)
     assert as_json.returncode == 3 and as_json.stderr == b""
     report = json.loads(as_json.stdout)
     assert report["ok"] is False and report["failures"] == [] and report["shared_keys"] == []
     assert report["items"][0]["missing"] == [f"{folder}/crops-000001.tar"]
     job(folder, [1], 3)
-    done = run_cli("inspect", f"{folder}/crops-{{000000..000002}}.tar", write_pose(tmp_path / "p.npz", [0, 1]))
-    assert done.returncode == 0 and done.stderr == b"inspect: nothing is missing, skipped or damaged\n"
+    done = run_cli(
+        "inspect", f"{folder}/crops-{{000000..000002}}.tar", write_pose(tmp_path / "p.npz", [0, 1])
+    )
+    assert (
+        done.returncode == 0 and done.stderr == b"inspect: nothing is missing, skipped or damaged\n"
+    )
 
 
 @pytest.mark.slow
@@ -558,7 +713,12 @@ def test_the_exit_code_tells_what_is_wrong(tmp_path: Path) -> None:
     good = write_shard(tmp_path / "good.tar", crops())
     (tmp_path / "cut.tar").write_bytes(good.read_bytes()[:-700])
     (tmp_path / "words.txt").write_text("words")
-    for name, data in {"empty.tar": b"", "not.tar": b"words" * 300, "not.npz": b"words", "not.pt": b"words"}.items():
+    for name, data in {
+        "empty.tar": b"",
+        "not.tar": b"words" * 300,
+        "not.npz": b"words",
+        "not.pt": b"words",
+    }.items():
         (tmp_path / name).write_bytes(data)
         message = error_line(run_cli("inspect", tmp_path / name), 1)
         assert message.startswith(f"{tmp_path / name}: ") and not message.endswith(": ")
@@ -567,8 +727,15 @@ def test_the_exit_code_tells_what_is_wrong(tmp_path: Path) -> None:
     done = run_cli("inspect", good, tmp_path / "words.txt")
     assert done.returncode == 3 and b"warning" in done.stderr and b"samples    6" in done.stdout
     assert "neither shards" in error_line(run_cli("inspect", tmp_path / "words.txt"), 1)
-    assert error_line(run_cli("inspect", tmp_path / "gone.tar"), 2).endswith("no such file or folder")
-    skipped = unit(tmp_path / "s-0.tar", crops(), {"right": 6, "with a damaged image": 1, "shards": 1}, ["a: b"])
+    assert error_line(run_cli("inspect", tmp_path / "gone.tar"), 2).endswith(
+        "no such file or folder"
+    )
+    skipped = unit(
+        tmp_path / "s-0.tar",
+        crops(),
+        {"right": 6, "with a damaged image": 1, "shards": 1},
+        ["a: b"],
+    )
     done = run_cli("inspect", "--skipped", skipped)
     assert done.returncode == 3 and b"\n  a: b\n" in done.stdout
     harmless = unit(tmp_path / "u-0.tar", crops(), {"right": 6, "without labels": 1, "shards": 1})
@@ -587,9 +754,14 @@ def test_pipes_are_read_and_drawn(tmp_path: Path) -> None:
     done = run_cli("inspect", stdin=write_pose(tmp_path / "p.npz", [0]).read_bytes())
     assert done.returncode == 0 and b"kind       pose" in done.stdout
     assert error_line(run_cli("inspect", stdin=b""), 1).startswith("standard input: is empty")
-    assert error_line(run_cli("inspect", stdin=b"words" * 300), 1).startswith("standard input: not a tar")
+    assert error_line(run_cli("inspect", stdin=b"words" * 300), 1).startswith(
+        "standard input: not a tar"
+    )
     assert "only once" in error_line(run_cli("inspect", "-", "-"), 2)
-    assert "no shards with samples" in run_cli("inspect", "--sheet", sheet, tmp_path / "p.npz").stderr.decode()
+    assert (
+        "no shards with samples"
+        in run_cli("inspect", "--sheet", sheet, tmp_path / "p.npz").stderr.decode()
+    )
 
 
 @pytest.mark.slow
@@ -597,7 +769,8 @@ def test_a_named_pipe_and_a_closed_one(tmp_path: Path) -> None:
     write_pose(tmp_path / "p.npz", [0, 1])
     job(tmp_path / "d", range(30), 30)
     script = (
-        '$H inspect -q <(cat p.npz) | grep -c "kind .*pose"; $H inspect --json d | head -c 1; exit ${PIPESTATUS[0]}'
+        '$H inspect -q <(cat p.npz) | grep -c "kind .*pose"; $H inspect --json d | head -c 1; exit'
+        " ${PIPESTATUS[0]}"
     )
     command = ["bash", "-c", f'H="{" ".join(CLI)}"; {script}']
     done = subprocess.run(command, capture_output=True, env=cli_env(), cwd=tmp_path)
@@ -605,8 +778,12 @@ def test_a_named_pipe_and_a_closed_one(tmp_path: Path) -> None:
 
 
 def test_every_line_fits_and_nothing_reaches_the_terminal_unseen(tmp_path: Path) -> None:
-    record = provenance("extract", {f"option_{n}": "value" for n in range(30)}, ["\x1b]0;owned\x07.mp4"])
-    path = write_shard(tmp_path / "a.tar", [*crops(), Sample("\x1b[31mred", {"jpg": jpeg()})], record)
+    record = provenance(
+        "extract", {f"option_{n}": "value" for n in range(30)}, ["\x1b]0;owned\x07.mp4"]
+    )
+    path = write_shard(
+        tmp_path / "a.tar", [*crops(), Sample("\x1b[31mred", {"jpg": jpeg()})], record
+    )
     lines = listing(only(described(path))).splitlines()
     assert max(map(len, lines[1:])) <= WIDTH and "\\x1b]0;owned\\x07.mp4" in "\n".join(lines)
     assert printable("ü\n\u202e\udc80x") == "ü\\n\\u202e\\udc80x"
@@ -617,7 +794,10 @@ def test_many_shards_are_counted_alike_by_any_number_of_processes(tmp_path: Path
     folder = job(tmp_path / "d", range(40), 41)
     (folder / "crops-000007.tar").write_bytes(b"")
     outputs = [run_cli("inspect", "--json", "--workers", str(count), folder) for count in (0, 2)]
-    assert outputs[0].stdout == outputs[1].stdout and outputs[0].returncode == outputs[1].returncode == 3
+    assert (
+        outputs[0].stdout == outputs[1].stdout
+        and outputs[0].returncode == outputs[1].returncode == 3
+    )
     assert [one["name"] for one in json.loads(outputs[0].stdout)["items"][0]["damaged"]] == [
         f"{folder}/crops-000007.tar"
     ]

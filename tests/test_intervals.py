@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handclr_cli.benchmarks import intervals, metrics
+from handclr_cli.evaluation import intervals, metrics
 
 
 @pytest.fixture
@@ -33,9 +33,13 @@ def test_resampled_means_are_those_of_a_loop(rng: np.random.Generator) -> None:
 def test_versions_of_a_pose_do_not_narrow_the_interval(rng: np.random.Generator) -> None:
     values, valid = rng.gamma(2, 10, (50, 21)), np.ones((50, 21), bool)
     once = intervals.resampled_means(values, valid, np.arange(50))
-    four = intervals.resampled_means(np.tile(values, (4, 1)), np.tile(valid, (4, 1)), np.tile(np.arange(50), 4))
+    four = intervals.resampled_means(
+        np.tile(values, (4, 1)), np.tile(valid, (4, 1)), np.tile(np.arange(50), 4)
+    )
     np.testing.assert_allclose(four, once, rtol=1e-12)
-    alone = intervals.resampled_means(np.tile(values, (4, 1)), np.tile(valid, (4, 1)), np.arange(200))
+    alone = intervals.resampled_means(
+        np.tile(values, (4, 1)), np.tile(valid, (4, 1)), np.arange(200)
+    )
     assert alone.std() == pytest.approx(once.std() / 2, rel=0.15)
 
 
@@ -52,7 +56,9 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(rng: np.random.Generat
     hits = 0
     for trial in range(300):
         values = np.repeat(rng.gamma(4, 5, (60, 1)), 21, axis=1)  # errors around a true mean of 20
-        means = intervals.resampled_means(values, np.ones(values.shape, bool), np.arange(60), trial, resamples=300)
+        means = intervals.resampled_means(
+            values, np.ones(values.shape, bool), np.arange(60), trial, resamples=300
+        )
         low, high = np.percentile(means, intervals.PERCENTILES)
         hits += low <= 20 <= high
     assert 0.90 <= hits / 300 <= 0.98
@@ -68,7 +74,9 @@ def test_the_table_adds_intervals_around_each_number(rng: np.random.Generator) -
         assert set(block) == {*plain[name], "mpjpe_mm_interval", "pck_auc_interval"}
         low, high = block["mpjpe_mm_interval"]
         assert low < block["mpjpe_mm"] < high
-        alone = np.percentile(intervals.resampled_means(errors[name], valid, units), intervals.PERCENTILES)
+        alone = np.percentile(
+            intervals.resampled_means(errors[name], valid, units), intervals.PERCENTILES
+        )
         np.testing.assert_allclose([low, high], alone)
         for area, ends in block["pck_auc_interval"].items():
             assert ends[0] <= block["pck_auc"][area] <= ends[1]
@@ -80,7 +88,10 @@ def test_the_table_adds_intervals_around_each_number(rng: np.random.Generator) -
 def test_one_unit_has_no_interval(rng: np.random.Generator) -> None:
     errors = {"root": rng.gamma(2, 10, (5, 21))}
     block = intervals.pose_table(errors, np.ones((5, 21), bool), np.zeros(5))["root"]
-    assert block["mpjpe_mm_interval"] is None and block["pck_auc_interval"] == {"0-50mm": None, "20-50mm": None}
+    assert block["mpjpe_mm_interval"] is None and block["pck_auc_interval"] == {
+        "0-50mm": None,
+        "20-50mm": None,
+    }
 
 
 def test_paired_differences_are_narrower_than_their_parts(rng: np.random.Generator) -> None:
@@ -88,11 +99,15 @@ def test_paired_differences_are_narrower_than_their_parts(rng: np.random.Generat
     a, b = (np.repeat(hard + rng.normal(shift, 1, (300, 1)), 21, axis=1) for shift in (3.0, 2.5))
     valid, units = np.ones(a.shape, bool), np.arange(300)
     found = intervals.paired(a, b, valid, units)
-    assert found.difference == pytest.approx(b.mean() - a.mean()) and found.a == pytest.approx(a.mean())
+    assert found.difference == pytest.approx(b.mean() - a.mean()) and found.a == pytest.approx(
+        a.mean()
+    )
     assert found.low < found.difference < found.high < 0 and found.b_better == 1
     width = np.ptp(np.percentile(intervals.resampled_means(a, valid, units), intervals.PERCENTILES))
     assert found.high - found.low < width / 4
     back = intervals.paired(b, a, valid, units)
-    assert (back.difference, back.low, back.high) == pytest.approx((-found.difference, -found.high, -found.low))
+    assert (back.difference, back.low, back.high) == pytest.approx(
+        (-found.difference, -found.high, -found.low)
+    )
     same = intervals.paired(a, a, valid, units)
     assert (same.difference, same.low, same.high, same.b_better) == (0, 0, 0, 0)

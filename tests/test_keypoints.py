@@ -1,4 +1,6 @@
-"""keypoints: 21 points on the drawn hand, whatever the crop; everything else in a sample stays as it was."""
+"""keypoints: 21 points on the drawn hand, whatever the crop; everything else in a sample stays as
+it was.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,10 @@ import pytest
 from conftest import Handclr, drawn_pair, lines, pack, unpack
 from drawn_hand import draw_hand, hand_joints
 
-from handclr_cli.footage.crops import cut, square_box, to_crop
+from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.keypoints import find_keypoints
-from handclr_cli.footage.landmarker import Hand, Landmarker
+from handclr_cli.footage.landmarker import Landmarker
+from handclr_cli.hand.square import cut, square_box, to_crop
 
 
 def jpg(image: np.ndarray) -> bytes:
@@ -38,13 +41,18 @@ WALL = np.random.default_rng(0).normal(110, 5, (224, 224, 3)).astype(np.uint8)
 
 @pytest.fixture(scope="module")
 def mixed_shard() -> dict[str, dict[str, bytes]]:
-    """A hand with members nobody knows, a crop without a hand, a damaged one, a hand in an odd size."""
+    """A hand with members nobody knows, a crop without a hand, a damaged one, a hand in an odd
+    size.
+    """
     hand = jpg(tight_crop(1.5)[0])
     return {
         "foreign/one": {"jpg": hand, "cls": b"7", "note.txt": b"keep me"},
         "wall": {"jpg": jpg(WALL), "cls": b"8"},
         "damaged": {"jpg": hand[: len(hand) // 2][:300], "cls": b"9"},
-        "small": {"jpg": jpg(cv2.resize(tight_crop(1.5)[0], (97, 97), interpolation=cv2.INTER_AREA)), "json": b"{}"},
+        "small": {
+            "jpg": jpg(cv2.resize(tight_crop(1.5)[0], (97, 97), interpolation=cv2.INTER_AREA)),
+            "json": b"{}",
+        },
     }
 
 
@@ -52,7 +60,9 @@ def mixed_shard() -> dict[str, dict[str, bytes]]:
 def test_keypoints_lie_on_the_hand(handclr: Handclr, drawn_crops: bytes, tmp_path: Path) -> None:
     done = handclr("keypoints", stdin=drawn_crops)
     assert done.returncode == 0
-    assert lines(done.stderr) == ["keypoints: 8 crops in, 8 out, 0 without a hand, 0 look like left hands, 0 skipped"]
+    assert lines(done.stderr) == [
+        "keypoints: 8 crops in, 8 out, 0 without a hand, 0 look like left hands, 0 skipped"
+    ]
     crops, hands = unpack(drawn_crops), unpack(done.stdout)
     assert list(hands) == list(crops)
     for key, members in hands.items():
@@ -60,13 +70,17 @@ def test_keypoints_lie_on_the_hand(handclr: Handclr, drawn_crops: bytes, tmp_pat
         assert set(members) - set(crops[key]) == {"keypoints2d.npy"}
         keypoints, info = keypoints_of(members), json.loads(members["json"])
         assert keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
-        joints = to_crop(drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"])
+        joints = to_crop(
+            drawn_pair(info["frame"])[1][info["hand"]], info["box"], 224, info["flipped"]
+        )
         errors = np.linalg.norm(keypoints - joints, axis=1) / np.ptp(joints, axis=0).max()
         assert np.median(errors) < 0.035 and errors.max() < 0.12
 
     # From a file into numbered shards: the same samples, the same bytes.
     (tmp_path / "crops.tar").write_bytes(drawn_crops)
-    shards = handclr("keypoints", "crops.tar", "-o", "hands-%03d.tar", "--shard-size", "5", cwd=tmp_path)
+    shards = handclr(
+        "keypoints", "crops.tar", "-o", "hands-%03d.tar", "--shard-size", "5", cwd=tmp_path
+    )
     assert (shards.returncode, shards.stdout) == (0, b"")
     assert sorted(os.listdir(tmp_path)) == ["crops.tar", "hands-000.tar", "hands-001.tar"]
     first, second = (unpack((tmp_path / f"hands-00{i}.tar").read_bytes()) for i in range(2))
@@ -78,12 +92,16 @@ def test_history_names_extract(handclr: Handclr, drawn_crops: bytes) -> None:
     done = handclr("keypoints", "-q", "-", stdin=drawn_crops)
     assert done.stderr == b"" and done.stdout.startswith(b"__handclr__\0")
     record = json.loads(done.stdout[512:].split(b"\0", 1)[0])
-    assert record["stage"] == "keypoints" and [past["stage"] for past in record["history"]] == ["extract"]
+    assert record["stage"] == "keypoints" and [past["stage"] for past in record["history"]] == [
+        "extract"
+    ]
 
 
 @pytest.mark.landmarker
 @pytest.mark.parametrize("keep", [False, True])
-def test_mixed_shard(handclr: Handclr, mixed_shard: dict[str, dict[str, bytes]], keep: bool) -> None:
+def test_mixed_shard(
+    handclr: Handclr, mixed_shard: dict[str, dict[str, bytes]], keep: bool
+) -> None:
     done = handclr("keypoints", *(["--keep-empty"] if keep else []), stdin=pack(mixed_shard))
     assert done.returncode == 3
     out = unpack(done.stdout)
@@ -91,11 +109,19 @@ def test_mixed_shard(handclr: Handclr, mixed_shard: dict[str, dict[str, bytes]],
     for key, members in out.items():
         assert {suffix: members[suffix] for suffix in mixed_shard[key]} == mixed_shard[key]
         assert ("keypoints2d.npy" in members) == (key != "wall")
-    np.testing.assert_allclose(keypoints_of(out["small"]), keypoints_of(out["foreign/one"]) * 97 / 224, atol=3)
+    np.testing.assert_allclose(
+        keypoints_of(out["small"]), keypoints_of(out["foreign/one"]) * 97 / 224, atol=3
+    )
     warning, summary = lines(done.stderr)
-    assert warning.startswith("handclr: warning: standard input: sample damaged: bad jpg") and "skipped" in warning
+    assert (
+        warning.startswith("handclr: warning: standard input: sample damaged: bad jpg")
+        and "skipped" in warning
+    )
     kept = 3 if keep else 2
-    assert summary.startswith(f"keypoints: 4 crops in, {kept} out, 1 without a hand, ") and "1 skipped" in summary
+    assert (
+        summary.startswith(f"keypoints: 4 crops in, {kept} out, 1 without a hand, ")
+        and "1 skipped" in summary
+    )
 
 
 @pytest.mark.landmarker
@@ -132,7 +158,12 @@ def test_of_two_hands_the_one_in_the_middle(landmarker_file: Path) -> None:
             box = square_box(joints[side], 2.2)
             hand = find_keypoints(cut(image, box, 224, False), detector)
             assert hand is not None and hand.side == side
-            assert np.median(np.linalg.norm(hand.keypoints - to_crop(joints[side], box, 224, False), axis=1)) < 8
+            assert (
+                np.median(
+                    np.linalg.norm(hand.keypoints - to_crop(joints[side], box, 224, False), axis=1)
+                )
+                < 8
+            )
 
 
 @pytest.mark.landmarker
@@ -173,7 +204,9 @@ def test_keypoints_are_in_crop_pixels_whatever_the_padding(border: int) -> None:
     detector = Detector([(95, 50), (-30, 50), (55, 40)], border)
     hand = find_keypoints(WALL[:100, :100], detector)  # type: ignore[arg-type]
     assert hand is not None
-    np.testing.assert_allclose((hand.keypoints.min(axis=0) + hand.keypoints.max(axis=0)) / 2, (55, 40))
+    np.testing.assert_allclose(
+        (hand.keypoints.min(axis=0) + hand.keypoints.max(axis=0)) / 2, (55, 40)
+    )
 
 
 def test_hand_beside_the_crop_is_a_false_alarm() -> None:
@@ -197,7 +230,9 @@ def test_real_right_hands(right_hands: list[np.ndarray], landmarker_file: Path) 
     """They are called right, left in a mirror, and a mirror hardly moves their keypoints."""
     with Landmarker(landmarker_file) as detector:
         plain = [find_keypoints(image, detector) for image in right_hands]
-        mirrored = [find_keypoints(np.ascontiguousarray(image[:, ::-1]), detector) for image in right_hands]
+        mirrored = [
+            find_keypoints(np.ascontiguousarray(image[:, ::-1]), detector) for image in right_hands
+        ]
     sides = [hand.side for hand in plain if hand]
     assert len(sides) >= 0.95 * len(right_hands) and sides.count("right") >= 0.95 * len(sides)
     sides = [hand.side for hand in mirrored if hand]
@@ -206,16 +241,24 @@ def test_real_right_hands(right_hands: list[np.ndarray], landmarker_file: Path) 
     for one, other in zip(plain, mirrored, strict=True):
         if one and other:
             back = other.keypoints * (-1, 1) + (right_hands[0].shape[1], 0)
-            errors.append(np.linalg.norm(back - one.keypoints, axis=1).mean() / np.ptp(one.keypoints, axis=0).max())
+            errors.append(
+                np.linalg.norm(back - one.keypoints, axis=1).mean()
+                / np.ptp(one.keypoints, axis=0).max()
+            )
     assert np.median(errors) < 0.05, np.median(errors)
 
 
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.landmarker
-def test_real_left_hands_come_out_as_right_ones(handclr: Handclr, real_data: Path, landmarker_file: Path) -> None:
+def test_real_left_hands_come_out_as_right_ones(
+    handclr: Handclr, real_data: Path, landmarker_file: Path
+) -> None:
     """Crops that extract mirrored: mirrored back, their keypoints are the mirror image."""
-    videos = [real_data / "videos" / name for name in ("temugeb", "dex_retargeting", "dynhamr", "mediapipe_samples")]
+    videos = [
+        real_data / "videos" / name
+        for name in ("temugeb", "dex_retargeting", "dynhamr", "mediapipe_samples")
+    ]
     done = handclr("extract", "--fps", "1", *videos, timeout=300)
     assert done.returncode == 0, done.stderr
     errors = []
@@ -223,10 +266,15 @@ def test_real_left_hands_come_out_as_right_ones(handclr: Handclr, real_data: Pat
         for members in unpack(done.stdout).values():
             if not json.loads(members["json"])["flipped"] or len(errors) == 60:
                 continue
-            crop = cv2.imdecode(np.frombuffer(members["jpg"], np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+            crop = cv2.imdecode(np.frombuffer(members["jpg"], np.uint8), cv2.IMREAD_COLOR)[
+                :, :, ::-1
+            ]
             one = find_keypoints(np.ascontiguousarray(crop), detector)
             other = find_keypoints(np.ascontiguousarray(crop[:, ::-1]), detector)
             if one and other:
                 back = other.keypoints * (-1, 1) + (crop.shape[1], 0)
-                errors.append(np.linalg.norm(back - one.keypoints, axis=1).mean() / np.ptp(one.keypoints, axis=0).max())
+                errors.append(
+                    np.linalg.norm(back - one.keypoints, axis=1).mean()
+                    / np.ptp(one.keypoints, axis=0).max()
+                )
     assert len(errors) >= 10 and np.median(errors) < 0.05, (len(errors), np.median(errors))

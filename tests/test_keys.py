@@ -18,7 +18,9 @@ def test_keys() -> None:
     assert sample_key("kitchen-1a2b3c4d", 123456789, "right", 2) == "kitchen-1a2b3c4d_123456789_r2"
 
 
-@pytest.mark.parametrize(("hand", "number"), [("left", 0), ("right", 0), ("right", 1), ("left", 12)])
+@pytest.mark.parametrize(
+    ("hand", "number"), [("left", 0), ("right", 0), ("right", 1), ("left", 12)]
+)
 def test_a_key_tells_its_video(hand: str, number: int) -> None:
     match = KEY.fullmatch(sample_key("a_b-1", 42, hand, number))
     assert match is not None
@@ -95,7 +97,9 @@ def test_names_do_not_depend_on_the_order() -> None:
 
 
 def test_the_video_of_a_sample() -> None:
-    """The JSON's word, else the key's, else the key: a sample of unknown origin is a video of its own."""
+    """The JSON's word, else the key's, else the key: a sample of unknown origin is a video of its
+    own.
+    """
     info = {"json": encode_object({"video": "set/küche.mp4"})}
     assert Sample("a-1_00000001_r", info).video == "set/küche.mp4"
     assert Sample("a-1_00000001_r", {"json": encode_object({"frame": 1})}).video == "a-1"

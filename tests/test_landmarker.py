@@ -1,4 +1,6 @@
-"""The landmarker: finds drawn hands on the right side of the body, wherever they are and whatever came before."""
+"""The landmarker: finds drawn hands on the right side of the body, wherever they are and whatever
+came before.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,21 @@ def test_drawn_hands_are_found(detector: Landmarker, side: str) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         centre = (320 + rng.uniform(-80, 80), 250 + rng.uniform(-30, 30))
-        pose = (centre, rng.uniform(13, 21), rng.uniform(-25, 25), rng.uniform(0.7, 1.8), rng.uniform(0, 0.35))
+        pose = (
+            centre,
+            rng.uniform(13, 21),
+            rng.uniform(-25, 25),
+            rng.uniform(0.7, 1.8),
+            rng.uniform(0, 0.35),
+        )
         hands = detector.find(draw_hand((480, 640), *pose, mirrored=side == "left", seed=seed))
         if [hand.side for hand in hands] == [side]:
             found += 1
             joints = hand_joints(*pose, mirrored=side == "left")[:, :2]
-            errors.append(np.linalg.norm(hands[0].keypoints - joints, axis=1).mean() / np.ptp(joints, axis=0).max())
+            errors.append(
+                np.linalg.norm(hands[0].keypoints - joints, axis=1).mean()
+                / np.ptp(joints, axis=0).max()
+            )
     assert found >= 18
     assert np.median(errors) < 0.04
 
@@ -42,12 +53,16 @@ def test_drawn_hands_are_found(detector: Landmarker, side: str) -> None:
 @pytest.mark.landmarker
 @pytest.mark.parametrize("size", [(480, 640), (640, 400), (480, 480), (333, 517)])
 def test_non_square_pictures(detector: Landmarker, size: tuple[int, int]) -> None:
-    """Where the hand is found does not depend on the shape of the picture: it is the same as in the padded square."""
+    """Where the hand is found does not depend on the shape of the picture: it is the same as in the
+    padded square.
+    """
     centre = (size[1] / 2 + 20, size[0] / 2 + 10)
     image = draw_hand(size, centre, 13)
     (hand,) = detector.find(image)
     errors = np.linalg.norm(hand.keypoints - hand_joints(centre, 13)[:, :2], axis=1)
-    assert hand.keypoints.shape == (21, 2) and np.median(errors) < 0.6 * 13 and errors.max() < 2 * 13
+    assert (
+        hand.keypoints.shape == (21, 2) and np.median(errors) < 0.6 * 13 and errors.max() < 2 * 13
+    )
 
     side = max(size)
     offset = np.array([(side - size[1]) // 2, (side - size[0]) // 2])

@@ -1,4 +1,6 @@
-"""The layouts of labelled data sets, read back by small readers of their own and held against the scenes."""
+"""The layouts of labelled data sets, read back by small readers of their own and held against the
+scenes.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,16 @@ import pytest
 import yaml
 from conftest import Handclr, unpack
 
-from handclr_cli.benchmarks.freihand import FreiHAND
 from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.datasets.freihand import FreiHAND
 from handclr_cli.synth import layout_dexycb
-from handclr_cli.synth.layouts import FRAMES, LAYOUTS, write_assemblyhands, write_dexycb, write_freihand
+from handclr_cli.synth.layouts import (
+    FRAMES,
+    LAYOUTS,
+    write_assemblyhands,
+    write_dexycb,
+    write_freihand,
+)
 from handclr_cli.synth.shot import HandTruth, Shot
 
 pytestmark = pytest.mark.slow
@@ -49,15 +57,22 @@ class FakeScene:
         target = [0.1 if self.sides[0] == "right" else -0.1, 0, 0]
         if two:
             target = {1: [-0.33, 0, 0], 2: [3, 0, 0]}.get(camera, [0, 0, 0])
-        rotation = np.array([[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]])
+        rotation = np.array(
+            [[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]]
+        )
         shift = [9, 0, 0.9] if camera == AWAY else [0, 0, 0.9]
         return np.column_stack([rotation, shift - rotation @ target])
 
     def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
         width, height = self.size
         pose = self.pose(time, camera)
-        matrix = np.array([[1.5 * width + camera, 0, width / 2 + 0.3], [0, 1.5 * width, height / 2], [0, 0, 1]])
-        hands = tuple(HandTruth(side, self.world(time, side) @ pose[:, :3].T + pose[:, 3]) for side in self.sides)
+        matrix = np.array(
+            [[1.5 * width + camera, 0, width / 2 + 0.3], [0, 1.5 * width, height / 2], [0, 0, 1]]
+        )
+        hands = tuple(
+            HandTruth(side, self.world(time, side) @ pose[:, :3].T + pose[:, 3])
+            for side in self.sides
+        )
         x, y = project(hands[0].keypoints3d, matrix)[0]
         away = (np.arange(width) + 0.5 - x) ** 2 + (np.arange(height)[:, None] + 0.5 - y) ** 2
         image = np.full((height, width, 3), 20 + 30 * backdrop, np.uint8)
@@ -76,9 +91,9 @@ def red_dot(path: Path) -> np.ndarray:
     """The centre of the dot, the first pixel's centre being 0, 0."""
     image = cv2.imread(str(path)).astype(float)
     weight = np.clip(image[..., 2] - np.median(image[..., 2]) - 12, 0, None)
-    return np.array([(weight.sum(0) @ np.arange(image.shape[1])), (weight.sum(1) @ np.arange(image.shape[0]))]) / (
-        weight.sum()
-    )
+    return np.array(
+        [(weight.sum(0) @ np.arange(image.shape[1])), (weight.sum(1) @ np.arange(image.shape[0]))]
+    ) / (weight.sum())
 
 
 def load(path: Path) -> dict:
@@ -86,16 +101,29 @@ def load(path: Path) -> dict:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_freihand_agrees_with_the_scenes(tmp_path: Path) -> None:
     steps: list[int] = []
     assert write_freihand(tmp_path / "set", FakeScene, 3, steps.append) == sum(steps) == 13
     base = tmp_path / "set" / "FreiHAND_pub_v2"
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["FreiHAND_pub_v2", "FreiHAND_pub_v2_eval"]
-    names = [f"{name}_{part}.json" for name in ("evaluation", "training") for part in ("K", "scale", "xyz")]
-    assert sorted(path.name for path in base.glob("*.json")) == sorted(set(names) - {"evaluation_xyz.json"})
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "FreiHAND_pub_v2",
+        "FreiHAND_pub_v2_eval",
+    ]
+    names = [
+        f"{name}_{part}.json"
+        for name in ("evaluation", "training")
+        for part in ("K", "scale", "xyz")
+    ]
+    assert sorted(path.name for path in base.glob("*.json")) == sorted(
+        set(names) - {"evaluation_xyz.json"}
+    )
     for split, first, versions in (("train", 0, 4), ("eval", 3, 1)):
         data = FreiHAND(tmp_path / "set", split)
         assert data.versions == versions
@@ -106,11 +134,16 @@ def test_freihand_agrees_with_the_scenes(tmp_path: Path) -> None:
             np.testing.assert_allclose(item.intrinsics, shot.intrinsics, atol=1e-9)
             wrist = project(item.keypoints3d, item.intrinsics)[0]
             np.testing.assert_allclose(red_dot(item.path) + 0.5, wrist, atol=0.1)
-            assert cv2.imread(str(item.path))[5, 5, 0] == 20 + 30 * (item.info["index"] // data.samples)
+            assert cv2.imread(str(item.path))[5, 5, 0] == 20 + 30 * (
+                item.info["index"] // data.samples
+            )
     xyz = np.array(json.loads((base / "training_xyz.json").read_text()))
     scale = json.loads((base / "training_scale.json").read_text())
     np.testing.assert_allclose(scale, np.linalg.norm(xyz[:, 9] - xyz[:, 10], axis=1))
-    masks = [cv2.imread(str(base / "training" / "mask" / f"{i:08d}.jpg"), cv2.IMREAD_UNCHANGED) for i in range(3)]
+    masks = [
+        cv2.imread(str(base / "training" / "mask" / f"{i:08d}.jpg"), cv2.IMREAD_UNCHANGED)
+        for i in range(3)
+    ]
     assert len(list((base / "training" / "mask").iterdir())) == 3
     assert all((mask[10, 10], mask[30, 10], mask[100, 100]) == (255, 0, 0) for mask in masks)
 
@@ -137,27 +170,44 @@ def test_dexycb_has_the_names_of_the_original(dexycb: Path) -> None:
     assert sorted(path.name for path in dexycb.iterdir()) == [*subjects, "calibration"]
     sequences = sorted(path.parent for path in dexycb.glob("*/*/meta.yml"))
     assert [path.parent.name for path in sequences] == [subjects[0], *subjects]
-    assert [path.name for path in sequences[:3]] == ["20200709_141754", "20200709_141824", "20200813_141754"]
+    assert [path.name for path in sequences[:3]] == [
+        "20200709_141754",
+        "20200709_141824",
+        "20200813_141754",
+    ]
     metas = [load(path / "meta.yml") for path in sequences]
     assert [meta["mano_sides"] for meta in metas] == [["right"], ["left"], ["left"], ["right"]]
     assert [meta["num_frames"] for meta in metas] == [2, 1, 1, 1]
     for path, meta in zip(sequences, metas, strict=True):
-        assert len(meta["serials"]) == 8 and all(isinstance(serial, str) for serial in meta["serials"])
-        assert sorted(entry.name for entry in path.iterdir()) == [*sorted(meta["serials"]), "meta.yml"]
-        assert len(load(dexycb / f"calibration/mano_{meta['mano_calib'][0]}/mano.yml")["betas"]) == 10
+        assert len(meta["serials"]) == 8 and all(
+            isinstance(serial, str) for serial in meta["serials"]
+        )
+        assert sorted(entry.name for entry in path.iterdir()) == [
+            *sorted(meta["serials"]),
+            "meta.yml",
+        ]
+        assert (
+            len(load(dexycb / f"calibration/mano_{meta['mano_calib'][0]}/mano.yml")["betas"]) == 10
+        )
         for serial in meta["serials"]:
             frames = range(meta["num_frames"])
-            expected = [f"color_{i:06d}.jpg" for i in frames] + [f"labels_{i:06d}.npz" for i in frames]
+            expected = [f"color_{i:06d}.jpg" for i in frames] + [
+                f"labels_{i:06d}.npz" for i in frames
+            ]
             assert sorted(entry.name for entry in (path / serial).iterdir()) == expected
 
 
 def test_dexycb_agrees_with_the_scenes(dexycb: Path) -> None:
     absent = {"view": 0, "by number": 0}
     # Scene 3 is of the first subject again.
-    for index, place in zip((0, 3, 1, 2), sorted(path.parent for path in dexycb.glob("*/*/meta.yml")), strict=True):
+    for index, place in zip(
+        (0, 3, 1, 2), sorted(path.parent for path in dexycb.glob("*/*/meta.yml")), strict=True
+    ):
         meta = load(place / "meta.yml")
         rig = load(dexycb / f"calibration/extrinsics_{meta['extrinsics']}/extrinsics.yml")
-        to_master = {name: np.array(values).reshape(3, 4) for name, values in rig["extrinsics"].items()}
+        to_master = {
+            name: np.array(values).reshape(3, 4) for name, values in rig["extrinsics"].items()
+        }
         assert all(isinstance(values, tuple) for values in rig["extrinsics"].values())
         np.testing.assert_allclose(to_master[rig["master"]], np.eye(3, 4), atol=1e-9)
         scene = FakeScene(index, (640, 480), tuple(meta["mano_sides"]))
@@ -167,7 +217,9 @@ def test_dexycb_agrees_with_the_scenes(dexycb: Path) -> None:
                 lens = load(dexycb / f"calibration/intrinsics/{serial}_640x480.yml")["color"]
                 labels = np.load(place / serial / f"labels_{frame:06d}.npz")
                 image = place / serial / f"color_{frame:06d}.jpg"
-                shapes = {name: (labels[name].dtype.name, labels[name].shape) for name in labels.files}
+                shapes = {
+                    name: (labels[name].dtype.name, labels[name].shape) for name in labels.files
+                }
                 assert shapes == {
                     "seg": ("uint8", (480, 640)),
                     "pose_y": ("float32", (1, 3, 4)),
@@ -183,8 +235,12 @@ def test_dexycb_agrees_with_the_scenes(dexycb: Path) -> None:
                     continue
                 assert labels["seg"][10, 10] == 255
                 joints = labels["joint_3d"][0].astype(float)
-                matrix = np.array([[lens["fx"], 0, lens["ppx"]], [0, lens["fy"], lens["ppy"]], [0, 0, 1]])
-                np.testing.assert_allclose(project(joints, matrix), labels["joint_2d"][0], atol=1e-4)
+                matrix = np.array(
+                    [[lens["fx"], 0, lens["ppx"]], [0, lens["fy"], lens["ppy"]], [0, 0, 1]]
+                )
+                np.testing.assert_allclose(
+                    project(joints, matrix), labels["joint_2d"][0], atol=1e-4
+                )
                 np.testing.assert_allclose(red_dot(image), labels["joint_2d"][0, 0], atol=0.1)
                 in_master = joints @ to_master[serial][:, :3].T + to_master[serial][:, 3]
                 tag = to_master["apriltag"]
@@ -223,14 +279,17 @@ def test_assemblyhands_agrees_with_the_scenes(tmp_path: Path) -> None:
             assert image["file_name"] == path and (image["width"], image["height"]) == (636, 480)
             assert cv2.imread(str(root / "images" / path), cv2.IMREAD_UNCHANGED).shape == (480, 636)
             cameras = calibration["calibration"][image["seq_name"]]
-            matrix, pose = np.array(cameras["intrinsics"][camera]), np.array(cameras["extrinsics"][frame][camera])
+            matrix, pose = (
+                np.array(cameras["intrinsics"][camera]),
+                np.array(cameras["extrinsics"][frame][camera]),
+            )
             world = np.array(joints["annotations"][image["seq_name"]][frame]["world_coord"])
             assert joints["annotations"][image["seq_name"]][frame]["joint_valid"] == [1] * 42
             number = list(cameras["intrinsics"]).index(camera)
             assert number != 2, "no hand is in this camera's view"
-            shot = FakeScene(first + names.index(image["seq_name"]), (636, 480), ("left", "right")).shoot(
-                image["frame_idx"] // 10, number
-            )
+            shot = FakeScene(
+                first + names.index(image["seq_name"]), (636, 480), ("left", "right")
+            ).shoot(image["frame_idx"] // 10, number)
             np.testing.assert_allclose(matrix, shot.intrinsics)
             for offset, truth in zip((21, 0), shot.hands, strict=True):
                 mine = (world @ pose[:, :3].T + pose[:, 3])[offset : offset + 21][TO_MEDIAPIPE]
@@ -243,7 +302,9 @@ def test_assemblyhands_agrees_with_the_scenes(tmp_path: Path) -> None:
                 assert (box is None) == (not inside.any())
                 if box is not None:
                     low, high = pixels.min(axis=0), pixels.max(axis=0)
-                    np.testing.assert_allclose(box, np.clip([*low, *high], 0, [636, 480] * 2), atol=1e-4)
+                    np.testing.assert_allclose(
+                        box, np.clip([*low, *high], 0, [636, 480] * 2), atol=1e-4
+                    )
             assert (label["bbox"]["right"] is None) == (number == 1)
         first += sequences
     assert seen == written == 3 * (10 + 1) == len(list(root.glob("images/*/*/*/*/*.jpg")))
@@ -257,7 +318,12 @@ def test_skeleton_of_assemblyhands(tmp_path: Path) -> None:
     parents = [int(row[2]) for row in rows]
     assert parents[:8] == [1, 2, 3, 20, 5, 6, 7, 20] and parents[20] == parents[41] == -1
     assert parents[21:41] == [parent + 21 for parent in parents[:20]]
-    assert [row[0] for row in (rows[0], rows[20], rows[38], rows[41])] == ["r_thumb4", "r_wrist", "l_pinky3", "l_wrist"]
+    assert [row[0] for row in (rows[0], rows[20], rows[38], rows[41])] == [
+        "r_thumb4",
+        "r_wrist",
+        "l_pinky3",
+        "l_wrist",
+    ]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -292,7 +358,9 @@ def test_a_name_means_complete(layout: str, tmp_path: Path) -> None:
         LAYOUTS[layout](tmp_path / "file" / "inside", FakeScene, 1, lambda _: None)
 
 
-def test_what_a_layout_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_layout_cannot_say_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Restless(FakeScene):
         restless = True
 
@@ -304,7 +372,13 @@ def test_what_a_layout_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest
     class Zoom(FakeScene):
         def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
             shot = super().shoot(time, camera, backdrop)
-            return Shot(shot.image, shot.intrinsics * 1.1**self.index, shot.extrinsics, shot.hands, shot.segmentation)
+            return Shot(
+                shot.image,
+                shot.intrinsics * 1.1**self.index,
+                shot.extrinsics,
+                shot.hands,
+                shot.segmentation,
+            )
 
     monkeypatch.setattr(layout_dexycb, "_SEQUENCES", 1)
     with pytest.raises(HandclrError, match="intrinsics of camera 836212060125 change"):

@@ -1,4 +1,6 @@
-"""NT-Xent against a double loop, measures of the latents, and the undoing of geometry in the latent space."""
+"""NT-Xent against a double loop, measures of the latents, and the undoing of geometry in the latent
+space.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,28 @@ class Batch(NamedTuple):
     def random(cls, n: int, d: int, ids: str = "repeated") -> Batch:
         rng = np.random.default_rng(n * 100 + d)
         z, repeated = rng.normal(size=(2 * n, d)), rng.integers(0, n, size=2 * n)
-        known = {"all different": np.arange(2 * n), "same image": np.tile(np.arange(n), 2), "repeated": repeated}
+        known = {
+            "all different": np.arange(2 * n),
+            "same image": np.tile(np.arange(n), 2),
+            "repeated": repeated,
+        }
         anchor = rng.uniform(size=(n, 21, 2))
-        positive = anchor + rng.normal(scale=rng.uniform(0.005, 0.03, size=(n, 1, 1)), size=anchor.shape)
+        positive = anchor + rng.normal(
+            scale=rng.uniform(0.005, 0.03, size=(n, 1, 1)), size=anchor.shape
+        )
         return cls(z, known[ids], np.concatenate([anchor, positive]))
 
     def weights(self, form: Form) -> PoseWeights | None:
-        return PoseWeights(*torch.tensor(self.joints).chunk(2), form) if form and form != "pose" else None
+        return (
+            PoseWeights(*torch.tensor(self.joints).chunk(2), form)
+            if form and form != "pose"
+            else None
+        )
 
     def targets(self, form: Form, **options: float) -> PoseTargets | None:
-        return PoseTargets(*torch.tensor(self.joints).chunk(2), **options) if form == "pose" else None
+        return (
+            PoseTargets(*torch.tensor(self.joints).chunk(2), **options) if form == "pose" else None
+        )
 
     def contrast(self, z: Tensor | None = None, form: Form = None, **options: Any) -> Contrast:
         z1, z2 = (torch.tensor(self.z) if z is None else z).chunk(2)
@@ -53,12 +67,18 @@ class Batch(NamedTuple):
         return z.grad
 
 
-def slow_contrast(batch: Batch, temperature: float, own: slice | None, form: Form) -> tuple[float, float]:
+def slow_contrast(
+    batch: Batch, temperature: float, own: slice | None, form: Form
+) -> tuple[float, float]:
     z = batch.z / np.linalg.norm(batch.z, axis=1, keepdims=True)
     ids, n = batch.ids, len(z) // 2
     weights = batch.weights(form)
     w_positive = weights.positive.double().numpy() if weights else np.ones(n)
-    w = weights.against_all(torch.arange(2 * n)).double().numpy() if weights else np.ones((2 * n, 2 * n))
+    w = (
+        weights.against_all(torch.arange(2 * n)).double().numpy()
+        if weights
+        else np.ones((2 * n, 2 * n))
+    )
     targets = batch.targets(form)
     t = targets.against_all(torch.arange(2 * n)).double().numpy() if targets else None
     pairs = list(range(n))[own or slice(None)]
@@ -97,12 +117,22 @@ def test_nt_xent_is_the_double_loop(n: int, d: int, temperature: float, ids: str
 
 
 @pytest.mark.parametrize(
-    ("n", "own"), [(1, None), (2, slice(0, 1)), (7, None), (7, slice(0, 1)), (7, slice(1, 6)), (7, slice(-2, None))]
+    ("n", "own"),
+    [
+        (1, None),
+        (2, slice(0, 1)),
+        (7, None),
+        (7, slice(0, 1)),
+        (7, slice(1, 6)),
+        (7, slice(-2, None)),
+    ],
 )
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 @pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
 @pytest.mark.slow
-def test_weighted_loss_of_a_share_is_the_double_loop(n: int, temperature: float, own: slice | None, form: Form) -> None:
+def test_weighted_loss_of_a_share_is_the_double_loop(
+    n: int, temperature: float, own: slice | None, form: Form
+) -> None:
     batch = Batch.random(n, 8)
     loss, top1 = slow_contrast(batch, temperature, own, form)
     for chunk in (None, 1, 5, 100):
@@ -117,18 +147,24 @@ def test_weighted_loss_of_a_share_is_the_double_loop(n: int, temperature: float,
 def test_chunks_have_the_gradient_of_autograd(form: Form, own: slice | None, chunk: int) -> None:
     batch = Batch.random(16, 8)
     whole = batch.gradient(form, own=own, temperature=0.1)
-    torch.testing.assert_close(batch.gradient(form, own=own, temperature=0.1, chunk=chunk), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        batch.gradient(form, own=own, temperature=0.1, chunk=chunk), whole, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
 @pytest.mark.parametrize("chunk", [None, 2])
-def test_gradient_is_the_finite_difference_of_the_double_loop(form: Form, chunk: int | None) -> None:
+def test_gradient_is_the_finite_difference_of_the_double_loop(
+    form: Form, chunk: int | None
+) -> None:
     batch = Batch.random(3, 2)
     numeric = np.zeros_like(batch.z)
     for at in np.ndindex(batch.z.shape):
         step = np.zeros_like(batch.z)
         step[at] = 1e-5
-        ahead, behind = (slow_contrast(batch._replace(z=batch.z + s), 0.5, None, form)[0] for s in (step, -step))
+        ahead, behind = (
+            slow_contrast(batch._replace(z=batch.z + s), 0.5, None, form)[0] for s in (step, -step)
+        )
         numeric[at] = (ahead - behind) / 2e-5
     np.testing.assert_allclose(batch.gradient(form, chunk=chunk).numpy(), numeric, atol=1e-5)
 
@@ -142,7 +178,9 @@ def test_mean_over_the_ranks_is_the_whole_batch(form: Form, chunk: int | None) -
     whole = batch.contrast(form=form)
     for of_shares, of_whole in zip(zip(*contrasts, strict=True), whole, strict=True):
         torch.testing.assert_close(torch.stack(of_shares).mean(), of_whole)
-    gradient = torch.stack([batch.gradient(form, own=own, chunk=chunk) for own in shares]).mean(dim=0)
+    gradient = torch.stack([batch.gradient(form, own=own, chunk=chunk) for own in shares]).mean(
+        dim=0
+    )
     torch.testing.assert_close(gradient, batch.gradient(form), atol=1e-6, rtol=0)
 
 
@@ -174,7 +212,9 @@ def test_the_narrowest_targets_are_the_nearest_views(chunk: int | None) -> None:
 
 
 @pytest.mark.parametrize("chunk", [None, 1])
-def test_a_copy_is_a_positive_of_soft_targets_and_no_rival_of_the_positive(chunk: int | None) -> None:
+def test_a_copy_is_a_positive_of_soft_targets_and_no_rival_of_the_positive(
+    chunk: int | None,
+) -> None:
     batch = Batch.random(3, 4, "all different")
     for values in batch:
         values[1] = values[0]
@@ -198,7 +238,12 @@ def test_top1_counts_positives_that_nothing_in_the_denominator_exceeds() -> None
         found = nt_xent(z, 3 * z, ids, ids, chunk=chunk).top1
         assert found.item() == 1.0 and not found.requires_grad
         assert nt_xent(z, z[[1, 0, 2, 3]], ids, ids, chunk=chunk).top1.item() == 0.5
-        assert nt_xent(z, z[[1, 0, 2, 3]], torch.tensor([0, 0, 2, 3]), ids // 2, chunk=chunk).top1.item() == 1.0
+        assert (
+            nt_xent(
+                z, z[[1, 0, 2, 3]], torch.tensor([0, 0, 2, 3]), ids // 2, chunk=chunk
+            ).top1.item()
+            == 1.0
+        )
         assert nt_xent(z[:2], z[2:], ids[:2], ids[2:], chunk=chunk).top1.item() == 1.0
 
 
@@ -249,7 +294,9 @@ def test_alignment_and_uniformity_are_the_published_formulas(limit: int) -> None
     unit = z / np.linalg.norm(z, axis=1, keepdims=True)
     alignment = np.mean([math.dist(unit[i], unit[10 + i]) ** 2 for i in range(10)])
     kept = range(min(limit, 10))
-    uniformity = math.log(np.mean([math.exp(-2 * math.dist(unit[i], unit[j]) ** 2) for j in kept for i in range(j)]))
+    uniformity = math.log(
+        np.mean([math.exp(-2 * math.dist(unit[i], unit[j]) ** 2) for j in kept for i in range(j)])
+    )
     z1, z2 = torch.tensor(z, requires_grad=True).chunk(2)
     measured = alignment_uniformity(z1, z2, limit)
     assert [value.item() for value in measured] == pytest.approx([alignment, uniformity], abs=1e-6)
@@ -286,5 +333,7 @@ def test_undo_in_extent_units_shifts_by_the_detached_range() -> None:
     torch.testing.assert_close(out, torch.tensor([[-1.0, 1.0, 1.0, 5.0]]))
     out.sum().backward()
     torch.testing.assert_close(z.grad, torch.ones(1, 4))
-    turned = undo_geometry(z, Geometry(torch.tensor([math.pi / 2]), torch.ones(1), torch.zeros(1, 2)))
+    turned = undo_geometry(
+        z, Geometry(torch.tensor([math.pi / 2]), torch.ones(1), torch.zeros(1, 2))
+    )
     torch.testing.assert_close(turned, torch.tensor([[-1.0, 3.0, 3.0, 1.0]]), atol=1e-6, rtol=0)

@@ -9,8 +9,9 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial.transform import Rotation
 
-from handclr_cli.benchmarks import metrics
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.evaluation import metrics
+from handclr_cli.hand import alignment, joints
 
 
 @pytest.fixture
@@ -33,30 +34,32 @@ def reference_alignment(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def test_names() -> None:
-    assert len(metrics.JOINTS) == 21
-    assert metrics.JOINTS[0] == "wrist"
-    assert metrics.JOINTS[4] == "thumb_tip"
-    assert metrics.JOINTS[9] == "middle_mcp"
-    assert metrics.JOINTS[20] == "pinky_tip"
-    assert sorted(j for joints in metrics.FINGERS.values() for j in joints) == list(range(1, 21))
+    assert len(joints.JOINT_NAMES) == 21
+    assert joints.JOINT_NAMES[0] == "wrist"
+    assert joints.JOINT_NAMES[4] == "thumb_tip"
+    assert joints.JOINT_NAMES[9] == "middle_mcp"
+    assert joints.JOINT_NAMES[20] == "pinky_tip"
+    assert sorted(j for joints in joints.FINGERS.values() for j in joints) == list(range(1, 21))
 
 
-def test_procrustes_matches_the_independent_recipe(rng: np.random.Generator, truth: np.ndarray) -> None:
+def test_procrustes_matches_the_independent_recipe(
+    rng: np.random.Generator, truth: np.ndarray
+) -> None:
     pred = 3 * truth @ Rotation.random(rng=1).as_matrix() + rng.normal(0, 0.01, truth.shape)
     expected = np.stack([reference_alignment(p, t) for p, t in zip(pred, truth, strict=True)])
-    np.testing.assert_allclose(metrics.procrustes(pred, truth), expected, atol=1e-10)
+    np.testing.assert_allclose(alignment.procrustes(pred, truth), expected, atol=1e-10)
 
 
 def test_procrustes_recovers_a_similarity(rng: np.random.Generator, truth: np.ndarray) -> None:
     rotation = Rotation.random(len(truth), rng=2).as_matrix()
     scale = rng.uniform(0.1, 10, (len(truth), 1, 1))
     pred = scale * (truth @ rotation) + rng.normal(0, 1, (len(truth), 1, 3))
-    assert metrics.joint_errors_mm(pred, truth, "procrustes").max() < 1e-6
+    assert alignment.joint_errors_mm(pred, truth, "procrustes").max() < 1e-6
 
 
 def test_procrustes_does_not_reflect(truth: np.ndarray) -> None:
     pred = truth * [-1, 1, 1]
-    aligned = metrics.procrustes(pred, truth)
+    aligned = alignment.procrustes(pred, truth)
     # Three bones span a volume whose sign only a reflection can change.
     volumes = [np.linalg.det(hand[:, [1, 5, 17]] - hand[:, :1]) for hand in (pred, aligned)]
     np.testing.assert_array_equal(*np.sign(volumes))
@@ -73,38 +76,44 @@ def test_invariances(rng: np.random.Generator, truth: np.ndarray) -> None:
     pred = truth + rng.normal(0, 0.01, truth.shape)
     moved, scaled = pred + [0.3, -0.2, 1.0], pred * 7.5
 
-    def errors(value: np.ndarray, alignment: metrics.Alignment) -> np.ndarray:
-        return metrics.joint_errors_mm(value, truth, alignment)
+    def errors(value: np.ndarray, name: alignment.Alignment) -> np.ndarray:
+        return alignment.joint_errors_mm(value, truth, name)
 
-    unmoved: tuple[metrics.Alignment, ...] = ("root", "root+bone", "procrustes")
-    for alignment in unmoved:
-        np.testing.assert_allclose(errors(moved, alignment), errors(pred, alignment), atol=1e-9)
-    for alignment in unmoved[1:]:
-        np.testing.assert_allclose(errors(scaled, alignment), errors(pred, alignment), atol=1e-9)
+    unmoved: tuple[alignment.Alignment, ...] = ("root", "root+bone", "procrustes")
+    for name in unmoved:
+        np.testing.assert_allclose(errors(moved, name), errors(pred, name), atol=1e-9)
+    for name in unmoved[1:]:
+        np.testing.assert_allclose(errors(scaled, name), errors(pred, name), atol=1e-9)
     assert errors(moved, "none").mean() > 1000
     assert errors(scaled, "root").mean() > 100
 
 
 def test_errors_are_millimetres(truth: np.ndarray) -> None:
-    np.testing.assert_allclose(metrics.joint_errors_mm(truth + [0.003, 0.004, 0], truth, "none"), 5.0)
+    np.testing.assert_allclose(
+        alignment.joint_errors_mm(truth + [0.003, 0.004, 0], truth, "none"), 5.0
+    )
 
 
 def test_bone_scaled_gives_the_true_bone(rng: np.random.Generator, truth: np.ndarray) -> None:
     pred = rng.normal(size=truth.shape)
-    scaled = metrics.bone_scaled(pred, truth)
+    scaled = alignment.bone_scaled(pred, truth)
     np.testing.assert_allclose(scaled[:, 0], 0)
-    np.testing.assert_allclose(np.linalg.norm(scaled[:, 9], axis=1), np.linalg.norm(truth[:, 9] - truth[:, 0], axis=1))
+    np.testing.assert_allclose(
+        np.linalg.norm(scaled[:, 9], axis=1), np.linalg.norm(truth[:, 9] - truth[:, 0], axis=1)
+    )
 
 
 def test_degenerate_predictions_stay_finite(truth: np.ndarray) -> None:
     point = np.zeros_like(truth)
     expected = np.linalg.norm(truth - truth[:, :1], axis=2) * 1000
-    np.testing.assert_allclose(metrics.joint_errors_mm(point, truth, "root+bone"), expected)
+    np.testing.assert_allclose(alignment.joint_errors_mm(point, truth, "root+bone"), expected)
     centred = np.linalg.norm(truth - truth.mean(1, keepdims=True), axis=2) * 1000
-    np.testing.assert_allclose(metrics.joint_errors_mm(point, truth, "procrustes"), centred)
+    np.testing.assert_allclose(alignment.joint_errors_mm(point, truth, "procrustes"), centred)
     no_bone = truth.copy()
     no_bone[:, 9] = no_bone[:, 0]
-    np.testing.assert_allclose(metrics.bone_scaled(no_bone, truth), metrics.root_relative(no_bone))
+    np.testing.assert_allclose(
+        alignment.bone_scaled(no_bone, truth), alignment.root_relative(no_bone)
+    )
 
 
 def test_pck_curve_counts_the_threshold_itself() -> None:
@@ -114,7 +123,8 @@ def test_pck_curve_counts_the_threshold_itself() -> None:
 
 
 def test_auc_of_uniform_errors() -> None:
-    # Uniform on 0..50 mm: PCK(t) = t / 50, so the area is 1/2 over 0-50 and the mean of 0.4 and 1 over 20-50.
+    # Uniform on 0..50 mm: PCK(t) = t / 50, so the area is 1/2 over 0-50 and the mean of 0.4 and 1
+    # over 20-50.
     errors = np.tile(((np.arange(20_000) + 0.5) / 20_000 * 50)[:, None], (1, 21))
     assert metrics.pck_auc(errors, *metrics.AUC_RANGES["0-50"]) == pytest.approx(0.5, abs=1e-4)
     assert metrics.pck_auc(errors, *metrics.AUC_RANGES["20-50"]) == pytest.approx(0.7, abs=1e-4)
@@ -130,11 +140,16 @@ def test_auc_is_the_mean_of_what_each_error_adds(rng: np.random.Generator) -> No
     for low, high, steps in metrics.AUC_RANGES.values():
         thresholds = np.linspace(low, high, steps)
         by_joint = [
-            np.trapezoid([(errors[:, joint] <= t).mean() for t in thresholds], thresholds) / (high - low)
+            np.trapezoid([(errors[:, joint] <= t).mean() for t in thresholds], thresholds)
+            / (high - low)
             for joint in range(21)
         ]
-        assert metrics.pck_auc(errors, low, high, steps) == pytest.approx(np.mean(by_joint), abs=1e-12)
-    exact = np.full((3, 21), 20.0)  # the first of the thresholds from 20 to 50 mm, and itself correct
+        assert metrics.pck_auc(errors, low, high, steps) == pytest.approx(
+            np.mean(by_joint), abs=1e-12
+        )
+    exact = np.full(
+        (3, 21), 20.0
+    )  # the first of the thresholds from 20 to 50 mm, and itself correct
     assert metrics.pck_auc(exact, 20, 50, 15) == pytest.approx(1.0, abs=1e-12)
 
 
@@ -142,20 +157,20 @@ def test_joints_without_labels_count_nowhere(rng: np.random.Generator, truth: np
     pred = truth + rng.normal(0, 0.02, truth.shape)
     valid = rng.random(truth.shape[:2]) < 0.6
     valid[:, [0, 9]] = True
-    for alignment in ("none", "root", "root+bone", "procrustes"):
-        found = metrics.joint_errors_mm(pred, truth, alignment, valid)
+    for name in ("none", "root", "root+bone", "procrustes"):
+        found = alignment.joint_errors_mm(pred, truth, name, valid)
         for sample, mask in enumerate(valid):
             hand, target = pred[sample][mask], truth[sample][mask]
-            if alignment == "procrustes":
+            if name == "procrustes":
                 centred = target - target.mean(0)
                 rotation, _ = Rotation.align_vectors(centred, hand - hand.mean(0))
                 turned = rotation.apply(hand - hand.mean(0))
                 hand = (turned * centred).sum() / np.square(turned).sum() * turned + target.mean(0)
-            elif alignment != "none":
+            elif name != "none":
                 hand, target = hand - hand[0], target - target[0]
                 knuckle = int(mask[:9].sum())
                 scale = np.linalg.norm(target[knuckle]) / np.linalg.norm(hand[knuckle])
-                hand = hand * (scale if alignment == "root+bone" else 1)
+                hand = hand * (scale if name == "root+bone" else 1)
             expected = 1000 * np.linalg.norm(hand - target, axis=1)
             np.testing.assert_allclose(found[sample][mask], expected, atol=1e-6)
             assert not found[sample][~mask].any()
@@ -170,22 +185,31 @@ def test_the_mean_is_per_joint_first(rng: np.random.Generator) -> None:
     valid[0, 14], valid[:, 15:17] = True, False
     table = metrics.evaluate_pose(pred, truth, valid)["none"]
     means = {}
-    for joint, name in enumerate(metrics.JOINTS):
-        errors = [1000 * np.linalg.norm(pred[i, joint] - truth[i, joint]) for i in range(4) if valid[i, joint]]
+    for joint, name in enumerate(joints.JOINT_NAMES):
+        errors = [
+            1000 * np.linalg.norm(pred[i, joint] - truth[i, joint])
+            for i in range(4)
+            if valid[i, joint]
+        ]
         means[name] = pytest.approx(np.mean(errors)) if errors else None
     assert table["mpjpe_mm_by_joint"] == means
     labelled = [value for value in table["mpjpe_mm_by_joint"].values() if value is not None]
     assert table["mpjpe_mm"] == pytest.approx(np.mean(labelled))
     assert table["mpjpe_mm_by_finger"]["ring"] == table["mpjpe_mm_by_joint"]["ring_pip"]
     everything = metrics.evaluate_pose(pred, truth)["none"]
-    assert everything["mpjpe_mm"] == pytest.approx(1000 * np.linalg.norm(pred - truth, axis=2).mean(), rel=1e-12)
+    assert everything["mpjpe_mm"] == pytest.approx(
+        1000 * np.linalg.norm(pred - truth, axis=2).mean(), rel=1e-12
+    )
 
 
 def test_a_finger_without_any_label_is_null(truth: np.ndarray) -> None:
     valid = np.ones(truth.shape[:2], bool)
     valid[:, 17:] = False
     table = json.loads(json.dumps(metrics.evaluate_pose(truth, truth, valid)["root"]))
-    assert table["mpjpe_mm_by_finger"]["pinky"] is None and table["mpjpe_mm_by_joint"]["pinky_tip"] is None
+    assert (
+        table["mpjpe_mm_by_finger"]["pinky"] is None
+        and table["mpjpe_mm_by_joint"]["pinky_tip"] is None
+    )
     assert table["mpjpe_mm"] == 0 and table["pck_auc"]["0-50mm"] == 1
 
 
@@ -193,16 +217,22 @@ def test_evaluate_pose_is_json(rng: np.random.Generator, truth: np.ndarray) -> N
     pred = truth + rng.normal(0, 0.01, truth.shape)
     result = json.loads(json.dumps(metrics.evaluate_pose(pred.astype(np.float32), truth)))
     assert set(result) == {"none", "root", "root+bone", "procrustes"}
-    assert set(metrics.evaluate_pose(pred, truth, placed=False)) == {"root", "root+bone", "procrustes"}
+    assert set(metrics.evaluate_pose(pred, truth, placed=False)) == {
+        "root",
+        "root+bone",
+        "procrustes",
+    }
     assert set(result["root"]["pck_auc"]) == {"0-50mm", "20-50mm"}
     assert result["procrustes"]["mpjpe_mm"] < result["root+bone"]["mpjpe_mm"]
     by_joint = result["root+bone"]["mpjpe_mm_by_joint"]
-    assert list(by_joint) == list(metrics.JOINTS) and by_joint["wrist"] == 0
+    assert list(by_joint) == list(joints.JOINT_NAMES) and by_joint["wrist"] == 0
     assert np.mean(list(by_joint.values())) == pytest.approx(result["root+bone"]["mpjpe_mm"])
-    thumb = [by_joint[name] for name in metrics.JOINTS[1:5]]
+    thumb = [by_joint[name] for name in joints.JOINT_NAMES[1:5]]
     assert result["root+bone"]["mpjpe_mm_by_finger"]["thumb"] == pytest.approx(np.mean(thumb))
-    per_sample = metrics.joint_errors_mm(pred.astype(np.float32), truth, "root+bone").mean(axis=1)
-    assert result["root+bone"]["mpjpe_mm_of_samples"]["median"] == pytest.approx(np.median(per_sample))
+    per_sample = alignment.joint_errors_mm(pred.astype(np.float32), truth, "root+bone").mean(axis=1)
+    assert result["root+bone"]["mpjpe_mm_of_samples"]["median"] == pytest.approx(
+        np.median(per_sample)
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -218,7 +248,9 @@ def test_values_that_are_not_finite_are_refused(truth: np.ndarray, value: float)
 def test_a_wrist_without_a_label_is_refused(truth: np.ndarray) -> None:
     valid = np.ones(truth.shape[:2], bool)
     valid[2, 9] = False
-    with pytest.raises(HandclrError, match="^1 of 40 samples have no label of the wrist or the middle knuckle"):
+    with pytest.raises(
+        HandclrError, match="^1 of 40 samples have no label of the wrist or the middle knuckle"
+    ):
         metrics.evaluate_pose(truth, truth, valid)
 
 

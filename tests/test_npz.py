@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shard_helpers import ROOT, cli_env, crops, error_line, load_npz, pose_arrays, run_cli, tar_bytes, write_pose
+from shard_helpers import (
+    ROOT,
+    cli_env,
+    crops,
+    error_line,
+    load_npz,
+    pose_arrays,
+    run_cli,
+    tar_bytes,
+    write_pose,
+)
 
 from handclr_cli.contract.errors import HandclrError, TruncatedError
 from handclr_cli.contract.npz import KINDS, PAIRS, as_keys, read_npz, write_npz
@@ -23,7 +33,10 @@ RECORD = provenance("test", {})
 
 
 def predictions(rows: int = 3) -> dict[str, np.ndarray]:
-    return {"key": as_keys([f"k{n}" for n in range(rows)]), "keypoints3d": np.zeros((rows, 21, 3), np.float32)}
+    return {
+        "key": as_keys([f"k{n}" for n in range(rows)]),
+        "keypoints3d": np.zeros((rows, 21, 3), np.float32),
+    }
 
 
 def pairs(rows: int = 3, top_k: int = 2) -> dict[str, np.ndarray]:
@@ -70,7 +83,10 @@ def test_missing_array(kind: str, tmp_path: Path) -> None:
             continue
         del arrays[declared.name]
         np.savez(tmp_path / "x.npz", **arrays)
-        with pytest.raises(HandclrError, match=rf"x\.npz: no array '{declared.name}'; a {kind} file is the output of"):
+        with pytest.raises(
+            HandclrError,
+            match=rf"x\.npz: no array '{declared.name}'; a {kind} file is the output of",
+        ):
             read_npz(str(tmp_path / "x.npz"), kind)
 
 
@@ -81,7 +97,9 @@ def test_optional_arrays_are_checked_too(tmp_path: Path) -> None:
     with pytest.raises(HandclrError, match="'target' should be S"):
         write_npz(str(tmp_path / "y.npz"), "pairs", {**pairs(), "target": np.zeros(7)}, RECORD)
     with pytest.raises(HandclrError, match="'error_mm' should be float32"):
-        write_npz("x", "predictions", {**predictions(), "error_mm": np.zeros((2, 21), np.float32)}, RECORD)
+        write_npz(
+            "x", "predictions", {**predictions(), "error_mm": np.zeros((2, 21), np.float32)}, RECORD
+        )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +122,12 @@ def test_wrong_dtype_or_shape(name: str, array: np.ndarray, tmp_path: Path) -> N
     with pytest.raises(HandclrError, match=rf"x\.npz: array '(embedding|components|{name})'"):
         read_npz(str(tmp_path / "x.npz"), "pose")
     with pytest.raises(HandclrError):
-        write_npz(str(tmp_path / "y.npz"), "pose", {**pose_arrays([0, 0, 1]), name: np.asarray(array)}, RECORD)
+        write_npz(
+            str(tmp_path / "y.npz"),
+            "pose",
+            {**pose_arrays([0, 0, 1]), name: np.asarray(array)},
+            RECORD,
+        )
     assert not (tmp_path / "y.npz").exists()
 
 
@@ -113,7 +136,9 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "boom",))  # type: ignore[return-value]
 
-    np.savez(tmp_path / "x.npz", **{**pose_arrays([0, 1]), "key": np.array([Bomb(), Bomb()], object)})
+    np.savez(
+        tmp_path / "x.npz", **{**pose_arrays([0, 1]), "key": np.array([Bomb(), Bomb()], object)}
+    )
     (tmp_path / "raw.npz").write_bytes(pickle.dumps(Bomb()))
     np.savez(tmp_path / "meta.npz", **pose_arrays([0, 1]), meta=np.array(Bomb(), object))
     for name in ("x", "raw", "meta"):
@@ -124,10 +149,17 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
     data = write_pose(tmp_path / "whole.npz", [0, 0, 1]).read_bytes()
-    for cut in [1, 4, 100, *np.random.default_rng(0).integers(1, len(data), 60).tolist(), len(data) - 1]:
+    for cut in [
+        1,
+        4,
+        100,
+        *np.random.default_rng(0).integers(1, len(data), 60).tolist(),
+        len(data) - 1,
+    ]:
         (tmp_path / "x.npz").write_bytes(data[:cut])
         with pytest.raises(
-            HandclrError, match=r"x\.npz: not an NPZ file, or damaged; is this the output of handclr pca"
+            HandclrError,
+            match=r"x\.npz: not an NPZ file, or damaged; is this the output of handclr pca",
         ):
             read_npz(str(tmp_path / "x.npz"), "pose")
 
@@ -172,7 +204,9 @@ def test_other_files(tmp_path: Path) -> None:
 
 def test_a_kind_for_another(tmp_path: Path) -> None:
     write_npz(str(tmp_path / "pairs.npz"), "pairs", pairs(), RECORD)
-    with pytest.raises(HandclrError, match="output of handclr pca, this one has distance, key, meta, positive"):
+    with pytest.raises(
+        HandclrError, match="output of handclr pca, this one has distance, key, meta, positive"
+    ):
         read_npz(str(tmp_path / "pairs.npz"), "pose")
 
 
@@ -182,7 +216,8 @@ def test_without_provenance(tmp_path: Path) -> None:
 
 
 READER = (
-    "import sys; from handclr_cli.contract.npz import read_npz; print(len(read_npz(sys.argv[1], 'pose')[0]['key']))"
+    "import sys; from handclr_cli.contract.npz import read_npz; print(len(read_npz(sys.argv[1],"
+    " 'pose')[0]['key']))"
 )
 
 
@@ -190,10 +225,14 @@ READER = (
 def test_standard_input_and_other_pipes(tmp_path: Path) -> None:
     path = write_pose(tmp_path / "x.npz", [0, 0, 1])
     command = [sys.executable, "-c", READER, "-"]
-    done = subprocess.run(command, input=path.read_bytes(), capture_output=True, env=cli_env(), check=True)
+    done = subprocess.run(
+        command, input=path.read_bytes(), capture_output=True, env=cli_env(), check=True
+    )
     assert done.stdout == b"3\n"
     substituted = f'"{sys.executable}" -c "{READER}" <(cat "{path}")'
-    done = subprocess.run(["bash", "-c", substituted], capture_output=True, env=cli_env(), check=True, cwd=ROOT)
+    done = subprocess.run(
+        ["bash", "-c", substituted], capture_output=True, env=cli_env(), check=True, cwd=ROOT
+    )
     assert done.stdout == b"3\n"
 
 
@@ -204,8 +243,13 @@ def test_a_tar_into_mine() -> None:
     assert "handclr pca" in message
 
 
-def test_the_same_arrays_give_the_same_bytes(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    digests = {hashlib.sha256(write_pose(tmp_path / name, [0, 0, 1]).read_bytes()).digest() for name in ("a", "b")}
+def test_the_same_arrays_give_the_same_bytes(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    digests = {
+        hashlib.sha256(write_pose(tmp_path / name, [0, 0, 1]).read_bytes()).digest()
+        for name in ("a", "b")
+    }
     write_npz("-", "pose", pose_arrays([0, 0, 1]), provenance("pca", {"dim": 14}))
     digests.add(hashlib.sha256(capsysbinary.readouterr().out).digest())
     with open(tmp_path / "fifo", "wb") as file, pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.learning.optim import LARS, OPTIMIZERS, build_optimizer, parameter_groups, warmup_cosine
+from handclr_cli.learning.optim import (
+    LARS,
+    OPTIMIZERS,
+    build_optimizer,
+    parameter_groups,
+    warmup_cosine,
+)
 
 
 def test_lars_steps_are_the_formula() -> None:
@@ -20,7 +26,10 @@ def test_lars_steps_are_the_formula() -> None:
     mw, mb = np.zeros_like(w), np.zeros_like(b)
     rng = np.random.default_rng(0)
     for _ in range(3):
-        gw, gb = rng.normal(size=w.shape).astype(np.float32), rng.normal(size=b.shape).astype(np.float32)
+        gw, gb = (
+            rng.normal(size=w.shape).astype(np.float32),
+            rng.normal(size=b.shape).astype(np.float32),
+        )
         weight.grad, bias.grad = torch.tensor(gw), torch.tensor(gb)
         optimizer.step()
         gw = gw + 0.01 * w

@@ -43,7 +43,9 @@ def test_an_exception_leaves_what_was_there(tmp_path: Path, error: type[BaseExce
     assert (tmp_path / "x").read_bytes() == b"old"
 
 
-def test_a_signal_while_the_file_is_opened_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_the_file_is_opened_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def opened(path: Path, mode: str) -> NoReturn:
         open(path, mode).close()
         raise KeyboardInterrupt
@@ -83,7 +85,10 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_device_is_named() -> None:
-    with pytest.raises(HandclrError, match="cannot write /dev/full: No space left"), atomic_write("/dev/full") as file:
+    with (
+        pytest.raises(HandclrError, match="cannot write /dev/full: No space left"),
+        atomic_write("/dev/full") as file,
+    ):
         file.write(b"x" * 100_000)
 
 
@@ -112,7 +117,10 @@ def test_standard_output_by_any_name(name: str) -> None:
 
 
 def test_process_substitution(tmp_path: Path) -> None:
-    subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{WRITER}" >(cat > "{tmp_path}/x"); wait $!'], env=cli_env())
+    subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{WRITER}" >(cat > "{tmp_path}/x"); wait $!'],
+        env=cli_env(),
+    )
     assert (tmp_path / "x").read_bytes() == b"data"
 
 

@@ -1,4 +1,6 @@
-"""Overlays: from dots in a video to crops and back onto the video, measured in pixels of the video."""
+"""Overlays: from dots in a video to crops and back onto the video, measured in pixels of
+the video.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,22 @@ import pytest
 from dotted_hands import FPS, SIZE, DotReader, dots, hands_on, picture, write_dotted
 from labelled_helpers import pose
 
-from handclr_cli.benchmarks.placement import Placed, cut_of, placed
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.footage.sources import find_sources, sampling_of
 from handclr_cli.footage.video import Sampling, find_footage
-from handclr_cli.footage.writer import video_writer
+from handclr_cli.hand.film import video_writer
+from handclr_cli.hand.placement import Placed, cut_of, placed
 from handclr_cli.learning.prediction import predict_crops
-from handclr_cli.report.overlay import DrawnHand, draw_hands, drawn_hand, pace, plan_films, write_overlay
+from handclr_cli.report.overlay import (
+    DrawnHand,
+    draw_hands,
+    drawn_hand,
+    pace,
+    plan_films,
+    write_overlay,
+)
 
 FRAMES, EVERY = 13, 1
 
@@ -71,7 +80,10 @@ def test_the_overlay_plays_every_sampled_frame_with_the_hands_where_they_are(
     out = tmp_path / "out.mp4"
     (film,) = plan_films(index, str(out), [str(video)])
     hands = [drawn_hand(info, points[row]) for row, info in film.crops.items()]
-    assert write_overlay(film.path, film.footage, film.sampling, hands, pytest.fail) == (FRAMES, len(index))
+    assert write_overlay(film.path, film.footage, film.sampling, hands, pytest.fail) == (
+        FRAMES,
+        len(index),
+    )
     capture = cv2.VideoCapture(str(out))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(FPS / EVERY, rel=0.01)
     frames = frames_of(out)
@@ -94,11 +106,17 @@ def test_left_and_right_hands_are_told_apart_and_lines_grow_with_the_hand() -> N
     small, large = dots(0, "right") * 0.5, dots(0, "right") - (340, 0)
     drawn = {
         name: draw_hands(canvas, [DrawnHand(0, None, points, left)])
-        for name, points, left in (("small", small, False), ("large", large, False), ("left", large, True))
+        for name, points, left in (
+            ("small", small, False),
+            ("large", large, False),
+            ("left", large, True),
+        )
     }
     assert (canvas == 128).all()
     assert not (drawn["large"] == drawn["left"]).all()
-    assert (drawn["large"] == 255).all(axis=2).sum() > 50 and (drawn["left"] == 255).all(axis=2).sum() < 50
+    assert (drawn["large"] == 255).all(axis=2).sum() > 50 and (drawn["left"] == 255).all(
+        axis=2
+    ).sum() < 50
     areas = {name: (image != 128).any(axis=2).sum() for name, image in drawn.items()}
     assert areas["large"] > 3 * areas["small"]
 
@@ -146,7 +164,14 @@ def test_the_sampling_is_what_extract_was_told() -> None:
 
 def test_footage_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos are known by their names only, so empty files will do."""
-    for name in ("here/a.mp4", "here/deep/er/a.mp4", "here/b.mp4", "moved/b.mp4", "twice/1/c.mp4", "twice/2/c.mp4"):
+    for name in (
+        "here/a.mp4",
+        "here/deep/er/a.mp4",
+        "here/b.mp4",
+        "moved/b.mp4",
+        "twice/1/c.mp4",
+        "twice/2/c.mp4",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -162,7 +187,10 @@ def test_footage_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found("gone/b.mp4", ["b.mp4"], ["here", "moved"][:1]) == "here/b.mp4"
     assert found("other/name.mov", ["name.mov"], ["moved/b.mp4"]) == "moved/b.mp4"
     monkeypatch.chdir(tmp_path / "here")
-    assert find_sources(["here/b.mp4"], [extracted("b.mp4")], [])["here/b.mp4"].files[0].name == "b.mp4"
+    assert (
+        find_sources(["here/b.mp4"], [extracted("b.mp4")], [])["here/b.mp4"].files[0].name
+        == "b.mp4"
+    )
     with pytest.raises(UsageError, match="no footage gone/b.mp4 from this folder on; name it"):
         find_sources(["gone/b.mp4"], [extracted("b.mp4")], [])
     with pytest.raises(UsageError, match="may both be gone/c.mp4"):
@@ -171,7 +199,9 @@ def test_footage_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_sources(["x/d.mp4"], [], [str(tmp_path / "twice")])
 
 
-def test_overlays_of_several_videos_need_several_names(dotted: tuple[Path, Path], tmp_path: Path) -> None:
+def test_overlays_of_several_videos_need_several_names(
+    dotted: tuple[Path, Path], tmp_path: Path
+) -> None:
     video, shard = dotted
     first = ShardIndex([str(shard)])
     other = tmp_path / "other"
@@ -183,7 +213,9 @@ def test_overlays_of_several_videos_need_several_names(dotted: tuple[Path, Path]
     heads = [key.split("_")[0] for key in (index.keys[0], index.keys[-1])]
     into = [film.path for film in plan_films(index, str(tmp_path / "films"), named)]
     assert into == [str(tmp_path / "films" / f"{head}.mp4") for head in heads]
-    assert [film.path for film in plan_films(index, "x-{video}.mp4", named)] == [f"x-{head}.mp4" for head in heads]
+    assert [film.path for film in plan_films(index, "x-{video}.mp4", named)] == [
+        f"x-{head}.mp4" for head in heads
+    ]
     with pytest.raises(UsageError, match="writes MP4"):
         plan_films(first, "out.avi", named)
     clip = video.rename(video.with_suffix(".mp4"))
@@ -195,7 +227,9 @@ def test_overlays_of_several_videos_need_several_names(dotted: tuple[Path, Path]
 def test_footage_of_another_size_is_refused(dotted: tuple[Path, Path], tmp_path: Path) -> None:
     footage = find_footage([str(dotted[0])])[0]
     hand = DrawnHand(1, 0.1, dots(1, "left"), True, (1280, 720))
-    with pytest.raises(HandclrError, match=r"frames of 640x480, but the crops were cut from 1280x720"):
+    with pytest.raises(
+        HandclrError, match=r"frames of 640x480, but the crops were cut from 1280x720"
+    ):
         write_overlay(str(tmp_path / "x.mp4"), footage, Sampling(every=1), [hand], pytest.fail)
     assert not list(tmp_path.iterdir())
 

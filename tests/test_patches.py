@@ -1,4 +1,6 @@
-"""Convolutions as products of patches are convolutions: values, gradients, names, and what is left as it was."""
+"""Convolutions as products of patches are convolutions: values, gradients, names, and what is left
+as it was.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import torch
 from torch import nn
 
 from handclr_cli.learning.encoder import build_encoder
-from handclr_cli.learning.patches import PatchConv2d, use_patches
+from handclr_cli.learning.patch_conv import PatchConv2d, use_patches
 
 SHAPES = [
     # side, kernel, stride, padding
@@ -24,10 +26,14 @@ SHAPES = [
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), SHAPES)
-def test_values_and_gradients_are_those_of_a_convolution(side, kernel, stride, padding, bias: bool) -> None:
+def test_values_and_gradients_are_those_of_a_convolution(
+    side, kernel, stride, padding, bias: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     conv = nn.Conv2d(3, 5, kernel, stride, padding, bias=bias).double()
-    x = torch.randn(2, 3, side, side + 1, dtype=torch.float64, generator=generator, requires_grad=True)
+    x = torch.randn(
+        2, 3, side, side + 1, dtype=torch.float64, generator=generator, requires_grad=True
+    )
     upstream = torch.randn(conv(x).shape, dtype=torch.float64, generator=generator)
 
     def run() -> list[torch.Tensor]:
@@ -54,7 +60,13 @@ def test_an_encoder_keeps_its_names_and_features() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}]
+    "options",
+    [
+        {"groups": 2},
+        {"dilation": 2},
+        {"padding": "same"},
+        {"padding": 1, "padding_mode": "reflect"},
+    ],
 )
 def test_other_convolutions_are_left_alone(options: dict) -> None:
     conv = nn.Conv2d(4, 4, 3, **options)

@@ -28,7 +28,8 @@ from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.npz import read_npz, write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
-from handclr_cli.similarity.embedding import fit, pose_vectors
+from handclr_cli.hand.normalise import pose_vectors
+from handclr_cli.similarity.embedding import fit
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -48,7 +49,11 @@ def test_pipe_to_pipe() -> None:
     samples = [*crops(frames=10), crop("cellar", keypoints=False)]
     done = run_cli("pca", stdin=tar_bytes(samples))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.decode().splitlines()[-1].startswith("pca: 20 poses of 2 videos, 14 dimensions with ")
+    assert (
+        done.stderr.decode()
+        .splitlines()[-1]
+        .startswith("pca: 20 poses of 2 videos, 14 dimensions with ")
+    )
     assert b"1 samples without keypoints dropped" in done.stderr
     found = load_npz(done.stdout)
     assert [key.decode() for key in found["key"]] == [sample.key for sample in samples[:20]]
@@ -74,7 +79,9 @@ def test_files_options_and_a_basis(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "variance.png")) is not None
 
     # The basis brings its dimensions and its normalisation along; one pose is enough now.
-    projected = run_cli("pca", "--basis", tmp_path / "pose.npz", stdin=tar_bytes(crops(["barn"], frames=10)[3:4]))
+    projected = run_cli(
+        "pca", "--basis", tmp_path / "pose.npz", stdin=tar_bytes(crops(["barn"], frames=10)[3:4])
+    )
     assert projected.returncode == 0, projected.stderr
     found = load_npz(projected.stdout)
     assert (found["embedding"] == arrays["embedding"][13:14]).all()
@@ -94,17 +101,26 @@ def test_files_options_and_a_basis(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_size_is_that_of_the_picture(tmp_path: Path) -> None:
-    """Poses in crops of two resolutions meet in one space; without a picture, a crop is 224 wide."""
+    """Poses in crops of two resolutions meet in one space; without a picture, a crop is
+    224 wide.
+    """
     small = crops(frames=3)
     large = [
-        crop(s.info["video"], s.info["frame"] + 10, points=s.keypoints2d * 2, members={"jpg": picture(32)})
+        crop(
+            s.info["video"],
+            s.info["frame"] + 10,
+            points=s.keypoints2d * 2,
+            members={"jpg": picture(32)},
+        )
         for s in small
     ]
     blind = [crop(s.info["video"], s.info["frame"] + 20, points=s.keypoints2d * 14) for s in small]
     for sample in blind:
         del sample.members["jpg"]
     write_pose(tmp_path / "basis.npz", [0])
-    done = run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*small, *large, *blind]))
+    done = run_cli(
+        "pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*small, *large, *blind])
+    )
     embedding = load_npz(done.stdout)["embedding"].reshape(3, 6, 14)
     np.testing.assert_allclose(embedding[1], embedding[0], atol=1e-6)
     np.testing.assert_allclose(embedding[2], embedding[0], atol=1e-6)
@@ -135,7 +151,7 @@ def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_too_many_dimensions() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(frames=3))), 1)
-    assert message == "6 poses cannot give 14 dimensions; pass a smaller --dim"
+    assert message == "--dim: 6 poses cannot give 14 dimensions; ask for fewer"
     assert run_cli("pca", "--dim", "43", stdin=b"").returncode == 2
     assert "one pose" in error_line(run_cli("pca", "--dim", "1", stdin=tar_bytes([crop()])), 1)
 
@@ -143,14 +159,20 @@ def test_too_many_dimensions() -> None:
 @pytest.mark.slow
 def test_no_keypoints() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(keypoints=False))), 1)
-    assert message == "none of the 6 samples has keypoints2d.npy; did they go through handclr keypoints?"
+    assert (
+        message
+        == "none of the 6 samples has keypoints2d.npy; did they go through handclr keypoints?"
+    )
     assert "none of the 0 samples" in error_line(run_cli("pca", stdin=tar_bytes([])), 1)
 
 
 @pytest.mark.slow
 def test_unknown_normalisation() -> None:
     message = error_line(run_cli("pca", "--normalize", "wrist", stdin=tar_bytes(crops())), 2)
-    assert message == "--normalize wrist: choose from crop, root, root-scale, box"
+    assert message == (
+        "Invalid value for '--normalize': 'wrist' is not one of 'crop', 'root', 'root-scale', 'box'; "
+        "see handclr pca --help"
+    )
 
 
 BAD_KEYPOINTS = {
@@ -185,7 +207,9 @@ def test_bad_keypoints_are_refused(name: str) -> None:
         ({"json": b"[" * 100_000}, "sample cellar_00000000_r: bad json: "),
     ],
 )
-def test_other_bad_members_name_the_sample(members: dict[str, bytes], reason: str, tmp_path: Path) -> None:
+def test_other_bad_members_name_the_sample(
+    members: dict[str, bytes], reason: str, tmp_path: Path
+) -> None:
     shard = write_shard(tmp_path / "a.tar", [*crops(), crop("cellar", members=members)])
     message = error_line(run_cli("pca", shard), 1)
     assert message.startswith(f"{shard}: {reason}")
@@ -194,27 +218,40 @@ def test_other_bad_members_name_the_sample(members: dict[str, bytes], reason: st
 @pytest.mark.slow
 def test_a_basis_that_is_none(tmp_path: Path) -> None:
     data = tar_bytes(crops())
-    assert "gone.npz: No such file" in error_line(run_cli("pca", "--basis", tmp_path / "gone.npz", stdin=data), 1)
+    assert "gone.npz: No such file" in error_line(
+        run_cli("pca", "--basis", tmp_path / "gone.npz", stdin=data), 1
+    )
     (tmp_path / "x.npz").write_bytes(data)
-    assert "x.npz: not an NPZ file" in error_line(run_cli("pca", "--basis", tmp_path / "x.npz", stdin=data), 1)
+    assert "x.npz: not an NPZ file" in error_line(
+        run_cli("pca", "--basis", tmp_path / "x.npz", stdin=data), 1
+    )
 
 
 @pytest.mark.slow
 def test_videos_by_their_verbatim_names(tmp_path: Path) -> None:
     """`video` is the JSON's word, and samples without one are told apart by their keys."""
-    named = [crop("x", n, members={"json": encode_object({"video": "set/küche.mp4"})}) for n in range(2)]
+    named = [
+        crop("x", n, members={"json": encode_object({"video": "set/küche.mp4"})}) for n in range(2)
+    ]
     keyed = [crop("x-1", n, points=hand_points(n)) for n in range(2)]
     for sample in keyed:
         del sample.members["json"]
     write_pose(tmp_path / "basis.npz", [0])
-    found = load_npz(run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*named, *keyed])).stdout)
-    assert [name.decode() for name in found["video"][found["video_id"]]] == ["set/küche.mp4"] * 2 + ["x-1"] * 2
+    found = load_npz(
+        run_cli("pca", "--basis", tmp_path / "basis.npz", stdin=tar_bytes([*named, *keyed])).stdout
+    )
+    assert [name.decode() for name in found["video"][found["video_id"]]] == [
+        "set/küche.mp4"
+    ] * 2 + ["x-1"] * 2
 
 
 @pytest.mark.slow
 def test_a_key_that_comes_twice(tmp_path: Path) -> None:
     write_pose(tmp_path / "basis.npz", [0])
-    first, second = write_shard(tmp_path / "a.tar", crops()), write_shard(tmp_path / "b.tar", crops(["cellar", "barn"]))
+    first, second = (
+        write_shard(tmp_path / "a.tar", crops()),
+        write_shard(tmp_path / "b.tar", crops(["cellar", "barn"])),
+    )
     done = run_cli("pca", "--basis", tmp_path / "basis.npz", first, second)
     said = f"{second}: key barn_00000000_r appears twice in the input; keys must be unique"
     assert error_line(done, 1) == said
@@ -224,12 +261,14 @@ def test_a_key_that_comes_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dim", "13"], "--dim 13: {} has 14; leave the option out, or --basis"),
-        (["--normalize", "box"], "--normalize box: {} has root; leave the option out, or --basis"),
-        (["--robust"], "--robust: {} was fitted without it; leave the option out, or --basis"),
+        (["--dim", "13"], "--dim 13: {} has 14; leave out one of the two"),
+        (["--normalize", "box"], "--normalize box: {} has root; leave out one of the two"),
+        (["--robust"], "--robust: {} was fitted without it; leave out one of the two"),
     ],
 )
-def test_options_that_contradict_the_basis(options: list[str], message: str, tmp_path: Path) -> None:
+def test_options_that_contradict_the_basis(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
     path = str(tmp_path / "basis.npz")
     write_npz(path, "pose", pose_arrays([0]), provenance("pca", {"dim": 14, "normalize": "root"}))
     done = run_cli("pca", "--basis", path, *options, stdin=tar_bytes(crops()))
@@ -239,7 +278,9 @@ def test_options_that_contradict_the_basis(options: list[str], message: str, tmp
 
 @pytest.mark.slow
 def test_robust(tmp_path: Path) -> None:
-    """A few wrong poses are counted, embedded, and out of the axes; a basis keeps in mind how it was fitted."""
+    """A few wrong poses are counted, embedded, and out of the axes; a basis keeps in mind how it
+    was fitted.
+    """
     good = crops(frames=40)
     bad = [crop("cellar", frame, points=1000 * (hand_points(frame) - 8)) for frame in range(3)]
     done = run_cli("pca", "--robust", "--dim", "5", stdin=tar_bytes([*good, *bad]))
@@ -259,7 +300,7 @@ def test_robust(tmp_path: Path) -> None:
 
 def test_more_poses_than_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in batches, keys of any length and videos in any order end in the right rows."""
-    monkeypatch.setattr("handclr_cli.commands.pca.BATCH", 4)
+    monkeypatch.setattr("handclr_cli.similarity.pose_reading.BATCH", 4)
     samples = crops(["barn", "a-much-longer-name", "attic"], frames=5)
     output = tmp_path / "pose.npz"
     pca([str(write_shard(tmp_path / "a.tar", samples))], output=str(output), dim=6, quiet=True)

@@ -29,7 +29,8 @@ from handclr_cli.footage.video import (
 
 TOTAL = 300
 SLICE_S = 2.0
-# Two of three frames after every second second are gone; and a first half at a fifth of the rate of the second.
+# Two of three frames after every second second are gone; and a first half at a fifth of the rate of
+# the second.
 UNEVEN = ("-vf", r"select='not(mod(n\,3))+lt(mod(n\,120)\,60)'", "-fps_mode", "vfr")
 SLOW_START = ("-vf", r"select='not(mod(n\,5))+gt(n\,150)'", "-fps_mode", "vfr")
 FILMS: dict[str, tuple[float | str, tuple[str, ...]]] = {
@@ -94,14 +95,28 @@ def test_slices_are_one_reading(films: dict[str, Footage], name: str, fps: float
     numbers = [frame.number for frame in frames]
     assert all(before < after for before, after in itertools.pairwise(numbers))
     if name in CONSTANT:
-        assert numbers == [frame.number for frame in whole] == [number_in(frame.image) for frame in whole]
+        assert (
+            numbers
+            == [frame.number for frame in whole]
+            == [number_in(frame.image) for frame in whole]
+        )
 
 
 def test_no_two_frames_have_one_number(tmp_path: Path) -> None:
-    """Not where pairs of frames, closer together than the nominal rate, lie on both sides of where intervals begin."""
+    """Not where pairs of frames, closer together than the nominal rate, lie on both sides of where
+    intervals begin.
+    """
     place = "-0.01*eq(mod(N,4),1)+0.01*eq(mod(N,4),2)+0.1*eq(mod(N,4),3)+0.18*not(mod(N,4))"
     pairs = f"setpts='if(N,0.4*floor((N+3)/4)+{place},0)/TB'"
-    args = ("-vf", f"settb=1/1000,{pairs}", "-fps_mode", "passthrough", "-enc_time_base", "1/1000", *H264)
+    args = (
+        "-vf",
+        f"settb=1/1000,{pairs}",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1/1000",
+        *H264,
+    )
     path = film(tmp_path / "pairs.mkv", 100, 10, *args)
     (footage,) = find_footage([str(path)])
     sampling = Sampling(fps=5)
@@ -116,30 +131,44 @@ def test_footage_is_read_as_its_pieces_are(films: dict[str, Footage]) -> None:
     sampling = Sampling(fps=3)
     slices = itertools.chain.from_iterable(in_pieces(films["uneven.mp4"], sampling))
     frames = list(read_frames(films["uneven.mp4"], sampling, fail))
-    assert [(frame.number, frame.time_s) for frame in frames] == [(frame.number, frame.time_s) for frame in slices]
+    assert [(frame.number, frame.time_s) for frame in frames] == [
+        (frame.number, frame.time_s) for frame in slices
+    ]
 
 
 @pytest.mark.parametrize("name", FILMS)
 @pytest.mark.slow
 def test_estimate_is_near_what_is_read(films: dict[str, Footage], name: str) -> None:
-    for sampling in (Sampling(fps=1), Sampling(fps=4), Sampling(every=7), Sampling(numbers=(3, 9, 100))):
+    for sampling in (
+        Sampling(fps=1),
+        Sampling(fps=4),
+        Sampling(every=7),
+        Sampling(numbers=(3, 9, 100)),
+    ):
         cut = pieces(films[name], sampling)
         read = sum(len(list(read_piece(piece, sampling, fail))) for piece in cut)
-        assert sum(frames_of(piece, sampling) for piece in cut) == pytest.approx(read, rel=0.15, abs=2) or (
-            # Matroska's header counts what a constant rate would have, and the time before the first frame.
+        assert sum(frames_of(piece, sampling) for piece in cut) == pytest.approx(
+            read, rel=0.15, abs=2
+        ) or (
+            # Matroska's header counts what a constant rate would have, and the time before the
+            # first frame.
             (sampling.every and name.startswith(("uneven", "slow"))) or name == "offset.mkv"
         )
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(every=1), Sampling(numbers=(5,)), Sampling(fps=30), Sampling(fps=200)], ids=str
+    "sampling",
+    [Sampling(every=1), Sampling(numbers=(5,)), Sampling(fps=30), Sampling(fps=200)],
+    ids=str,
 )
 def test_only_sparse_sampling_by_time_is_cut(films: dict[str, Footage], sampling: Sampling) -> None:
     """Where every frame is taken, the numbers of a variable rate could run out in a slice."""
     assert len(pieces(films["slow start.mp4"], sampling)) == 1
 
 
-def test_short_video_is_one_piece(films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_video_is_one_piece(
+    films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(video, "SLICE_S", 20.0)
     (piece,) = pieces(films["uneven.mp4"], Sampling())
     assert not piece.cut
@@ -150,7 +179,9 @@ def test_short_video_is_one_piece(films: dict[str, Footage], monkeypatch: pytest
 def test_piece_travels_between_processes(films: dict[str, Footage]) -> None:
     piece = pieces(films["uneven.mp4"], Sampling())[1]
     assert pickle.loads(pickle.dumps(piece)) == piece
-    error = pickle.loads(pickle.dumps(UnreadableError("a/b.mp4", "truncated or damaged", "1.0 of 2.0 s")))
+    error = pickle.loads(
+        pickle.dumps(UnreadableError("a/b.mp4", "truncated or damaged", "1.0 of 2.0 s"))
+    )
     assert (error.path, error.reason, str(error)) == (
         "a/b.mp4",
         "truncated or damaged",
@@ -158,10 +189,14 @@ def test_piece_travels_between_processes(films: dict[str, Footage]) -> None:
     )
 
 
-def test_one_opening_serves_pieces_and_estimates(films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_opening_serves_pieces_and_estimates(
+    films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
     monkeypatch.setattr(
-        decoding, "_open", lambda capture, path, real=decoding._open: opened.append(path) or real(capture, path)
+        decoding,
+        "_open",
+        lambda capture, path, real=decoding._open: opened.append(path) or real(capture, path),
     )
     cut = pieces(films["constant.mp4"], Sampling())
     assert sum(frames_of(piece, Sampling()) for piece in cut) == 10
@@ -185,7 +220,9 @@ def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("far_s", [0.5, 60.0])
 @pytest.mark.slow
-def test_data_that_end_early_are_named_once(half: Path, far_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_end_early_are_named_once(
+    half: Path, far_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoding, "FAR_S", far_s)
     (footage,) = find_footage([str(half)])
     sampling, errors = Sampling(fps=5), []
@@ -226,7 +263,9 @@ def test_frames_by_number(films: dict[str, Footage], name: str) -> None:
     assert contents(taken) == contents([every[number] for number in (0, 7, 8, 120)])
 
 
-def test_reading_by_number_stops_after_the_last(films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_by_number_stops_after_the_last(
+    films: dict[str, Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
     grabbed: list = []
     monkeypatch.setattr(decoding._Roll, "forward", _counting(decoding._Roll.forward, grabbed))
     assert len(in_one(films["constant.mp4"], Sampling(numbers=(2, 10)))) == 2
@@ -235,9 +274,13 @@ def test_reading_by_number_stops_after_the_last(films: dict[str, Footage], monke
 
 def test_numbers_that_are_not_there_are_named(films: dict[str, Footage]) -> None:
     errors: list[UnreadableError] = []
-    frames = list(read_frames(films["constant.mp4"], Sampling(numbers=(298, 299, 300, 500)), errors.append))
+    frames = list(
+        read_frames(films["constant.mp4"], Sampling(numbers=(298, 299, 300, 500)), errors.append)
+    )
     assert [frame.number for frame in frames] == [298, 299]
-    assert [(error.reason, error.detail) for error in errors] == [("frames asked for are not in it", "2")]
+    assert [(error.reason, error.detail) for error in errors] == [
+        ("frames asked for are not in it", "2")
+    ]
 
 
 # Folders of images
@@ -253,7 +296,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Footage:
 
 @pytest.mark.parametrize("size", [1, 4, 23, 500])
 @pytest.mark.parametrize(
-    "sampling", [Sampling(), Sampling(every=1), Sampling(every=7), Sampling(numbers=(66, 3, 4))], ids=str
+    "sampling",
+    [Sampling(), Sampling(every=1), Sampling(every=7), Sampling(numbers=(66, 3, 4))],
+    ids=str,
 )
 def test_pieces_of_a_folder_are_one_reading(
     folder: Footage, size: int, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
@@ -263,8 +308,12 @@ def test_pieces_of_a_folder_are_one_reading(
     numbers = [frame.number for part in parts for frame in part]
     assert len(parts) == -(-23 // size)
     assert numbers == [number_in(frame.image) for part in parts for frame in part]
-    assert numbers == ([3, 66] if sampling.numbers else list(range(0, 69, 3 * (sampling.every or 1))))
-    assert [frames_of(piece, sampling) for piece in pieces(folder, sampling)] == [len(part) for part in parts]
+    assert numbers == (
+        [3, 66] if sampling.numbers else list(range(0, 69, 3 * (sampling.every or 1)))
+    )
+    assert [frames_of(piece, sampling) for piece in pieces(folder, sampling)] == [
+        len(part) for part in parts
+    ]
 
 
 # Threads

@@ -1,4 +1,6 @@
-"""Which pieces of footage go into which shard: as much for an array task to agree on as the others do."""
+"""Which pieces of footage go into which shard: as much for an array task to agree on as the others
+do.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,21 @@ import numpy as np
 import pytest
 
 from handclr_cli.footage import video
-from handclr_cli.footage.detections import FootageDetections
+from handclr_cli.footage.frames import FootageDetections
 from handclr_cli.footage.plan import pieces_of, sampling_of, units_of
 from handclr_cli.footage.video import Footage, Piece, Sampling
 
 
 def videos(count: int) -> list[Piece]:
-    return [Piece(Footage(f"set/{n}.mp4", f"{n}-0", (Path(f"{n}.mp4"),), True)) for n in range(count)]
+    return [
+        Piece(Footage(f"set/{n}.mp4", f"{n}-0", (Path(f"{n}.mp4"),), True)) for n in range(count)
+    ]
 
 
 def images(folder: str, count: int) -> Footage:
-    return Footage(f"set/{folder}", f"{folder}-0", tuple(Path(folder, f"{n}.jpg") for n in range(count)), False)
+    return Footage(
+        f"set/{folder}", f"{folder}-0", tuple(Path(folder, f"{n}.jpg") for n in range(count)), False
+    )
 
 
 def test_units_hold_whole_pieces_in_order() -> None:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.learning.encoder import build_encoder
+from handclr_cli.learning.ground_truth import of_parents, pose_truth
 from handclr_cli.learning.heads import HEADS
 from handclr_cli.learning.pose import PoseNet
-from handclr_cli.learning.truth import of_parents, pose_truth
 
 PARENTS = [0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19]
 

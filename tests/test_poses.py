@@ -22,7 +22,13 @@ def files(tmp_path: Path) -> list[str]:
     """Three files with 4, 3 and 5 rows; v1 is in all of them."""
     videos = [[0, 0, 1, 1], [2, 1, 2], [1, 3, 3, 3, 1]]
     return [
-        str(write_pose(tmp_path / f"{number}.npz", ids, embedding=pose_arrays(ids, seed=number)["embedding"]))
+        str(
+            write_pose(
+                tmp_path / f"{number}.npz",
+                ids,
+                embedding=pose_arrays(ids, seed=number)["embedding"],
+            )
+        )
         for number, ids in enumerate(videos)
     ]
 
@@ -36,11 +42,15 @@ def test_rows_follow_each_other(files: list[str]) -> None:
     table = PoseTable(files)
     assert len(table) == 12
     names = list(table.names)
-    assert [names[video] for video in table.video] == [b"v%d" % v for v in (0, 0, 1, 1, 2, 1, 2, 1, 3, 3, 3, 1)]
+    assert [names[video] for video in table.video] == [
+        b"v%d" % v for v in (0, 0, 1, 1, 2, 1, 2, 1, 3, 3, 3, 1)
+    ]
     assert table.video.dtype == np.int32
     alone = [PoseTable([file]) for file in files]
     np.testing.assert_array_equal(table.keys(), np.concatenate([one.keys() for one in alone]))
-    np.testing.assert_array_equal(table.embedding(), np.concatenate([one.embedding() for one in alone]))
+    np.testing.assert_array_equal(
+        table.embedding(), np.concatenate([one.embedding() for one in alone])
+    )
     np.testing.assert_array_equal(table.embedding(files[1:2]), alone[1].embedding())
     assert table.embedding().dtype == np.float32
 
@@ -63,7 +73,9 @@ def test_a_table_like_another_shares_its_numbers(files: list[str]) -> None:
     pool = PoseTable(files[::2], like=queries)
     assert pool.names is queries.names
     names = list(queries.names)
-    assert [names[video] for video in pool.video] == [b"v%d" % v for v in (0, 0, 1, 1, 1, 3, 3, 3, 1)]
+    assert [names[video] for video in pool.video] == [
+        b"v%d" % v for v in (0, 0, 1, 1, 1, 3, 3, 3, 1)
+    ]
     assert [names[video] for video in queries.video] == [b"v2", b"v1", b"v2"]
     assert pool.axes is queries.axes
 
@@ -92,7 +104,15 @@ def test_keys_of_other_lengths_stay_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "runs"),
-    [(1, [1, 1, 1]), (4, [1, 1, 1]), (7, [2, 1]), (8, [1, 2]), (11, [2, 1]), (12, [3]), (1 << 22, [3])],
+    [
+        (1, [1, 1, 1]),
+        (4, [1, 1, 1]),
+        (7, [2, 1]),
+        (8, [1, 2]),
+        (11, [2, 1]),
+        (12, [3]),
+        (1 << 22, [3]),
+    ],
 )
 def test_batches(limit: int, runs: list[int], files: list[str]) -> None:
     order = files if limit != 8 else [files[2], *files[:2]]
@@ -176,8 +196,12 @@ def test_other_shares_of_the_variance_do_not_matter(files: list[str], tmp_path: 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2, -1], [0, 1, 2, 3], [-5, 0, 0, 0]])
 def test_videos_that_are_not_named(ids: list[int], tmp_path: Path) -> None:
-    path = damaged(tmp_path / "p.npz", video=np.array([b"a", b"b", b"c"]), video_id=np.array(ids, np.int32))
-    with pytest.raises(HandclrError, match="p.npz: array 'video_id' has rows that are not in 'video'"):
+    path = damaged(
+        tmp_path / "p.npz", video=np.array([b"a", b"b", b"c"]), video_id=np.array(ids, np.int32)
+    )
+    with pytest.raises(
+        HandclrError, match="p.npz: array 'video_id' has rows that are not in 'video'"
+    ):
         PoseTable([path])
 
 
@@ -186,7 +210,9 @@ def test_values_that_are_not_finite(bad: float, files: list[str], tmp_path: Path
     embedding = pose_arrays([0, 0, 1, 1])["embedding"]
     embedding[3, 13] = bad
     path = damaged(tmp_path / "p.npz", embedding=embedding)
-    with pytest.raises(HandclrError, match=r"p.npz: array 'embedding' holds (values that are not finite|NaN)"):
+    with pytest.raises(
+        HandclrError, match=r"p.npz: array 'embedding' holds (values that are not finite|NaN)"
+    ):
         PoseTable([files[0], path]).embedding()
 
 

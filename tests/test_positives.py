@@ -17,11 +17,18 @@ from handclr_cli.learning.positives import Positives, mined, neighbours, own
 
 
 def index_of(folder: Path, keys: Sequence[str]) -> ShardIndex:
-    return ShardIndex([str(write_shard(folder / "hands.tar", [Sample(key, {"jpg": jpeg()}) for key in keys]))])
+    return ShardIndex(
+        [str(write_shard(folder / "hands.tar", [Sample(key, {"jpg": jpeg()}) for key in keys]))]
+    )
 
 
-def pairs(keys: Sequence[str], positive: Sequence[Sequence[int]], target: Sequence[str] | None = None) -> dict:
-    arrays = {"key": as_keys(list(keys)), "positive": np.array(positive, np.int32).reshape(len(keys), -1)}
+def pairs(
+    keys: Sequence[str], positive: Sequence[Sequence[int]], target: Sequence[str] | None = None
+) -> dict:
+    arrays = {
+        "key": as_keys(list(keys)),
+        "positive": np.array(positive, np.int32).reshape(len(keys), -1),
+    }
     return arrays if target is None else {**arrays, "target": as_keys(list(target))}
 
 
@@ -38,12 +45,25 @@ def test_every_crop_is_its_own(tmp_path: Path) -> None:
 
 
 def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -> None:
-    """Two videos, both hands and a second right hand, in no order; one hand is seen once, two keys say nothing."""
+    """Two videos, both hands and a second right hand, in no order; one hand is seen once, two keys
+    say nothing.
+    """
     keys = [
-        "a_00000030_r", "b_00000010_r", "a_00000010_r", "a_00000010_l", "a_00000020_r", "b_00000020_r",
-        "a_00000040_l", "a_00000010_r1", "some-picture", "a_00000100_r", "a_00000030_r1", "b_00000010_l",
-        "a_b_00000010_r", "a_30_r",
-    ]  # fmt: skip
+        "a_00000030_r",
+        "b_00000010_r",
+        "a_00000010_r",
+        "a_00000010_l",
+        "a_00000020_r",
+        "b_00000020_r",
+        "a_00000040_l",
+        "a_00000010_r1",
+        "some-picture",
+        "a_00000100_r",
+        "a_00000030_r1",
+        "b_00000010_l",
+        "a_b_00000010_r",
+        "a_30_r",
+    ]
     row = {key: number for number, key in enumerate(keys)}
     expected = {
         "a_00000010_r": {"a_00000020_r"},
@@ -62,7 +82,9 @@ def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -
         "a_30_r": {"a_30_r"},
     }
     found = neighbours(index_of(tmp_path, keys))
-    assert candidates(found) == {row[key]: {row[other] for other in others} for key, others in expected.items()}
+    assert candidates(found) == {
+        row[key]: {row[other] for other in others} for key, others in expected.items()
+    }
 
 
 def test_there_are_no_positives_without_crops(tmp_path: Path) -> None:
@@ -83,7 +105,9 @@ def test_candidates_are_drawn_equally_and_one_takes_no_chance() -> None:
 
 
 def test_the_nearest_mined_positives_that_are_there_are_taken(tmp_path: Path) -> None:
-    """Keys in another order than the crops; one crop that is not in the pairs, two pairs' crops that are not here."""
+    """Keys in another order than the crops; one crop that is not in the pairs, two pairs' crops
+    that are not here.
+    """
     index = index_of(tmp_path, ["e", "d", "c", "b", "a"])
     rows = {key: number for number, key in enumerate(index.keys)}
     arrays = pairs(
@@ -111,7 +135,11 @@ def test_positives_may_be_rows_of_other_targets(tmp_path: Path) -> None:
 def test_parts_of_a_mining_are_one(tmp_path: Path) -> None:
     index = index_of(tmp_path, ["a", "b", "c", "d"])
     target = ["a", "b", "c", "d"]
-    parts = [pairs(["a", "b"], [[1], [0]], target), pairs(["c"], [[-1]], target), pairs(["d"], [[2]], target)]
+    parts = [
+        pairs(["a", "b"], [[1], [0]], target),
+        pairs(["c"], [[-1]], target),
+        pairs(["d"], [[2]], target),
+    ]
     assert candidates(mined(index, parts)) == {0: {1}, 1: {0}, 3: {2}}
 
 
@@ -120,8 +148,14 @@ def test_what_pairs_cannot_be_is_said(tmp_path: Path) -> None:
     one = pairs(["a", "b"], [[1], [0]])
     with pytest.raises(HandclrError, match="mined in two of the files"):
         mined(index, [one, pairs(["c", "b"], [[1], [0]])])
-    with pytest.raises(HandclrError, match="--top-k 3: the pairs have 1 for each crop; mine them with --top-k 3"):
+    with pytest.raises(
+        HandclrError, match="--top-k 3: the pairs have 1 for each crop; mine them with --top-k 3"
+    ):
         mined(index, [one], 3)
-    for none in (pairs(["x", "y"], [[1], [0]]), pairs(["a", "y"], [[1], [0]]), pairs(["a", "b"], [[-1], [-1]])):
+    for none in (
+        pairs(["x", "y"], [[1], [0]]),
+        pairs(["a", "y"], [[1], [0]]),
+        pairs(["a", "b"], [[-1], [-1]]),
+    ):
         with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
             mined(index, [none])

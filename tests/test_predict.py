@@ -1,4 +1,6 @@
-"""$ handclr predict: hands in space, what is skipped, what is said, and its contract as a filter."""
+"""$ handclr predict: hands in space, what is skipped, what is said, and its contract as a
+filter.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from filter_contract import FilterContract
 from labelled_helpers import CAMERA, SIZE, handclr, labelled_sample, pose
 from shard_helpers import jpeg, load_npz, tar_bytes, write_shard
 
-from handclr_cli.benchmarks.placement import GIVEN, OVER_CROP, OVER_SOURCE, Cut, cut_of, placed
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.sample import Sample
-from handclr_cli.footage.crops import to_crop
+from handclr_cli.hand.placement import GIVEN, OVER_CROP, OVER_SOURCE, Cut, cut_of, placed
+from handclr_cli.hand.square import to_crop
 from handclr_cli.learning.encoder import Encoder
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, load_model, save_payload
@@ -34,7 +36,12 @@ BONE = 0.09
 @functools.cache
 def model_bytes() -> bytes:
     buffer = io.BytesIO()
-    torch.save(save_payload(PoseNet(Encoder("resnet18")), 32, MeanPose(np.zeros((21, 3), np.float32), BONE)), buffer)
+    torch.save(
+        save_payload(
+            PoseNet(Encoder("resnet18")), 32, MeanPose(np.zeros((21, 3), np.float32), BONE)
+        ),
+        buffer,
+    )
     return buffer.getvalue()
 
 
@@ -64,7 +71,8 @@ def test_the_assumed_angle_spans_the_longer_side_of_the_source() -> None:
     info = {"box": [100, 50, 228, 178], "source_size": [640, 480], "flipped": False}
     cut = cut_of(bare_crop(info), 90.0)
     assert cut.known == OVER_SOURCE
-    # At 90 degrees the border of the source is seen at 45: x = z. In the crop, that is 412 source pixels further.
+    # At 90 degrees the border of the source is seen at 45: x = z. In the crop, that is 412 source
+    # pixels further.
     edge = cut.camera @ (1.0, 0.0, 1.0)
     assert edge[0] / edge[2] == pytest.approx((640 - 100) / 2)
     mirrored = cut_of(bare_crop({**info, "flipped": True}), 90.0).camera @ (-1.0, 0.0, 1.0)
@@ -79,7 +87,13 @@ def test_crops_that_say_nothing_of_their_source_are_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "info", [{"box": [1, 2, 3]}, {"box": [5, 5, 5, 9]}, {"box": "wide"}, {"box": [0, 0, 9, 9], "source_size": 7}]
+    "info",
+    [
+        {"box": [1, 2, 3]},
+        {"box": [5, 5, 5, 9]},
+        {"box": "wide"},
+        {"box": [0, 0, 9, 9], "source_size": 7},
+    ],
 )
 def test_a_box_that_is_none_is_told(info: dict[str, object]) -> None:
     with pytest.raises(HandclrError, match="sample v_00000001_l: bad box or source_size"):
@@ -91,9 +105,18 @@ def test_a_box_that_is_none_is_told(info: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("left", [False, True])
 def test_hands_stand_where_they_are(left: bool) -> None:
-    """With the true pose, size and camera, predictions are the truth: in the crop, in the source, in pixels of both."""
-    truth = np.stack([pose(np.random.default_rng(seed)) + (0.1 * seed - 0.2, 0.05, 0.2 * seed) for seed in range(5)])
-    truth = truth * ((-1, 1, 1) if left else (1, 1, 1))  # so that it stands in the source, left hands being left
+    """With the true pose, size and camera, predictions are the truth: in the crop, in the source,
+    in pixels of both.
+    """
+    truth = np.stack(
+        [
+            pose(np.random.default_rng(seed)) + (0.1 * seed - 0.2, 0.05, 0.2 * seed)
+            for seed in range(5)
+        ]
+    )
+    truth = truth * (
+        (-1, 1, 1) if left else (1, 1, 1)
+    )  # so that it stands in the source, left hands being left
     focal = 640 / 2 / math.tan(math.radians(35))
     pixels = np.empty((5, 21, 2))
     for hand in range(5):
@@ -104,7 +127,9 @@ def test_hands_stand_where_they_are(left: bool) -> None:
     boxes = [(x, y, x + 300, y + 300) for x, y, _, _ in boxes]
     infos = [{"box": list(box), "source_size": [640, 480], "flipped": left} for box in boxes]
     cuts = [cut_of(bare_crop(info, 128), 70.0) for info in infos]
-    uv = np.stack([to_crop(at, box, 128, left) / 128 for at, box in zip(pixels, boxes, strict=True)])
+    uv = np.stack(
+        [to_crop(at, box, 128, left) / 128 for at, box in zip(pixels, boxes, strict=True)]
+    )
     crop3d = truth * ((-1, 1, 1) if left else (1, 1, 1))
     hands = placed(crop3d - crop3d[:, :1], uv, cuts)
     np.testing.assert_allclose(hands.source3d, truth, atol=1e-5)
@@ -134,13 +159,22 @@ def test_a_prediction_that_fits_nowhere_still_stands_before_the_camera() -> None
 def test_a_model_that_has_diverged_is_told() -> None:
     xyz = np.zeros((2, 21, 3))
     xyz[1, 4, 2] = np.nan
-    with pytest.raises(HandclrError, match=r"1 of 2 predictions hold NaN or infinite values; the model has diverged"):
+    with pytest.raises(
+        HandclrError,
+        match=r"1 of 2 predictions hold NaN or infinite values; the model has diverged",
+    ):
         placed(xyz, np.zeros((2, 21, 2)), [])
 
 
 def test_no_crops_are_no_hands() -> None:
     hands = placed(np.zeros((0, 21, 3)), np.zeros((0, 21, 2)), [])
-    assert [array.shape for array in hands] == [(0, 21, 3), (0, 21, 2), (0, 21, 3), (0, 21, 2), (0,)]
+    assert [array.shape for array in hands] == [
+        (0, 21, 3),
+        (0, 21, 2),
+        (0, 21, 3),
+        (0, 21, 2),
+        (0,),
+    ]
 
 
 # What cannot be decoded.
@@ -157,7 +191,9 @@ def test_what_cannot_be_decoded_is_left_out(tmp_path: Path) -> None:
     read = partial(cut_of, fov_deg=60.0)
     found = list(predict_crops(model, index, read, 2, 0, errors.append))  # type: ignore[arg-type]
     assert [row for rows, _, _ in found for row in rows] == [0, 2, *range(4, len(samples))]
-    assert ["bad jpg" in str(error) for error in errors] == [True, False] and "bad box" in str(errors[1])
+    assert ["bad jpg" in str(error) for error in errors] == [True, False] and "bad box" in str(
+        errors[1]
+    )
 
 
 # The command.
@@ -185,7 +221,9 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
     (tmp_path / "p.npz").write_bytes(done.stdout)
     arrays, meta = read_npz(str(tmp_path / "p.npz"), "predictions")
     assert meta is not None
-    assert [key.decode() for key in arrays["key"]] == [labelled_sample(number).key for number in (0, 2)]
+    assert [key.decode() for key in arrays["key"]] == [
+        labelled_sample(number).key for number in (0, 2)
+    ]
     assert meta["cameras"] == {GIVEN: 1, OVER_CROP: 1}
     assert meta["reference_bone"] == {"mm": 180.0, "of": "--bone"}
     assert meta["arguments"] == {"fov": 60.0, "bone": 180.0} and list(meta["model"]) == ["model.pt"]
@@ -193,10 +231,12 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
     warning, summary = done.stderr.decode().splitlines()[:2]
     assert "bad jpg" in warning and warning.endswith("skipped")
     assert summary.startswith(
-        "predict: 2 crops, 1 skipped; camera: 1 intrinsics, 1 assumed across the crop (60 degrees); "
-        "reference bone 180.0 mm, --bone"
+        "predict: 2 crops, 1 skipped; camera: 1 intrinsics, 1 assumed across the crop (60 degrees);"
+        " reference bone 180.0 mm, --bone"
     )
-    strict = handclr("predict", shard, "--model", model, "--strict", "-o", tmp_path / "s.npz", code=1)
+    strict = handclr(
+        "predict", shard, "--model", model, "--strict", "-o", tmp_path / "s.npz", code=1
+    )
     assert b"bad jpg" in strict.stderr and not (tmp_path / "s.npz").exists()
     loaded = load_model(model)
     xyz, uv = loaded([labelled_sample(0).image])
@@ -219,7 +259,9 @@ def test_an_overlay_beside_the_predictions(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 class TestFilter(FilterContract):
-    """What is wrong with the input is said before torch is loaded; the rest, seconds each, is write_npz's."""
+    """What is wrong with the input is said before torch is loaded; the rest, seconds each, is
+    write_npz's.
+    """
 
     name = "predict"
     test_data_on_stdout_and_words_on_stderr = test_output_is_the_same_beside_a_terminal = None
@@ -247,4 +289,10 @@ class TestFilter(FilterContract):
 def test_the_declaration_has_what_predict_writes() -> None:
     from handclr_cli.contract.npz import PREDICTIONS
 
-    assert {array.name for array in PREDICTIONS} >= {"key", "keypoints3d", "keypoints2d", "source3d", "source2d"}
+    assert {array.name for array in PREDICTIONS} >= {
+        "key",
+        "keypoints3d",
+        "keypoints2d",
+        "source3d",
+        "source2d",
+    }

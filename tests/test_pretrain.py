@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from labelled_helpers import command, error_line, handclr, labelled_sample, write_labelled, write_pairs
+from labelled_helpers import (
+    command,
+    error_line,
+    handclr,
+    labelled_sample,
+    write_labelled,
+    write_pairs,
+)
 from shard_helpers import write_shard
 from torch import nn
 
@@ -34,7 +41,20 @@ from handclr_cli.learning.pretraining import ContrastiveModel, Objective
 from handclr_cli.learning.projection import ProjectionHead
 from handclr_cli.learning.views import Views
 
-TINY = ("--arch", "resnet18", "--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--warmup-epochs", 1)
+TINY = (
+    "--arch",
+    "resnet18",
+    "--size",
+    32,
+    "--batch",
+    4,
+    "--workers",
+    0,
+    "--device",
+    "cpu",
+    "--warmup-epochs",
+    1,
+)
 COUNT = 8
 
 
@@ -46,18 +66,24 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = [labelled_sample(number).key for number in range(COUNT)]
-    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.npz", keys, [4, 5, 6, 7, 0, 1, 2, 3])
+    return write_pairs(
+        tmp_path_factory.mktemp("pairs") / "pairs.npz", keys, [4, 5, 6, 7, 0, 1, 2, 3]
+    )
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shard: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+def undisturbed(
+    shard: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, torch.Tensor]:
     run = tmp_path_factory.mktemp("undisturbed")
     handclr("pretrain", shard, "--pairs", pairs, "--run", run, "--epochs", 12, *TINY)
     return torch.load(run / "encoder.pt", weights_only=True)
 
 
 @pytest.mark.slow
-def test_prints_only_the_path_and_the_encoder_is_torchvisions(shard: Path, pairs: Path, tmp_path: Path) -> None:
+def test_prints_only_the_path_and_the_encoder_is_torchvisions(
+    shard: Path, pairs: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     done = handclr("pretrain", shard, "--pairs", pairs, "--run", run, "--epochs", 2, *TINY)
     assert done.stdout.decode() == f"{run}/encoder.pt\n"
@@ -75,13 +101,33 @@ def test_prints_only_the_path_and_the_encoder_is_torchvisions(shard: Path, pairs
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kill", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
+    ("kill", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75), (signal.SIGINT, 130)],
 )
 def test_a_killed_run_resumes_to_the_same_weights(
-    kill: signal.Signals, code: int, shard: Path, pairs: Path, undisturbed: dict[str, torch.Tensor], tmp_path: Path
+    kill: signal.Signals,
+    code: int,
+    shard: Path,
+    pairs: Path,
+    undisturbed: dict[str, torch.Tensor],
+    tmp_path: Path,
 ) -> None:
-    arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path, "--epochs", 12, "--save-every", 3, *TINY)
-    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    arguments = (
+        "pretrain",
+        shard,
+        "--pairs",
+        pairs,
+        "--run",
+        tmp_path,
+        "--epochs",
+        12,
+        "--save-every",
+        3,
+        *TINY,
+    )
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         while not (tmp_path / "last.pt").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -105,13 +151,17 @@ def test_parts_of_the_pairs_are_read_as_one(shard: Path, pairs: Path, tmp_path: 
     empty = {"key": keys[:1], "target": keys[:0], "positive": positive[:1] * 0 - 1}
     first = {"key": keys[:3], "target": keys[::-1], "positive": COUNT - 1 - positive[:3]}
     rest = {"key": keys[3:], "target": keys, "positive": positive[3:]}
-    np.testing.assert_array_equal(mined(index, [first, empty, rest]).table(), mined(index, [whole]).table())
+    np.testing.assert_array_equal(
+        mined(index, [first, empty, rest]).table(), mined(index, [whole]).table()
+    )
     with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
         mined(index, [empty])
 
 
 @pytest.mark.slow
-def test_another_configuration_is_refused_and_fresh_starts_anew(shard: Path, tmp_path: Path) -> None:
+def test_another_configuration_is_refused_and_fresh_starts_anew(
+    shard: Path, tmp_path: Path
+) -> None:
     arguments = ("pretrain", "--run", tmp_path, "--method", "peclr", "--epochs", 2, *TINY)
     handclr(*arguments, "-", stdin=shard.read_bytes())
     line = error_line(handclr(*arguments, "--lr", 0.5, "-", stdin=shard.read_bytes(), code=2))
@@ -125,13 +175,19 @@ def test_another_configuration_is_refused_and_fresh_starts_anew(shard: Path, tmp
 @pytest.mark.slow
 def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
     def fails(code: int, *arguments: object) -> str:
-        return error_line(handclr("pretrain", shard, "--run", tmp_path / "run", *arguments, code=code))
+        return error_line(
+            handclr("pretrain", shard, "--run", tmp_path / "run", *arguments, code=code)
+        )
 
     assert "needs --pairs" in fails(2)
-    assert "choose from simclr, peclr, tempclr, handclr, simhand, handclr-soft" in fails(2, "--method", "byol")
+    assert "choose from simclr, peclr, tempclr, handclr, simhand, handclr-soft" in fails(
+        2, "--method", "byol"
+    )
     foreign = write_pairs(tmp_path / "foreign.npz", ["a_00000000_l", "b_00000000_l"], [1, 0])
     assert "none of the pairs is in the shards" in fails(1, "--pairs", foreign)
-    assert "--device cuda:9 is not available" in fails(1, "--method", "simclr", "--device", "cuda:9")
+    assert "--device cuda:9 is not available" in fails(
+        1, "--method", "simclr", "--device", "cuda:9"
+    )
     assert not (tmp_path / "run").exists()
     cut = tmp_path / "cut.tar"
     cut.write_bytes(shard.read_bytes()[:5000])
@@ -140,7 +196,12 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
 
 
 # In this process or in a fork of one that has imported all, with a model of a few numbers.
-PRELOADED = ("handclr_cli.main", "handclr_cli.learning.views", "handclr_cli.report.curves", "torch._dynamo")
+PRELOADED = (
+    "handclr_cli.main",
+    "handclr_cli.learning.views",
+    "handclr_cli.report.curves",
+    "torch._dynamo",
+)
 SMALL = ("--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu")
 
 
@@ -161,7 +222,9 @@ def small(arch: str, init: str, seed: int) -> ContrastiveModel:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """Run pretrain in this process: exit code, standard output, standard error."""
     monkeypatch.setattr(ContrastiveModel, "build", small)
     for name, value in (("quiet", False), ("muted", False), ("debug", False), ("stderr", None)):
@@ -190,7 +253,9 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in one.items()
+    )
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -198,7 +263,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_workers_and_cache_do_not_change_the_weights(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+def test_workers_and_cache_do_not_change_the_weights(
+    here: Any, shard: Path, pairs: Path, tmp_path: Path
+) -> None:
     found = []
     for number, (workers, cache) in enumerate([(0, "none"), (0, "ram"), (2, "none"), (2, "ram")]):
         run = tmp_path / str(number)
@@ -206,18 +273,27 @@ def test_workers_and_cache_do_not_change_the_weights(here: Any, shard: Path, pai
         assert here(shard, "--pairs", pairs, "--run", run, *SMALL, *choices)[0] == 0
         found.append(weights_of(run))
     assert all(equal(found[0], other) for other in found[1:])
-    assert here(shard, "--pairs", pairs, "--run", run, *SMALL, "--fresh", "--epochs", 3, "--seed", 1)[0] == 0
+    assert (
+        here(shard, "--pairs", pairs, "--run", run, *SMALL, "--fresh", "--epochs", 3, "--seed", 1)[
+            0
+        ]
+        == 0
+    )
     assert not equal(found[0], weights_of(run))
 
 
 @pytest.mark.slow
-def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+def test_methods_differ_and_are_recorded(
+    here: Any, shard: Path, pairs: Path, tmp_path: Path
+) -> None:
     losses = {}
     for method in ("simclr", "peclr", "tempclr", "handclr", "simhand", "handclr-soft"):
         for published in ((), ("--as-published",)):
             run = tmp_path / f"{method}{len(published)}"
             mined = ("--pairs", pairs) if method in ("handclr", "simhand", "handclr-soft") else ()
-            code, out, err = here(shard, "--run", run, "--method", method, "--epochs", 1, *mined, *published, *SMALL)
+            code, out, err = here(
+                shard, "--run", run, "--method", method, "--epochs", 1, *mined, *published, *SMALL
+            )
             assert code == 0 and out == f"{run}/encoder.pt\n" and f"pretrain: {method}, " in err
             losses[run.name] = log_of(run)[0]["loss"]
             config = json.loads((run / "config.json").read_text())
@@ -229,13 +305,19 @@ def test_methods_differ_and_are_recorded(here: Any, shard: Path, pairs: Path, tm
 
 
 @pytest.mark.slow
-def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
+def test_top_k_needs_as_many_and_uses_them(
+    here: Any, shard: Path, pairs: Path, tmp_path: Path
+) -> None:
     code, _, err = here(shard, "--pairs", pairs, "--run", tmp_path / "one", "--top-k", 2, *SMALL)
     assert code == 1 and "--top-k 2: the pairs have 1 for each crop" in err
     rows = np.arange(COUNT)
     keys = [labelled_sample(number).key for number in range(COUNT)]
     positive = np.column_stack([(rows + 4) % COUNT, (rows + 5) % COUNT]).astype(np.int32)
-    arrays = {"key": as_keys(keys), "positive": positive, "distance": np.ones((COUNT, 2), np.float32)}
+    arrays = {
+        "key": as_keys(keys),
+        "positive": positive,
+        "distance": np.ones((COUNT, 2), np.float32),
+    }
     write_npz(str(tmp_path / "two.npz"), "pairs", arrays, provenance("test", {}))
     weights = []
     for top_k in (1, 2):
@@ -248,32 +330,58 @@ def test_top_k_needs_as_many_and_uses_them(here: Any, shard: Path, pairs: Path, 
 
 @pytest.mark.slow
 def test_soft_targets_are_a_choice_of_any_method(shard: Path, pairs: Path, tmp_path: Path) -> None:
-    arguments = ("pretrain", shard, "--pairs", pairs, "--run", tmp_path / "run", "--epochs", 2, *TINY)
+    arguments = (
+        "pretrain",
+        shard,
+        "--pairs",
+        pairs,
+        "--run",
+        tmp_path / "run",
+        "--epochs",
+        2,
+        *TINY,
+    )
     done = handclr(*arguments, "--targets", "pose", "--accumulate", 2)
     assert done.stdout.decode() == f"{tmp_path}/run/encoder.pt\n"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["recipe"] == {"positives": "mined", "undo": "extent", "weights": "none", "targets": "pose"}
+    assert config["recipe"] == {
+        "positives": "mined",
+        "undo": "extent",
+        "weights": "none",
+        "targets": "pose",
+    }
     assert config["arguments"]["targets"] == "pose" and config["arguments"]["spread"] == 0.15
     done = handclr(*arguments, "--targets", "pose", "--method", "simhand", code=2)
     assert "--targets pose goes with --weights none" in error_line(done)
 
 
 @pytest.mark.slow
-def test_soft_targets_and_their_width_are_another_loss(here: Any, shard: Path, tmp_path: Path) -> None:
+def test_soft_targets_and_their_width_are_another_loss(
+    here: Any, shard: Path, tmp_path: Path
+) -> None:
     losses = []
-    for number, choices in enumerate([(), ("--targets", "pose"), ("--targets", "pose", "--spread", 0.5)]):
+    for number, choices in enumerate(
+        [(), ("--targets", "pose"), ("--targets", "pose", "--spread", 0.5)]
+    ):
         run = tmp_path / str(number)
-        assert here(shard, "--run", run, "--method", "tempclr", "--epochs", 1, *choices, *SMALL)[0] == 0
+        assert (
+            here(shard, "--run", run, "--method", "tempclr", "--epochs", 1, *choices, *SMALL)[0]
+            == 0
+        )
         losses.append(log_of(run)[0]["loss"])
     assert len(set(losses)) == 3
     again = ("--config", tmp_path / "2" / "config.json", "--workers", 0, "--device", "cpu")
     assert here(shard, *again, "--run", tmp_path / "3")[0] == 0
     assert log_of(tmp_path / "3")[0]["loss"] == losses[2]
-    assert (tmp_path / "3" / "config.json").read_bytes() == (tmp_path / "2" / "config.json").read_bytes()
+    assert (tmp_path / "3" / "config.json").read_bytes() == (
+        tmp_path / "2" / "config.json"
+    ).read_bytes()
 
 
 @pytest.mark.slow
-def test_a_run_begun_before_targets_were_a_choice_goes_on(here: Any, shard: Path, tmp_path: Path) -> None:
+def test_a_run_begun_before_targets_were_a_choice_goes_on(
+    here: Any, shard: Path, tmp_path: Path
+) -> None:
     run, choices = tmp_path / "run", ("--method", "peclr", "--epochs", 1, *SMALL)
     assert here(shard, "--run", run, *choices, "--time-limit", "0")[0] == 75
     config = json.loads((run / "config.json").read_text())
@@ -290,11 +398,26 @@ def test_keypoints_are_needed_to_weigh_pairs(here: Any, tmp_path: Path) -> None:
     del samples[2].members["keypoints2d.npy"]
     shard = write_shard(tmp_path / "hands.tar", samples)
     for choices in (("--weights", "linear"), ("--targets", "pose"), ("--as-published",)):
-        code, out, err = here(shard, "--method", "tempclr", *choices, "--run", tmp_path / "run", *SMALL)
+        code, out, err = here(
+            shard, "--method", "tempclr", *choices, "--run", tmp_path / "run", *SMALL
+        )
         lines = [line for line in err.splitlines() if "error" in line]
         assert code == 1 and not out and len(lines) == 1
         assert "hands.tar: sample video0-v0_00000002_r has no keypoints2d.npy" in lines[0]
-    assert here(shard, "--method", "tempclr", "--epochs", 1, "--fresh", "--run", tmp_path / "run", *SMALL)[0] == 0
+    assert (
+        here(
+            shard,
+            "--method",
+            "tempclr",
+            "--epochs",
+            1,
+            "--fresh",
+            "--run",
+            tmp_path / "run",
+            *SMALL,
+        )[0]
+        == 0
+    )
 
 
 @pytest.mark.slow
@@ -307,7 +430,9 @@ def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path
         assert code == 75 and not out and f"stopped at the time limit, saved at step {step};" in err
         assert not (run / "encoder.pt").exists()
     code, out, _ = here(shard, "--run", run, *choices, "--time-limit", "0")
-    assert code == 0 and out == f"{run}/encoder.pt\n"  # the last step was made: nothing is left to stop
+    assert (
+        code == 0 and out == f"{run}/encoder.pt\n"
+    )  # the last step was made: nothing is left to stop
     assert equal(weights_of(run), weights_of(tmp_path / "whole"))
     assert [record["step"] for record in log_of(run)] == [1, 2, 3, 4]
 
@@ -316,47 +441,76 @@ def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path
 def test_a_file_configures_a_run(here: Any, shard: Path, pairs: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        f'pairs = ["{pairs}"]\nsize = 32\nbatch = 4\nworkers = 0\ndevice = "cpu"\nepochs = 2\n"top-k" = 1\n'
+        f'pairs = ["{pairs}"]\nsize = 32\nbatch = 4\nworkers = 0\ndevice = "cpu"\nepochs ='
+        ' 2\n"top-k" = 1\n'
     )
     assert here(shard, "--config", file, "--run", tmp_path / "one")[0] == 0
     assert here(shard, "--pairs", pairs, "--run", tmp_path / "two", "--epochs", 2, *SMALL)[0] == 0
     config = (tmp_path / "one" / "config.json").read_bytes()
     assert (tmp_path / "two" / "config.json").read_bytes() == config
-    again = ("--config", tmp_path / "one" / "config.json", "--pairs", pairs, "--workers", 0, "--device", "cpu")
+    again = (
+        "--config",
+        tmp_path / "one" / "config.json",
+        "--pairs",
+        pairs,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+    )
     assert here(shard, *again, "--run", tmp_path / "three")[0] == 0
     assert (tmp_path / "three" / "config.json").read_bytes() == config
     assert equal(weights_of(tmp_path / "one"), weights_of(tmp_path / "three"))
     code, _, err = here(shard, *again, "--run", tmp_path / "one", "--epochs", 1)
     assert code == 2 and "arguments.epochs was 2, now 1" in err
-    for text, message in (("epoch = 2", "pretrain has no option epoch"), ('epochs = "x"', "'--epochs'")):
+    for text, message in (
+        ("epoch = 2", "pretrain has no option epoch"),
+        ('epochs = "x"', "'--epochs'"),
+    ):
         file.write_text(text)
         code, _, err = here(shard, "--config", file, "--run", tmp_path / "four")
         assert code == 2 and message in err and err.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_another_method_is_that_method_beside_a_runs_configuration(here: Any, shard: Path, tmp_path: Path) -> None:
-    assert here(shard, "--method", "peclr", "--epochs", 1, "--run", tmp_path / "one", *SMALL)[0] == 0
+def test_another_method_is_that_method_beside_a_runs_configuration(
+    here: Any, shard: Path, tmp_path: Path
+) -> None:
+    assert (
+        here(shard, "--method", "peclr", "--epochs", 1, "--run", tmp_path / "one", *SMALL)[0] == 0
+    )
     again = ("--config", tmp_path / "one" / "config.json", "--workers", 0, "--device", "cpu")
     assert here(shard, *again, "--method", "tempclr", "--run", tmp_path / "two")[0] == 0
     config = json.loads((tmp_path / "two" / "config.json").read_text())
-    assert config["arguments"]["method"] == "tempclr" and config["recipe"]["positives"] == "neighbour"
+    assert (
+        config["arguments"]["method"] == "tempclr" and config["recipe"]["positives"] == "neighbour"
+    )
 
 
 @pytest.mark.parametrize("accumulate", [3, 4])
-def test_a_batch_that_cannot_be_cut_is_refused(accumulate: int, here: Any, shard: Path, tmp_path: Path) -> None:
-    code, _, err = here(shard, "--method", "simclr", "--run", tmp_path / "run", *SMALL, "--accumulate", accumulate)
+def test_a_batch_that_cannot_be_cut_is_refused(
+    accumulate: int, here: Any, shard: Path, tmp_path: Path
+) -> None:
+    code, _, err = here(
+        shard, "--method", "simclr", "--run", tmp_path / "run", *SMALL, "--accumulate", accumulate
+    )
     assert code == 2 and err.count("\n") == 1 and not (tmp_path / "run").exists()
     assert f"--batch 4: cannot be cut into {accumulate} equal parts of two or more" in err
 
 
 @pytest.mark.slow
-def test_the_probe_is_logged_and_needs_held_out_crops(here: Any, shard: Path, tmp_path: Path) -> None:
+def test_the_probe_is_logged_and_needs_held_out_crops(
+    here: Any, shard: Path, tmp_path: Path
+) -> None:
     held_out = write_labelled(tmp_path / "probe.tar", 3, first=100)
     choices = ("--method", "peclr", "--epochs", 4, *SMALL)
     probed, plain = tmp_path / "probed", tmp_path / "plain"
     code, out, err = here(shard, "--run", probed, *choices, "--probe", held_out, "--probe-every", 2)
-    assert code == 0 and out == f"{probed}/encoder.pt\n" and "predicting the mean pose would score" in err
+    assert (
+        code == 0
+        and out == f"{probed}/encoder.pt\n"
+        and "predicting the mean pose would score" in err
+    )
     assert here(shard, "--run", plain, *choices)[0] == 0
     assert equal(weights_of(probed), weights_of(plain))
     found = [(record["step"], record["epoch"]) for record in log_of(probed) if "probe" in record]
@@ -372,7 +526,9 @@ def test_tensorboard_that_is_not_there_is_one_line(
 ) -> None:
     for name in ("tensorboard", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)
-    code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", "--tensorboard", *SMALL)
+    code, out, err = here(
+        shard, "--method", "peclr", "--run", tmp_path / "run", "--tensorboard", *SMALL
+    )
     assert code == 2 and not out
     errors = [line for line in err.splitlines() if "error" in line]
     assert errors == ["handclr: error: --tensorboard: not installed here; pip install tensorboard"]
@@ -394,17 +550,24 @@ def test_too_few_crops_are_refused(here: Any, tmp_path: Path) -> None:
         code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL)
         assert code == 1 and not out and err.count("\n") == 1 and "too few to train on" in err
     shard = write_labelled(tmp_path / "3.tar", 3)
-    code, _, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL, "--epochs", 1, "--size", 128)
+    code, _, err = here(
+        shard, "--method", "peclr", "--run", tmp_path / "run", *SMALL, "--epochs", 1, "--size", 128
+    )
     assert code == 0 and "only 3 pairs: --batch 4 is cut to 3" in err
 
 
 @pytest.mark.parametrize("lr", ["nan", "1e30"])
 @pytest.mark.slow
-def test_a_rate_that_cannot_be_ends_in_one_line(lr: str, here: Any, shard: Path, tmp_path: Path) -> None:
+def test_a_rate_that_cannot_be_ends_in_one_line(
+    lr: str, here: Any, shard: Path, tmp_path: Path
+) -> None:
     code, out, err = here(shard, "--method", "peclr", "--run", tmp_path / "run", "--lr", lr, *SMALL)
     errors = [line for line in err.splitlines() if "error" in line]
     assert code in (1, 2) and not out and len(errors) == 1 and "lr" in errors[0]
-    assert not (tmp_path / "run" / "encoder.pt").exists() and not (tmp_path / "run" / "last.pt").exists()
+    assert (
+        not (tmp_path / "run" / "encoder.pt").exists()
+        and not (tmp_path / "run" / "last.pt").exists()
+    )
 
 
 STEPS = 66
@@ -436,15 +599,21 @@ def killed_run(arguments: list[str], calls: int, counted: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(shard: Path, pairs: Path, tmp_path: Path) -> None:
-    """Killed wherever it happens to be: within a step, in the middle of a save, between the save and the log."""
+def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(
+    shard: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Killed wherever it happens to be: within a step, in the middle of a save, between the save
+    and the log.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED])
 
     def attempt(run: Path, calls: int) -> tuple[int | None, int]:
         choices = (shard, "--pairs", pairs, "--run", run, "--epochs", 33, "--save-every", 3, *SMALL)
         counted = context.Value("q", 0, lock=False)
-        process = context.Process(target=killed_run, args=([str(choice) for choice in choices], calls, counted))
+        process = context.Process(
+            target=killed_run, args=([str(choice) for choice in choices], calls, counted)
+        )
         process.start()
         process.join(60)
         return process.exitcode, counted.value
@@ -466,14 +635,27 @@ def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(shard: Path, pairs: P
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(shard: Path, pairs: Path, tmp_path: Path) -> None:
-    """A step of each epoch, as started by torchrun; the line of standard output and the log are one's."""
+    """A step of each epoch, as started by torchrun; the line of standard output and the log are
+    one's.
+    """
     # Not --run: torchrun takes that for an abbreviation of options of its own, and asks which.
     choices = ("--pairs", pairs, "--epochs", 3, "--lr", 1e-5, *TINY, "--batch", 8)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     arguments = ["-m", "handclr_cli", "pretrain", shard, "-o", tmp_path / "two", *choices]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, *map(str, arguments)], capture_output=True, env=environment, timeout=100, check=False
+        [*launcher, *map(str, arguments)],
+        capture_output=True,
+        env=environment,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == f"{tmp_path}/two/encoder.pt\n"
@@ -481,7 +663,9 @@ def test_two_processes_train_as_one(shard: Path, pairs: Path, tmp_path: Path) ->
     curves = [[record["loss"] for record in log_of(tmp_path / name)] for name in ("two", "one")]
     assert len(curves[0]) == 3
     np.testing.assert_allclose(*curves, atol=1e-4)
-    assert (tmp_path / "two" / "config.json").read_bytes() == (tmp_path / "one" / "config.json").read_bytes()
+    assert (tmp_path / "two" / "config.json").read_bytes() == (
+        tmp_path / "one" / "config.json"
+    ).read_bytes()
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
         path.name for path in (tmp_path / "one").iterdir()
     )

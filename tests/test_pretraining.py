@@ -16,7 +16,13 @@ from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning.augmentation import Appearance, AugmentationConfig, Geometry, to_tensor
 from handclr_cli.learning.positives import neighbours, own
-from handclr_cli.learning.pretraining import METHODS, Method, Objective, augmentation_of, choose_method
+from handclr_cli.learning.pretraining import (
+    METHODS,
+    Method,
+    Objective,
+    augmentation_of,
+    choose_method,
+)
 from handclr_cli.learning.store import CropStore
 from handclr_cli.learning.views import PairDataset, Views, collate_views
 
@@ -40,7 +46,12 @@ class Known(nn.Module):
 
 def small_model(norm: bool, size: int = SIZE) -> nn.Module:
     torch.manual_seed(0)
-    layers: list[nn.Module] = [nn.Conv2d(3, 6, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.LazyLinear(16)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.LazyLinear(16),
+    ]
     if norm:
         layers[1:1] = [nn.BatchNorm2d(6)]
         layers += [nn.BatchNorm1d(16), nn.Linear(16, 16)]
@@ -61,7 +72,9 @@ def views_of(seed: int = 0, posed: bool = True) -> Views:
     )
     rows = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 2, 9, 4, 11, 12, 12, 14]])
     joints = torch.tensor(rng.uniform(0, 1, (2, N, 21, 2)), dtype=torch.float32)
-    return Views(images, geometry, Appearance(*torch.zeros(5, 2, N)), rows, joints if posed else None)
+    return Views(
+        images, geometry, Appearance(*torch.zeros(5, 2, N)), rows, joints if posed else None
+    )
 
 
 def slow_undo(latent: np.ndarray, geometry: Geometry, undo: str) -> np.ndarray:
@@ -77,19 +90,27 @@ def slow_undo(latent: np.ndarray, geometry: Geometry, undo: str) -> np.ndarray:
                 centre = points.mean(axis=0)
                 points = np.array([forward.T @ (point - centre) + centre for point in points])
             elif undo == "crop":
-                points = np.array([scale * forward.T @ (point - translation - 0.5) + 0.5 for point in points])
+                points = np.array(
+                    [scale * forward.T @ (point - translation - 0.5) + 0.5 for point in points]
+                )
             out.append(points.ravel())
     return np.array(out)
 
 
 def slow_weights(joints: np.ndarray, form: str) -> tuple[np.ndarray, np.ndarray]:
-    """SiMHand's weights of the N positives and of all 2N x 2N pairs, distances in pixels of a view of 128."""
+    """SiMHand's weights of the N positives and of all 2N x 2N pairs, distances in pixels of a view
+    of 128.
+    """
     pixels = 128 * joints
-    d = np.array([[np.linalg.norm(one - other, axis=1).mean() for other in pixels] for one in pixels])
+    d = np.array(
+        [[np.linalg.norm(one - other, axis=1).mean() for other in pixels] for one in pixels]
+    )
     positive = np.array([d[n, n + N] for n in range(N)])
     if form == "linear":
         return tuple((x.max() - x) / (x.max() - x.min()) for x in (positive, d))  # type: ignore[return-value]
-    return tuple(1 / (1 + np.exp(steep * (x - x.mean()))) for x, steep in ((positive, 5.0), (d, 0.05)))  # type: ignore
+    return tuple(
+        1 / (1 + np.exp(steep * (x - x.mean()))) for x, steep in ((positive, 5.0), (d, 0.05))
+    )  # type: ignore
 
 
 def slow_targets(joints: np.ndarray, spread: float) -> np.ndarray:
@@ -111,7 +132,9 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views) -> tuple[float, 
     positive_weight, weight = np.ones(N), np.ones((2 * N, 2 * N))
     if method.weights != "none":
         assert views.joints is not None
-        positive_weight, weight = slow_weights(views.joints.flatten(0, 1).double().numpy(), method.weights)
+        positive_weight, weight = slow_weights(
+            views.joints.flatten(0, 1).double().numpy(), method.weights
+        )
     targets = None
     if method.targets == "pose":
         assert views.joints is not None
@@ -123,11 +146,16 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views) -> tuple[float, 
         logits = [weight[i, k] * (z[i] @ z[k]) / method.temperature for k in [p, *others]]
         hits.append(logits[0] >= max(logits))
         if targets is None:
-            losses.append(np.log(np.exp(logits).sum()) - positive_weight[i % N] * (z[i] @ z[p]) / method.temperature)
+            losses.append(
+                np.log(np.exp(logits).sum())
+                - positive_weight[i % N] * (z[i] @ z[p]) / method.temperature
+            )
         else:
             all_others = [k for k in range(2 * N) if k != i]
             similar = np.array([z[i] @ z[k] / method.temperature for k in all_others])
-            losses.append(-(targets[i, all_others] * (similar - np.log(np.exp(similar).sum()))).sum())
+            losses.append(
+                -(targets[i, all_others] * (similar - np.log(np.exp(similar).sum()))).sum()
+            )
     return float(np.mean(losses)), float(np.mean(hits))
 
 
@@ -138,7 +166,10 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views) -> tuple[float, 
 )
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_the_loss_is_the_papers(method: Method, temperature: float) -> None:
-    latent, method = np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5, replace(method, temperature=temperature)
+    latent, method = (
+        np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5,
+        replace(method, temperature=temperature),
+    )
     views = views_of()
     model = Known(latent)
     found = Objective(model, method, SIZE, CPU, spread=SPREAD)(views)
@@ -154,13 +185,23 @@ def test_the_presets_are_those_of_the_papers() -> None:
     assert choose_method("tempclr") == Method("neighbour", "extent", "none")
     assert choose_method("handclr") == Method("mined", "extent", "none")
     assert choose_method("simhand") == Method("mined", "extent", "linear")
-    assert choose_method("handclr-soft") == choose_method("handclr", 0.1, undo="crop", targets="pose")
+    assert choose_method("handclr-soft") == choose_method(
+        "handclr", 0.1, undo="crop", targets="pose"
+    )
     assert choose_method("handclr-soft", 0.5).temperature == METHODS["handclr"].temperature == 0.5
     assert choose_method("simhand", undo="crop", positives=None, weights="sigmoid") == Method(
         "mined", "crop", "sigmoid"
     )
-    assert choose_method("handclr", targets="pose") == choose_method("simhand", weights="none", targets="pose") == POSED
-    assert (POSED.joints, METHODS["simhand"].joints, METHODS["handclr"].joints) == ("crop", "view", "none")
+    assert (
+        choose_method("handclr", targets="pose")
+        == choose_method("simhand", weights="none", targets="pose")
+        == POSED
+    )
+    assert (POSED.joints, METHODS["simhand"].joints, METHODS["handclr"].joints) == (
+        "crop",
+        "view",
+        "none",
+    )
     with pytest.raises(UsageError, match="--targets pose goes with --weights none"):
         choose_method("simhand", targets="pose")
     with pytest.raises(UsageError, match="--undo twice: choose from none, extent, crop"):
@@ -179,11 +220,15 @@ def test_views_are_turned_where_that_is_undone() -> None:
 
 
 def gradients(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    return torch.cat(
+        [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+    )
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-@pytest.mark.parametrize("method", [METHODS["simclr"], METHODS["peclr"], METHODS["simhand"], POSED], ids=str)
+@pytest.mark.parametrize(
+    "method", [METHODS["simclr"], METHODS["peclr"], METHODS["simhand"], POSED], ids=str
+)
 def test_gradients_in_parts_are_those_of_the_whole(method: Method, parts: int) -> None:
     whole, parted = small_model(norm=False), small_model(norm=False)
     views = views_of()
@@ -212,7 +257,11 @@ def test_each_image_moves_the_running_statistics_once(parts: int) -> None:
 def test_each_batch_is_counted_once_by_the_norms() -> None:
     model = small_model(norm=True)
     Objective(model, METHODS["peclr"], SIZE, CPU, parts=2)(views_of())
-    assert {int(norm.num_batches_tracked) for norm in model.modules() if hasattr(norm, "num_batches_tracked")} == {2}
+    assert {
+        int(norm.num_batches_tracked)
+        for norm in model.modules()
+        if hasattr(norm, "num_batches_tracked")
+    } == {2}
 
 
 @pytest.mark.parametrize("method", ["simclr", "peclr", "simhand"])
@@ -223,7 +272,9 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
     grads: dict[str, Tensor] = {}
     losses: dict[str, dict[str, Tensor]] = {}
     for made in ("views", "crops", "draws"):
-        data = PairDataset(crops, pool, AugmentationConfig(size=32), 0, made, posed=METHODS[method].joints)
+        data = PairDataset(
+            crops, pool, AugmentationConfig(size=32), 0, made, posed=METHODS[method].joints
+        )
         batch = collate_views([data[0, row] for row in range(N)])
         kept = crops.on_device(CPU, 0) if made == "draws" else None
         objective = Objective(model, METHODS[method], 32, CPU, made=made, crops=kept)
@@ -239,7 +290,9 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
 def test_an_equivariant_encoder_aligns_the_views_of_a_crop(tmp_path: Path) -> None:
     """Latents that are the keypoints seen are one once their geometry is undone, and not before."""
     index = ShardIndex([str(write_labelled(tmp_path / "hands.tar", N))])
-    data = PairDataset(CropStore(index, 32), own(index), AugmentationConfig(size=32), 0, "draws", posed="view")
+    data = PairDataset(
+        CropStore(index, 32), own(index), AugmentationConfig(size=32), 0, "draws", posed="view"
+    )
     batch = collate_views([data[0, row] for row in range(N)])
     assert batch.joints is not None
     model = Known(batch.joints.flatten(0, 1).flatten(1).numpy())

@@ -23,7 +23,9 @@ BANK, ASKED = 600, 80
 
 
 class Lookup(nn.Module):
-    """An encoder that knows its pictures by the number in their first pixel, and has a feature for each."""
+    """An encoder that knows its pictures by the number in their first pixel, and has a feature for
+    each.
+    """
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
@@ -31,7 +33,8 @@ class Lookup(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         low, high = (
-            (images[:, channel, 0, 0] * IMAGENET_STD[channel] + IMAGENET_MEAN[channel]) * 255 for channel in (0, 1)
+            (images[:, channel, 0, 0] * IMAGENET_STD[channel] + IMAGENET_MEAN[channel]) * 255
+            for channel in (0, 1)
         )
         return self.features[(low + 256 * high.round()).round().long()]
 
@@ -68,7 +71,9 @@ def slow_error(features: np.ndarray, poses: np.ndarray) -> float:
     return float(np.mean(errors))
 
 
-def test_features_that_are_the_pose_find_it_and_random_ones_do_not(probe: Probe, poses: Tensor) -> None:
+def test_features_that_are_the_pose_find_it_and_random_ones_do_not(
+    probe: Probe, poses: Tensor
+) -> None:
     chance = probe.chance()
     truth = poses.double().numpy()
     mean = truth[:BANK].mean(axis=0)
@@ -86,7 +91,8 @@ def test_features_that_are_the_pose_find_it_and_random_ones_do_not(probe: Probe,
 @pytest.mark.slow
 def test_the_encoder_stays_as_it_was(training: bool, tmp_path: Path) -> None:
     train, held_out = (
-        ShardIndex([str(write_labelled(tmp_path / name, 3, first=first))]) for name, first in (("a", 0), ("b", 8))
+        ShardIndex([str(write_labelled(tmp_path / name, 3, first=first))])
+        for name, first in (("a", 0), ("b", 8))
     )
     encoder = build_encoder("resnet18").train(training)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -95,13 +101,19 @@ def test_the_encoder_stays_as_it_was(training: bool, tmp_path: Path) -> None:
     assert first["probe"].isfinite() and first == probe(encoder)
     assert all(module.training == training for module in encoder.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in encoder.parameters())
+    assert all(
+        parameter.grad is None and parameter.requires_grad for parameter in encoder.parameters()
+    )
 
 
-def test_the_bank_is_a_seeded_sample_of_crops_with_keypoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bank_is_a_seeded_sample_of_crops_with_keypoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe_module, "BANK", 5)
     bare = crops(("bare",), 20, keypoints=False)
-    train = ShardIndex([str(write_shard(tmp_path / "train.tar", [*bare, *map(labelled_sample, range(12))]))])
+    train = ShardIndex(
+        [str(write_shard(tmp_path / "train.tar", [*bare, *map(labelled_sample, range(12))]))]
+    )
     held_out = ShardIndex([str(write_labelled(tmp_path / "probe.tar", 3, first=100))])
     banks = [build_probe(train, held_out, 64, 64, seed, CPU) for seed in (0, 0, 1)]
     assert all(len(probe.bank.images) == 5 and len(probe.held_out.images) == 3 for probe in banks)
@@ -111,7 +123,8 @@ def test_the_bank_is_a_seeded_sample_of_crops_with_keypoints(tmp_path: Path, mon
 
 def test_poses_are_centred_in_their_box_and_pictures_are_whole(tmp_path: Path) -> None:
     train, held_out = (
-        ShardIndex([str(write_labelled(tmp_path / name, 2, first=first))]) for name, first in (("a", 0), ("b", 8))
+        ShardIndex([str(write_labelled(tmp_path / name, 2, first=first))])
+        for name, first in (("a", 0), ("b", 8))
     )
     probe = build_probe(train, held_out, 64, 32, 0, CPU)
     for row in range(2):
@@ -119,7 +132,9 @@ def test_poses_are_centred_in_their_box_and_pictures_are_whole(tmp_path: Path) -
         low, high = points.min(axis=0), points.max(axis=0)
         expected = (points - (low + high) / 2) / (high - low).max()
         np.testing.assert_allclose(probe.held_out.poses[row], expected, atol=1e-5)
-        np.testing.assert_array_equal(probe.held_out.images[row], apply(View(32), held_out[row].image))
+        np.testing.assert_array_equal(
+            probe.held_out.images[row], apply(View(32), held_out[row].image)
+        )
 
 
 def test_what_cannot_be_probed_is_said(tmp_path: Path) -> None:
@@ -145,7 +160,9 @@ def test_the_features_are_those_of_the_normalised_pictures(tmp_path: Path) -> No
     """Two held-out crops that are copies of crops of the bank are nearest to them."""
     encoder = build_encoder("resnet18").eval()
     train = ShardIndex([str(write_labelled(tmp_path / "a", 12))])
-    probe = build_probe(train, ShardIndex([str(write_labelled(tmp_path / "b", 2, first=20))]), 32, 32, 0, CPU)
+    probe = build_probe(
+        train, ShardIndex([str(write_labelled(tmp_path / "b", 2, first=20))]), 32, 32, 0, CPU
+    )
     with torch.inference_mode():
         expected = encoder(to_tensor(probe.bank.images))
     assert isinstance(encoder, Encoder)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from handclr_cli.benchmarks import metrics, official
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.evaluation import protocols
+from handclr_cli.hand import alignment
 
 POSES = 10_000
 SCORES_TXT = [
@@ -21,7 +22,9 @@ SCORES_TXT = [
 
 
 def measures(pred: np.ndarray, truth: np.ndarray, high: float) -> tuple[float, float]:
-    """Mean and area as the EvalUtil of both scripts has them: joint by joint, then the mean over the joints."""
+    """Mean and area as the EvalUtil of both scripts has them: joint by joint, then the mean over
+    the joints.
+    """
     means, areas = [], []
     thresholds = np.linspace(0, high, 100)
     for joint in range(21):
@@ -33,7 +36,9 @@ def measures(pred: np.ndarray, truth: np.ndarray, high: float) -> tuple[float, f
 
 
 def aligned(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Each pose centred, of unit extent, turned by SciPy's orthogonal Procrustes, scaled by its second result."""
+    """Each pose centred, of unit extent, turned by SciPy's orthogonal Procrustes, scaled by its
+    second result.
+    """
     out = []
     for hand, target in zip(pred, truth, strict=True):
         middle, extent = target.mean(0), np.linalg.norm(target - target.mean(0)) + 1e-8
@@ -47,31 +52,39 @@ def aligned(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def poses() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions, truths and the aligned predictions, metres; every tenth prediction is mirrored."""
+    """Predictions, truths and the aligned predictions, metres; every tenth prediction is
+    mirrored.
+    """
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 0.04, (POSES, 21, 3)) + [0, 0, 0.6]
     pred = (
-        truth + rng.normal(0, 0.01, (POSES, 1, 1)) * rng.normal(0, 1, truth.shape) + rng.normal(0, 0.01, (POSES, 1, 3))
+        truth
+        + rng.normal(0, 0.01, (POSES, 1, 1)) * rng.normal(0, 1, truth.shape)
+        + rng.normal(0, 0.01, (POSES, 1, 3))
     )
     pred[::10, :, 0] *= -1
     return pred, truth, aligned(pred, truth)
 
 
 @pytest.mark.slow
-def test_procrustes_is_scipys_with_its_reflections(poses: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_procrustes_is_scipys_with_its_reflections(
+    poses: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     pred, truth, expected = poses
-    found = official.official_procrustes(pred, truth)
+    found = protocols.official_procrustes(pred, truth)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     # A mirrored hand is mirrored back; our own alignment does not do that.
-    own = metrics.joint_errors_mm(pred, truth, "procrustes").mean(axis=1)
+    own = alignment.joint_errors_mm(pred, truth, "procrustes").mean(axis=1)
     theirs = 1000 * np.linalg.norm(found - truth, axis=-1).mean(axis=1)
     assert (own[::10] > theirs[::10] + 1).all()
 
 
 @pytest.mark.slow
-def test_freihand_scores_by_their_definition(poses: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_freihand_scores_by_their_definition(
+    poses: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     pred, truth, straight = poses
-    scores = official.freihand_scores(pred, truth)
+    scores = protocols.freihand_scores(pred, truth)
     assert list(scores) == SCORES_TXT
     for name, hands in (("xyz", pred), ("xyz_al", straight)):
         mean, area = measures(hands, truth, 0.05)
@@ -80,7 +93,9 @@ def test_freihand_scores_by_their_definition(poses: tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.slow
-def test_dexycb_scores_by_their_definition(poses: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+def test_dexycb_scores_by_their_definition(
+    poses: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     pred, truth, _ = poses
     pred_mm, truth_mm = 1000 * pred, 1000 * truth
     expected = {
@@ -88,7 +103,7 @@ def test_dexycb_scores_by_their_definition(poses: tuple[np.ndarray, np.ndarray, 
         "root-relative": measures(pred_mm - pred_mm[:, :1], truth_mm - truth_mm[:, :1], 50),
         "procrustes": measures(aligned(pred_mm, truth_mm), truth_mm, 50),
     }
-    scores = official.dexycb_scores(pred, truth)
+    scores = protocols.dexycb_scores(pred, truth)
     assert list(scores) == list(expected)
     for name, (mean, area) in expected.items():
         assert scores[name]["mpjpe_mm"] == pytest.approx(mean, abs=1e-6)
@@ -107,25 +122,36 @@ def test_assemblyhands_scores_by_their_definition() -> None:
         for joint in range(21):
             rows = (left == side) & valid[:, joint]
             if rows.any():
-                difference = (pred[rows, joint] - pred[rows, 0]) - (truth[rows, joint] - truth[rows, 0])
+                difference = (pred[rows, joint] - pred[rows, 0]) - (
+                    truth[rows, joint] - truth[rows, 0]
+                )
                 joints.append((side, 1000 * np.sqrt(np.square(difference).sum(axis=1)).mean()))
     assert len(joints) == 41  # no left hand has the tip of its little finger
-    scores = official.assemblyhands_scores(pred, truth, valid, left)
+    scores = protocols.assemblyhands_scores(pred, truth, valid, left)
     assert scores["mpjpe_mm"] == pytest.approx(np.mean([error for _, error in joints]), abs=1e-6)
-    assert scores["right_mm"] == pytest.approx(np.mean([error for side, error in joints if not side]), abs=1e-6)
-    assert scores["left_mm"] == pytest.approx(np.mean([error for side, error in joints if side]), abs=1e-6)
-    alone = official.assemblyhands_scores(pred[left], truth[left], valid[left], left[left])
-    assert alone["right_mm"] is None and alone["mpjpe_mm"] == alone["left_mm"] == pytest.approx(scores["left_mm"])
+    assert scores["right_mm"] == pytest.approx(
+        np.mean([error for side, error in joints if not side]), abs=1e-6
+    )
+    assert scores["left_mm"] == pytest.approx(
+        np.mean([error for side, error in joints if side]), abs=1e-6
+    )
+    alone = protocols.assemblyhands_scores(pred[left], truth[left], valid[left], left[left])
+    assert alone["right_mm"] is None and alone["mpjpe_mm"] == alone["left_mm"] == pytest.approx(
+        scores["left_mm"]
+    )
 
 
 def test_freihands_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     truth = rng.normal(0, 0.05, (6, 21, 3)) + [0, 0, 0.6]
     pred, position = truth + 0.01, np.array([3, 0, 5, 1, 4, 2])
-    official.write_freihand(str(tmp_path / "new" / "out"), pred, official.freihand_scores(pred, truth), position)
+    protocols.write_freihand(
+        str(tmp_path / "new" / "out"), pred, protocols.freihand_scores(pred, truth), position
+    )
     xyz, vertices = json.loads((tmp_path / "new" / "out" / "pred.json").read_text())
     assert np.array_equal(np.array(xyz)[position], pred) and len(vertices) == 6
-    # The vertices are no mesh of MANO's 778, which the script counts, and no point of a mesh is within its 15 mm.
+    # The vertices are no mesh of MANO's 778, which the script counts, and no point of a mesh is
+    # within its 15 mm.
     assert np.array(vertices).shape == (6, 1, 3)
     assert np.linalg.norm(truth[:, :, None] - np.array(vertices)[:, None], axis=-1).min() > 0.1
     lines = (tmp_path / "new" / "out" / "scores.txt").read_text().splitlines()
@@ -142,8 +168,10 @@ def test_dexycbs_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     pred = (rng.normal(0, 0.05, (3, 21, 3)) + [0, 0, 0.6]).astype(np.float32)
     path = tmp_path / "results.txt"
-    official.write_dexycb(str(path), pred, np.array([12, 4, 7]), np.array([True, False, False]))
-    rows = np.array([[float(word) for word in line.split(",")] for line in path.read_text().splitlines()])
+    protocols.write_dexycb(str(path), pred, np.array([12, 4, 7]), np.array([True, False, False]))
+    rows = np.array(
+        [[float(word) for word in line.split(",")] for line in path.read_text().splitlines()]
+    )
     assert rows.shape == (3, 64) and rows[:, 0].tolist() == [4, 7, 12]
     hands = rows[:, 1:].reshape(3, 21, 3) / 1000
     np.testing.assert_allclose(hands[:2], pred[1:], atol=1e-9)
@@ -161,14 +189,14 @@ def test_dexycbs_file(tmp_path: Path) -> None:
 def test_positions_that_do_not_fit_are_refused(name: str, position: list[int], words: str) -> None:
     valid = np.ones((3, 21), bool)
     with pytest.raises(HandclrError, match=words):
-        official.require(name, True, valid, np.array(position))
-    official.require("dexycb", True, valid, np.array([5, 9, 3]))
+        protocols.require(name, True, valid, np.array(position))
+    protocols.require("dexycb", True, valid, np.array([5, 9, 3]))
 
 
 def test_what_a_protocol_has_no_rule_for_is_refused() -> None:
     valid = np.ones((3, 21), bool)
     with pytest.raises(HandclrError, match="^--dexycb: .* the hands have none"):
-        official.require("dexycb", False, valid, np.arange(3))
+        protocols.require("dexycb", False, valid, np.arange(3))
     valid[1, 4] = False
     with pytest.raises(HandclrError, match="^--freihand: 1 of 3 samples lack"):
-        official.require("freihand", True, valid, np.arange(3))
+        protocols.require("freihand", True, valid, np.arange(3))

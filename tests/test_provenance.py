@@ -13,7 +13,11 @@ from handclr_cli.contract.provenance import Provenance, after, dumps, loads, pro
 
 def test_what_is_in_it() -> None:
     record = provenance(
-        "extract", {"fps": 1.0, "every": None}, ["/data/videos/", "x/a.mp4"], seed=3, model={"net": "ab"}
+        "extract",
+        {"fps": 1.0, "every": None},
+        ["/data/videos/", "x/a.mp4"],
+        seed=3,
+        model={"net": "ab"},
     )
     assert record == {
         "contract": 1,
@@ -51,14 +55,19 @@ def test_history_is_oldest_first_and_each_stage_once() -> None:
     first = provenance("extract", {"fps": 1.0})
     other = provenance("extract", {"fps": 2.0})
     second = after(provenance("keypoints", {}), [first])
-    third = after(provenance("pca", {}), [second, None, first, after(provenance("keypoints", {}), [other]), second])
+    third = after(
+        provenance("pca", {}),
+        [second, None, first, after(provenance("keypoints", {}), [other]), second],
+    )
     assert [(past["stage"], past["arguments"]) for past in third["history"]] == [
         ("extract", {"fps": 1.0}),
         ("keypoints", {}),
         ("extract", {"fps": 2.0}),
     ]
     assert all("history" not in past for past in third["history"])
-    assert first["history"] == [] and second["history"] == [{k: v for k, v in first.items() if k != "history"}]
+    assert first["history"] == [] and second["history"] == [
+        {k: v for k, v in first.items() if k != "history"}
+    ]
 
 
 def test_text() -> None:
@@ -70,7 +79,9 @@ def test_text() -> None:
     assert loads(text.encode()) == loads(text)
 
 
-@pytest.mark.parametrize("data", ["", "words", "[1]", "3", b"\xff\xfe", b"{", '"text"', "[" * 100_000])
+@pytest.mark.parametrize(
+    "data", ["", "words", "[1]", "3", b"\xff\xfe", b"{", '"text"', "[" * 100_000]
+)
 def test_what_is_no_record(data: bytes | str) -> None:
     assert loads(data) is None
 
@@ -78,8 +89,14 @@ def test_what_is_no_record(data: bytes | str) -> None:
 @pytest.mark.slow
 def test_the_shards_of_one_job_are_one_past() -> None:
     def shard(number: int) -> Provenance:
-        crops = {**provenance("extract", {"fps": 1.0}, ["videos"], seed=0), "unit": {"number": number}}
-        return after({**provenance("keypoints", {}), "unit": {"number": number, "of": f"{number:x}"}}, [crops])
+        crops = {
+            **provenance("extract", {"fps": 1.0}, ["videos"], seed=0),
+            "unit": {"number": number},
+        }
+        return after(
+            {**provenance("keypoints", {}), "unit": {"number": number, "of": f"{number:x}"}},
+            [crops],
+        )
 
     history = after(provenance("pca", {}), [shard(number) for number in range(5000)])["history"]
     assert [past["stage"] for past in history] == ["extract", "keypoints"]

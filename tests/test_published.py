@@ -19,7 +19,9 @@ REACH = 40.0
 
 
 class Drawn:
-    """Stands for a generator: angle, margin, jitter x and y, hue, saturation, value, its offset, all in [0, 1]."""
+    """Stands for a generator: angle, margin, jitter x and y, hue, saturation, value, its offset,
+    all in [0, 1].
+    """
 
     def __init__(self, *values: float) -> None:
         self.values = np.array(values)
@@ -63,7 +65,9 @@ def test_types_and_ranges() -> None:
     assert set(jitter[:, 0]) == set(jitter[:, 1]) == set(range(-14, 1))
 
 
-@pytest.mark.parametrize(("u", "angle"), [(0.0, 45), (0.4999, 1), (0.5, 0), (0.75, -22), (0.9999, -44)])
+@pytest.mark.parametrize(
+    ("u", "angle"), [(0.0, 45), (0.4999, 1), (0.5, 0), (0.75, -22), (0.9999, -44)]
+)
 def test_the_angle_is_rounded_down(u: float, angle: int) -> None:
     assert view_of(hand(), Drawn(u, *STILL[1:])).angle_deg == angle
 
@@ -79,18 +83,23 @@ def test_margins() -> None:
 
 
 def test_the_jitters_units_are_mixed_as_published() -> None:
-    """Ten pixels of jitter in a crop of 100 move the hand by a tenth of the view, and are recorded as 10/128."""
+    """Ten pixels of jitter in a crop of 100 move the hand by a tenth of the view, and are recorded
+    as 10/128.
+    """
     still = view_of(hand(), Drawn(*STILL))
     assert still.translation == (0.0, 0.0) and still.angle_deg == 0
     moved = view_of(hand(), Drawn(*STILL[:2], 10.5 / 15, 5.5 / 15, *STILL[4:]))
     assert moved.translation == (-10 / 128, -5 / 128)
-    np.testing.assert_allclose((moved.keypoints2d - still.keypoints2d) / SIZE, [[-0.10, -0.05]] * 21, atol=1e-5)
+    np.testing.assert_allclose(
+        (moved.keypoints2d - still.keypoints2d) / SIZE, [[-0.10, -0.05]] * 21, atol=1e-5
+    )
 
 
 def test_a_crop_beyond_the_left_or_top_border_starts_there_and_stays_square() -> None:
     keypoints = hand(30, 108)
     view = view_of(keypoints, Drawn(*STILL[:2], 10.5 / 15, *STILL[3:]))
-    # 30 - 50 + 10 is clamped to 0: the hand is 20 px left of where it would be without jitter or clamp.
+    # 30 - 50 + 10 is clamped to 0: the hand is 20 px left of where it would be without jitter or
+    # clamp.
     assert view.translation == (-20 / 128, 0.0)
     np.testing.assert_allclose(view.keypoints2d, (keypoints - (0, 58)) * 1.28, atol=1e-4)
 
@@ -100,10 +109,16 @@ def test_a_crop_cut_at_the_right_or_bottom_border_is_stretched() -> None:
     view = view_of(keypoints, Drawn(*STILL))
     assert view.translation == (0.0, 0.0)
     width = SIDE - 150
-    np.testing.assert_allclose(view.keypoints2d, (keypoints - (150, 58)) * (SIZE / width, 1.28), atol=1e-4)
-    plain = cv2.resize(texture()[58:158, 150:], (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(int)
+    np.testing.assert_allclose(
+        view.keypoints2d, (keypoints - (150, 58)) * (SIZE / width, 1.28), atol=1e-4
+    )
+    plain = cv2.resize(texture()[58:158, 150:], (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(
+        int
+    )
     # The value keeps its factor of 1 and gains 5.
-    np.testing.assert_allclose(view.image.max(axis=2), np.minimum(plain.max(axis=2) + 5, 255), atol=1)
+    np.testing.assert_allclose(
+        view.image.max(axis=2), np.minimum(plain.max(axis=2) + 5, 255), atol=1
+    )
 
 
 @pytest.mark.parametrize("geometric", [True, False])
@@ -124,16 +139,23 @@ def test_keypoints_move_with_the_picture(geometric: bool) -> None:
         weight -= weight.min()
         to = np.arange(SIZE) + 0.5
         found = np.array([(weight * to).sum(), (weight * to[:, None]).sum()]) / weight.sum()
-        # Where it turns, the published code takes keypoints for pixel indices: half a pixel of the crop.
+        # Where it turns, the published code takes keypoints for pixel indices: half a pixel of the
+        # crop.
         assert np.abs(found - target).max() < (1.1 if geometric else 0.2)
     assert seen > 8
 
 
 def test_undoing_is_the_published_arithmetic() -> None:
-    """For each sample: x += (-jitter / side) * extent, then OpenCV's rotation by minus its angle about the mean."""
-    views = [view_of(hand(100 + seed, 60 + 8 * seed), np.random.default_rng(seed)) for seed in range(12)]
+    """For each sample: x += (-jitter / side) * extent, then OpenCV's rotation by minus its angle
+    about the mean.
+    """
+    views = [
+        view_of(hand(100 + seed, 60 + 8 * seed), np.random.default_rng(seed)) for seed in range(12)
+    ]
     z = torch.randn(12, 128, generator=torch.Generator().manual_seed(0))
-    as_views = [View(SIZE, angle_deg=view.angle_deg, translation=view.translation) for view in views]
+    as_views = [
+        View(SIZE, angle_deg=view.angle_deg, translation=view.translation) for view in views
+    ]
     undone = undo_geometry(z, Geometry.of(as_views), "extent").reshape(12, 64, 2).numpy()
     for view, latent, out in zip(views, z.reshape(12, 64, 2).double().numpy(), undone, strict=True):
         jitter = np.array(view.translation) * SIZE
@@ -151,7 +173,9 @@ def test_undoing_turns_the_views_keypoints_back_and_moves_them_the_right_way() -
         as_view = View(SIZE, angle_deg=view.angle_deg, translation=view.translation)
         undone = undo_geometry(z, Geometry.of([as_view]), "extent").reshape(21, 2).numpy()
         shape, original = undone - undone.mean(axis=0), keypoints - keypoints.mean(axis=0)
-        np.testing.assert_allclose(shape / np.linalg.norm(shape), original / np.linalg.norm(original), atol=1e-5)
+        np.testing.assert_allclose(
+            shape / np.linalg.norm(shape), original / np.linalg.norm(original), atol=1e-5
+        )
         shift = undone.mean(axis=0) - view.keypoints2d.mean(axis=0)
         expected = -np.array(view.translation) * np.ptp(view.keypoints2d, axis=0)
         np.testing.assert_allclose(shift, expected, atol=1e-3)

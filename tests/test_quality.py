@@ -19,38 +19,56 @@ def by_hand(first: np.ndarray, second: np.ndarray) -> float:
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         apart = [
             (a - wrist_a) - (b - wrist_b)
-            for a, wrist_a, b, wrist_b in zip(one, first[0].tolist(), other, second[0].tolist(), strict=True)
+            for a, wrist_a, b, wrist_b in zip(
+                one, first[0].tolist(), other, second[0].tolist(), strict=True
+            )
         ]
         total += math.sqrt(sum(value**2 for value in apart))
     return 1000 * total / 21
 
 
-def measure(hands: np.ndarray, video_id: np.ndarray, positive: np.ndarray, **options: int) -> PairQuality:
+def measure(
+    hands: np.ndarray, video_id: np.ndarray, positive: np.ndarray, **options: int
+) -> PairQuality:
     """The quality of pairs in which every crop was a query."""
     return pair_quality(hands, video_id, np.arange(len(hands)), positive, **options)
 
 
-def scene(seed: int, rows: int = 60, videos: int = 5, without: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hands somewhere before a camera, some without truth, with any crop of another video as positive."""
+def scene(
+    seed: int, rows: int = 60, videos: int = 5, without: int = 9
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hands somewhere before a camera, some without truth, with any crop of another video as
+    positive.
+    """
     rng = np.random.default_rng(seed)
-    hands = (rng.normal(size=(rows, 21, 3)) * 0.04 + rng.normal(size=(rows, 1, 3)) + [0, 0, 2]).astype(np.float32)
+    hands = (
+        rng.normal(size=(rows, 21, 3)) * 0.04 + rng.normal(size=(rows, 1, 3)) + [0, 0, 2]
+    ).astype(np.float32)
     hands[rng.permutation(rows)[:without]] = np.nan
     video_id = rng.integers(0, videos, rows).astype(np.int32)
     others = [np.flatnonzero(video_id != video) for video in video_id]
     return hands, video_id, np.array([rng.choice(rest) for rest in others], np.int32)
 
 
-def check(hands: np.ndarray, video_id: np.ndarray, positive: np.ndarray, found: PairQuality) -> None:
+def check(
+    hands: np.ndarray, video_id: np.ndarray, positive: np.ndarray, found: PairQuality
+) -> None:
     known = [row for row in range(len(hands)) if not np.isnan(hands[row]).any()]
     paired = [row for row in known if positive[row] in known]
     assert (found.pool, found.without_truth) == (len(known), len(hands) - len(known))
     assert found.unpaired == len(known) - len(paired)
     assert found.rows.tolist() == sorted(set(found.rows.tolist()) & set(paired))
     for at, row in enumerate(found.rows):
-        assert found.mined_mm[at] == pytest.approx(by_hand(hands[row], hands[positive[row]]), rel=1e-9)
-        others = [by_hand(hands[row], hands[other]) for other in known if video_id[other] != video_id[row]]
+        assert found.mined_mm[at] == pytest.approx(
+            by_hand(hands[row], hands[positive[row]]), rel=1e-9
+        )
+        others = [
+            by_hand(hands[row], hands[other]) for other in known if video_id[other] != video_id[row]
+        ]
         assert found.best_mm[at] == pytest.approx(min(others), rel=1e-6)
-        assert found.random_mm[at] == pytest.approx(min(others, key=lambda d: abs(d - found.random_mm[at])), rel=1e-9)
+        assert found.random_mm[at] == pytest.approx(
+            min(others, key=lambda d: abs(d - found.random_mm[at])), rel=1e-9
+        )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -125,7 +143,9 @@ def test_the_best_is_never_beaten_in_ties_or_far_from_the_camera() -> None:
     hands, video_id, positive = scene(5, without=0)
     hands = np.tile(hands[:6], (10, 1, 1)) + np.float32(64)
     found = measure(hands, video_id, positive)
-    assert (found.best_mm <= found.mined_mm + 1e-3).all() and (found.best_mm <= found.random_mm + 1e-3).all()
+    assert (found.best_mm <= found.mined_mm + 1e-3).all() and (
+        found.best_mm <= found.random_mm + 1e-3
+    ).all()
 
 
 def test_hands_without_truth_are_neither_query_nor_target() -> None:
@@ -134,7 +154,9 @@ def test_hands_without_truth_are_neither_query_nor_target() -> None:
     found = measure(hands, np.arange(4), np.array([1, 2, 0, -1]))
     assert found.rows.tolist() == [0]
     assert (found.pool, found.without_truth, found.unpaired) == (3, 1, 2)
-    assert found.best_mm[0] == pytest.approx(min(by_hand(hands[0], hands[row]) for row in (1, 3)), rel=1e-6)
+    assert found.best_mm[0] == pytest.approx(
+        min(by_hand(hands[0], hands[row]) for row in (1, 3)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
@@ -143,15 +165,34 @@ def test_nothing_to_measure(rows: int, known: bool) -> None:
     hands = np.full((rows, 21, 3), 0.1 if known else np.nan, np.float32)
     found = measure(hands, np.zeros(rows, np.int32), np.full(rows, -1, np.int32))
     report = found.report()
-    assert (report["queries"], report["pool"], report["without_truth"]) == (0, rows * known, rows * (not known))
-    assert report["mined_mm"] == report["random_mm"] == report["best_mm"] == {"mean": None, "median": None}
+    assert (report["queries"], report["pool"], report["without_truth"]) == (
+        0,
+        rows * known,
+        rows * (not known),
+    )
+    assert (
+        report["mined_mm"]
+        == report["random_mm"]
+        == report["best_mm"]
+        == {
+            "mean": None,
+            "median": None,
+        }
+    )
     assert found.pairs == len(found.rows)
 
 
 def test_the_report_is_json() -> None:
     found = measure(*scene(3))
     report = json.loads(json.dumps(found.report(), allow_nan=False))
-    counts, distances = ["queries", "pairs", "without_truth", "unpaired", "pool"], ["mined_mm", "random_mm", "best_mm"]
+    counts, distances = (
+        ["queries", "pairs", "without_truth", "unpaired", "pool"],
+        [
+            "mined_mm",
+            "random_mm",
+            "best_mm",
+        ],
+    )
     assert list(report) == [*counts, *distances, "definition"]
     for name in ("mined", "random", "best"):
         distances = getattr(found, f"{name}_mm")

@@ -1,4 +1,6 @@
-"""The rasteriser finds at every pixel centre what a ray through it meets first, one pixel and triangle at a time."""
+"""The rasteriser finds at every pixel centre what a ray through it meets first, one pixel and
+triangle at a time.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +22,31 @@ def camera(height: int, width: int) -> np.ndarray:
 def on_screen(corners: np.ndarray, height: int, width: int) -> torch.Tensor:
     """Pixels and depth (V, 3) of points (V, 3) in the camera frame."""
     pixels = corners @ camera(height, width).T
-    return torch.tensor(np.column_stack([pixels[:, :2] / pixels[:, 2:], corners[:, 2]]), dtype=torch.float32)
+    return torch.tensor(
+        np.column_stack([pixels[:, :2] / pixels[:, 2:], corners[:, 2]]), dtype=torch.float32
+    )
 
 
 def random_triangles(count: int, seed: int, size: float = 0.5) -> np.ndarray:
-    """Corners (N, 3, 3) in the camera frame; some reach beyond the picture, half show their backs."""
+    """Corners (N, 3, 3) in the camera frame; some reach beyond the picture, half show
+    their backs.
+    """
     rng = np.random.default_rng(seed)
     middles = rng.uniform([-0.6, -0.6, 0.7], [0.6, 0.6, 2.0], (count, 3))
     return middles[:, None] + rng.normal(0, size / 2, (count, 3, 3)) * [1, 1, 0.6]
 
 
 def trace(corners: np.ndarray, height: int, width: int) -> tuple[np.ndarray, ...]:
-    """By ray and plane in the camera frame: face (H, W), weights (H, W, 3), depth (H, W), and whether it is certain."""
+    """By ray and plane in the camera frame: face (H, W), weights (H, W, 3), depth (H, W), and
+    whether it is certain.
+    """
     face = np.full((height, width), -1)
     weights, depth = np.zeros((height, width, 3)), np.full((height, width), np.inf)
     certain = np.ones((height, width), bool)
     row, column = np.mgrid[:height, :width] + 0.5
-    rays = np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(camera(height, width)).T
+    rays = (
+        np.stack([column, row, np.ones_like(row)], axis=-1) @ np.linalg.inv(camera(height, width)).T
+    )
     for number, triangle in enumerate(corners):
         normal = np.cross(triangle[1] - triangle[0], triangle[2] - triangle[0])
         if normal @ triangle[0] >= 0 or triangle[:, 2].min() <= 0.02:
@@ -55,7 +65,11 @@ def as_pictures(seen: Fragments, height: int, width: int) -> tuple[np.ndarray, .
     face = np.full(height * width, -1)
     weights, depth = np.zeros((height * width, 3)), np.full(height * width, np.inf)
     face[seen.pixel], weights[seen.pixel], depth[seen.pixel] = seen.face, seen.weights, seen.depth
-    return face.reshape(height, width), weights.reshape(height, width, 3), depth.reshape(height, width)
+    return (
+        face.reshape(height, width),
+        weights.reshape(height, width, 3),
+        depth.reshape(height, width),
+    )
 
 
 def draw(corners: np.ndarray, height: int, width: int) -> Fragments:
@@ -86,7 +100,9 @@ def test_fragments_give_back_the_point_that_is_seen() -> None:
     pixels = points @ camera(height, width).T
     pixels = pixels[:, :2] / pixels[:, 2:]
     place = seen.pixel.numpy()
-    np.testing.assert_allclose(pixels, np.stack([place % width, place // width], axis=1) + 0.5, atol=2e-3)
+    np.testing.assert_allclose(
+        pixels, np.stack([place % width, place // width], axis=1) + 0.5, atol=2e-3
+    )
     np.testing.assert_allclose(points[:, 2], seen.depth.numpy(), rtol=1e-4)
     np.testing.assert_allclose(seen.weights.sum(dim=1).numpy(), 1, atol=1e-5)
     assert (np.diff(place) > 0).all()
@@ -95,13 +111,20 @@ def test_fragments_give_back_the_point_that_is_seen() -> None:
 def test_pictures_of_a_batch_do_not_touch() -> None:
     height, width = 20, 24
     faces = torch.arange(30).reshape(-1, 3)
-    points = torch.stack([on_screen(random_triangles(10, seed).reshape(-1, 3), height, width) for seed in range(3)])
+    points = torch.stack(
+        [on_screen(random_triangles(10, seed).reshape(-1, 3), height, width) for seed in range(3)]
+    )
     together = rasterize(points, faces, height, width)
     colours = torch.rand(3, 30, 2, generator=torch.Generator().manual_seed(0))
     for number in range(3):
-        alone, own = rasterize(points[number : number + 1], faces, height, width), together.image == number
+        alone, own = (
+            rasterize(points[number : number + 1], faces, height, width),
+            together.image == number,
+        )
         assert torch.equal(together.pixel[own] - number * height * width, alone.pixel)
-        assert torch.equal(together.face[own], alone.face) and torch.equal(together.depth[own], alone.depth)
+        assert torch.equal(together.face[own], alone.face) and torch.equal(
+            together.depth[own], alone.depth
+        )
         blended = together.blend(colours, faces)[own]
         assert torch.equal(blended, alone.blend(colours[number], faces))
 
@@ -117,7 +140,9 @@ def test_the_nearest_wins_whatever_the_order() -> None:
     expected = np.full((8, 8), 2.0)
     expected[2:6, 2:6] = 1.0
     np.testing.assert_allclose(depth, expected, rtol=1e-6)
-    np.testing.assert_allclose(as_pictures(rasterize(points, faces.flip(0), 8, 8), 8, 8)[2], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        as_pictures(rasterize(points, faces.flip(0), 8, 8), 8, 8)[2], expected, rtol=1e-6
+    )
 
 
 def test_a_tie_goes_to_the_lower_number() -> None:
@@ -132,9 +157,14 @@ def test_neighbours_leave_no_gap() -> None:
     x, y = np.meshgrid(np.linspace(-3, 53, 15), np.linspace(-3, 43, 12))
     grid = np.stack([x, y], axis=-1)
     grid[1:-1, 1:-1] += rng.uniform(-1, 1, grid[1:-1, 1:-1].shape)
-    points = torch.tensor(np.dstack([grid, rng.uniform(0.5, 0.6, x.shape)]).reshape(1, -1, 3), dtype=torch.float32)
+    points = torch.tensor(
+        np.dstack([grid, rng.uniform(0.5, 0.6, x.shape)]).reshape(1, -1, 3), dtype=torch.float32
+    )
     number = np.arange(x.size).reshape(x.shape)
-    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]))
+    a, b, c, d = (
+        part.ravel()
+        for part in (number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:])
+    )
     faces = torch.tensor(np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]))
     assert len(rasterize(points, faces, 40, 50).pixel) == 40 * 50
     assert len(rasterize(points, faces.flip(1), 40, 50).pixel) == 0, "backs are not seen"
@@ -161,20 +191,34 @@ def test_nothing_beside_the_picture(shift: tuple[int, int]) -> None:
     assert len(rasterize(points, torch.tensor([[0, 1, 2], [0, 2, 3]]), 8, 8).pixel) == 0
 
 
-@pytest.mark.parametrize(("batch", "vertices", "faces"), [(0, 3, 1), (2, 0, 0), (2, 3, 0), (2, 3, 1)])
+@pytest.mark.parametrize(
+    ("batch", "vertices", "faces"), [(0, 3, 1), (2, 0, 0), (2, 3, 0), (2, 3, 1)]
+)
 def test_nothing_to_see(batch: int, vertices: int, faces: int) -> None:
     """No pictures, no mesh, or one without area."""
     seen = rasterize(torch.ones(batch, vertices, 3), torch.zeros(faces, 3, dtype=torch.int64), 8, 8)
-    assert len(seen.pixel) == len(seen.depth) == len(seen.face) == 0 and seen.weights.shape == (0, 3)
+    assert len(seen.pixel) == len(seen.depth) == len(seen.face) == 0 and seen.weights.shape == (
+        0,
+        3,
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_sees_the_same() -> None:
     height, width = 200, 240
-    points = torch.stack([on_screen(random_triangles(500, seed, 0.2).reshape(-1, 3), height, width) for seed in (0, 1)])
+    points = torch.stack(
+        [
+            on_screen(random_triangles(500, seed, 0.2).reshape(-1, 3), height, width)
+            for seed in (0, 1)
+        ]
+    )
     faces = torch.arange(1500).reshape(-1, 3)
-    here, there = rasterize(points, faces, height, width), rasterize(points.cuda(), faces.cuda(), height, width)
+    here, there = (
+        rasterize(points, faces, height, width),
+        rasterize(points.cuda(), faces.cuda(), height, width),
+    )
     pictures = [
-        torch.full((2 * height * width,), -1).scatter(0, seen.pixel.cpu(), seen.face.cpu()) for seen in (here, there)
+        torch.full((2 * height * width,), -1).scatter(0, seen.pixel.cpu(), seen.face.cpu())
+        for seen in (here, there)
     ]
     assert (pictures[0] != pictures[1]).float().mean() < 1e-4

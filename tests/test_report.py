@@ -10,7 +10,7 @@ import pytest
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.report import curves, sheets
-from handclr_cli.report.pairs import RANKS, choose_rows, pair_captions
+from handclr_cli.report.pairs_page import RANKS, choose_rows, pair_captions
 from handclr_cli.report.sheets import Tile
 
 
@@ -19,14 +19,19 @@ def picture(seed: int, size: tuple[int, int] = (224, 224)) -> np.ndarray:
 
 
 def points(seed: int) -> np.ndarray:
-    angles = np.repeat(np.linspace(-2.4, -0.8, 5), 4) + np.random.default_rng(seed).normal(0, 0.05, 20)
+    angles = np.repeat(np.linspace(-2.4, -0.8, 5), 4) + np.random.default_rng(seed).normal(
+        0, 0.05, 20
+    )
     radii = np.tile([50, 85, 110, 130], 5)
     fingers = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
     return np.concatenate([[[112, 180]], fingers + [112, 180]])
 
 
 def tiles(number: int, start: int = 0) -> list[Tile]:
-    return [Tile(picture(i), f"kitchen_{i:08d}_r\n{i / 10:.3f}", points(i)) for i in range(start, start + number)]
+    return [
+        Tile(picture(i), f"kitchen_{i:08d}_r\n{i / 10:.3f}", points(i))
+        for i in range(start, start + number)
+    ]
 
 
 def decoded(path: Path) -> np.ndarray:
@@ -55,7 +60,9 @@ def test_pair_sheet_takes_uneven_rows(lengths: list[int]) -> None:
 def test_pairs_are_closer_than_rows() -> None:
     dark = Tile(np.zeros((128, 128, 3), np.uint8))
     sheet = sheets.pair_sheet([[dark, dark]] * 8)
-    across = "".join("#" if value == 0 else "." for value in sheet[40, :, 0]).strip(".").split("#" * 128)
+    across = (
+        "".join("#" if value == 0 else "." for value in sheet[40, :, 0]).strip(".").split("#" * 128)
+    )
     within, between = len(across[1]), len(across[2])
     assert between >= 2 * within > 0
 
@@ -64,15 +71,23 @@ def test_three_lines_below_eight_positives() -> None:
     row = [Tile(picture(0), "\n".join(["kitchen-1a2b3c"] * 3)) for _ in range(9)]
     sheet = sheets.pair_sheet([row, row[:3], row])
     captions = sheet[16 + sheets.TILE : 16 + sheets.TILE + 3 * 14 + 4]
-    assert all((captions[14 * line : 14 * (line + 1), -(sheets.TILE + 16) :] < 128).any() for line in range(3))
-    # White below the last line, before the next row, and in the place of the positives that are not there.
+    assert all(
+        (captions[14 * line : 14 * (line + 1), -(sheets.TILE + 16) :] < 128).any()
+        for line in range(3)
+    )
+    # White below the last line, before the next row, and in the place of the positives that are not
+    # there.
     below = 16 + sheets.TILE + 3 * 14 + 4
     assert (sheet[below : below + 10] == 255).all()
     assert (sheet[below + 12 : below + 12 + sheets.TILE, -(sheets.TILE + 16) :] == 255).all()
 
 
 def test_grid_sheet(tmp_path: Path) -> None:
-    shapes = [Tile(picture(0, (100, 200))), Tile(picture(1, (200, 100))), Tile(picture(2, (20, 20)))]
+    shapes = [
+        Tile(picture(0, (100, 200))),
+        Tile(picture(1, (200, 100))),
+        Tile(picture(2, (20, 20))),
+    ]
     sheet = sheets.grid_sheet(shapes, columns=2)
     assert sheet.shape == (2 * (128 + 4) - 4 + 32, 2 * (128 + 4) - 4 + 32, 3)
     # Fitted into the square, never stretched: white above the wide one, beside the tall one.
@@ -114,13 +129,18 @@ def test_draw_skeleton() -> None:
 @pytest.mark.slow
 def test_loss_plot(tmp_path: Path, rows: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, rows)
-    records = [{"step": i, "loss": 5 * 0.995**i + noise[i], "lr": 0.01 * min(1, (i + 1) / 50)} for i in range(rows)]
+    records = [
+        {"step": i, "loss": 5 * 0.995**i + noise[i], "lr": 0.01 * min(1, (i + 1) / 50)}
+        for i in range(rows)
+    ]
     path = tmp_path / "loss.png"
     curves.loss_plot(records, path)
     assert decoded(path).shape == (480, 720, 3)
     before = path.read_bytes()
     # Other rows, a diverged one and one that a resumed run wrote again change nothing.
-    curves.loss_plot([{"epoch": 1}, {"step": 0, "loss": 99.0}, {"step": 7, "loss": np.nan}, *records], path)
+    curves.loss_plot(
+        [{"epoch": 1}, {"step": 0, "loss": 99.0}, {"step": 7, "loss": np.nan}, *records], path
+    )
     assert path.read_bytes() == before
 
 
@@ -178,7 +198,9 @@ def test_random_rows_are_those_of_the_seed() -> None:
     chosen = choose_rows(DISTANCE, "random", 4, seed=3).tolist()
     assert chosen == sorted(set(chosen)) and len(chosen) == 4 and not {1, 8} & set(chosen)
     assert choose_rows(DISTANCE, "random", 4, seed=3).tolist() == chosen
-    assert any(choose_rows(DISTANCE, "random", 4, seed=seed).tolist() != chosen for seed in range(4, 8))
+    assert any(
+        choose_rows(DISTANCE, "random", 4, seed=seed).tolist() != chosen for seed in range(4, 8)
+    )
 
 
 @pytest.mark.parametrize("rank", RANKS)
@@ -199,18 +221,25 @@ def test_the_best_are_of_different_videos() -> None:
     distance = np.arange(7) / 10
     assert choose_rows(distance, "best", 3, 0, video, other).tolist() == [0, 4, 6]
     assert choose_rows(distance, "worst", 3, 0, video, other).tolist() == [6, 5, 3]
-    # With fewer pairs of videos than there is room, a second of each comes before a third, in order of the distance.
+    # With fewer pairs of videos than there is room, a second of each comes before a third, in order
+    # of the distance.
     assert choose_rows(distance, "best", 5, 0, video, other).tolist() == [0, 1, 4, 5, 6]
     assert choose_rows(distance, "best", 6, 0, video, other).tolist() == [0, 1, 2, 4, 5, 6]
     assert choose_rows(distance, "worst", 9, 0, video, other).tolist() == [6, 5, 4, 3, 2, 1, 0]
     assert choose_rows(distance, "best", 3).tolist() == [0, 1, 2]
     for rank in ("quantiles", "random"):
-        assert (choose_rows(distance, rank, 3, 0, video, other) == choose_rows(distance, rank, 3)).all()
+        assert (
+            choose_rows(distance, rank, 3, 0, video, other) == choose_rows(distance, rank, 3)
+        ).all()
 
 
 def test_pair_captions() -> None:
     captions = pair_captions("my_trip-1a_00000012_r", ["b_00000001_l2", "not-a-key"], [0.12345, 2])
-    assert captions == ["my_trip-1a\n00000012_r", "1: d 0.1235\nb\n00000001_l2", "2: d 2.0000\nnot-a-key"]
+    assert captions == [
+        "my_trip-1a\n00000012_r",
+        "1: d 0.1235\nb\n00000001_l2",
+        "2: d 2.0000\nnot-a-key",
+    ]
 
 
 def drawn(path: Path, distances: dict[str, np.ndarray]) -> np.ndarray:
@@ -220,11 +249,27 @@ def drawn(path: Path, distances: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "values",
-    [[], [np.inf] * 3, [np.nan], [0.3], [0.0], [0.0] * 5, [0.25] * 5, [0.0, 0.25], [1e-30, 1.0], [1e-40], [1e30] * 2],
+    [
+        [],
+        [np.inf] * 3,
+        [np.nan],
+        [0.3],
+        [0.0],
+        [0.0] * 5,
+        [0.25] * 5,
+        [0.0, 0.25],
+        [1e-30, 1.0],
+        [1e-40],
+        [1e30] * 2,
+    ],
 )
 @pytest.mark.slow
 def test_distance_plot_takes_any_distances(tmp_path: Path, values: list[float]) -> None:
-    assert drawn(tmp_path / "distances.png", {"nearest": np.array(values, np.float32)}).shape == (480, 720, 3)
+    assert drawn(tmp_path / "distances.png", {"nearest": np.array(values, np.float32)}).shape == (
+        480,
+        720,
+        3,
+    )
 
 
 def test_distance_plot_without_a_series(tmp_path: Path) -> None:
@@ -254,7 +299,9 @@ def test_distances_of_zero_have_their_own_bar(tmp_path: Path, tiny: float) -> No
     sheet = drawn(tmp_path / "distances.png", {"nearest": distances})
 
     def blue(image: np.ndarray) -> int:
-        """Coloured pixels below the legend, where the narrow bar is, or else the beginning of the axis."""
+        """Coloured pixels below the legend, where the narrow bar is, or else the beginning of the
+        axis.
+        """
         corner = image[100:, :100].astype(int)
         return int((corner[..., 2] - corner[..., 0] > 25).sum())
 

@@ -11,10 +11,11 @@ import torch
 
 from handclr_cli.contract.errors import Interrupted, Preempted, UsageError
 from handclr_cli.learning.distributed import Ranks
-from handclr_cli.learning.loop import EpochBatches, Plan, Stop
+from handclr_cli.learning.loop import Stop
 from handclr_cli.learning.run import Run
+from handclr_cli.learning.schedule import EpochBatches, Schedule
 
-PLAN = Plan(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
+PLAN = Schedule(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
 
 
 def test_batches_are_exact_epochs_in_a_new_order_each() -> None:
@@ -47,7 +48,11 @@ def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -
     assert run.load() is None
     run.save({"step": 7, "model": {"weight": torch.ones(2)}})
     state = Run(tmp_path, {"arguments": {"lr": 1, "batch": 2}}).load()
-    assert state is not None and state["step"] == 7 and torch.equal(state["model"]["weight"], torch.ones(2))
+    assert (
+        state is not None
+        and state["step"] == 7
+        and torch.equal(state["model"]["weight"], torch.ones(2))
+    )
     with pytest.raises(UsageError, match=r"arguments\.lr was 1, now 2\)"):
         Run(tmp_path, {"arguments": {"lr": 2, "batch": 2}})
     assert Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True).load() is None
@@ -56,9 +61,11 @@ def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize("step", [0, 1, 4, 11])
 def test_processes_share_each_batch(step: int) -> None:
-    plan = Plan(samples=13, batch=4, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
+    plan = Schedule(samples=13, batch=4, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
     shares = [list(EpochBatches(plan, step, Ranks(rank, 2))) for rank in range(2)]
-    assert [first + second for first, second in zip(*shares, strict=True)] == list(EpochBatches(plan, step))
+    assert [first + second for first, second in zip(*shares, strict=True)] == list(
+        EpochBatches(plan, step)
+    )
 
 
 def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

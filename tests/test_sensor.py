@@ -18,7 +18,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def scene(height: int = 72, width: int = 96) -> np.ndarray:
-    return cv2.resize(rng(1).random((9, 12, 3), dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(
+        rng(1).random((9, 12, 3), dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
 
 
 def flat(value: float, side: int = 256) -> np.ndarray:
@@ -59,7 +61,9 @@ def test_what_is_no_rgb_picture_is_an_error(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("length", [0.25, 0.8, 1.0, 2.5, 3.0, 7.3, 15.9])
 @pytest.mark.parametrize("direction", [(1, 0), (0, 1), (-1, 0)])
-def test_a_motion_kernel_is_as_long_as_the_motion(length: float, direction: tuple[int, int]) -> None:
+def test_a_motion_kernel_is_as_long_as_the_motion(
+    length: float, direction: tuple[int, int]
+) -> None:
     kernel = motion_kernel(length * direction[0], length * direction[1])
     along = kernel.sum(axis=0 if direction[0] else 1)
     at = np.arange(len(along)) - len(along) // 2
@@ -89,7 +93,11 @@ def test_motion_smears_a_dot_and_leaves_it_in_place() -> None:
 
 
 def test_noise_is_as_strong_as_it_says() -> None:
-    for value, read, shot, grain in [(0.5, 0.02, 0.0, 0.0), (0.5, 0.0, 0.04, 0.8), (0.2, 0.03, 0.04, 0.5)]:
+    for value, read, shot, grain in [
+        (0.5, 0.02, 0.0, 0.0),
+        (0.5, 0.0, 0.04, 0.8),
+        (0.2, 0.03, 0.04, 0.5),
+    ]:
         sensor = Sensor(read_noise=read, shot_noise=shot, grain=grain)
         luma = develop(flat(value), sensor, rng()) / 255.0 @ (0.299, 0.587, 0.114)
         assert luma.mean() == pytest.approx(value, abs=0.002)
@@ -98,7 +106,11 @@ def test_noise_is_as_strong_as_it_says() -> None:
 
 def test_grain_correlates_neighbours() -> None:
     def correlation(grain: float) -> float:
-        luma = develop(flat(0.5), Sensor(read_noise=0.03, grain=grain), rng()) @ (0.299, 0.587, 0.114)
+        luma = develop(flat(0.5), Sensor(read_noise=0.03, grain=grain), rng()) @ (
+            0.299,
+            0.587,
+            0.114,
+        )
         return float(np.corrcoef(luma[:, :-1].ravel(), luma[:, 1:].ravel())[0, 1])
 
     assert abs(correlation(0)) < 0.02
@@ -124,13 +136,17 @@ def test_defocus_and_compression_lose_detail() -> None:
     image = rng().random((64, 64, 3), dtype=np.float32)
     sharp = develop(image, Sensor(), rng()).astype(float)
     assert develop(image, Sensor(blur_sigma=1.5), rng()).std() < sharp.std() / 2
-    loss = [np.abs(develop(image, Sensor(jpeg_quality=q), rng()) - sharp).mean() for q in (95, 60, 20)]
+    loss = [
+        np.abs(develop(image, Sensor(jpeg_quality=q), rng()) - sharp).mean() for q in (95, 60, 20)
+    ]
     assert 0 < loss[0] < loss[1] < loss[2]
 
 
 @pytest.mark.slow
 def test_a_hand_stays_visible_in_every_wild_camera() -> None:
-    """Dark skin on a mid-grey wall and light skin on a white one: the step between them stands out of the noise."""
+    """Dark skin on a mid-grey wall and light skin on a white one: the step between them stands out
+    of the noise.
+    """
     for seed in range(300):
         sensor = replace(wild_sensor(rng(seed)), vignette=0.0)
         for skin, wall in [((0.30, 0.19, 0.14), 0.5), ((0.85, 0.68, 0.58), 0.95)]:

@@ -1,4 +1,6 @@
-"""Shards as streams: ours, WebDataset's and foreign ones; provenance; output that is complete or not there."""
+"""Shards as streams: ours, WebDataset's and foreign ones; provenance; output that is complete or
+not there.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,17 @@ def read(data: bytes) -> list[Sample]:
 
 
 def plain(samples: list[Sample]) -> list[tuple[str, dict[str, bytes]]]:
-    return [(sample.key, {suffix: bytes(data) for suffix, data in sample.members.items()}) for sample in samples]
+    return [
+        (sample.key, {suffix: bytes(data) for suffix, data in sample.members.items()})
+        for sample in samples
+    ]
 
 
 def member_list(data: bytes) -> list[tuple[str, bytes]]:
-    return [(member.name, bytes(member.data)) for member in walk(StreamCursor(io.BytesIO(data)), "test.tar")]
+    return [
+        (member.name, bytes(member.data))
+        for member in walk(StreamCursor(io.BytesIO(data)), "test.tar")
+    ]
 
 
 def passed_through(data: bytes) -> bytes:
@@ -59,7 +67,9 @@ def test_webdataset_reads_what_we_write(tmp_path: Path) -> None:
     names = [name for name, _ in member_list(path.read_bytes())]
     assert names[0] == "__handclr__" and "__history__" in names
     found = {
-        sample["__key__"]: {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
+        sample["__key__"]: {
+            suffix: data for suffix, data in sample.items() if not suffix.startswith("__")
+        }
         for sample in webdataset.WebDataset(str(path), shardshuffle=False)
     }
     assert list(found) == [sample.key for sample in samples]
@@ -83,11 +93,23 @@ def test_we_read_what_webdataset_writes(tmp_path: Path) -> None:
 
 
 def test_webdataset_and_we_agree_on_foreign_names(tmp_path: Path) -> None:
-    names = ["a.jpg", "a.seg.png", "set/b.jpg", "set.v1/c.JPG", "set.v1/c.cls", "./d.json", "README", "__x__"]
+    names = [
+        "a.jpg",
+        "a.seg.png",
+        "set/b.jpg",
+        "set.v1/c.JPG",
+        "set.v1/c.cls",
+        "./d.json",
+        "README",
+        "__x__",
+    ]
     path = tmp_path / "foreign.tar"
     path.write_bytes(raw_tar([(name, name.encode()) for name in names]))
     theirs = [
-        (sample["__key__"], {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")})
+        (
+            sample["__key__"],
+            {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")},
+        )
         for sample in webdataset.WebDataset(str(path), shardshuffle=False)
     ]
     found = plain(read(path.read_bytes()))
@@ -122,7 +144,9 @@ def test_samples_never_span_archives() -> None:
 
 def test_a_field_that_is_not_there_names_the_sample() -> None:
     sample = read(tar_bytes([crop(keypoints=False)]))[0]
-    with pytest.raises(HandclrError, match=r"test\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"):
+    with pytest.raises(
+        HandclrError, match=r"test\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"
+    ):
         _ = sample.keypoints2d
 
 
@@ -159,7 +183,9 @@ def test_provenance_is_the_first_member_and_history_grows() -> None:
 
 def test_a_change_of_origin_is_noted() -> None:
     other = provenance("extract", {"fps": 2.0}, ["more"])
-    data = tar_bytes(crops(["attic"])) + tar_bytes(crops(["barn"]), other) + raw_tar([("c.jpg", b"1")])
+    data = (
+        tar_bytes(crops(["attic"])) + tar_bytes(crops(["barn"]), other) + raw_tar([("c.jpg", b"1")])
+    )
     again = passed_through(data)
     notes = [(name, json.loads(text)) for name, text in member_list(again) if name.startswith("__")]
     assert [name for name, _ in notes] == ["__handclr__", "__history__", "__history__"]
@@ -170,13 +196,19 @@ def test_a_change_of_origin_is_noted() -> None:
     ]
     # Each sample knows its own past after another pass.
     origins = [sample.origin["history"] for sample in read(again) if sample.origin]
-    assert [[past["arguments"] for past in history] for history in origins[::3]] == [[{"fps": 1.0}], [{"fps": 2.0}], []]
+    assert [[past["arguments"] for past in history] for history in origins[::3]] == [
+        [{"fps": 1.0}],
+        [{"fps": 2.0}],
+        [],
+    ]
     assert len(member_list(passed_through(again))) == len(member_list(again))
 
 
 def test_equal_origins_are_noted_once() -> None:
     data = tar_bytes(crops(["attic"])) + tar_bytes(crops(["barn"]))
-    assert [name for name, _ in member_list(passed_through(data)) if name.startswith("__")] == ["__handclr__"]
+    assert [name for name, _ in member_list(passed_through(data)) if name.startswith("__")] == [
+        "__handclr__"
+    ]
 
 
 def test_damaged_provenance_does_not_stop_anybody() -> None:
@@ -226,7 +258,10 @@ def test_empty_output_is_a_valid_tar(tmp_path: Path) -> None:
     data = (tmp_path / "x.tar").read_bytes()
     assert read(data) == []
     assert [name for name, _ in member_list(data)] == ["__handclr__"]
-    assert list(webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False, empty_check=False)) == []
+    assert (
+        list(webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False, empty_check=False))
+        == []
+    )
     fill(tmp_path / "y-%d.tar", [])
     assert names_in(tmp_path) == ["x.tar", "y-0.tar"]
 
@@ -242,7 +277,9 @@ def test_a_producer_that_raises_leaves_no_end_mark() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, OSError])
-def test_nothing_under_a_final_name_on_an_exception(tmp_path: Path, error: type[BaseException]) -> None:
+def test_nothing_under_a_final_name_on_an_exception(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     (tmp_path / "x.tar").write_bytes(b"older")
     with pytest.raises((error, HandclrError)), ShardOutput(str(tmp_path / "x.tar"), RECORD) as out:
         out.write(crop())
@@ -252,7 +289,9 @@ def test_nothing_under_a_final_name_on_an_exception(tmp_path: Path, error: type[
     assert (tmp_path / "x.tar").read_bytes() == b"older"
 
 
-def test_standard_output_has_no_end_mark_after_an_exception(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_standard_output_has_no_end_mark_after_an_exception(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
     with pytest.raises(ValueError), ShardOutput("-", RECORD) as out:
         out.write(crop())
         raise ValueError
@@ -260,7 +299,9 @@ def test_standard_output_has_no_end_mark_after_an_exception(capsysbinary: pytest
     assert written and not written.endswith(END_OF_ARCHIVE) and len(written) % BLOCK == 0
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(6, [4, 2]), (8, [4, 4]), (4, [4]), (0, [0]), (9, [4, 4, 1])])
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(6, [4, 2]), (8, [4, 4]), (4, [4]), (0, [0]), (9, [4, 4, 1])]
+)
 def test_numbered_shards(tmp_path: Path, count: int, sizes: list[int]) -> None:
     samples = crops(["a"], frames=count)
     out = fill(tmp_path / "crops-%06d.tar", samples, shard_size=4)
@@ -268,12 +309,17 @@ def test_numbered_shards(tmp_path: Path, count: int, sizes: list[int]) -> None:
     assert names_in(tmp_path) == [f"crops-{n:06d}.tar" for n in range(len(sizes))]
     shards = [read((tmp_path / name).read_bytes()) for name in names_in(tmp_path)]
     assert [len(shard) for shard in shards] == sizes
-    assert [sample.key for shard in shards for sample in shard] == [sample.key for sample in samples]
+    assert [sample.key for shard in shards for sample in shard] == [
+        sample.key for sample in samples
+    ]
     assert all(sample.origin == RECORD for shard in shards for sample in shard)
 
 
 def test_numbered_shards_complete_before_an_exception_stay(tmp_path: Path) -> None:
-    with pytest.raises(ValueError), ShardOutput(str(tmp_path / "x-%d.tar"), RECORD, shard_size=2) as out:
+    with (
+        pytest.raises(ValueError),
+        ShardOutput(str(tmp_path / "x-%d.tar"), RECORD, shard_size=2) as out,
+    ):
         for sample in crops(["a"], frames=3):
             out.write(sample)
         raise ValueError
@@ -320,5 +366,9 @@ def test_devices_stay_devices(tmp_path: Path) -> None:
 
 
 def test_python_tars_group_like_ours() -> None:
-    pairs = [(f"{sample.key}.{suffix}", bytes(data)) for sample in crops() for suffix, data in sample.members.items()]
+    pairs = [
+        (f"{sample.key}.{suffix}", bytes(data))
+        for sample in crops()
+        for suffix, data in sample.members.items()
+    ]
     assert plain(read(python_tar(pairs, 2, mtime=1.5))) == plain(crops())

@@ -1,4 +1,6 @@
-"""The skeleton is an adult's in any pose: bones keep their lengths, fingers bend to the side they should."""
+"""The skeleton is an adult's in any pose: bones keep their lengths, fingers bend to the side they
+should.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def with_angle(name: str, degrees: float) -> np.ndarray:
 
 def test_limits_are_those_of_a_hand() -> None:
     assert len(ANGLES) == len(set(ANGLES)) == 22 and LIMITS.shape == (22, 2) and len(BONES) == 17
-    assert (LIMITS[:, 0] < 0).all() and (LIMITS[:, 1] > 0).all() and np.abs(LIMITS).max() < np.radians(120)
+    assert (
+        (LIMITS[:, 0] < 0).all()
+        and (LIMITS[:, 1] > 0).all()
+        and np.abs(LIMITS).max() < np.radians(120)
+    )
     wild = rng().normal(0, 3, (4, 7, 22))
     clipped = clip_angles(wild)
     assert clipped.shape == wild.shape
@@ -54,14 +60,18 @@ def test_bones_keep_their_lengths_in_any_pose() -> None:
         assert not joints[:, 0].any()
         fingers = joints[:, 1:].reshape(30, 5, 4, 3)
         lengths = np.linalg.norm(np.diff(fingers, axis=2), axis=-1)
-        np.testing.assert_allclose(lengths, np.broadcast_to(build.lengths, lengths.shape), atol=1e-12)
+        np.testing.assert_allclose(
+            lengths, np.broadcast_to(build.lengths, lengths.shape), atol=1e-12
+        )
         np.testing.assert_array_equal(fingers[:, :, 0], np.broadcast_to(build.bases, (30, 5, 3)))
 
 
 def test_frames_are_rigid_and_lie_along_the_bones() -> None:
     frames, joints = pose_bones(average_build(), any_poses(50))
     turns = frames[..., :3, :3]
-    np.testing.assert_allclose(turns @ turns.swapaxes(-1, -2), np.broadcast_to(np.eye(3), turns.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        turns @ turns.swapaxes(-1, -2), np.broadcast_to(np.eye(3), turns.shape), atol=1e-12
+    )
     np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-12)
     for bone in range(2, 17):
         finger, number = divmod(bone - 2, 3)
@@ -85,7 +95,9 @@ def test_angles_bend_to_the_side_they_are_named_for() -> None:
         aside = pose_bones(average_build(), with_angle(f"{finger}_abduction", 10))[1][0]
         assert aside[tip, 0] < rest[tip, 0] - 0.005, "towards the thumb"
     opposed = pose_bones(average_build(), with_angle("thumb_flexion", 50))[1][0]
-    assert opposed[4, 2] < rest[4, 2] and np.linalg.norm(opposed[4] - rest[17]) < np.linalg.norm(rest[4] - rest[17])
+    assert opposed[4, 2] < rest[4, 2] and np.linalg.norm(opposed[4] - rest[17]) < np.linalg.norm(
+        rest[4] - rest[17]
+    )
 
 
 def test_one_pose_and_many_agree() -> None:
@@ -125,7 +137,11 @@ def test_builds_are_those_of_adults() -> None:
     length = np.array([np.linalg.norm(build.bases[2]) + build.lengths[2].sum() for build in builds])
     breadth = np.array([np.linalg.norm(build.bases[1] - build.bases[4]) for build in builds])
     # Hand length of adults, 1st percentile of women to 99th of men, is about 0.155 to 0.215 m.
-    assert 0.14 < length.min() < 0.165 and 0.195 < length.max() < 0.225 and 0.175 < np.median(length) < 0.190
+    assert (
+        0.14 < length.min() < 0.165
+        and 0.195 < length.max() < 0.225
+        and 0.175 < np.median(length) < 0.190
+    )
     assert length.std() > 0.008 and breadth.min() > 0.04 and breadth.max() < 0.08
     shape = length / breadth
     assert shape.std() / shape.mean() > 0.02, "proportions differ, not only sizes"

@@ -1,4 +1,6 @@
-"""The README's jobs for Slurm, as they are printed there, on a real cluster of one node: killed and preempted."""
+"""The README's jobs for Slurm, as they are printed there, on a real cluster of one node: killed and
+preempted.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,19 @@ def cluster(environment: None) -> Iterator[Cluster]:
     if why := missing():
         pytest.skip(why)
     with slurm_cluster() as cluster:
-        cluster.env.update(OMP_NUM_THREADS="1", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        cluster.env.update(
+            OMP_NUM_THREADS="1", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        )
         yield cluster
 
 
 def printed(head: str) -> str:
     """The one block of shell in the README that begins with these words."""
-    (block,) = [text for text in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) if text.startswith(head)]
+    (block,) = [
+        text
+        for text in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+        if text.startswith(head)
+    ]
     return block
 
 
@@ -54,16 +62,34 @@ def test_the_scripts_are_in_the_readme_and_are_bash(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     """It saves on SIGTERM, asks to be run again, and goes on to the same weights, bit by bit."""
     work = write_jobs(tmp_path / "work")
     (work / "hands").mkdir()
     write_labelled(work / "hands" / "hands-000000.tar", 8)
-    write_pairs(work / "pairs.npz", [labelled_sample(number).key for number in range(8)], [4, 5, 6, 7, 0, 1, 2, 3])
+    write_pairs(
+        work / "pairs.npz",
+        [labelled_sample(number).key for number in range(8)],
+        [4, 5, 6, 7, 0, 1, 2, 3],
+    )
 
     def train(run: str) -> str:
-        options = ("--run", f"runs/{run}", "--batch", "4", "--epochs", "8", "--save-every", "2", *TRAINING)
-        return cluster.run("sbatch", "--parsable", "--cpus-per-task=1", "pretrain.sbatch", *options, cwd=work)
+        options = (
+            "--run",
+            f"runs/{run}",
+            "--batch",
+            "4",
+            "--epochs",
+            "8",
+            "--save-every",
+            "2",
+            *TRAINING,
+        )
+        return cluster.run(
+            "sbatch", "--parsable", "--cpus-per-task=1", "pretrain.sbatch", *options, cwd=work
+        )
 
     whole, cut = train("whole"), train("cut")
     saved = work / "runs" / "cut" / "last.pt"
@@ -72,11 +98,18 @@ def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(cluster: C
     cluster.start_again(cut)
     for job in (whole, cut):
         cluster.wait(job)
-    ends = [torch.load(work / "runs" / run / "encoder.pt", weights_only=True) for run in ("whole", "cut")]
+    ends = [
+        torch.load(work / "runs" / run / "encoder.pt", weights_only=True)
+        for run in ("whole", "cut")
+    ]
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
     log = (work / f"pretrain-{cut}.log").read_text()
-    assert " x 2, " in log and "stopped by SIGTERM, saved at step" in log and "runs/cut/encoder.pt" in log
+    assert (
+        " x 2, " in log
+        and "stopped by SIGTERM, saved at step" in log
+        and "runs/cut/encoder.pt" in log
+    )
 
 
 @pytest.fixture
@@ -100,18 +133,25 @@ def small(cluster: Cluster, tmp_path: Path) -> Cluster:
 
 
 def film(folder: Path) -> Path:
-    """Eight videos at a frame a second, a shard each; the two of task 1 are longer, so that it is killed at work."""
+    """Eight videos at a frame a second, a shard each; the two of task 1 are longer, so that it is
+    killed at work.
+    """
     folder.mkdir(parents=True)
     pictures = [drawn_pair(index)[0] for index in range(5)]
     for number in range(8):
-        frames = [np.roll(pictures[step % 5], (number - step, number + step), (0, 1)) for step in range(10)]
+        frames = [
+            np.roll(pictures[step % 5], (number - step, number + step), (0, 1))
+            for step in range(10)
+        ]
         write_video(folder / f"clip-{number}.mp4", frames * (3 if number in (2, 3) else 1), 1)
     return folder
 
 
 def submit(cluster: Cluster, folder: Path) -> list[str]:
     """The three jobs, as the README submits them."""
-    words = cluster.run("bash", "-ec", printed("hands=$(sbatch") + "echo $hands $pairs", cwd=folder).split()
+    words = cluster.run(
+        "bash", "-ec", printed("hands=$(sbatch") + "echo $hands $pairs", cwd=folder
+    ).split()
     return [*words[-2:], words[-3]]
 
 
@@ -121,8 +161,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.landmarker
-def test_a_killed_and_requeued_array_makes_what_one_run_makes(small: Cluster, tmp_path: Path) -> None:
-    """Its jobs wait for each other, none starts on half the data, and submitting again makes what is missing."""
+def test_a_killed_and_requeued_array_makes_what_one_run_makes(
+    small: Cluster, tmp_path: Path
+) -> None:
+    """Its jobs wait for each other, none starts on half the data, and submitting again makes what
+    is missing.
+    """
     work, alone = write_jobs(tmp_path / "work"), write_jobs(tmp_path / "alone")
     shutil.copytree(film(work / "videos"), alone / "videos")
     shards = work / "hands"
@@ -136,7 +180,10 @@ def test_a_killed_and_requeued_array_makes_what_one_run_makes(small: Cluster, tm
             os.kill(process, signal.SIGKILL)
     wait_until(lambda: small.states(hands) <= ENDED, "the end of the array")
     assert small.field(task, "JobState") == "FAILED" and not second.exists(), small.describe(task)
-    wait_until(lambda: small.states(pairs) | small.states(training) == {"CANCELLED"}, "the dependent jobs' end")
+    wait_until(
+        lambda: small.states(pairs) | small.states(training) == {"CANCELLED"},
+        "the dependent jobs' end",
+    )
     options = ("--shard-size", "10", "--skip-done", "hands/hands-%06d.tar")
     lacking = small.run("handclr", "extract", "--dry-run", *options, "videos/", cwd=work)
     assert lacking == "hands/hands-000003.tar"

@@ -25,21 +25,31 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def picture(side: int, seed: int = 0) -> np.ndarray:
-    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(side, side, 3)), (0, 0), side / 20)
+    noise = cv2.GaussianBlur(
+        np.random.default_rng(seed).normal(size=(side, side, 3)), (0, 0), side / 20
+    )
     return np.clip(128 + 55 * noise / noise.std(), 0, 255).astype(np.uint8)
 
 
-def index_of(folder: Path, sides: Sequence[int], damaged: int | None = None, name: str = "hands.tar") -> ShardIndex:
+def index_of(
+    folder: Path, sides: Sequence[int], damaged: int | None = None, name: str = "hands.tar"
+) -> ShardIndex:
     samples = []
     for number, side in enumerate(sides):
-        data = cv2.imencode(".jpg", picture(side, number), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        data = cv2.imencode(".jpg", picture(side, number), [cv2.IMWRITE_JPEG_QUALITY, 95])[
+            1
+        ].tobytes()
         # The head is whole, so that the side can be read.
         samples.append(Sample(f"crop-{number}", {"jpg": data[:200] if number == damaged else data}))
     return ShardIndex([str(write_shard(folder / name, samples))])
 
 
-@pytest.mark.parametrize(("side", "sides"), [(32, [32] * 5), (20, [64, 64, 64]), (40, [64, 40, 30, 100, 81])])
-def test_a_crop_that_is_kept_is_the_crop_that_is_not(tmp_path: Path, side: int, sides: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("side", "sides"), [(32, [32] * 5), (20, [64, 64, 64]), (40, [64, 40, 30, 100, 81])]
+)
+def test_a_crop_that_is_kept_is_the_crop_that_is_not(
+    tmp_path: Path, side: int, sides: list[int]
+) -> None:
     index = index_of(tmp_path, sides)
     plain, kept = CropStore(index, side), CropStore(index, side, keep=True)
     for row in [*range(len(sides)), *reversed(range(len(sides)))]:
@@ -59,12 +69,18 @@ def test_a_crop_that_is_kept_is_the_crop_that_is_not(tmp_path: Path, side: int, 
         (64, 32),
     ],
 )
-def test_decoding_at_half_the_side_is_close_to_decoding_and_averaging(tmp_path: Path, wide: int, side: int) -> None:
-    """In luma, that is: JPEG has the colours at half the side, and the two ways enlarge them differently."""
+def test_decoding_at_half_the_side_is_close_to_decoding_and_averaging(
+    tmp_path: Path, wide: int, side: int
+) -> None:
+    """In luma, that is: JPEG has the colours at half the side, and the two ways enlarge them
+    differently.
+    """
     index = index_of(tmp_path, [wide] * 3)
     crops = CropStore(index, side)
     for row in range(3):
-        whole = cv2.resize(index[row].image, (side, side), interpolation=cv2.INTER_AREA).astype(float)
+        whole = cv2.resize(index[row].image, (side, side), interpolation=cv2.INTER_AREA).astype(
+            float
+        )
         difference = np.abs((crops[row] - whole) @ LUMA)
         assert difference.mean() < 0.5 and difference.max() < 4
         np.testing.assert_allclose(crops[row].mean(axis=(0, 1)), whole.mean(axis=(0, 1)), atol=0.5)
@@ -75,7 +91,9 @@ def test_crops_of_several_sides_are_of_one(tmp_path: Path) -> None:
     sides = [100, 98, 60, 49, 200, 51]
     crops = CropStore(index_of(tmp_path, sides), 50)
     for row, side in enumerate(sides):
-        whole = cv2.resize(picture(side, row)[:, :, ::-1], (50, 50), interpolation=cv2.INTER_AREA).astype(float)
+        whole = cv2.resize(
+            picture(side, row)[:, :, ::-1], (50, 50), interpolation=cv2.INTER_AREA
+        ).astype(float)
         assert crops[row].shape == (50, 50, 3)
         assert np.abs(crops[row] - whole).mean() < 4
 
@@ -115,7 +133,15 @@ def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
     seen = []
     for rows in ([[0, 1], [2, 3], [4]], [[6, 5], [4, 3], [2, 1, 0]]):
         with batches(crops, rows, np.stack, 2, CPU) as loaded:
-            seen.append(dict(zip([row for some in rows for row in some], np.concatenate(list(loaded)), strict=True)))
+            seen.append(
+                dict(
+                    zip(
+                        [row for some in rows for row in some],
+                        np.concatenate(list(loaded)),
+                        strict=True,
+                    )
+                )
+            )
     assert decoded.value == 7
     for row in range(7):
         np.testing.assert_array_equal(seen[1][row], decode(row))
@@ -125,7 +151,9 @@ def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
-    """What this process has decoded, for a probe say, must not keep its workers waiting: repeated, as it is a race."""
+    """What this process has decoded, for a probe say, must not keep its workers waiting: repeated,
+    as it is a race.
+    """
     crops = CropStore(index_of(tmp_path, [64] * 2), 30)
     before = cv2.getNumThreads()
     try:
@@ -140,7 +168,9 @@ def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
-def test_all_crops_come_to_the_device_in_order(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_crops_come_to_the_device_in_order(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "_FILL_BATCH", 3)
     crops = CropStore(index_of(tmp_path, [64] * 7), 30)
     there = crops.on_device(CPU, workers)
@@ -154,7 +184,11 @@ def test_all_crops_come_to_the_device_in_order(tmp_path: Path, workers: int, mon
 
 def test_the_side_is_as_wanted_but_not_above_the_crops(tmp_path: Path) -> None:
     index = index_of(tmp_path, [64, 100])
-    assert crop_side(index, 128 / 0.6) == 64 and crop_side(index, 32 / 0.6) == 54 and crop_side(index, 40.0) == 40
+    assert (
+        crop_side(index, 128 / 0.6) == 64
+        and crop_side(index, 32 / 0.6) == 54
+        and crop_side(index, 40.0) == 40
+    )
     assert crop_side(index_of(tmp_path, [], name="none.tar"), 53.3) == 54
 
 
@@ -188,7 +222,9 @@ def test_crops_are_kept_where_there_is_room(
             choose_cache(asked, 4, 10, device, warped)
 
 
-def test_memory_is_shared_with_the_other_processes_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_shared_with_the_other_processes_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     free = {None: 9600, CUDA: 0}
     monkeypatch.setattr(store_module, "free_memory", lambda device=None: free[device])
     assert choose_cache("auto", 4, 10, CUDA, True, neighbours=4) == "ram"

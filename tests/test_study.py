@@ -1,4 +1,6 @@
-"""What the study's scripts compute themselves: of mined pairs, of the cells to run, of their results."""
+"""What the study's scripts compute themselves: of mined pairs, of the cells to run, of their
+results.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from handclr_cli.contract.fields import INFO, KEYPOINTS_2D, KEYPOINTS_3D, encode_array, encode_object
+from handclr_cli.contract.fields import (
+    INFO,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    encode_array,
+    encode_object,
+)
 from handclr_cli.contract.npz import write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
@@ -28,7 +36,9 @@ from plan import SCALES, Cell, Model, chain, encoder, models
 from results import Result, Results
 
 
-def crop(box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r") -> Sample:
+def crop(
+    box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r"
+) -> Sample:
     """A sample without its image, of 224 px."""
     info = {"video": "v", "frame": 0, "box": box, "flipped": flipped}
     members = {
@@ -65,7 +75,9 @@ def test_a_true_hand_is_shown_as_the_crop_shows_it(
         np.testing.assert_allclose(metres, joints * (sign, 1, 1), atol=1e-6)
 
 
-def test_the_hand_of_a_crop_is_the_one_it_overlaps_most(tmp_path: Path, hand: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_hand_of_a_crop_is_the_one_it_overlaps_most(
+    tmp_path: Path, hand: tuple[np.ndarray, np.ndarray]
+) -> None:
     with ShardOutput(str(tmp_path / "truth.tar"), provenance("synth", {})) as out:
         out.write(crop([0, 0, 100, 100], False, *hand))
         out.write(crop([60, 0, 160, 100], False, *hand, key="v_00000000_l"))
@@ -104,15 +116,22 @@ def test_a_difference_is_paired_by_the_units_and_knows_what_is_left_out() -> Non
 def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: Path) -> None:
     """What a cell reads is in a folder that an earlier one has written to."""
     names, written = set(), set()
-    every = (cell for model in models(SCALES[scale]) for cell in chain(SCALES[scale], tmp_path, model))
+    every = (
+        cell for model in models(SCALES[scale]) for cell in chain(SCALES[scale], tmp_path, model)
+    )
     for cell in dict.fromkeys(every):
         words = list(map(str, cell.words))
-        outputs = {words[number + 1] for number, word in enumerate(words) if word in ("-o", "--run")}
+        outputs = {
+            words[number + 1] for number, word in enumerate(words) if word in ("-o", "--run")
+        }
         if words[:2] == ["synth", "footage"]:
             outputs.add(words[2])
         for word in words:
             if word.startswith(str(tmp_path)) and word not in outputs:
-                assert any(word.startswith(str(Path(output).parent)) for output in written), (cell.name, word)
+                assert any(word.startswith(str(Path(output).parent)) for output in written), (
+                    cell.name,
+                    word,
+                )
         assert cell.name not in names
         names.add(cell.name)
         written |= outputs
@@ -154,7 +173,9 @@ def test_what_is_asked_for_comes_with_what_it_needs(tmp_path: Path) -> None:
         assert study.leading_to(["evaluate/nothing"], whole) == []
 
 
-def test_a_command_that_fails_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_fails_ends_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = []
 
     def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
@@ -179,7 +200,10 @@ def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None
     assert tables.versus(ours, base) == f"-2.0 [-2.0, -2.0], {-2 / base.images[:2, 0].mean():+.0%}"
     # Of one seed no interval is known.
     assert tables.versus(ours.first(1), base) == f"-2.0, {-2 / base.images[0, 0].mean():+.0%}"
-    assert tables.cell(base).startswith(f"{base.error:.1f} [") and tables.area(base) == "0.000 [0.000, 0.000]"
+    assert (
+        tables.cell(base).startswith(f"{base.error:.1f} [")
+        and tables.area(base) == "0.000 [0.000, 0.000]"
+    )
 
 
 def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path: Path) -> None:
@@ -192,15 +216,22 @@ def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path:
         found = {"key": np.arange(8).astype("S8"), "keypoints3d": truth.copy(), "truth3d": truth}
         found["keypoints3d"][:, 1:9] += np.float32([off, 0, 0])
         write_npz(str(run / "wild.npz"), "predictions", found, provenance("evaluate", {}))
-        (run / "wild.json").write_text('{"mean_pose_of_training_set": {"root+bone": {"mpjpe_mm": 55.5}}}')
+        (run / "wild.json").write_text(
+            '{"mean_pose_of_training_set": {"root+bone": {"mpjpe_mm": 55.5}}}'
+        )
     Results(scale, root).keep(file)
     kept = Results(scale, file=file)
-    assert kept.of("simclr", scale.main, 0.5) is None and kept.of("peclr", scale.main, 0.5, "wild") is None
+    assert (
+        kept.of("simclr", scale.main, 0.5) is None
+        and kept.of("peclr", scale.main, 0.5, "wild") is None
+    )
     result = kept.of("simclr", scale.main, 0.5, "wild")
     assert result and result.images.shape == (2, 2, 8) and result.mean_pose == 55.5
     np.testing.assert_allclose(result.images[:, 0].mean(1), [8 / 21 * 10, 8 / 21 * 30], rtol=1e-3)
     # Errors of 10 and 30 mm, and of none, on a scale of 50.
-    np.testing.assert_allclose(result.images[:, 1].mean(1), [1 - 8 / 21 / 5, 1 - 8 / 21 * 3 / 5], atol=0.01)
+    np.testing.assert_allclose(
+        result.images[:, 1].mean(1), [1 - 8 / 21 / 5, 1 - 8 / 21 * 3 / 5], atol=0.01
+    )
     assert Results(replace(scale, batch=9), file=file).of("simclr", scale.main, 0.5, "wild") is None
     # Of the next session: another run, and what was kept.
     shutil.rmtree(root)
@@ -209,7 +240,9 @@ def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path:
 
 
 def test_tables_are_put_between_their_marks() -> None:
-    text = "a\n<!-- study: table 1 -->\nold\n<!-- end -->\nb\n<!-- study: table 2 -->\n<!-- end -->\n"
+    text = (
+        "a\n<!-- study: table 1 -->\nold\n<!-- end -->\nb\n<!-- study: table 2 -->\n<!-- end -->\n"
+    )
     new = tables.put(text, {"table 1": "| new |", "table 2": "| two |", "beyond": "| none |"})
     assert new == text.replace("old", "| new |").replace("2 -->\n", "2 -->\n| two |\n")
 

@@ -15,8 +15,12 @@ from handclr_cli.similarity import summary
 from handclr_cli.similarity.summary import DEFINITIONS, QUANTILES, PairSummary, summarise
 
 
-def pairs(seed: int, queries: int, pool: int, top_k: int, alone: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Different rows of the pool for each query, some at the end of a query's list missing, a few hubs."""
+def pairs(
+    seed: int, queries: int, pool: int, top_k: int, alone: float = 0.1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Different rows of the pool for each query, some at the end of a query's list missing, a few
+    hubs.
+    """
     rng = np.random.default_rng(seed)
     liked = rng.random((queries, pool)) * np.linspace(1, 3, pool) ** 2
     positive = np.argsort(-liked, axis=1)[:, :top_k].astype(np.int32)
@@ -25,13 +29,21 @@ def pairs(seed: int, queries: int, pool: int, top_k: int, alone: float = 0.1) ->
     return np.where(missing, -1, positive), np.where(missing, np.inf, distance).astype(np.float32)
 
 
-def check(positive: np.ndarray, distance: np.ndarray, rows: np.ndarray | None, pool: int, found: PairSummary) -> None:
+def check(
+    positive: np.ndarray,
+    distance: np.ndarray,
+    rows: np.ndarray | None,
+    pool: int,
+    found: PairSummary,
+) -> None:
     nearest = [row for row in positive[:, 0].tolist() if row >= 0]
     assert (found.queries, found.top_k, found.pool) == (*positive.shape, pool)
     assert found.without_positive == len(positive) - len(nearest)
     times = Counter(nearest)
     assert found.most_chosen_times == max(times.values())
-    assert found.most_chosen_row == min(row for row, count in times.items() if count == found.most_chosen_times)
+    assert found.most_chosen_row == min(
+        row for row, count in times.items() if count == found.most_chosen_times
+    )
     assert found.never_chosen == pytest.approx(1 - len(times) / pool)
     occurrences = Counter(positive[positive >= 0].tolist())
     assert found.skewness == pytest.approx(stats.skew([occurrences[row] for row in range(pool)]))
@@ -74,7 +86,12 @@ def test_mutual_pairs_by_hand() -> None:
     positive = np.array([[1], [0], [0], [-1], [3]], np.int32)
     distance = np.where(positive < 0, np.inf, 0.5).astype(np.float32)
     whole = summarise(positive, distance, np.arange(5), np.arange(5), 5)
-    assert (whole.mutual, whole.mutual_pairs, whole.most_chosen_row, whole.most_chosen_times) == (0.5, 4, 0, 2)
+    assert (whole.mutual, whole.mutual_pairs, whole.most_chosen_row, whole.most_chosen_times) == (
+        0.5,
+        4,
+        0,
+        2,
+    )
     assert whole.never_chosen == pytest.approx(2 / 5)
     part = summarise(positive[2:], distance[2:], np.arange(2, 5), np.arange(3), 5)
     assert (part.mutual, part.mutual_pairs) == (0.0, 1)
@@ -83,7 +100,10 @@ def test_mutual_pairs_by_hand() -> None:
 
 @pytest.mark.parametrize("queries", [0, 1, 7])
 def test_no_query_has_a_positive(queries: int) -> None:
-    positive, distance = np.full((queries, 2), -1, np.int32), np.full((queries, 2), np.inf, np.float32)
+    positive, distance = (
+        np.full((queries, 2), -1, np.int32),
+        np.full((queries, 2), np.inf, np.float32),
+    )
     found = summarise(positive, distance, np.arange(queries), np.zeros(queries, np.int32), queries)
     assert found.without_positive == queries
     assert set(found.distance.values()) == {None}
@@ -95,7 +115,12 @@ def test_no_query_has_a_positive(queries: int) -> None:
 def test_all_are_chosen_alike() -> None:
     ring = np.roll(np.arange(6), 1)[:, None].astype(np.int32)
     found = summarise(ring, np.zeros((6, 1), np.float32), np.arange(6), np.arange(6), 6)
-    assert (found.never_chosen, found.skewness, found.most_chosen_times, found.mutual) == (0.0, None, 1, 0.0)
+    assert (found.never_chosen, found.skewness, found.most_chosen_times, found.mutual) == (
+        0.0,
+        None,
+        1,
+        0.0,
+    )
 
 
 def test_occurrences_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

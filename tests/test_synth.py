@@ -1,4 +1,6 @@
-"""synth: truth that is true, the same bytes for the same seed, and footage that survives being interrupted."""
+"""synth: truth that is true, the same bytes for the same seed, and footage that survives being
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,32 @@ import pytest
 from filter_contract import read_terminal
 from shard_helpers import CLI, cli_env, error_line, run_cli
 
-from handclr_cli.benchmarks.camera import project
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import read_samples
-from handclr_cli.footage.crew import in_order
-from handclr_cli.footage.crops import cut, square_box, to_source
+from handclr_cli.hand.camera import project
+from handclr_cli.hand.square import cut, square_box, to_source
 from handclr_cli.synth.production import Crops, Portraits
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WILD
+from handclr_cli.work.crew import in_order
 
 pytestmark = pytest.mark.slow
 
 SIZE = (128, 96)
 VIDEOS, FRAMES = 3, 3
-FILM = ["--videos", VIDEOS, "--frames", FRAMES, "--width", SIZE[0], "--height", SIZE[1], "--size", 64]
+FILM = [
+    "--videos",
+    VIDEOS,
+    "--frames",
+    FRAMES,
+    "--width",
+    SIZE[0],
+    "--height",
+    SIZE[1],
+    "--size",
+    64,
+]
 NAMES = [f"wild-0-{index:05d}" for index in range(VIDEOS)]
 
 
@@ -90,7 +103,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wild(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("wild") / "wild.tar"
-    made("labelled", "--world", "wild", "--seed", 1, "--count", 6, "--size", 96, "--workers", 1, "-o", path)
+    made(
+        "labelled",
+        "--world",
+        "wild",
+        "--seed",
+        1,
+        "--count",
+        6,
+        "--size",
+        96,
+        "--workers",
+        1,
+        "-o",
+        path,
+    )
     return path
 
 
@@ -115,10 +142,19 @@ def test_labelled_samples_are_what_the_contract_says(lab: Path, wild: Path) -> N
         for index, sample in enumerate(samples):
             info, side = sample.info, ("right", "left")[index % 2]
             assert sample.image.shape == (size, size, 3) and sample.image.std() > 5
-            assert info["hand"] == side and info["flipped"] is (side == "left") and sample.key.endswith(side[0])
+            assert (
+                info["hand"] == side
+                and info["flipped"] is (side == "left")
+                and sample.key.endswith(side[0])
+            )
             assert info["subject"] == (index % 6 if world == "lab" else index)
             assert info["video"] == sample.video == f"synth-{world}-{seed}-{info['subject']:05d}"
-            assert (info["frame"], info["time_s"], info["score"], info["sample"]) == (index, None, 1.0, sample.key)
+            assert (info["frame"], info["time_s"], info["score"], info["sample"]) == (
+                index,
+                None,
+                1.0,
+                sample.key,
+            )
             x0, y0, x1, y1 = info["box"]
             assert x1 - x0 == y1 - y0 > 0
 
@@ -129,7 +165,14 @@ def test_the_first_member_says_where_it_comes_from(lab: Path, film: Path) -> Non
         lab: ("synth labelled", {"count": 16, "world": "lab", **size}),
         film / "truth" / f"{NAMES[0]}.tar": (
             "synth footage",
-            {"frames": FRAMES, "fps": 12.0, "world": "wild", "width": SIZE[0], "height": SIZE[1], **size},
+            {
+                "frames": FRAMES,
+                "fps": 12.0,
+                "world": "wild",
+                "width": SIZE[0],
+                "height": SIZE[1],
+                **size,
+            },
         ),
     }
     for path, (stage, arguments) in records.items():
@@ -147,19 +190,23 @@ def test_truth_is_truth(lab: Path, wild: Path, film: Path) -> None:
         points = sample.keypoints3d.astype(np.float64)
         projected = project(points, intrinsics.astype(np.float64))
         np.testing.assert_allclose(projected, sample.keypoints2d, atol=1e-3)
-        # The crop is 1.5 times the longer side of the hand, around its middle; to the pixel of the frame.
+        # The crop is 1.5 times the longer side of the hand, around its middle; to the pixel of the
+        # frame.
         step = len(sample.image) / (sample.info["box"][2] - sample.info["box"][0])
         low, high = sample.keypoints2d.min(axis=0), sample.keypoints2d.max(axis=0)
         np.testing.assert_allclose((low + high) / 2, len(sample.image) / 2, atol=0.51 * step)
         assert abs((high - low).max() * 1.5 - len(sample.image)) < 1.01 * step
-        # A right hand, whatever it was: seen with its palm towards the camera or not, its axes have one handedness.
+        # A right hand, whatever it was: seen with its palm towards the camera or not, its axes have
+        # one handedness.
         assert 0.06 < np.linalg.norm(points[9] - points[0]) < 0.13 and (points[:, 2] > 0.15).all()
         sides.add(sample.info["hand"])
     assert sides == {"left", "right"}
 
 
 def test_mirrored_left_hands_are_right_hands(lab: Path, wild: Path, film: Path) -> None:
-    """The thumb's base lies on the palm's side of the knuckles, which tells a right hand from its mirror image."""
+    """The thumb's base lies on the palm's side of the knuckles, which tells a right hand from its
+    mirror image.
+    """
     for sample in [*read_samples([str(lab), str(wild)]), *truth(film)]:
         points = sample.keypoints3d
         out_of_the_back = np.cross(points[17] - points[0], points[5] - points[0])
@@ -189,7 +236,9 @@ def test_truth_lies_where_extract_would_cut(film: Path) -> None:
                 assert info["box"] == list(square_box(pixels, 1.5))
                 back = to_source(sample.keypoints2d, info["box"], 64, info["flipped"])
                 np.testing.assert_allclose(back, pixels, atol=0.01)
-                crop = cut(np.ascontiguousarray(shot.image), tuple(info["box"]), 64, info["flipped"])
+                crop = cut(
+                    np.ascontiguousarray(shot.image), tuple(info["box"]), 64, info["flipped"]
+                )
                 assert np.abs(crop.astype(int) - sample.image).mean() < 6
         assert not capture.read()[0] and seen == len(samples)
 
@@ -202,7 +251,9 @@ def test_keys_are_those_of_extract(film: Path) -> None:
     assert names == {f"film/{name}.mp4" for name in NAMES}
     for sample in truth(film):
         assert sample.video in names
-        assert sample.key == sample_key(video_id(sample.video), sample.info["frame"], sample.info["hand"])
+        assert sample.key == sample_key(
+            video_id(sample.video), sample.info["frame"], sample.info["hand"]
+        )
 
 
 @pytest.mark.slow
@@ -211,7 +262,10 @@ def test_what_extract_finds_is_in_the_truth(tmp_path: Path) -> None:
     folder = tmp_path / "studio"
     size = ["--width", 320, "--height", 240, "--size", 96]
     made("footage", folder, "--world", "lab", "--videos", 4, "--frames", 1, *size, "--workers", 1)
-    known = {sample.key: sample.info for sample in read_samples(map(str, sorted((folder / "truth").glob("*.tar"))))}
+    known = {
+        sample.key: sample.info
+        for sample in read_samples(map(str, sorted((folder / "truth").glob("*.tar"))))
+    }
     found = tmp_path / "found.tar"
     env = {"HANDCLR_CACHE": os.environ["HANDCLR_CACHE"]}
     assert run_cli("extract", "--every", "1", folder, "-o", found, env=env).returncode == 0
@@ -235,7 +289,10 @@ def test_a_sample_depends_on_nothing_but_seed_and_number(lab: Path) -> None:
     there = list(read_samples([str(lab)]))
     here, other = (Portraits("lab", seed, Crops(64)).make(5) for seed in (0, 1))
     assert here.key == there[5].key and here.members == there[5].members
-    assert all(other.members[name] != here.members[name] for name in ("jpg", "keypoints2d.npy", "keypoints3d.npy"))
+    assert all(
+        other.members[name] != here.members[name]
+        for name in ("jpg", "keypoints2d.npy", "keypoints3d.npy")
+    )
 
 
 @pytest.mark.slow
@@ -266,7 +323,10 @@ def test_answers_come_in_order_and_a_dead_worker_is_an_error() -> None:
         (["labelled", "folder"], "--layout and DIR go together"),
         (["labelled", "--layout", "bones", "folder"], "--layout bones: choose from freihand"),
         (["labelled", "--count", "0"], "--count"),
-        (["footage", "folder", "--width", "65"], "--width 65 --height 360: the video's format needs even sides"),
+        (
+            ["footage", "folder", "--width", "65"],
+            "--width 65 --height 360: the video's format needs even sides",
+        ),
         (["footage", "folder", "--height", "67"], "even sides"),
         (["footage"], "Missing argument 'DIR'"),
         (["footage", "folder", "--fps", "0"], "--fps"),
@@ -280,7 +340,9 @@ def test_bad_options(arguments: list[str], words: str, tmp_path: Path) -> None:
 
 def test_a_terminal_gets_no_binary_data() -> None:
     master, slave = pty.openpty()
-    process = subprocess.Popen([*CLI, "synth", "labelled"], stdout=slave, stderr=subprocess.PIPE, env=cli_env())
+    process = subprocess.Popen(
+        [*CLI, "synth", "labelled"], stdout=slave, stderr=subprocess.PIPE, env=cli_env()
+    )
     os.close(slave)
     shown: list[bytes] = []
     reader = threading.Thread(target=lambda: shown.append(read_terminal(master)))
@@ -329,10 +391,15 @@ def test_footage_goes_on_where_it_stopped(film: Path, tmp_path: Path) -> None:
     # The truth is written last: a video without it is made again.
     (folder / f"{NAMES[1]}.mp4").write_bytes(b"half of it")
     before = {
-        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and NAMES[1] not in path.name
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and NAMES[1] not in path.name
     }
     done = made("footage", folder, *FILM, "--workers", 1)
-    assert b"synth footage: 1 video of 3 frames" in done.stderr and b"2 videos there already" in done.stderr
+    assert (
+        b"synth footage: 1 video of 3 frames" in done.stderr
+        and b"2 videos there already" in done.stderr
+    )
     assert done.stdout == b"" and files(folder) == files(film)
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
 
@@ -341,7 +408,10 @@ def test_footage_goes_on_where_it_stopped(film: Path, tmp_path: Path) -> None:
 def test_footage_made_with_other_arguments_is_left_alone(film: Path) -> None:
     before = files(film)
     done = run_cli("synth", "footage", str(film), *map(str, FILM), "--margin", "2", "--videos", "5")
-    assert f"{NAMES[0]}.mp4: made with --margin 1.5; remove the folder or name another" in error_line(done, 2)
+    assert (
+        f"{NAMES[0]}.mp4: made with --margin 1.5; remove the folder or name another"
+        in error_line(done, 2)
+    )
     assert files(film) == before
 
 
@@ -358,7 +428,9 @@ def test_a_damaged_truth_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / f"{NAMES[0]}.mp4").write_bytes(b"video")
     (tmp_path / "truth" / f"{NAMES[0]}.tar").touch()
     done = run_cli("synth", "footage", str(tmp_path), *map(str, FILM))
-    assert f"truth/{NAMES[0]}.tar: damaged; remove it, and its video is filmed again" in error_line(done, 1)
+    assert f"truth/{NAMES[0]}.tar: damaged; remove it, and its video is filmed again" in error_line(
+        done, 1
+    )
 
 
 @pytest.mark.slow
@@ -378,7 +450,9 @@ def test_killed_footage_is_completed_to_the_same_bytes(film: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_ctrl_c_ends_all_of_it_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     folder = tmp_path / "film"
-    process = started("footage", folder, "--videos", 9, "--frames", 200, *FILM[4:], "--workers", 2, "-q")
+    process = started(
+        "footage", folder, "--videos", 9, "--frames", 200, *FILM[4:], "--workers", 2, "-q"
+    )
     wait_for_a_file(folder, process)
     os.killpg(process.pid, signal.SIGINT)
     errors = ended(process)

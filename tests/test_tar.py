@@ -14,7 +14,14 @@ import pytest
 from shard_helpers import python_tar, raw_tar
 
 from handclr_cli.contract.errors import HandclrError, TruncatedError
-from handclr_cli.contract.tar import BLOCK, END_OF_ARCHIVE, MapCursor, StreamCursor, walk, write_member
+from handclr_cli.contract.tar import (
+    BLOCK,
+    END_OF_ARCHIVE,
+    MapCursor,
+    StreamCursor,
+    walk,
+    write_member,
+)
 
 Pair = tuple[str, bytes]
 CURSORS = ("stream", "map")
@@ -34,7 +41,9 @@ def members(data: bytes, cursor: str = "stream") -> list[Pair]:
 
 def detailed(data: bytes, cursor: str = "stream") -> list[tuple[int, str, bytes]]:
     reader = StreamCursor(io.BytesIO(data)) if cursor == "stream" else MapCursor(memoryview(data))
-    return [(member.archive, member.name, bytes(member.data)) for member in walk(reader, "test.tar")]
+    return [
+        (member.archive, member.name, bytes(member.data)) for member in walk(reader, "test.tar")
+    ]
 
 
 def gnu_tar(folder: Path, pairs: list[Pair], *options: str) -> bytes:
@@ -42,7 +51,9 @@ def gnu_tar(folder: Path, pairs: list[Pair], *options: str) -> bytes:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     names = [name for name, _ in pairs]
-    return subprocess.run(["tar", "-cf", "-", *options, *names], cwd=folder, check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["tar", "-cf", "-", *options, *names], cwd=folder, check=True, capture_output=True
+    ).stdout
 
 
 def fixed_header(block: bytes) -> bytes:
@@ -57,7 +68,9 @@ def test_round_trip(cursor: str) -> None:
     assert members(data, cursor) == MEMBERS
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == [name for name, _ in MEMBERS]
-        assert {(info.mtime, info.uid, info.gid, info.uname, info.mode) for info in tar} == {(0, 0, 0, "", 0o644)}
+        assert {(info.mtime, info.uid, info.gid, info.uname, info.mode) for info in tar} == {
+            (0, 0, 0, "", 0o644)
+        }
 
 
 def test_gnu_tar_reads_what_we_write(tmp_path: Path) -> None:
@@ -80,19 +93,31 @@ def test_concatenation(cursor: str, tmp_path: Path) -> None:
     foreign = gnu_tar(tmp_path, [("c_00000000_r.jpg", b"gnu"), (LONG, b"long")])
     assert len(foreign) == 10240  # GNU tar pads with zeros beyond the mark
     found = detailed(raw_tar(MEMBERS) + foreign + raw_tar([("d.jpg", b"4")]), cursor)
-    assert [name for _, name, _ in found] == [*(name for name, _ in MEMBERS), "c_00000000_r.jpg", LONG, "d.jpg"]
+    assert [name for _, name, _ in found] == [
+        *(name for name, _ in MEMBERS),
+        "c_00000000_r.jpg",
+        LONG,
+        "d.jpg",
+    ]
     assert [archive for archive, _, _ in found] == [0] * 5 + [1, 1, 2]
 
 
 @pytest.mark.parametrize("cursor", CURSORS)
 def test_an_archive_without_members(cursor: str) -> None:
     assert members(END_OF_ARCHIVE, cursor) == []
-    assert members(END_OF_ARCHIVE + raw_tar([("a.jpg", b"1")]) + END_OF_ARCHIVE, cursor) == [("a.jpg", b"1")]
+    assert members(END_OF_ARCHIVE + raw_tar([("a.jpg", b"1")]) + END_OF_ARCHIVE, cursor) == [
+        ("a.jpg", b"1")
+    ]
 
 
 @pytest.mark.parametrize("cursor", CURSORS)
 def test_pax_with_float_times_and_long_names(cursor: str) -> None:
-    pairs = [("a.jpg", b"1"), (LONG, b"22"), ("küche_" + "ö" * 70 + ".json", b"{}"), ("b.jpg", b"3")]
+    pairs = [
+        ("a.jpg", b"1"),
+        (LONG, b"22"),
+        ("küche_" + "ö" * 70 + ".json", b"{}"),
+        ("b.jpg", b"3"),
+    ]
     data = python_tar(pairs, tarfile.PAX_FORMAT, mtime=1700000000.123456)
     assert b"mtime=1700000000.123456" in data
     assert members(data, cursor) == pairs
@@ -124,7 +149,9 @@ def test_folders_and_links_are_not_members(tmp_path: Path) -> None:
     (tmp_path / "set" / "a.jpg").write_bytes(b"1")
     (tmp_path / "set" / ("l" * 120 + ".jpg")).symlink_to("t" * 150)
     (tmp_path / "set" / "z.jpg").write_bytes(b"2")
-    data = subprocess.run(["tar", "-c", "--sort=name", "set"], cwd=tmp_path, check=True, capture_output=True).stdout
+    data = subprocess.run(
+        ["tar", "-c", "--sort=name", "set"], cwd=tmp_path, check=True, capture_output=True
+    ).stdout
     assert members(data) == [("set/a.jpg", b"1"), ("set/z.jpg", b"2")]
 
 
@@ -138,7 +165,9 @@ def test_base_256_size() -> None:
 def test_truncation_is_never_silent(cursor: str) -> None:
     pairs = [*MEMBERS, (LONG, b"long")]
     data = raw_tar(pairs)
-    cuts = set(range(0, len(data), BLOCK)) | set(np.random.default_rng(0).integers(1, len(data), 200).tolist())
+    cuts = set(range(0, len(data), BLOCK)) | set(
+        np.random.default_rng(0).integers(1, len(data), 200).tolist()
+    )
     for cut in sorted(cuts):
         with pytest.raises(TruncatedError, match=r"^test\.tar: ") as caught:
             members(data[:cut], cursor)
@@ -178,7 +207,10 @@ def test_members_before_the_cut_are_yielded_first(cursor: str) -> None:
         (b"", "is empty"),
         (b"just a few words\n" * 100, "not a tar archive$"),
         (b"short\n", "without an end-of-archive mark"),
-        (gzip.compress(raw_tar(MEMBERS) + np.random.default_rng(0).bytes(2000)), "gzip-compressed, pipe it"),
+        (
+            gzip.compress(raw_tar(MEMBERS) + np.random.default_rng(0).bytes(2000)),
+            "gzip-compressed, pipe it",
+        ),
     ],
 )
 def test_what_is_no_tar(data: bytes, message: str, cursor: str) -> None:
@@ -189,7 +221,13 @@ def test_what_is_no_tar(data: bytes, message: str, cursor: str) -> None:
 @pytest.mark.parametrize("cursor", CURSORS)
 @pytest.mark.parametrize(
     "size",
-    [b"77777777777\0", b"\x80" + (1 << 60).to_bytes(11, "big"), b"\xff" * 12, b"-0000000005\0", b"0x000000005\0"],
+    [
+        b"77777777777\0",
+        b"\x80" + (1 << 60).to_bytes(11, "big"),
+        b"\xff" * 12,
+        b"-0000000005\0",
+        b"0x000000005\0",
+    ],
 )
 def test_sizes_that_cannot_be(size: bytes, cursor: str) -> None:
     data = raw_tar([("a.jpg", b"123")])
@@ -213,7 +251,8 @@ def test_damaged_checksum_names_the_place(cursor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [b"9" * 5000 + b" path=x\n", b"0 path=x\n", b"-3 path=x\n", b"no records", b"\xff" * 30]
+    "record",
+    [b"9" * 5000 + b" path=x\n", b"0 path=x\n", b"-3 path=x\n", b"no records", b"\xff" * 30],
 )
 def test_damaged_pax_records(record: bytes) -> None:
     header = raw_tar([("PaxHeaders/a.jpg", record)])[: -len(END_OF_ARCHIVE)]
@@ -222,9 +261,9 @@ def test_damaged_pax_records(record: bytes) -> None:
 
 
 def test_flipped_bytes_raise_our_error_or_none() -> None:
-    good = python_tar([(LONG, b"1" * 300), ("b.json", b"{}")], tarfile.PAX_FORMAT, mtime=0.5) + raw_tar(
-        [("c.jpg", b"2" * 600), (LONG, b"3")]
-    )
+    good = python_tar(
+        [(LONG, b"1" * 300), ("b.json", b"{}")], tarfile.PAX_FORMAT, mtime=0.5
+    ) + raw_tar([("c.jpg", b"2" * 600), (LONG, b"3")])
     rng = np.random.default_rng(0)
     raised = 0
     for _ in range(300):

@@ -21,7 +21,9 @@ def random_poses(n: int) -> np.ndarray:
 
 def slow_sigma(poses: np.ndarray, spread: float, sample: int = 512) -> float:
     flat = poses.reshape(-1, 42)[:sample]
-    apart = sorted(d for i in range(len(flat)) for j in range(i) if (d := math.dist(flat[i], flat[j])) > 0)
+    apart = sorted(
+        d for i in range(len(flat)) for j in range(i) if (d := math.dist(flat[i], flat[j])) > 0
+    )
     return spread * apart[(len(apart) - 1) // 2]
 
 
@@ -29,7 +31,11 @@ def slow_targets(poses: np.ndarray, sigma: float) -> np.ndarray:
     flat = poses.reshape(-1, 42)
     out = np.zeros((len(flat), len(flat)))
     for i in range(len(flat)):
-        exponents = {j: -(math.dist(flat[i], flat[j]) ** 2) / (2 * sigma**2) for j in range(len(flat)) if j != i}
+        exponents = {
+            j: -(math.dist(flat[i], flat[j]) ** 2) / (2 * sigma**2)
+            for j in range(len(flat))
+            if j != i
+        }
         nearest = max(exponents.values())
         total = sum(math.exp(exponent - nearest) for exponent in exponents.values())
         for j, exponent in exponents.items():
@@ -60,7 +66,12 @@ def test_an_image_that_comes_twice_is_a_target_and_no_measure_of_distance() -> N
     found = all_rows(PoseTargets(*torch.tensor(poses)), 5)
     np.testing.assert_allclose(found, slow_targets(poses, slow_sigma(poses, 0.15)), atol=1e-5)
     copies = [0, 1, 6, 7]
-    assert all(found[i, j] == pytest.approx(found[0, 1], rel=1e-5) for i in copies for j in copies if i != j)
+    assert all(
+        found[i, j] == pytest.approx(found[0, 1], rel=1e-5)
+        for i in copies
+        for j in copies
+        if i != j
+    )
 
 
 def test_the_width_is_told_by_the_first_views(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +85,9 @@ def test_the_width_is_told_by_the_first_views(monkeypatch: pytest.MonkeyPatch) -
 
 def test_where_all_poses_are_one_all_views_are_alike() -> None:
     still = torch.full((3, 21, 2), 0.4)
-    np.testing.assert_allclose(all_rows(PoseTargets(still, still), 3), (1 - np.eye(6)) / 5, rtol=1e-6)
+    np.testing.assert_allclose(
+        all_rows(PoseTargets(still, still), 3), (1 - np.eye(6)) / 5, rtol=1e-6
+    )
 
 
 def test_close_poses_far_from_the_origin_are_told_apart() -> None:

@@ -1,4 +1,6 @@
-"""Units of work: numbered shards of fixed slices, skipped when they are there, never mixed with others."""
+"""Units of work: numbered shards of fixed slices, skipped when they are there, never mixed with
+others.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def record(**changed: Any) -> dict[str, Any]:
     return provenance("test", {**ARGUMENTS, **changed}, ["set"])
 
 
-def units_of(folder: Path, count: int = 7, size: int = 3, overwrite: bool = False, **changed: Any) -> Units:
+def units_of(
+    folder: Path, count: int = 7, size: int = 3, overwrite: bool = False, **changed: Any
+) -> Units:
     return Units(str(folder / "x-%03d.tar"), record(**changed), even_parts(count, size), overwrite)
 
 
@@ -53,7 +57,9 @@ def test_a_unit_is_a_fixed_slice_with_a_number(tmp_path: Path) -> None:
         ("x-002.tar", range(6, 7)),
     ]
     assert work(units) == 3
-    keys = [sample.key for name in files(tmp_path) for sample in read_samples([str(tmp_path / name)])]
+    keys = [
+        sample.key for name in files(tmp_path) for sample in read_samples([str(tmp_path / name)])
+    ]
     assert keys == [f"row{row:08d}" for row in (0, 2, 4, 6)]
 
 
@@ -67,10 +73,17 @@ def test_what_is_there_is_skipped_and_the_rest_has_the_same_bytes(tmp_path: Path
     assert work(units_of(tmp_path)) == 0
 
 
-def test_a_shard_is_known_however_its_folder_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_known_however_its_folder_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work(units_of(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for pattern in (f"{tmp_path}//x-%03d.tar", "./x-%03d.tar", "x-%03d.tar", "../" + tmp_path.name + "/x-%03d.tar"):
+    for pattern in (
+        f"{tmp_path}//x-%03d.tar",
+        "./x-%03d.tar",
+        "x-%03d.tar",
+        "../" + tmp_path.name + "/x-%03d.tar",
+    ):
         assert Units(pattern, record(), even_parts(7, 3)).missing() == []
     (tmp_path / "x-7.tar").write_bytes(b"another's")
     assert units_of(tmp_path).missing() == []
@@ -124,7 +137,9 @@ def test_a_shard_made_with_other_arguments_is_an_error_that_names_them(
 ) -> None:
     work(units_of(tmp_path))
     before = files(tmp_path)
-    with pytest.raises(UsageError, match=rf"x-000\.tar: made with {words}; remove the old shards") as caught:
+    with pytest.raises(
+        UsageError, match=rf"x-000\.tar: made with {words}; remove the old shards"
+    ) as caught:
         units_of(tmp_path, **other)
     assert "\n" not in str(caught.value) and files(tmp_path) == before
 

@@ -16,15 +16,26 @@ from drawn_hand import write_video
 
 from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.sample import KEY, sample_key
-from handclr_cli.footage.video import Footage, Frame, Sampling, UnreadableError, find_footage, read_frames
+from handclr_cli.footage.video import (
+    Footage,
+    Frame,
+    Sampling,
+    UnreadableError,
+    find_footage,
+    read_frames,
+)
 
 NTSC = Fraction(30000, 1001)
 
 
 def numbered(number: int, size: tuple[int, int] = (48, 128)) -> np.ndarray:
-    """A picture that says its number in eight black and white bars, whatever the codec does to it."""
+    """A picture that says its number in eight black and white bars, whatever the codec
+    does to it.
+    """
     bits = [255 * (number >> bit & 1) for bit in range(8)]
-    return np.broadcast_to(np.repeat(bits, size[1] // 8)[None, :, None], (*size, 3)).astype(np.uint8)
+    return np.broadcast_to(np.repeat(bits, size[1] // 8)[None, :, None], (*size, 3)).astype(
+        np.uint8
+    )
 
 
 def number_in(image: np.ndarray) -> int:
@@ -32,7 +43,9 @@ def number_in(image: np.ndarray) -> int:
     return sum(int(column > 127) << bit for bit, column in enumerate(columns))
 
 
-def frames_of(path: str | Path, sampling: Sampling = Sampling(every=1), skipped: int = 0) -> list[Frame]:  # noqa: B008
+def frames_of(
+    path: str | Path, sampling: Sampling = Sampling(every=1), skipped: int = 0
+) -> list[Frame]:
     (footage,) = find_footage([str(path)])
     errors: list[UnreadableError] = []
     frames = list(read_frames(footage, sampling, errors.append))
@@ -64,22 +77,30 @@ def names(footage: list[Footage]) -> list[str]:
 
 
 @pytest.mark.parametrize("container", ["mp4", "avi"])
-@pytest.mark.parametrize("native", [Fraction(10), Fraction(25), NTSC, Fraction(30)], ids=["10", "25", "29.97", "30"])
+@pytest.mark.parametrize(
+    "native", [Fraction(10), Fraction(25), NTSC, Fraction(30)], ids=["10", "25", "29.97", "30"]
+)
 @pytest.mark.parametrize("fps", [0.5, 1, 2, 7, 10, 15, 25, 100])
 @pytest.mark.slow
 def test_sampled_by_time(tmp_path: Path, container: str, native: Fraction, fps: float) -> None:
     total = 70
     codec = {"mp4": "mp4v", "avi": "MJPG"}[container]
-    path = write_video(tmp_path / f"clip.{container}", map(numbered, range(total)), float(native), codec)
+    path = write_video(
+        tmp_path / f"clip.{container}", map(numbered, range(total)), float(native), codec
+    )
     frames = frames_of(path, Sampling(fps=fps))
     if fps > native:
         expected = list(range(total))
     else:
         step = native / Fraction(fps)
-        expected = [math.ceil(tick * step) for tick in range(total) if math.ceil(tick * step) < total]
+        expected = [
+            math.ceil(tick * step) for tick in range(total) if math.ceil(tick * step) < total
+        ]
     assert [frame.number for frame in frames] == expected
     assert [number_in(frame.image) for frame in frames] == expected
-    np.testing.assert_allclose([frame.time_s for frame in frames], np.array(expected) / float(native), atol=1e-3)
+    np.testing.assert_allclose(
+        [frame.time_s for frame in frames], np.array(expected) / float(native), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("every", [1, 2, 7, 100])
@@ -96,12 +117,16 @@ def test_frames_are_rgb(tmp_path: Path) -> None:
         write_video(tmp_path / "c.mp4", [red] * 3, 10),
         write_video(tmp_path / "c.avi", [red] * 3, 10, "MJPG"),
     ):
-        np.testing.assert_allclose(frames_of(path)[1].image.mean(axis=(0, 1)), (220, 20, 30), atol=8)
+        np.testing.assert_allclose(
+            frames_of(path)[1].image.mean(axis=(0, 1)), (220, 20, 30), atol=8
+        )
     cv2.imwrite(str(tmp_path / "red.png"), red[:, :, ::-1])
     np.testing.assert_array_equal(frames_of(tmp_path / "red.png")[0].image, red)
 
 
-@pytest.mark.parametrize(("degrees", "corner"), [(0, "top left"), (90, "top right"), (180, "bottom right")])
+@pytest.mark.parametrize(
+    ("degrees", "corner"), [(0, "top left"), (90, "top right"), (180, "bottom right")]
+)
 def test_rotated_phone_video_comes_out_upright(tmp_path: Path, degrees: int, corner: str) -> None:
     frame = np.full((48, 96, 3), 40, np.uint8)
     frame[:24, :48] = 230
@@ -130,7 +155,9 @@ def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     frame[:, : size[1] // 2] = 255
     cv2.imwrite(str(tmp_path / "odd.png"), frame)
     np.testing.assert_array_equal(frames_of(tmp_path / "odd.png")[0].image, frame)
-    images = [taken.image for taken in frames_of(write_gif(tmp_path / "odd.gif", [frame, 255 - frame]))]
+    images = [
+        taken.image for taken in frames_of(write_gif(tmp_path / "odd.gif", [frame, 255 - frame]))
+    ]
     assert np.shape(images) == (2, *size, 3)
     assert np.abs(np.int32(images) - [frame, 255 - frame]).mean() < 8
 
@@ -147,7 +174,9 @@ def test_grey_video_becomes_rgb(tmp_path: Path) -> None:
 
 
 def test_gif(tmp_path: Path) -> None:
-    frames = frames_of(write_gif(tmp_path / "clip.gif", [numbered(i) for i in range(8)]), Sampling(fps=5))
+    frames = frames_of(
+        write_gif(tmp_path / "clip.gif", [numbered(i) for i in range(8)]), Sampling(fps=5)
+    )
     assert [number_in(frame.image) for frame in frames] == [0, 2, 4, 6]
 
 
@@ -162,7 +191,9 @@ def test_images_of_other_kinds(tmp_path: Path) -> None:
         np.testing.assert_allclose(frame.image, np.full((9, 7, 3), 90), atol=1)
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no video\n" * 100, None], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"this is no video\n" * 100, None], ids=["empty", "text", "cut"]
+)
 def test_damaged_video_is_skipped(tmp_path: Path, content: bytes | None) -> None:
     good = write_video(tmp_path / "good.mp4", map(numbered, range(60)), 10)
     bad = tmp_path / "bad.mp4"
@@ -181,7 +212,9 @@ def write_images(folder: Path, files: dict[str, int]) -> Path:
 
 
 def test_image_numbers_with_gaps(tmp_path: Path) -> None:
-    folder = write_images(tmp_path, {"frame_000030.jpg": 1, "frame_000000.jpg": 0, "frame_000090.png": 2})
+    folder = write_images(
+        tmp_path, {"frame_000030.jpg": 1, "frame_000000.jpg": 0, "frame_000090.png": 2}
+    )
     frames = frames_of(folder)
     assert [(frame.number, number_in(frame.image), frame.time_s) for frame in frames] == [
         (0, 0, None),
@@ -194,14 +227,26 @@ def test_unpadded_image_numbers_are_in_order(tmp_path: Path) -> None:
     folder = write_images(tmp_path, {f"{number}.png": number for number in (1, 2, 3, 10, 11, 20)})
     assert [frame.number for frame in frames_of(folder)] == [1, 2, 3, 10, 11, 20]
     taken = frames_of(folder, Sampling(every=2))
-    assert [frame.number for frame in taken] == [number_in(frame.image) for frame in taken] == [1, 3, 11]
+    assert (
+        [frame.number for frame in taken]
+        == [number_in(frame.image) for frame in taken]
+        == [1, 3, 11]
+    )
 
 
-@pytest.mark.parametrize("files", [("thumb.jpg", "zebra.png", "index 4.jpg"), ("a_1.jpg", "b_1.jpg", "c_2.jpg")])
-def test_images_without_numbers_of_their_own_are_counted(tmp_path: Path, files: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "files", [("thumb.jpg", "zebra.png", "index 4.jpg"), ("a_1.jpg", "b_1.jpg", "c_2.jpg")]
+)
+def test_images_without_numbers_of_their_own_are_counted(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
     folder = write_images(tmp_path, {name: position for position, name in enumerate(sorted(files))})
     frames = frames_of(folder)
-    assert [frame.number for frame in frames] == [number_in(frame.image) for frame in frames] == [0, 1, 2]
+    assert (
+        [frame.number for frame in frames]
+        == [number_in(frame.image) for frame in frames]
+        == [0, 1, 2]
+    )
 
 
 def test_single_image(tmp_path: Path) -> None:
@@ -221,10 +266,20 @@ def test_damaged_image_of_a_folder_is_skipped(tmp_path: Path) -> None:
 
 
 def test_folders_are_searched_in_depth(tmp_path: Path) -> None:
-    for name in ("b/clip.MP4", "b/deep/er/x.mkv", "a/1.jpg", "a/2.png", "a/clip.avi", "b/notes.txt", "b/.hidden.mp4"):
+    for name in (
+        "b/clip.MP4",
+        "b/deep/er/x.mkv",
+        "a/1.jpg",
+        "a/2.png",
+        "a/clip.avi",
+        "b/notes.txt",
+        "b/.hidden.mp4",
+    ):
         touch(tmp_path / name)
     found = find_footage([str(tmp_path)])
-    assert [(item.is_video, [str(file.relative_to(tmp_path)) for file in item.files]) for item in found] == [
+    assert [
+        (item.is_video, [str(file.relative_to(tmp_path)) for file in item.files]) for item in found
+    ] == [
         (False, ["a/1.jpg", "a/2.png"]),
         (True, ["a/clip.avi"]),
         (True, ["b/clip.MP4"]),
@@ -246,13 +301,18 @@ def test_nothing_to_find(tmp_path: Path) -> None:
 
 
 def test_same_name_in_different_folders(tmp_path: Path) -> None:
-    paths = [touch(tmp_path / name) for name in ("a/clip.mp4", "b/clip.mp4", "a/x/clip.mp4", "b/x/clip.mp4")]
+    paths = [
+        touch(tmp_path / name)
+        for name in ("a/clip.mp4", "b/clip.mp4", "a/x/clip.mp4", "b/x/clip.mp4")
+    ]
     found = find_footage(list(map(str, paths)))
     assert names(found) == ["a/clip.mp4", "b/clip.mp4", "a/x/clip.mp4", "b/x/clip.mp4"]
     assert len({item.id for item in found}) == 4
 
 
-def test_key_does_not_depend_on_how_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_does_not_depend_on_how_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path / "a" / "clip.mp4")
     monkeypatch.chdir(tmp_path / "a")
     ways = ["clip.mp4", "./clip.mp4", "../a/clip.mp4", str(tmp_path / "a" / "clip.mp4"), "."]
@@ -263,7 +323,15 @@ def test_file_named_twice_is_taken_once(tmp_path: Path, monkeypatch: pytest.Monk
     touch(tmp_path / "a" / "clip.mp4")
     touch(tmp_path / "a" / "1.jpg")
     monkeypatch.chdir(tmp_path)
-    ways = ["a/clip.mp4", "./a/clip.mp4", "a/../a/clip.mp4", str(tmp_path / "a" / "clip.mp4"), "a", "a/", str(tmp_path)]
+    ways = [
+        "a/clip.mp4",
+        "./a/clip.mp4",
+        "a/../a/clip.mp4",
+        str(tmp_path / "a" / "clip.mp4"),
+        "a",
+        "a/",
+        str(tmp_path),
+    ]
     assert names(find_footage(ways)) == ["a/clip.mp4", f"{tmp_path.name}/a"]
 
 
@@ -286,7 +354,9 @@ def test_link_to_a_folder_above_ends(tmp_path: Path) -> None:
     ]
     + ["-o.mp4", "...mp4", "手", "x" * 240 + ".mp4", "a_00000001_l.mp4"],
 )
-def test_names_become_plain_keys(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_become_plain_keys(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_video(tmp_path / "plain.mp4", map(numbered, range(3)), 10).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     (item,) = find_footage([name])
@@ -299,7 +369,9 @@ def test_names_become_plain_keys(tmp_path: Path, name: str, monkeypatch: pytest.
 
 
 def test_names_that_differ_only_in_odd_characters_have_keys_of_their_own(tmp_path: Path) -> None:
-    paths = [touch(tmp_path / name) for name in ("a b.mp4", "a-b.mp4", "a.b.mp4", "a?b.mp4", "a-b.avi")]
+    paths = [
+        touch(tmp_path / name) for name in ("a b.mp4", "a-b.mp4", "a.b.mp4", "a?b.mp4", "a-b.avi")
+    ]
     assert len({item.id for item in find_footage(list(map(str, paths)))}) == 5
 
 

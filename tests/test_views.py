@@ -47,13 +47,21 @@ def items(data: PairDataset, epoch: int = 0) -> list[tuple[Seen, Seen]]:
 
 def same(one: Views, other: Views) -> bool:
     def tensors(value: object) -> list[torch.Tensor]:
-        return [value] if isinstance(value, torch.Tensor) else [one for part in value or () for one in tensors(part)]  # type: ignore[union-attr]
+        return (
+            [value]
+            if isinstance(value, torch.Tensor)
+            else [one for part in value or () for one in tensors(part)]
+        )  # type: ignore[union-attr]
 
-    return all(torch.equal(left, right) for left, right in zip(tensors(one), tensors(other), strict=True))
+    return all(
+        torch.equal(left, right) for left, right in zip(tensors(one), tensors(other), strict=True)
+    )
 
 
 @pytest.mark.parametrize("made", ["views", "published"])
-def test_a_pair_depends_on_seed_epoch_and_row_alone(index: ShardIndex, pool: Positives, made: str) -> None:
+def test_a_pair_depends_on_seed_epoch_and_row_alone(
+    index: ShardIndex, pool: Positives, made: str
+) -> None:
     data = dataset(index, pool, made, posed="view")
     forwards, backwards = items(data), [data[0, row] for row in reversed(range(COUNT))][::-1]
     assert same(collate_views(forwards), collate_views(backwards))
@@ -74,13 +82,17 @@ def test_positives_change_over_the_epochs(index: ShardIndex, pool: Positives) ->
 
 
 @pytest.mark.parametrize("posed", ["none", "view", "crop"])
-def test_the_draws_are_the_same_wherever_views_are_made(index: ShardIndex, pool: Positives, posed: str) -> None:
+def test_the_draws_are_the_same_wherever_views_are_made(
+    index: ShardIndex, pool: Positives, posed: str
+) -> None:
     batches = {}
     for made in ("views", "crops", "draws"):
         batches[made] = collate_views(items(dataset(index, pool, made, side=54, posed=posed)))
         assert same(batches[made]._replace(images=None), batches["views"]._replace(images=None))
     images, crops = batches["views"].images, batches["crops"].images
-    assert images is not None and images.shape == (2, COUNT, 32, 32, 3) and images.dtype == torch.uint8
+    assert (
+        images is not None and images.shape == (2, COUNT, 32, 32, 3) and images.dtype == torch.uint8
+    )
     assert crops is not None and crops.shape == (2, COUNT, 54, 54, 3) and crops.dtype == torch.uint8
     assert batches["draws"].images is None
 
@@ -97,7 +109,9 @@ def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives
         for side, one in enumerate(pair):
             sample = index[one.row]
             assert batch.rows[side, n] == one.row
-            assert batch.geometry.angle[side, n].item() == pytest.approx(np.radians(one.view.angle_deg))
+            assert batch.geometry.angle[side, n].item() == pytest.approx(
+                np.radians(one.view.angle_deg)
+            )
             assert batch.geometry.scale[side, n].item() == pytest.approx(one.view.scale)
             assert batch.appearance.hue[side, n].item() == pytest.approx(one.view.hue)
             np.testing.assert_array_equal(batch.images[side, n], apply(one.view, sample.image))  # type: ignore[index]
@@ -105,23 +119,37 @@ def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives
             np.testing.assert_allclose(batch.joints[side, n], expected, atol=1e-5)
 
 
-def test_a_published_view_carries_the_geometry_that_was_recorded(index: ShardIndex, pool: Positives) -> None:
+def test_a_published_view_carries_the_geometry_that_was_recorded(
+    index: ShardIndex, pool: Positives
+) -> None:
     data = dataset(index, pool, "published", posed="view")
     batch = collate_views(items(data, 5))
-    assert batch.images is not None and batch.images.shape == (2, COUNT, 32, 32, 3) and batch.joints is not None
+    assert (
+        batch.images is not None
+        and batch.images.shape == (2, COUNT, 32, 32, 3)
+        and batch.joints is not None
+    )
     for row in range(COUNT):
         rng = np.random.default_rng([3, 5, row])
         for side, crop_row in enumerate(pool.draw(row, rng)):
             sample = index[crop_row]
             expected = published_view(sample.image, sample.keypoints2d, 32, rng)
             np.testing.assert_array_equal(batch.images[side, row], expected.image)
-            np.testing.assert_allclose(batch.joints[side, row], expected.keypoints2d / 32, atol=1e-5)
-            assert batch.geometry.angle[side, row].item() == pytest.approx(np.radians(expected.angle_deg))
-            np.testing.assert_allclose(batch.geometry.translation[side, row], expected.translation, rtol=1e-6)
+            np.testing.assert_allclose(
+                batch.joints[side, row], expected.keypoints2d / 32, atol=1e-5
+            )
+            assert batch.geometry.angle[side, row].item() == pytest.approx(
+                np.radians(expected.angle_deg)
+            )
+            np.testing.assert_allclose(
+                batch.geometry.translation[side, row], expected.translation, rtol=1e-6
+            )
 
 
 @pytest.mark.parametrize("made", ["views", "published", "crops", "draws"])
-def test_the_joints_of_the_crop_are_those_of_no_view(index: ShardIndex, pool: Positives, made: str) -> None:
+def test_the_joints_of_the_crop_are_those_of_no_view(
+    index: ShardIndex, pool: Positives, made: str
+) -> None:
     batch = collate_views(items(dataset(index, pool, made, side=54, posed="crop")))
     expected = [[index[row].keypoints2d / SIZE for row in rows] for rows in batch.rows.tolist()]
     np.testing.assert_allclose(batch.joints, expected, rtol=1e-6)  # type: ignore[arg-type]
@@ -129,7 +157,9 @@ def test_the_joints_of_the_crop_are_those_of_no_view(index: ShardIndex, pool: Po
     assert plain.joints is None and same(batch._replace(joints=None), plain)
 
 
-def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(index: ShardIndex, pool: Positives) -> None:
+def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(
+    index: ShardIndex, pool: Positives
+) -> None:
     """An encoder that saw the keypoints of its view would be exactly equivariant."""
     wild = replace(CONFIG, rotation=180.0, scale=(0.5, 1.5), translation=0.3)
     for config in (CONFIG, wild):
@@ -137,7 +167,9 @@ def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(index
         batch = collate_views([data[epoch, row] for epoch in range(8) for row in range(COUNT)])
         geometry = type(batch.geometry)(*(field.flatten(0, 1) for field in batch.geometry))
         assert batch.joints is not None
-        undone = undo_geometry(batch.joints.flatten(0, 1).flatten(1), geometry, "crop").unflatten(1, (21, 2))
+        undone = undo_geometry(batch.joints.flatten(0, 1).flatten(1), geometry, "crop").unflatten(
+            1, (21, 2)
+        )
         truth = np.stack([index[row].keypoints2d / SIZE for row in batch.rows.flatten().tolist()])
         np.testing.assert_allclose(undone, truth, atol=1e-4)
 
@@ -148,7 +180,9 @@ def test_keypoints_are_asked_for_only_where_they_are_needed(tmp_path: Path) -> N
         pair = dataset(index, own(index), made)[0, 0]
         assert pair[0].joints is None and collate_views([pair]).joints is None
         for posed in ("view", "crop"):
-            with pytest.raises(HandclrError, match=r"bare\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"):
+            with pytest.raises(
+                HandclrError, match=r"bare\.tar: sample kitchen_00000000_r has no keypoints2d\.npy"
+            ):
                 dataset(index, own(index), made, posed=posed)[0, 0]
     with pytest.raises(HandclrError, match=r"has no keypoints2d\.npy"):
         dataset(index, own(index), "published")[0, 0]

@@ -76,7 +76,9 @@ def test_the_views_are_those_made_one_by_one(config: AugmentationConfig, side: i
 def test_the_identity_view_is_the_image() -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(3, 32, 32, 3), dtype=np.uint8)
     before = images.copy()
-    difference = grey_levels(rendered([View(size=32)] * 3, images) - to_tensor(torch.from_numpy(images)))
+    difference = grey_levels(
+        rendered([View(size=32)] * 3, images) - to_tensor(torch.from_numpy(images))
+    )
     assert difference.max() < 5e-3
     np.testing.assert_array_equal(images, before)
 
@@ -87,12 +89,16 @@ def test_dots_land_where_their_points_do() -> None:
     at = (np.arange(side) + 0.5) / side
     views, expected, images = [], [], []
     while len(views) < 60:
-        view = draw(replace(STILL, geometric=True, rotation=180.0, scale=(0.6, 1.1), translation=0.2), rng)
+        view = draw(
+            replace(STILL, geometric=True, rotation=180.0, scale=(0.6, 1.1), translation=0.2), rng
+        )
         x, y = point = rng.uniform(0.1, 0.9, size=2)
         target = transform_points(view, point) * size
         if np.abs(target - size / 2).max() > size / 2 - 12:
             continue
-        spot = 255 * np.exp(-((at[None, :] - x) ** 2 + (at[:, None] - y) ** 2) / (2 * (sigma / side) ** 2))
+        spot = 255 * np.exp(
+            -((at[None, :] - x) ** 2 + (at[:, None] - y) ** 2) / (2 * (sigma / side) ** 2)
+        )
         images.append(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2))
         views.append(view)
         expected.append(target)
@@ -105,7 +111,11 @@ def test_dots_land_where_their_points_do() -> None:
 def test_outside_the_crop_is_black() -> None:
     images = torch.full((1, 32, 32, 3), 200, dtype=torch.uint8)
     out = warp(images, Geometry.of([View(32, scale=2.0)]), 32)
-    assert (out[..., :7] == 0).all() and (out[..., :7, :] == 0).all() and (out[..., 10:22, 10:22] == 200).all()
+    assert (
+        (out[..., :7] == 0).all()
+        and (out[..., :7, :] == 0).all()
+        and (out[..., 10:22, 10:22] == 200).all()
+    )
 
 
 def test_a_view_does_not_depend_on_its_company(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +126,12 @@ def test_a_view_does_not_depend_on_its_company(monkeypatch: pytest.MonkeyPatch) 
     together = rendered(views, images)
     for n in range(11):
         assert (together[n] - rendered([views[n]], images[n : n + 1])[0]).abs().max() < 1e-5
-    assert render(torch.from_numpy(images[:0]), Geometry.of([]), Appearance.of([]), 16).shape == (0, 3, 16, 16)
+    assert render(torch.from_numpy(images[:0]), Geometry.of([]), Appearance.of([]), 16).shape == (
+        0,
+        3,
+        16,
+        16,
+    )
 
 
 def test_blurring_by_nothing_changes_nothing_beside_blurred_company() -> None:
@@ -127,7 +142,9 @@ def test_blurring_by_nothing_changes_nothing_beside_blurred_company() -> None:
 
 
 def test_the_blur_is_opencvs_for_8_bit_images() -> None:
-    """A bright pixel in the middle and one at the border: kernel, its radius, and the mirrored border."""
+    """A bright pixel in the middle and one at the border: kernel, its radius, and the mirrored
+    border.
+    """
     sigmas = [0.1, 0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 1.9, MAX_SIGMA]
     image = np.zeros((25, 31, 3), np.uint8)
     image[12, 15] = image[0, 2] = image[24, 29] = 255
@@ -136,14 +153,20 @@ def test_the_blur_is_opencvs_for_8_bit_images() -> None:
     for blurred, sigma in zip(out, sigmas, strict=True):
         side = round(6 * sigma + 1) | 1
         kernel = cv2.getGaussianKernel(side, sigma)
-        exact = cv2.sepFilter2D(image.astype(np.float32), -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+        exact = cv2.sepFilter2D(
+            image.astype(np.float32), -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101
+        )
         np.testing.assert_allclose(blurred.permute(1, 2, 0), exact, atol=1e-3)
-        np.testing.assert_allclose(blurred.permute(1, 2, 0), cv2.GaussianBlur(image, (0, 0), sigma), atol=1.5)
+        np.testing.assert_allclose(
+            blurred.permute(1, 2, 0), cv2.GaussianBlur(image, (0, 0), sigma), atol=1.5
+        )
 
 
 def test_grey_levels_stay_in_range_before_the_blur() -> None:
     images = 255 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    out = colour(images, Appearance.of([View(8, brightness=3.0), View(8, saturation=9.0, contrast=4.0)]))
+    out = colour(
+        images, Appearance.of([View(8, brightness=3.0), View(8, saturation=9.0, contrast=4.0)])
+    )
     assert out.min() == 0 and out.max() == 255
 
 

@@ -24,7 +24,12 @@ def random_joints(n: int) -> np.ndarray:
 def slow_distances(joints: np.ndarray) -> np.ndarray:
     """(2N, 2N), in pixels of a view of 128."""
     poses = 128 * joints.reshape(-1, 21, 2)
-    return np.array([[np.mean([math.dist(p, q) for p, q in zip(a, b, strict=True)]) for b in poses] for a in poses])
+    return np.array(
+        [
+            [np.mean([math.dist(p, q) for p, q in zip(a, b, strict=True)]) for b in poses]
+            for a in poses
+        ]
+    )
 
 
 def slow_weights(d: np.ndarray, form: Form, steepness: float) -> np.ndarray:
@@ -36,7 +41,9 @@ def slow_weights(d: np.ndarray, form: Form, steepness: float) -> np.ndarray:
 @pytest.mark.parametrize("n", [1, 2, 9])
 @pytest.mark.parametrize("form", ["linear", "sigmoid"])
 @pytest.mark.parametrize("lambdas", [None, (5.0, 0.05), (1.0, 0.005)])
-def test_weights_are_the_published_formulas(n: int, form: Form, lambdas: tuple[float, float] | None) -> None:
+def test_weights_are_the_published_formulas(
+    n: int, form: Form, lambdas: tuple[float, float] | None
+) -> None:
     joints = random_joints(n)
     weights = PoseWeights(*torch.tensor(joints), form, *(lambdas or ()))
     distances = slow_distances(joints)
@@ -55,7 +62,9 @@ def test_tiles_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weighting, "_TILE", 4)
     tiled = PoseWeights(*joints)
     torch.testing.assert_close(tiled.against_all(rows), whole)
-    torch.testing.assert_close(torch.cat([tiled.against_all(part) for part in rows.split(7)]), whole)
+    torch.testing.assert_close(
+        torch.cat([tiled.against_all(part) for part in rows.split(7)]), whole
+    )
 
 
 def test_linear_weights_run_from_one_to_zero() -> None:
@@ -83,4 +92,6 @@ def test_weights_have_no_gradient_and_stay_float32_under_autocast() -> None:
         weights = PoseWeights(*joints)
         against_all = weights.against_all(rows)
     assert not weights.positive.requires_grad and not against_all.requires_grad
-    torch.testing.assert_close((weights.positive, against_all), (plain.positive, plain.against_all(rows)))
+    torch.testing.assert_close(
+        (weights.positive, against_all), (plain.positive, plain.against_all(rows))
+    )

@@ -1,6 +1,7 @@
 """The command line in processes that need not import everything anew: forked from one that has.
 
-Only for commands that are run to their end; what is to be killed, or measured from its start, is started as users do.
+Only for commands that are run to their end; what is to be killed, or measured from its start, is
+started as users do.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-PRELOADED = ("numpy", "cv2", "torch", "torchvision", "numba", "scipy.spatial", "rich.progress", "handclr_cli.main")
+PRELOADED = (
+    "numpy",
+    "cv2",
+    "torch",
+    "torchvision",
+    "numba",
+    "scipy.spatial",
+    "rich.progress",
+    "handclr_cli.main",
+)
 # Read by the interpreter or by a library as it is loaded.
 EARLY = ("PYTHON", "OMP_", "LC_", "LANG", "LD_", "NUMBA_", "CUDA_")
 
@@ -39,12 +49,22 @@ def run(
     env = dict(os.environ if env is None else env)
     if not hasattr(socket, "send_fds") or _early(env) != _early(os.environ):
         command = [sys.executable, "-m", "handclr_cli", *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, env=env, cwd=cwd, timeout=timeout, check=False)
+        return subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+        )
     pipes = [os.pipe() for _ in range(3)]
     theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     server = _server()
-    request = json.dumps({"arguments": list(arguments), "env": env, "cwd": os.fspath(cwd or os.getcwd())}).encode()
+    request = json.dumps(
+        {"arguments": list(arguments), "env": env, "cwd": os.fspath(cwd or os.getcwd())}
+    ).encode()
     socket.send_fds(server, [len(request).to_bytes(8, "big")], theirs)
     server.sendall(request)
     for end in theirs:
@@ -69,14 +89,27 @@ def _server() -> socket.socket:
     mine, theirs = socket.socketpair()
     command = [sys.executable, __file__, str(theirs.fileno())]
     root = str(Path(__file__).resolve().parent.parent)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+    }
+    subprocess.Popen(
+        command,
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=env,
+    )
     theirs.close()
     return mine
 
 
 def _early(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(EARLY) and name != "PYTHONPATH"}
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(EARLY) and name != "PYTHONPATH"
+    }
 
 
 def _feed(end: int, data: bytes) -> None:
@@ -94,7 +127,9 @@ def _number(stream: socket.socket) -> int:
 
 
 def serve(requests: socket.socket) -> None:
-    """Fork a process for each request; returns in that process, to run the command and end as any other does."""
+    """Fork a process for each request; returns in that process, to run the command and end as any
+    other does.
+    """
     for name in PRELOADED:
         __import__(name)
     gc.freeze()
@@ -127,7 +162,9 @@ def become(request: dict[str, Any], ends: Sequence[int]) -> None:
 
 
 def finish(code: int) -> NoReturn:
-    """End as the interpreter does, but for taking apart all that is loaded, which takes longer than most commands."""
+    """End as the interpreter does, but for taking apart all that is loaded, which takes longer than
+    most commands.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     try:

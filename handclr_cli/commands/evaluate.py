@@ -15,12 +15,13 @@ from .. import console, options
 from ..contract.errors import UsageError
 from ..contract.inputs import STDIN, expand_inputs
 from ..contract.provenance import after, file_checksum, provenance
+from ..work import cores
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..benchmarks.predictions import Labels, Predicted
     from ..contract.index import ShardIndex
+    from ..evaluation.predictions import Labels, Predicted
     from ..learning.posemodel import PoseModel
 
 BONES, CROPS = ("training", "true"), ("given", "detected")
@@ -29,7 +30,8 @@ BONES, CROPS = ("training", "true"), ("given", "detected")
 def evaluate(
     shards: options.Shards = None,
     model: Annotated[
-        str | None, typer.Option(metavar="FILE", help="model.pt of handclr finetune.", show_default=False)
+        str | None,
+        typer.Option(metavar="FILE", help="model.pt of handclr finetune.", show_default=False),
     ] = None,
     predictions: Annotated[
         str | None,
@@ -41,7 +43,11 @@ def evaluate(
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A.NPZ B.NPZ", help="Or compare two outputs of -o, sample by sample.", show_default=False),
+        typer.Option(
+            metavar="A.NPZ B.NPZ",
+            help="Or compare two outputs of -o, sample by sample.",
+            show_default=False,
+        ),
     ] = None,
     bone: Annotated[
         str | None,
@@ -53,23 +59,44 @@ def evaluate(
     ] = None,
     crop: Annotated[
         str,
-        typer.Option(metavar="given|detected", help="The crops of the shards, or cut again by handclr keypoints'."),
+        typer.Option(
+            metavar="given|detected",
+            help="The crops of the shards, or cut again by handclr keypoints'.",
+        ),
     ] = "given",
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="NPZ", help="Write predictions, truth, errors.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="NPZ",
+            help="Write predictions, truth, errors.",
+            show_default=False,
+        ),
     ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Print a table for people instead of JSON.")] = False,
-    plot: Annotated[str | None, typer.Option(metavar="PNG", help="Draw the PCK curves.", show_default=False)] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Print a table for people instead of JSON.")
+    ] = False,
+    plot: Annotated[
+        str | None, typer.Option(metavar="PNG", help="Draw the PCK curves.", show_default=False)
+    ] = None,
     freihand: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Write FreiHAND's pred.json and scores.txt here.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Write FreiHAND's pred.json and scores.txt here.",
+            show_default=False,
+        ),
     ] = None,
     dexycb: Annotated[
-        str | None, typer.Option(metavar="TXT", help="Write DexYCB's result file.", show_default=False)
+        str | None,
+        typer.Option(metavar="TXT", help="Write DexYCB's result file.", show_default=False),
     ] = None,
     resample_by: Annotated[
-        str, typer.Option(metavar="FIELD", help="What the intervals draw: a field of the JSON, such as subject.")
+        str,
+        typer.Option(
+            metavar="FIELD", help="What the intervals draw: a field of the JSON, such as subject."
+        ),
     ] = "sample",
     batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 128,
     workers: options.Workers = None,
@@ -80,7 +107,8 @@ def evaluate(
 ) -> None:
     """Measure 3D hand poses: MPJPE and PCK-AUC with intervals, as JSON.
 
-    handclr import freihand FreiHAND/ --split eval | handclr evaluate - --model runs/finetune/model.pt
+    handclr import freihand FreiHAND/ --split eval | handclr evaluate - --model
+    runs/finetune/model.pt
 
     handclr evaluate test.tar --model model.pt --table --plot pck.png -o a.npz
 
@@ -91,7 +119,12 @@ def evaluate(
     handclr keypoints --keep-empty test.tar | handclr evaluate - --model model.pt --crop detected
     """
     if compare:
-        others: dict[str, object] = {"--model": model, "--predictions": predictions, "SHARDS": shards, "--bone": bone}
+        others: dict[str, object] = {
+            "--model": model,
+            "--predictions": predictions,
+            "SHARDS": shards,
+            "--bone": bone,
+        }
         others |= {"-o": output, "--plot": plot, "--freihand": freihand, "--dexycb": dexycb}
         _compare(compare, [name for name, value in others.items() if value], table, seed)
         return
@@ -106,15 +139,21 @@ def evaluate(
     sources = expand_inputs(shards or [])
     if predictions == STDIN and STDIN in sources:
         raise UsageError("standard input (-) can be read only once")
-    for option, path in {"-o": output, "--plot": plot, "--dexycb": dexycb, "--freihand": freihand}.items():
+    for option, path in {
+        "-o": output,
+        "--plot": plot,
+        "--dexycb": dexycb,
+        "--freihand": freihand,
+    }.items():
         if path == STDIN:
             raise UsageError(f"{option} -: standard output is for the report; name a file")
     options.prepare_files(output, plot, dexycb)
     options.end_with_pipe()
-    from ..benchmarks import evaluation, official
-    from ..benchmarks.predictions import crop_kind, detected_kind, read_labels, read_predictions
     from ..contract.index import ShardIndex
     from ..contract.npz import write_npz
+    from ..evaluation import protocols
+    from ..evaluation import report as evaluation
+    from ..evaluation.predictions import crop_kind, detected_kind, read_labels, read_predictions
     from ..report.curves import pck_plot
 
     trained = _load(model, device) if model else None
@@ -124,22 +163,33 @@ def evaluate(
     kind = detected_kind(index.origins, labels) if crop == "detected" else crop_kind(index.origins)
     if given:
         kind = crop_kind([given.origin] if given.origin else [])
-    protocols = [name for name, path in (("freihand", freihand), ("dexycb", dexycb)) if path]
-    for name in protocols:
-        official.require(name, given.placed if given else labels.have_cameras, labels.valid, labels.position)
+    asked = [name for name, path in (("freihand", freihand), ("dexycb", dexycb)) if path]
+    for name in asked:
+        protocols.require(
+            name, given.placed if given else labels.have_cameras, labels.valid, labels.position
+        )
     if trained:
-        predicted, baseline = _predict(trained, index, labels, bone or "training", crop, batch, workers)
+        predicted, baseline = _predict(
+            trained, index, labels, bone or "training", crop, batch, workers
+        )
     elif given:
         predicted, baseline = given, None
-    report = evaluation.evaluation(predicted, labels, baseline, protocols, seed)
+    report = evaluation.evaluation(predicted, labels, baseline, asked, seed)
     report = {"crop": kind, "samples_without_labels": len(index) - len(labels), **report}
-    arguments = {"resample_by": resample_by, **({"bone": bone or "training", "crop": crop} if trained else {})}
-    record = provenance("evaluate", arguments, sources, seed=seed, model=file_checksum(model) if model else None)
+    arguments = {
+        "resample_by": resample_by,
+        **({"bone": bone or "training", "crop": crop} if trained else {}),
+    }
+    record = provenance(
+        "evaluate", arguments, sources, seed=seed, model=file_checksum(model) if model else None
+    )
     report["provenance"] = after(record, [*index.origins, predicted.origin])
     if freihand:
-        official.write_freihand(freihand, predicted.keypoints3d, report["official"]["freihand"], labels.position)
+        protocols.write_freihand(
+            freihand, predicted.keypoints3d, report["official"]["freihand"], labels.position
+        )
     if dexycb:
-        official.write_dexycb(dexycb, predicted.keypoints3d, labels.position, labels.mirrored)
+        protocols.write_dexycb(dexycb, predicted.keypoints3d, labels.position, labels.mirrored)
     if output:
         write_npz(output, "predictions", evaluation.arrays(predicted, labels), report["provenance"])
     if plot:
@@ -159,15 +209,21 @@ def _load(model: str, device: str) -> PoseModel:
 
 
 def _predict(
-    trained: PoseModel, index: ShardIndex, labels: Labels, bone: str, crop: str, batch: int, workers: int | None
+    trained: PoseModel,
+    index: ShardIndex,
+    labels: Labels,
+    bone: str,
+    crop: str,
+    batch: int,
+    workers: int | None,
 ) -> tuple[Predicted, np.ndarray]:
     """The hands that a model predicts, and the mean pose of its training set at the same scale."""
     import numpy as np
 
-    from ..benchmarks.predictions import placed, predict_detected, scaled
+    from ..evaluation.predictions import placed, predict_detected, scaled
 
     mean, parts = trained.mean, []
-    given = partial(trained.predict, workers=options.worker_count(workers))
+    given = partial(trained.predict, workers=cores.worker_count(workers))
     detected = partial(predict_detected, trained)
     predict: Callable[..., Iterator[Any]] = detected if crop == "detected" else given
     with console.progress("evaluate", len(labels), "crops") as advance:
@@ -184,12 +240,19 @@ def _compare(files: tuple[str, str], others: list[str], table: bool, seed: int) 
     if files == (STDIN, STDIN):
         raise UsageError("standard input (-) can be read only once")
     options.end_with_pipe()
-    from ..benchmarks.evaluation import comparison
-    from ..benchmarks.predictions import read_pair
+    from ..evaluation.predictions import read_pair
+    from ..evaluation.report import comparison
 
     pair = read_pair(*files)
-    record = after(provenance("evaluate", {"compare": True}, files, seed=seed), [one.origin for one in pair])
-    report = {"a": basename(files[0]), "b": basename(files[1]), **comparison(*pair, seed), "provenance": record}
+    record = after(
+        provenance("evaluate", {"compare": True}, files, seed=seed), [one.origin for one in pair]
+    )
+    report = {
+        "a": basename(files[0]),
+        "b": basename(files[1]),
+        **comparison(*pair, seed),
+        "provenance": record,
+    }
     if table:
         _print_comparison(report)
     else:
@@ -197,23 +260,29 @@ def _compare(files: tuple[str, str], others: list[str], table: bool, seed: int) 
     found = report["comparison"]["root"]
     difference = _with_interval(found["b_minus_a_mm"], found["b_minus_a_interval"], 2)
     console.say(
-        f"evaluate: {console.plural(report['samples'], 'crop')}, root-relative MPJPE {found['a_mpjpe_mm']:.2f} and "
-        f"{found['b_mpjpe_mm']:.2f} mm, b - a {difference} mm"
+        f"evaluate: {console.plural(report['samples'], 'crop')}, root-relative MPJPE"
+        f" {found['a_mpjpe_mm']:.2f} and {found['b_mpjpe_mm']:.2f} mm, b - a {difference} mm"
     )
 
 
 def _say(report: dict[str, Any], unused: int, freihand: bool) -> None:
-    from ..benchmarks.official import FREIHAND_SAMPLES
+    from ..evaluation.protocols import FREIHAND_SAMPLES
 
     root, still = report["model"]["root"], report.get("mean_pose_of_training_set")
     if unused:
-        console.say(f"evaluate: {unused:,} of the predictions are of samples that are not in the shards")
+        console.say(
+            f"evaluate: {unused:,} of the predictions are of samples that are not in the shards"
+        )
     if freihand and report["samples"] != FREIHAND_SAMPLES:
-        console.warn(f"--freihand: {report['samples']:,} poses; FreiHAND's own script wants all {FREIHAND_SAMPLES:,}")
+        console.warn(
+            f"--freihand: {report['samples']:,} poses; FreiHAND's own script wants all"
+            f" {FREIHAND_SAMPLES:,}"
+        )
     beside = f" (mean pose of the training set {still['root']['mpjpe_mm']:.2f} mm)" if still else ""
     console.say(
-        f"evaluate: {console.plural(report['samples'], 'crop')} ({report['samples_without_labels']:,} without labels), "
-        f"root-relative MPJPE {_with_interval(root['mpjpe_mm'], root['mpjpe_mm_interval'], 2)} mm{beside}"
+        f"evaluate: {console.plural(report['samples'], 'crop')}"
+        f" ({report['samples_without_labels']:,} without labels), root-relative MPJPE"
+        f" {_with_interval(root['mpjpe_mm'], root['mpjpe_mm_interval'], 2)} mm{beside}"
     )
 
 
@@ -227,11 +296,23 @@ def _print_table(report: dict[str, Any]) -> None:
     rows = []
     for who in ("model", "mean_pose_of_training_set"):
         for alignment, row in report.get(who, {}).items():
-            areas = [(row["pck_auc"][name], row["pck_auc_interval"][name]) for name in ("0-50mm", "20-50mm")]
+            areas = [
+                (row["pck_auc"][name], row["pck_auc_interval"][name])
+                for name in ("0-50mm", "20-50mm")
+            ]
             numbers = [_with_interval(row["mpjpe_mm"], row["mpjpe_mm_interval"], 2)]
-            rows.append([who.replace("_", " "), alignment, *numbers, *(_with_interval(*area, 4) for area in areas)])
+            rows.append(
+                [
+                    who.replace("_", " "),
+                    alignment,
+                    *numbers,
+                    *(_with_interval(*area, 4) for area in areas),
+                ]
+            )
     interval = report["interval"]
-    caption = f"Intervals by {interval['units']:,} of '{interval['unit']}'. Scale: {report['scale']}."
+    caption = (
+        f"Intervals by {interval['units']:,} of '{interval['unit']}'. Scale: {report['scale']}."
+    )
     _print_rows(f"{report['samples']:,} crops ({report['crop']})", headings, rows, caption)
     for name, scores in report.get("official", {}).items():
         _print_rows(f"{name} protocol", ["", "value"], _flat(scores))
@@ -249,18 +330,25 @@ def _print_comparison(report: dict[str, Any]) -> None:
         for alignment, row in report["comparison"].items()
     ]
     caption = f"Intervals by {report['interval']['units']:,} units, resampled together."
-    _print_rows(f"{report['samples']:,} crops, a: {report['a']}, b: {report['b']}", headings, rows, caption)
+    _print_rows(
+        f"{report['samples']:,} crops, a: {report['a']}, b: {report['b']}", headings, rows, caption
+    )
 
 
 def _flat(scores: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name, value in scores.items():
         inner = value if isinstance(value, dict) else {"": value}
-        rows += [[f"{name} {part}".strip(), "none" if one is None else f"{one:.4f}"] for part, one in inner.items()]
+        rows += [
+            [f"{name} {part}".strip(), "none" if one is None else f"{one:.4f}"]
+            for part, one in inner.items()
+        ]
     return rows
 
 
-def _print_rows(title: str, headings: list[str], rows: list[list[str]], caption: str | None = None) -> None:
+def _print_rows(
+    title: str, headings: list[str], rows: list[list[str]], caption: str | None = None
+) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -9,10 +9,12 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import expand_inputs
+from ..learning import schedule
+from ..work import cores
 
 if TYPE_CHECKING:
     from ..contract.index import ShardIndex
-    from ..learning.finetuning import Labels
+    from ..learning.finetuning import TrainingLabels
     from ..learning.posemodel import MeanPose
     from ..learning.validation import Validation
 
@@ -22,41 +24,72 @@ def finetune(
     run: options.RunFolder = "runs/finetune",
     encoder: Annotated[
         str,
-        typer.Option(metavar="random|imagenet|FILE", help="Encoder to start from: encoder.pt or any ResNet weights."),
+        typer.Option(
+            metavar="random|imagenet|FILE",
+            help="Encoder to start from: encoder.pt or any ResNet weights.",
+        ),
     ] = "random",
     arch: Annotated[
         str | None,
-        typer.Option(help="resnet18, 34, 50, 101 or 152.", show_default="the encoder's, else resnet50"),
+        typer.Option(
+            help="resnet18, 34, 50, 101 or 152.", show_default="the encoder's, else resnet50"
+        ),
     ] = None,
-    head: Annotated[str, typer.Option(help="detnet (heat and location maps), softargmax or regress.")] = "detnet",
+    head: Annotated[
+        str, typer.Option(help="detnet (heat and location maps), softargmax or regress.")
+    ] = "detnet",
     fraction: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the unique labelled samples, drawn by --seed.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the unique labelled samples, drawn by --seed."
+        ),
     ] = 1.0,
     hold_out: Annotated[
         float,
         typer.Option(
-            min=0.0, max=0.9, help="Share of the unique samples to validate on, drawn by --seed before --fraction."
+            min=0.0,
+            max=0.9,
+            help="Share of the unique samples to validate on, drawn by --seed before --fraction.",
         ),
     ] = 0.0,
     validation: Annotated[
         list[str] | None,
-        typer.Option(metavar="SHARDS", help="Labelled crops to validate on after each epoch.", show_default=False),
+        typer.Option(
+            metavar="SHARDS",
+            help="Labelled crops to validate on after each epoch.",
+            show_default=False,
+        ),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Train the head only.")] = False,
-    size: Annotated[int, typer.Option(min=32, max=512, help="Side of the input, a multiple of 32.")] = 128,
-    batch: Annotated[int, typer.Option(min=2, help="Crops in a batch, of all processes together.")] = 128,
+    size: Annotated[
+        int, typer.Option(min=32, max=512, help="Side of the input, a multiple of 32.")
+    ] = 128,
+    batch: Annotated[
+        int, typer.Option(min=2, help="Crops in a batch, of all processes together.")
+    ] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the samples.")] = 120,
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
     warmup_epochs: Annotated[
-        float | None, typer.Option(min=0.0, help="Epochs of linear warm-up.", show_default="a tenth of the epochs")
+        float | None,
+        typer.Option(
+            min=0.0, help="Epochs of linear warm-up.", show_default="a tenth of the epochs"
+        ),
     ] = None,
     optimizer: Annotated[str, typer.Option(help="adamw, lars or adam.")] = "adamw",
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")] = 0.0,
-    rotation: Annotated[float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")] = 90.0,
-    cache: Annotated[str, typer.Option(help="Keep decoded crops: none, ram, gpu or auto.")] = "auto",
+    weight_decay: Annotated[
+        float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")
+    ] = 0.0,
+    rotation: Annotated[
+        float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")
+    ] = 90.0,
+    cache: Annotated[
+        str, typer.Option(help="Keep decoded crops: none, ram, gpu or auto.")
+    ] = "auto",
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard too.")
+    ] = False,
     time_limit: options.TimeLimit = None,
     save_every: options.SaveEvery = 500,
     workers: options.Workers = None,
@@ -89,17 +122,20 @@ def finetune(
     from ..learning.encoder import ARCHITECTURES, arch_of, build_encoder, read_encoder_state
     from ..learning.hardware import pick_device, pick_precision, place
     from ..learning.heads import HEADS
-    from ..learning.loop import Plan, train
+    from ..learning.loop import train
     from ..learning.optim import OPTIMIZERS, build_optimizer, parameter_groups
     from ..learning.pose import PoseNet
     from ..learning.posemodel import mean_pose, save_payload
     from ..learning.run import Run, run_config
+    from ..learning.schedule import Schedule
     from ..learning.store import CropStore, choose_cache, crop_side
     from ..learning.validation import MODEL, BestKept
 
     options.choose("--optimizer", optimizer, OPTIMIZERS)
     options.choose("--head", head, HEADS)
-    arch = arch or ("resnet50" if encoder in ("random", "imagenet") else arch_of(read_encoder_state(encoder)))
+    arch = arch or (
+        "resnet50" if encoder in ("random", "imagenet") else arch_of(read_encoder_state(encoder))
+    )
     if arch is None:
         raise HandclrError(f"{encoder}: its architecture cannot be recognised; name it with --arch")
     options.choose("--arch", arch, ARCHITECTURES)
@@ -111,8 +147,8 @@ def finetune(
     labelled = finetuning.read_labels(index)
     kept, held = finetuning.hold_out(labelled, hold_out, seed)
     labels = finetuning.choose_fraction(kept, fraction, seed)
-    warmup_epochs = options.warmup_within(warmup_epochs, epochs)
-    batch = options.batch_within(batch, len(labels), "labelled crops", ranks.world)
+    warmup_epochs = schedule.warmup_within(warmup_epochs, epochs)
+    batch = schedule.batch_within(batch, len(labels), "labelled crops", ranks.world)
     record = run_config(
         "finetune",
         options.arguments(
@@ -127,13 +163,16 @@ def finetune(
     cache = choose_cache(cache, len(labels), side, where, warped, ranks.neighbours)
     made = "views" if not warped else "draws" if cache == "gpu" else "crops"
     crops = CropStore(index, side, keep=cache == "ram")
-    jobs = options.worker_count(workers, ranks.neighbours)
-    plan = Plan(len(labels), batch, epochs, lr, warmup_epochs, seed, save_every, jobs, time_limit=seconds)
+    jobs = cores.worker_count(workers, ranks.neighbours)
+    plan = Schedule(
+        len(labels), batch, epochs, lr, warmup_epochs, seed, save_every, jobs, time_limit=seconds
+    )
     console.say(
-        f"finetune: {arch} from {encoder}, {head}, {len(labels):,} of "
-        f"{console.plural(len(labelled), 'labelled crop')} ({len(index) - len(labelled):,} without labels), "
-        f"{plan.steps:,} steps of {batch} on {where}{f' x {ranks.world}' if ranks.world > 1 else ''}, "
-        f"crops of {side} px, cache {cache}"
+        f"finetune: {arch} from {encoder}, {head}, {len(labels):,} of"
+        f" {console.plural(len(labelled), 'labelled crop')} ({len(index) - len(labelled):,} without"
+        f" labels), {plan.steps:,} steps of {batch} on"
+        f" {where}{f' x {ranks.world}' if ranks.world > 1 else ''}, crops of {side} px, cache"
+        f" {cache}"
     )
     mean = mean_pose(labels)
     with joined(ranks, where):
@@ -151,8 +190,16 @@ def finetune(
             made,
             crops.on_device(where, jobs, labels.rows.tolist()) if cache == "gpu" else None,
         )
-        watch = _validation(index, labels, held, validation or [], size, mean, jobs) if ranks.main else None
-        best = BestKept(book, lambda: watch(model), lambda: save_payload(model, size, mean)) if watch else None
+        watch = (
+            _validation(index, labels, held, validation or [], size, mean, jobs)
+            if ranks.main
+            else None
+        )
+        best = (
+            BestKept(book, lambda: watch(model), lambda: save_payload(model, size, mean))
+            if watch
+            else None
+        )
         train(
             book,
             "finetune",
@@ -170,13 +217,21 @@ def finetune(
         path = book.save(save_payload(model, size, mean), "model-last.pt" if best else MODEL)
     if best:
         path, error, epoch = best.finish()
-        console.say(f"finetune: {path.name} is of epoch {epoch:,}, the best on validation: {error:.2f} mm")
+        console.say(
+            f"finetune: {path.name} is of epoch {epoch:,}, the best on validation: {error:.2f} mm"
+        )
     if ranks.main:
         options.finish_run(book, "finetune", path)
 
 
 def _validation(
-    index: ShardIndex, trained: Labels, held: Labels, shards: list[str], size: int, mean: MeanPose, workers: int
+    index: ShardIndex,
+    trained: TrainingLabels,
+    held: TrainingLabels,
+    shards: list[str],
+    size: int,
+    mean: MeanPose,
+    workers: int,
 ) -> Validation | None:
     """What is held out and what is named, if anything; says what knowing nothing would score."""
     from ..contract.index import ShardIndex
@@ -192,7 +247,7 @@ def _validation(
         return None
     found = build_validation(sources, size, mean, workers)
     console.say(
-        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose would score "
-        f"{float(found.chance()[ROOT_BONE]):.2f} mm after root and bone"
+        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose would"
+        f" score {float(found.chance()[ROOT_BONE]):.2f} mm after root and bone"
     )
     return found

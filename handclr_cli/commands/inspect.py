@@ -13,10 +13,11 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import expand_inputs
+from ..work import cores
 
 if TYPE_CHECKING:
-    from ..contract.census import Census
-    from ..contract.kinds import Thing
+    from ..inspection.census import Census
+    from ..inspection.recognise import Thing
 
 # With fewer shards, starting another process takes longer than it saves.
 _SHARDS_PER_WORKER = 50
@@ -28,18 +29,27 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="PATHS",
-            help="Shards, NPZ files, weights, run directories, folders of them, globs, {000..041} ranges, or -.",
+            help=(
+                "Shards, NPZ files, weights, run directories, folders of them, globs, {000..041}"
+                " ranges, or -."
+            ),
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    skipped: Annotated[bool, typer.Option("--skipped", help="List the inputs that were skipped, and why.")] = False,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="List the inputs that were skipped, and why.")
+    ] = False,
     sheet: Annotated[
-        str | None, typer.Option(metavar="PNG", help="Draw random crops with their keypoints.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="PNG", help="Draw random crops with their keypoints.", show_default=False
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=10_000, help="Crops on the sheet.")] = 100,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read shards.", show_default="the cores")
+        int | None,
+        typer.Option(min=0, help="Processes that read shards.", show_default="the cores"),
     ] = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -60,7 +70,7 @@ def inspect(
     options.end_with_pipe()
     failures: list[HandclrError] = []
     things = list(_things(named, failures))
-    from ..contract.shardset import group_sets, shared_keys
+    from ..inspection.shardset import group_sets, shared_keys
 
     counted = _Counting(things, workers, keep=bool(sheet))
     sets = group_sets(counted.censuses, counted.absent)
@@ -70,10 +80,15 @@ def inspect(
     shared = shared_keys(sets)
     faults = list(_faults(items)) + [f"{len(failures):,} cannot be read"] * bool(failures)
     if as_json:
-        report = {"ok": not faults, "items": items, "failures": list(map(str, failures)), "shared_keys": shared}
+        report = {
+            "ok": not faults,
+            "items": items,
+            "failures": list(map(str, failures)),
+            "shared_keys": shared,
+        }
         text = json.dumps(report, indent=2)
     else:
-        from ..report.listing import listing, shared_listing
+        from ..inspection.listing import listing, shared_listing
 
         text = "\n\n".join([*(listing(item) for item in items), *shared_listing(shared)])
     _print(text)
@@ -87,7 +102,7 @@ def inspect(
 
 def _things(paths: Sequence[str], failures: list[HandclrError]) -> Iterator[Thing]:
     """What the paths stand for; those that stand for nothing known go to `failures`."""
-    from ..contract.kinds import recognise
+    from ..inspection.recognise import recognise
 
     for path in paths:
         try:
@@ -102,17 +117,21 @@ class _Counting:
     """Counts shards; of pipes the bytes are kept for a sheet."""
 
     def __init__(self, things: Sequence[Thing], workers: int | None, keep: bool) -> None:
-        from ..contract.census import census, mapped, scan
-        from ..contract.kinds import Kind
         from ..contract.tar import MapCursor, StreamCursor
-        from ..footage.crew import in_order
+        from ..inspection.census import census, mapped, scan
+        from ..inspection.recognise import Kind
+        from ..work.crew import in_order
 
         shards = [thing for thing in things if thing.kind is Kind.SHARDS]
         self.absent = [thing.name for thing in things if thing.kind is Kind.ABSENT]
         self.censuses: list[Census] = []
         self.views: dict[str, memoryview] = {}
         files = list(dict.fromkeys(thing.name for thing in shards if thing.file is None))
-        processes = min(options.worker_count(None), len(files) // _SHARDS_PER_WORKER) if workers is None else workers
+        processes = (
+            min(cores.worker_count(None), len(files) // _SHARDS_PER_WORKER)
+            if workers is None
+            else workers
+        )
         with console.progress("inspect", len(files) or None, "shards") as advance:
             for found in in_order(scan, files, processes, _BATCH):
                 self.censuses += found
@@ -127,34 +146,36 @@ class _Counting:
 
 
 def _harmless(censuses: Sequence[Census]) -> list[str]:
-    """Why items of labelled sets have no sample where that is no fault of their files; empty where none is counted."""
+    """Why items of labelled sets have no sample where that is no fault of their files; empty where
+    none is counted.
+    """
     from ..contract.units import INPUTS, TOTAL
 
     if set().union(*(one.counts or {} for one in censuses)) <= {TOTAL, *INPUTS}:
         return []
-    from ..benchmarks.labelled import Invalid
+    from ..datasets.labelled import Invalid
 
     return [str(reason) for reason in Invalid if not reason.broken]
 
 
 def _others(things: Sequence[Thing], failures: list[HandclrError]) -> Iterator[dict[str, Any]]:
     """Describe what is no shard, in the order it was named."""
-    from ..contract.kinds import Kind
+    from ..inspection.recognise import Kind
 
     for thing in things:
         try:
             if thing.kind is Kind.ARRAYS:
-                from ..contract.arrays import describe_npz
                 from ..contract.inputs import open_source
+                from ..inspection.arrays import describe_npz
 
                 with thing.file or open_source(thing.name) as file:
                     yield describe_npz(file, thing.name)
             elif thing.kind is Kind.WEIGHTS:
-                from ..learning.contents import describe_checkpoint
+                from ..inspection.checkpoints import describe_checkpoint
 
                 yield describe_checkpoint(thing.name)
             elif thing.kind is Kind.RUN:
-                from ..learning.contents import describe_run
+                from ..inspection.checkpoints import describe_run
 
                 yield describe_run(Path(thing.name))
         except HandclrError as error:
@@ -165,7 +186,12 @@ def _refuse_nothing(items: Sequence[dict[str, Any]], failures: Sequence[HandclrE
     """Raise where nothing at all could be read."""
     for item in items:
         damaged = item.get("damaged", [])
-        if item["kind"] != "shards" or item["samples"] or len(damaged) < item["archives"] or not damaged:
+        if (
+            item["kind"] != "shards"
+            or item["samples"]
+            or len(damaged) < item["archives"]
+            or not damaged
+        ):
             return
     for error in failures:
         raise error
@@ -175,7 +201,7 @@ def _refuse_nothing(items: Sequence[dict[str, Any]], failures: Sequence[HandclrE
 
 def _faults(items: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What is wrong with each item, in a few words."""
-    from ..report.listing import printable
+    from ..inspection.listing import printable
 
     for item in items:
         told = []
@@ -203,8 +229,8 @@ def _print(text: str) -> None:
 
 
 def _draw(path: str, counted: _Counting, samples: int, seed: int) -> None:
-    from ..contract.census import random_samples
-    from ..report.crops import crops_page
+    from ..inspection.census import random_samples
+    from ..report.crops_page import crops_page
     from ..report.sheets import write_png
 
     drawn = list(random_samples(counted.censuses, samples, seed, counted.views))

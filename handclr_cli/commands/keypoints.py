@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import console, options
+from ..contract import numbering
 from ..contract.errors import DamagedError, HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, encode_array
 from ..contract.inputs import expand_inputs
@@ -20,10 +21,20 @@ from ..contract.numbering import is_numbered
 from ..contract.provenance import loads, provenance
 from ..contract.sample import Sample
 from ..contract.shards import Archive, ShardOutput, ShardWriter, read_archives
-from ..contract.units import COUNTS, SKIPPED, Part, Unit, Units, UnitWriter, part_of_archive, parts_of_shards
+from ..contract.units import (
+    COUNTS,
+    SKIPPED,
+    Part,
+    Unit,
+    Units,
+    UnitWriter,
+    part_of_archive,
+    parts_of_shards,
+)
+from ..work import cores
 
 if TYPE_CHECKING:
-    from ..footage.crew import Crew
+    from ..work.crew import Crew
 
 UNREADABLE = "unreadable crop"
 # With fewer crops, starting another process takes longer than it saves.
@@ -38,14 +49,16 @@ def keypoints(
     keep_empty: Annotated[
         bool, typer.Option("--keep-empty", help="Pass crops without a hand on, without keypoints.")
     ] = False,
-    min_score: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")] = 0.5,
+    min_score: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
+    ] = 0.5,
     landmarker: options.Landmarker = None,
     workers: options.Finders = None,
     part: options.Part = None,
     dry_run: options.DryRun = False,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples per numbered shard of an unnumbered stream.")] = (
-        options.DEFAULT_SHARD_SIZE
-    ),
+    shard_size: Annotated[
+        int, typer.Option(min=1, help="Samples per numbered shard of an unnumbered stream.")
+    ] = (numbering.SHARD_SIZE),
     overwrite: options.Overwrite = False,
     strict: options.Strict = False,
     quiet: options.Quiet = False,
@@ -60,28 +73,39 @@ def keypoints(
     sources = expand_inputs(shards or [])
     parts = parts_of_shards(sources) if is_numbered(output) else None
     if (part or dry_run) and parts is None:
-        raise UsageError("--part and --dry-run need numbered shards to read and to write: -o hands-%06d.tar crops/")
+        raise UsageError(
+            "--part and --dry-run need numbered shards to read and to write: -o hands-%06d.tar"
+            " crops/"
+        )
     if not dry_run:
         options.prepare_output(output)
-    record = provenance("keypoints", options.arguments(locals(), "keep_empty", "min_score"), () if parts else sources)
+    record = provenance(
+        "keypoints",
+        options.arguments(locals(), "keep_empty", "min_score"),
+        () if parts else sources,
+    )
     console.silence_native_libraries()
-    from ..footage.crew import Crew
     from ..footage.keypoints import Finder
     from ..footage.model_file import checksums, model_file
+    from ..work.crew import Crew
 
     model = model_file(landmarker, console.say)
     record["model"] = checksums(model)
     units = Units(output, record, parts, overwrite, reads=sources) if parts else None
-    mine = options.part_of(part, len(parts or ()))
+    mine = numbering.part_of(part, len(parts or ()))
     chosen, todo = (units.units[mine], units.missing(mine)) if units else ([], [])
     if dry_run:
         options.list_missing("keypoints", [unit.path for unit in todo], len(chosen))
         return
     stream = _Stream([] if units else sources)
-    crops = _crops_in([sources[row] for unit in todo for row in unit.rows]) if units else stream.crops
+    crops = (
+        _crops_in([sources[row] for unit in todo for row in unit.rows]) if units else stream.crops
+    )
     with (
         Crew(
-            Finder(model, min_score), options.finder_count(workers, crops, _CROPS_PER_WORKER), _CROPS_PER_PROCESS
+            Finder(model, min_score),
+            cores.finder_count(workers, crops, _CROPS_PER_WORKER),
+            _CROPS_PER_PROCESS,
         ) as crew,
         console.progress("keypoints", unit="crops") as advance,
     ):
@@ -103,7 +127,8 @@ def keypoints(
 
 
 class _Stream:
-    """Archives to read one after the other, the first crops of which are looked at to know how many there are.
+    """Archives to read one after the other, the first crops of which are looked at to know how many
+    there are.
 
     `numbered`: each names the unit that it is, as `extract --part` to a pipe writes them.
     """
@@ -135,7 +160,9 @@ def _says_its_unit(archive: Archive) -> bool:
 class _Job:
     """Finds keypoints and writes samples, counts what became of them, and says so."""
 
-    def __init__(self, crew: Crew[Any, Any], keep_empty: bool, strict: bool, advance: console.Advance) -> None:
+    def __init__(
+        self, crew: Crew[Any, Any], keep_empty: bool, strict: bool, advance: console.Advance
+    ) -> None:
         self.crew, self.keep_empty, self.strict, self.advance = crew, keep_empty, strict, advance
         self.counts: Counter[str] = Counter()
 
@@ -185,7 +212,9 @@ class _Job:
             writer.skipped += json.loads(metadata.get(SKIPPED, b"[]"))
 
     def try_unit(self, units: Units, unit: Unit, source: str) -> None:
-        """Write the shard of one that is read; where that is damaged, it is named, and the others are made."""
+        """Write the shard of one that is read; where that is damaged, it is named, and the others
+        are made.
+        """
         try:
             self.write_unit(units, unit, read_archives(source))
         except DamagedError as error:
@@ -195,17 +224,23 @@ class _Job:
             console.warn(f"{error}; {unit.path} is not made")
 
     def write_numbered(self, units: Units, archives: Iterable[Archive]) -> None:
-        """Write a shard for each archive of a stream, of its number; those that are there are passed over."""
+        """Write a shard for each archive of a stream, of its number; those that are there are
+        passed over.
+        """
         read: dict[int, Part] = {}
         for archive in archives:
             number = (archive.origin or {})["unit"]["number"] if _says_its_unit(archive) else -1
             if number is None:  # of a part in which nothing was missing
                 continue
             if not isinstance(number, int) or number < 0:
-                raise HandclrError("an archive of the input does not say which unit it is; the first one did")
+                raise HandclrError(
+                    "an archive of the input does not say which unit it is; the first one did"
+                )
             part = part_of_archive(number, archive.origin)
             if read.setdefault(number, part) != part:
-                raise HandclrError(f"two archives of the input are unit {number}; read one set of shards at a time")
+                raise HandclrError(
+                    f"two archives of the input are unit {number}; read one set of shards at a time"
+                )
             unit = units.add(part)
             if units.done(unit):
                 self.find_done(units, unit)
@@ -221,8 +256,9 @@ class _Job:
         """Say what was done, and exit with 3 where crops were skipped, now or by an earlier run."""
         counts, there = self.counts, self.counts["there"]
         console.say(
-            f"keypoints: {console.plural(counts['in'], 'crop')} in, {counts['out']:,} out, {counts['no keypoints']:,} "
-            f"without a hand, {counts['look left']:,} look like left hands, {counts['skipped']:,} skipped"
+            f"keypoints: {console.plural(counts['in'], 'crop')} in, {counts['out']:,} out,"
+            f" {counts['no keypoints']:,} without a hand, {counts['look left']:,} look like left"
+            f" hands, {counts['skipped']:,} skipped"
             + (f"; {console.plural(there, 'shard')} there already" if there else "")
         )
         options.skipped_exit(counts["skipped"] + counts["unread"])

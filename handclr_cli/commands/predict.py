@@ -12,6 +12,7 @@ import typer
 from .. import console, options
 from ..contract.errors import HandclrError, UsageError
 from ..contract.inputs import expand_inputs
+from ..work import cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,11 +26,17 @@ CHECKED_CROPS = 128
 
 def predict(
     shards: options.Shards = None,
-    model: Annotated[str, typer.Option("--model", metavar="FILE", help="model.pt of handclr finetune.")] = ...,  # type: ignore[assignment]
+    model: Annotated[
+        str, typer.Option("--model", metavar="FILE", help="model.pt of handclr finetune.")
+    ] = ...,  # type: ignore[assignment]
     output: options.OutputNpz = "-",
     fov: Annotated[
         float,
-        typer.Option(min=1.0, max=170.0, help="Angle of view in degrees across the longer side, without intrinsics."),
+        typer.Option(
+            min=1.0,
+            max=170.0,
+            help="Angle of view in degrees across the longer side, without intrinsics.",
+        ),
     ] = 60.0,
     bone: Annotated[
         float | None,
@@ -42,14 +49,24 @@ def predict(
     ] = None,
     overlay: Annotated[
         str | None,
-        typer.Option(metavar="MP4", help="Draw the hands on the footage; of several videos, a folder or {video}.mp4."),
+        typer.Option(
+            metavar="MP4",
+            help="Draw the hands on the footage; of several videos, a folder or {video}.mp4.",
+        ),
     ] = None,
     footage: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Where the footage is, if not where extract read it.", show_default=False),
+        typer.Option(
+            metavar="PATH",
+            help="Where the footage is, if not where extract read it.",
+            show_default=False,
+        ),
     ] = None,
     onnx: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Export the model, checked on these crops.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Export the model, checked on these crops.", show_default=False
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 128,
     workers: options.Workers = None,
@@ -62,7 +79,8 @@ def predict(
 
     handclr extract new.mp4 | handclr predict - --model model.pt > predictions.npz
 
-    handclr predict crops.tar --model model.pt --overlay hands.mp4 --onnx model.onnx -o predictions.npz
+    handclr predict crops.tar --model model.pt --overlay hands.mp4 --onnx model.onnx -o
+    predictions.npz
     """
     sources = expand_inputs(shards or [])
     if footage and not overlay:
@@ -73,9 +91,9 @@ def predict(
 
     index = ShardIndex(sources)
     films = _plan(index, overlay, footage or [])
-    from ..benchmarks.placement import cut_of, placed
     from ..contract.npz import as_keys, write_npz
     from ..contract.provenance import after, file_checksum, provenance
+    from ..hand.placement import cut_of, placed
     from ..learning.hardware import pick_device
     from ..learning.posemodel import load_model
     from ..learning.prediction import predict_crops, stacked
@@ -95,7 +113,7 @@ def predict(
     with console.progress("predict", len(index), "crops") as advance:
         read = partial(cut_of, fov_deg=fov)
         for batch_rows, batch_cuts, part in predict_crops(
-            trained, index, read, batch, options.worker_count(workers), skip
+            trained, index, read, batch, cores.worker_count(workers), skip
         ):
             rows += batch_rows
             cuts += batch_cuts
@@ -106,7 +124,10 @@ def predict(
     pose, scale = stacked(poses), 1.0 if bone is None else bone / 1000 / trained.mean.bone
     hands = placed(pose.xyz * scale, pose.uv, cuts)
     cameras = Counter(cut.known for cut in cuts)
-    size = {"mm": round(1000 * trained.mean.bone * scale, 4), "of": "--bone" if bone else "the training set's mean"}
+    size = {
+        "mm": round(1000 * trained.mean.bone * scale, 4),
+        "of": "--bone" if bone else "the training set's mean",
+    }
     record = provenance("predict", {"fov": fov, "bone": bone}, sources, model=file_checksum(model))
     by_extent = int((~hands.fitted).sum())
     record |= {"cameras": dict(cameras), "placed_by_extent": by_extent, "reference_bone": size}
@@ -135,15 +156,19 @@ def _plan(index: ShardIndex, overlay: str | None, footage: list[str]) -> list[Fi
 
 
 def _export(model: PoseModel, index: ShardIndex, path: str, checksum: Mapping[str, str]) -> None:
-    from .. import __version__
-    from ..benchmarks.metrics import JOINTS
+    from ..version import __version__
     from ..contract.output import atomic_write
+    from ..hand.joints import JOINT_NAMES
     from ..learning.export import OPSET, check_onnx, export_onnx, require_onnx
     from ..learning.prediction import some_crops
 
     require_onnx()
     crops = some_crops(index, model.size, CHECKED_CROPS)
-    about = {"handclr": __version__, "model_sha256": next(iter(checksum.values())), "joints": ",".join(JOINTS)}
+    about = {
+        "handclr": __version__,
+        "model_sha256": next(iter(checksum.values())),
+        "joints": ",".join(JOINT_NAMES),
+    }
     data = export_onnx(model, {**about, "size": model.size, "reference_bone_m": model.mean.bone})
     check = check_onnx(data, model, crops)
     with atomic_write(path) as file:
@@ -151,10 +176,14 @@ def _export(model: PoseModel, index: ShardIndex, path: str, checksum: Mapping[st
     if check is None:
         console.warn(f"{path}: not checked; pip install onnxruntime")
         return
-    ties = f", but for {console.plural(check.ties, 'joint')} that lie in two places alike" if check.ties else ""
+    ties = (
+        f", but for {console.plural(check.ties, 'joint')} that lie in two places alike"
+        if check.ties
+        else ""
+    )
     console.say(
-        f"predict: {path}, opset {OPSET}, differs by at most {check.worst_mm:.2g} mm and {check.worst_px:.2g} px on "
-        f"{console.plural(check.crops, 'crop')}{ties}"
+        f"predict: {path}, opset {OPSET}, differs by at most {check.worst_mm:.2g} mm and"
+        f" {check.worst_px:.2g} px on {console.plural(check.crops, 'crop')}{ties}"
     )
 
 
@@ -166,14 +195,30 @@ def _draw(films: list[Film], points: Mapping[int, np.ndarray]) -> None:
         hands = [drawn_hand(info, points[row]) for row, info in film.crops.items() if row in points]
         with console.progress("overlay", unit="frames") as advance:
             frames, drawn = write_overlay(
-                film.path, film.footage, film.sampling, hands, lambda error: console.warn(str(error)), advance
+                film.path,
+                film.footage,
+                film.sampling,
+                hands,
+                lambda error: console.warn(str(error)),
+                advance,
             )
-        console.say(f"predict: {film.path}, {console.plural(frames, 'frame')}, {console.plural(drawn, 'hand')}")
+        console.say(
+            f"predict: {film.path}, {console.plural(frames, 'frame')},"
+            f" {console.plural(drawn, 'hand')}"
+        )
         if drawn < len(hands):
-            console.warn(f"{film.footage.files[0]}: has no frames of {console.plural(len(hands) - drawn, 'crop')}")
+            console.warn(
+                f"{film.footage.files[0]}: has no frames of"
+                f" {console.plural(len(hands) - drawn, 'crop')}"
+            )
 
 
 def _cameras(counts: Counter[str], fov: float) -> str:
     """How the cameras of the crops are known: of how many by what."""
     angle = f" ({fov:g} degrees)"
-    return ", ".join(f"{count:,} {known}{angle * ('assumed' in known)}" for known, count in counts.items()) or "none"
+    return (
+        ", ".join(
+            f"{count:,} {known}{angle * ('assumed' in known)}" for known, count in counts.items()
+        )
+        or "none"
+    )

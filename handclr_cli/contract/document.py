@@ -1,8 +1,9 @@
-"""$ python -m handclr_cli.contract.document README.md: rewrites the contract tables from the declarations."""
+"""$ python -m handclr_cli.contract.document README.md: rewrites the contract tables from the
+declarations.
+"""
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -15,7 +16,10 @@ def sample_table() -> str:
     rows = ["| member | dtype, shape | meaning | written by |", "|---|---|---|---|"]
     for field in FIELDS:
         shape = f" ({', '.join(map(str, field.shape))})" if field.shape else ""
-        rows.append(f"| `{field.suffix}` | {field.dtype}{shape} | {field.meaning} | {', '.join(field.writers)} |")
+        rows.append(
+            f"| `{field.suffix}` | {field.dtype}{shape} | {field.meaning} |"
+            f" {', '.join(field.writers)} |"
+        )
     return "\n".join(rows)
 
 
@@ -27,15 +31,18 @@ def npz_table() -> str:
             dtype = "bytes" if array.dtype == "S" else array.dtype
             name = f"`{array.name}`" + (" (optional)" if array.optional else "")
             shape = ", ".join(map(str, array.shape))
-            rows.append(f"| {kind} (`{kind_maker(kind)}`) | {name} | {dtype} ({shape}) | {array.meaning} |")
+            rows.append(
+                f"| {kind} (`{kind_maker(kind)}`) | {name} | {dtype} ({shape}) | {array.meaning} |"
+            )
     return "\n".join(rows)
 
 
 def rewrite(text: str) -> str:
     """Put the tables between their `<!-- contract: NAME -->` and `<!-- end -->` marks."""
     for name, table in (("sample", sample_table()), ("npz", npz_table())):
-        pattern = rf"(<!-- contract: {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.S)  # type: ignore[misc]
+        start, mark, rest = text.partition(f"<!-- contract: {name} -->\n")
+        if mark:
+            text = f"{start}{mark}{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     return text
 
 

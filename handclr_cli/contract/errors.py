@@ -4,13 +4,29 @@ from __future__ import annotations
 
 
 class HandclrError(Exception):
-    """A failure in one line: what is wrong, with which file, and what to do about it."""
+    """A failure in one line: what is wrong, with which file, and what to do about it.
+
+    `setting` is the field of the settings that is at fault, where one is, and stands in front of the
+    line; whoever knows what the user calls it puts that into `where` instead.
+    """
 
     exit_code = 1
 
+    def __init__(self, *args: object, setting: str = "") -> None:
+        super().__init__(*args)
+        self.setting, self.where = setting, ""
+
+    def __str__(self) -> str:
+        where = self.where or self.setting
+        return f"{where}: {self.line()}" if where else self.line()
+
+    def line(self) -> str:
+        """The failure itself, without where it is."""
+        return super().__str__()
+
 
 class UsageError(HandclrError):
-    """The command line asks for something that cannot be."""
+    """What was asked for cannot be."""
 
     exit_code = 2
 

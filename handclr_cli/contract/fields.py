@@ -1,4 +1,6 @@
-"""The members of a sample, declared once: names, dtypes, shapes, meaning, and how they are read and written."""
+"""The members of a sample, declared once: names, dtypes, shapes, meaning, and how they are read and
+written.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ import numpy as np
 
 from .errors import HandclrError
 
-JOINTS = 21
+JOINT_COUNT = 21
 
 
 @dataclass(frozen=True)
 class Field:
-    """A member of a sample: its suffix, the dtype and shape it decodes to, its meaning and its writers."""
+    """A member of a sample: its suffix, the dtype and shape it decodes to, its meaning and its
+    writers.
+    """
 
     suffix: str
     dtype: str
@@ -37,23 +41,23 @@ INFO = Field(
     "json",
     "object",
     (),
-    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before mirroring; "
-    'it may reach beyond the frame), `source_size` [width, height], `hand` "left"/"right" in the source, '
-    "`flipped`, `score`; labelled sets add `sample`, `index` in their split, and `version`, `subject`, `camera` or "
-    "`hand_id`",
+    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before"
+    " mirroring; it may reach beyond the frame), `source_size` [width, height], `hand`"
+    ' "left"/"right" in the source, `flipped`, `score`; labelled sets add `sample`, `index` in'
+    " their split, and `version`, `subject`, `camera` or `hand_id`",
     ("extract", "import", "synth"),
 )
 KEYPOINTS_2D = Field(
     "keypoints2d.npy",
     "float32",
-    (JOINTS, 2),
+    (JOINT_COUNT, 2),
     "crop pixels after mirroring, x right, y down, pixel centres at .5, MediaPipe order",
     ("keypoints", "extract", "import", "synth"),
 )
 KEYPOINTS_3D = Field(
     "keypoints3d.npy",
     "float32",
-    (JOINTS, 3),
+    (JOINT_COUNT, 3),
     "metres, camera frame (x right, y down, z forward), after mirroring",
     ("import", "synth"),
 )
@@ -67,16 +71,17 @@ INTRINSICS = Field(
 VALID = Field(
     "valid.npy",
     "uint8",
-    (JOINTS,),
-    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them. The coordinates of "
-    "the others are finite and mean nothing",
+    (JOINT_COUNT,),
+    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them."
+    " The coordinates of the others are finite and mean nothing",
     ("import",),
 )
 FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)
 
 
 def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
-    """Decode and check a member: an RGB image, a dict, or a finite array of the declared dtype and shape.
+    """Decode and check a member: an RGB image, a dict, or a finite array of the declared dtype and
+    shape.
 
     Raises HandclrError naming `where` if the payload is damaged or is not what the field declares.
     """
@@ -108,7 +113,9 @@ def encode_image(image: np.ndarray, quality: int = 95) -> bytes:
     """Encode a uint8 (S, S, 3) RGB crop as JPEG bytes."""
     import cv2
 
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     return data.tobytes()
 
 
@@ -116,7 +123,9 @@ def _decode_image(payload: bytes | memoryview) -> np.ndarray:
     import cv2
 
     data = np.frombuffer(payload, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    image = (
+        cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    )
     if image is None:
         raise ValueError("not an image")
     if image.shape[0] != image.shape[1]:
@@ -133,7 +142,9 @@ def _decode_object(payload: bytes | memoryview) -> dict[str, Any]:
 
 def _decode_array(field: Field, payload: bytes | memoryview) -> np.ndarray:
     header = _own_header(field)
-    if payload[: len(header)] == header:  # what encode_array writes need not be parsed again for each sample
+    if (
+        payload[: len(header)] == header
+    ):  # what encode_array writes need not be parsed again for each sample
         shape = [int(side) for side in field.shape]
         array = np.frombuffer(payload[len(header) :], field.dtype).reshape(shape).copy()
     else:
@@ -163,9 +174,14 @@ def image_size(payload: bytes | memoryview, where: str = "jpg") -> tuple[int, in
     """Read width and height from the header of a JPEG, without decoding it."""
     data, position = memoryview(payload), 2
     while position + 9 <= len(data) and data[position] == 0xFF:
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        marker, length = (
+            data[position + 1],
+            int.from_bytes(data[position + 2 : position + 4], "big"),
+        )
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
+            height, width = (
+                int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7)
+            )
             if width and height:
                 return width, height
             break

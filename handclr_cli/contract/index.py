@@ -26,8 +26,8 @@ _OTHER_FILES = 1000
 class ShardIndex:
     """Samples of shards by position or by key; only what is read is paged in.
 
-    Standard input, pipes and URLs are copied to a file without a name first. Keys must be unique over all shards.
-    Raises TruncatedError and HandclrError as `group` does.
+    Standard input, pipes and URLs are copied to a file without a name first. Keys must be unique
+    over all shards. Raises TruncatedError and HandclrError as `group` does.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
@@ -60,13 +60,17 @@ class ShardIndex:
 
     def rows_of(self, keys: np.ndarray) -> np.ndarray:
         """The positions of keys bytes (N,), int64 (N,), -1 where a key is not there."""
-        return np.array([self._rows.get(key.decode("utf-8", "replace"), -1) for key in keys.tolist()], np.int64)
+        return np.array(
+            [self._rows.get(key.decode("utf-8", "replace"), -1) for key in keys.tolist()], np.int64
+        )
 
     def _walk(self, shard: int) -> Iterator[tuple[int, int]]:
         name, last = self._names[shard], None
         for sample in group(MapCursor(self._views[shard]), name):
             if sample.key in self._rows:
-                raise HandclrError(f"{name}: key {sample.key} appears twice in the input; keys must be unique")
+                raise HandclrError(
+                    f"{name}: key {sample.key} appears twice in the input; keys must be unique"
+                )
             if sample.origin is not None and sample.origin is not last:
                 self._origins.setdefault(dumps(sample.origin), sample.origin)
             last = sample.origin
@@ -76,7 +80,9 @@ class ShardIndex:
 
 
 def _allow_files(count: int) -> None:
-    """Raise the soft limit of open files where it is too low, often 1,024: what is mapped stays open."""
+    """Raise the soft limit of open files where it is too low, often 1,024: what is mapped stays
+    open.
+    """
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

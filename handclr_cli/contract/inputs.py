@@ -20,8 +20,9 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 def expand_inputs(arguments: Sequence[str], suffix: str = ".tar") -> list[str]:
     """Turn arguments into a list of sources; none and a pipe on standard input mean `-`.
 
-    A folder stands for its sorted files with `suffix`; `{000..041}` and shell wildcards are expanded here
-    too, so that quoted ones work. Raises UsageError where nothing is named or matched.
+    A folder stands for its sorted files with `suffix`; `{000..041}` and shell wildcards are
+    expanded here too, so that quoted ones work. Raises UsageError where nothing is named or
+    matched.
     """
     if not arguments:
         if sys.stdin is None or sys.stdin.isatty():
@@ -41,10 +42,15 @@ def _expand(argument: str, suffix: str) -> list[str]:
         numbers = range(int(first), int(last) + 1)
         if not numbers:
             raise UsageError(f"{argument}: the range counts down")
-        ranged = [f"{argument[: braces.start()]}{n:0{len(first)}d}{argument[braces.end() :]}" for n in numbers]
+        ranged = [
+            f"{argument[: braces.start()]}{n:0{len(first)}d}{argument[braces.end() :]}"
+            for n in numbers
+        ]
         return [source for name in ranged for source in _expand(name, suffix)]
     if os.path.isdir(argument):
-        names = sorted(name for name in os.listdir(argument) if name.endswith(suffix) and name[0] != ".")
+        names = sorted(
+            name for name in os.listdir(argument) if name.endswith(suffix) and name[0] != "."
+        )
         if not names:
             raise UsageError(f"{argument}: no {suffix} file in this folder")
         return [os.path.join(argument, name) for name in names]

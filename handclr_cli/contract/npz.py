@@ -17,7 +17,9 @@ from .provenance import Provenance, dumps, loads
 
 @dataclass(frozen=True)
 class Array:
-    """An array of an NPZ file: name, dtype (S: bytes of any length), shape in numbers and symbols, meaning."""
+    """An array of an NPZ file: name, dtype (S: bytes of any length), shape in numbers and symbols,
+    meaning.
+    """
 
     name: str
     dtype: str
@@ -30,19 +32,53 @@ POSE = (
     Array("key", "S", ("N",), "key of the sample"),
     Array("video", "S", ("V",), "names of the videos, UTF-8"),
     Array("video_id", "int32", ("N",), "row of the sample's video in `video`"),
-    Array("embedding", "float32", ("N", "D"), "pose embedding, in units of the normalised keypoints"),
+    Array(
+        "embedding", "float32", ("N", "D"), "pose embedding, in units of the normalised keypoints"
+    ),
     Array("components", "float64", ("D", 42), "principal axes, rows orthonormal, sign fixed"),
-    Array("mean", "float64", (42,), "mean of the normalised 42-vectors (x, y of joint 0, x, y of joint 1, ...)"),
+    Array(
+        "mean",
+        "float64",
+        (42,),
+        "mean of the normalised 42-vectors (x, y of joint 0, x, y of joint 1, ...)",
+    ),
     Array("explained_variance_ratio", "float64", ("D",), "share of the variance along each axis"),
-    Array("hnsw_base", "uint8", ("N", "B"), "of an index: links, vector and row of each element", optional=True),
-    Array("hnsw_links", "uint8", ("L", "C"), "of an index: links above the lowest level", optional=True),
-    Array("hnsw_levels", "int32", ("N",), "of an index: highest level of each element", optional=True),
+    Array(
+        "hnsw_base",
+        "uint8",
+        ("N", "B"),
+        "of an index: links, vector and row of each element",
+        optional=True,
+    ),
+    Array(
+        "hnsw_links",
+        "uint8",
+        ("L", "C"),
+        "of an index: links above the lowest level",
+        optional=True,
+    ),
+    Array(
+        "hnsw_levels", "int32", ("N",), "of an index: highest level of each element", optional=True
+    ),
 )
 PAIRS = (
     Array("key", "S", ("N",), "key of the query"),
-    Array("target", "S", ("M",), "keys that `positive` counts in; absent where they are `key`", optional=True),
-    Array("positive", "int32", ("N", "K"), "rows of the positives in `target`, nearest first; -1 where none"),
-    Array("distance", "float32", ("N", "K"), "Euclidean distance of the embeddings; inf where none"),
+    Array(
+        "target",
+        "S",
+        ("M",),
+        "keys that `positive` counts in; absent where they are `key`",
+        optional=True,
+    ),
+    Array(
+        "positive",
+        "int32",
+        ("N", "K"),
+        "rows of the positives in `target`, nearest first; -1 where none",
+    ),
+    Array(
+        "distance", "float32", ("N", "K"), "Euclidean distance of the embeddings; inf where none"
+    ),
 )
 PREDICTIONS = (
     Array("key", "S", ("N",), "key of the sample"),
@@ -53,10 +89,24 @@ PREDICTIONS = (
         "metres, camera frame as in a sample; wrist at the origin where its place is unknown",
     ),
     Array("keypoints2d", "float32", ("N", 21, 2), "crop pixels as in a sample", optional=True),
-    Array("source3d", "float32", ("N", 21, 3), "metres, camera frame of the source, left hands left", optional=True),
-    Array("source2d", "float32", ("N", 21, 2), "pixels of the source, centres at .5", optional=True),
+    Array(
+        "source3d",
+        "float32",
+        ("N", 21, 3),
+        "metres, camera frame of the source, left hands left",
+        optional=True,
+    ),
+    Array(
+        "source2d", "float32", ("N", 21, 2), "pixels of the source, centres at .5", optional=True
+    ),
     Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
-    Array("error_mm", "float32", ("N", 21), "of evaluate: root-relative error of each joint", optional=True),
+    Array(
+        "error_mm",
+        "float32",
+        ("N", 21),
+        "of evaluate: root-relative error of each joint",
+        optional=True,
+    ),
     Array("valid", "uint8", ("N", 21), "of evaluate: 1 where a joint has a label", optional=True),
     Array("unit", "S", ("N",), "of evaluate: what the intervals resample", optional=True),
 )
@@ -66,9 +116,11 @@ KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
 def read_npz(
     source: str, kind: str, only: Collection[str] | None = None
 ) -> tuple[dict[str, np.ndarray], Provenance | None]:
-    """Read and check a `pose`, `pairs` or `predictions` file, or `only` some of its arrays; `-` is standard input.
+    """Read and check a `pose`, `pairs` or `predictions` file, or `only` some of its arrays; `-` is
+    standard input.
 
-    Returns the arrays and the provenance. Raises HandclrError naming what is missing or has another shape.
+    Returns the arrays and the provenance. Raises HandclrError naming what is missing or has another
+    shape.
     """
     name = display_name(source)
     try:
@@ -77,11 +129,17 @@ def read_npz(
                 raise TruncatedError(f"{name}: is empty; did the upstream command fail?")
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
-                found = {key: npz[key] for key in npz.files if only is None or key in only or key == "meta"}
+                found = {
+                    key: npz[key]
+                    for key in npz.files
+                    if only is None or key in only or key == "meta"
+                }
     except HandclrError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and zlib raise on bytes of any kind
-        raise HandclrError(f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?") from error
+        raise HandclrError(
+            f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?"
+        ) from error
     _check(found, kind, name, only)
     return found, loads(str(found.pop("meta", "")))
 
@@ -123,20 +181,28 @@ def kind_maker(kind: str) -> str:
     return {"pose": "handclr pca", "pairs": "handclr mine", "predictions": "handclr predict"}[kind]
 
 
-def _check(arrays: dict[str, Any], kind: str, name: str, only: Collection[str] | None = None) -> None:
+def _check(
+    arrays: dict[str, Any], kind: str, name: str, only: Collection[str] | None = None
+) -> None:
     sizes: dict[str, int] = {}
     for declared in KINDS[kind]:
         if declared.name not in arrays:
             if declared.optional or (only is not None and declared.name not in only):
                 continue
             raise HandclrError(
-                f"{name}: no array '{declared.name}'; a {kind} file is the output of {kind_maker(kind)}, "
-                f"this one has {', '.join(sorted(arrays)) or 'nothing'}"
+                f"{name}: no array '{declared.name}'; a {kind} file is the output of"
+                f" {kind_maker(kind)}, this one has {', '.join(sorted(arrays)) or 'nothing'}"
             )
         array = arrays[declared.name]
-        fits = array.dtype.kind == "S" if declared.dtype == "S" else array.dtype == np.dtype(declared.dtype)
+        fits = (
+            array.dtype.kind == "S"
+            if declared.dtype == "S"
+            else array.dtype == np.dtype(declared.dtype)
+        )
         pairs = zip(declared.shape, array.shape, strict=False)
-        shape = tuple(sizes.setdefault(side, size) if isinstance(side, str) else side for side, size in pairs)
+        shape = tuple(
+            sizes.setdefault(side, size) if isinstance(side, str) else side for side, size in pairs
+        )
         if not fits or array.ndim != len(declared.shape) or shape != array.shape:
             raise HandclrError(
                 f"{name}: array '{declared.name}' should be {declared.dtype} {declared.shape}, "

@@ -12,6 +12,7 @@ from .inputs import STDIN
 
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<tail>\.tar)", re.S)
 TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-\d+", re.S)
+SHARD_SIZE = 2000
 
 
 def is_numbered(pattern: str) -> bool:
@@ -46,7 +47,9 @@ def refuse_to_replace(older: Iterable[str], reads: Iterable[str], pattern: str) 
 
 
 class Head(NamedTuple):
-    """What files of one numbered set share: the folder and what stands before the number; else the whole name."""
+    """What files of one numbered set share: the folder and what stands before the number; else the
+    whole name.
+    """
 
     folder: str
     start: str
@@ -67,7 +70,9 @@ def order(name: str) -> tuple[str, int]:
 
 
 def ranges(names: Sequence[str]) -> list[str]:
-    """Numbered files as brace ranges, `x-{000003..000005}.tar`; those that follow no other by their names."""
+    """Numbered files as brace ranges, `x-{000003..000005}.tar`; those that follow no other by their
+    names.
+    """
     found: list[list[str]] = []
     for name in names:
         if found and _follows(found[-1][-1], name):
@@ -94,7 +99,9 @@ def shard_names(like: Sequence[str], numbers: Iterable[int]) -> list[str]:
 
 
 def left_over(folder: str, wanted: Iterable[Head] | None = None) -> list[str]:
-    """Temporary files in a folder, of all tars or of those of the `wanted` sets: left there, or being written."""
+    """Temporary files in a folder, of all tars or of those of the `wanted` sets: left there, or
+    being written.
+    """
     try:
         names = sorted(os.listdir(folder or "."))
     except OSError:
@@ -116,3 +123,14 @@ def _follows(first: str, second: str) -> bool:
         and len(begin["number"]) <= len(end["number"])
         and int(begin["number"]) + 1 == int(end["number"])
     )
+
+
+def part_of(part: str | None, rows: int) -> slice:
+    """The rows of part I of N, `I/N` counted from 0; all where there is none. Raises UsageError for
+    another form.
+    """
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", "0/1" if part is None else part)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UsageError(f"--part {part}: not I/N with I from 0 to N - 1")
+    index, parts = int(match[1]), int(match[2])
+    return slice(index * rows // parts, (index + 1) * rows // parts)

@@ -14,13 +14,15 @@ from .errors import HandclrError, UsageError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a binary file beside `path` that takes its name when the block ends without an exception.
+    """Open a binary file beside `path` that takes its name when the block ends without an
+    exception.
 
-    The data is on disk before the name is; on an exception the temporary file is removed and an older
-    `path` stays as it was. Raises HandclrError where the folder or the disk refuses.
+    The data is on disk before the name is; on an exception the temporary file is removed and an
+    older `path` stays as it was. Raises HandclrError where the folder or the disk refuses.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        # A device or a pipe (/dev/stdout, >(command)): there is no name to take, and /dev/null must not be replaced.
+        # A device or a pipe (/dev/stdout, >(command)): there is no name to take, and /dev/null must
+        # not be replaced.
         try:
             with open(path, "wb") as device:
                 yield device

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import __version__
+from ..version import __version__
 
 CONTRACT = 1
 NAMED_INPUTS = 32
@@ -24,10 +24,11 @@ def provenance(
     seed: int | None = None,
     model: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Describe a stage: contract, version, arguments, seed, base names of the inputs, model checksums.
+    """Describe a stage: contract, version, arguments, seed, base names of the inputs, model
+    checksums.
 
-    No time, host or folder is in it, so that the same command gives the same bytes anywhere. More than 32
-    inputs are named by a digest and their number.
+    No time, host or folder is in it, so that the same command gives the same bytes anywhere. More
+    than 32 inputs are named by a digest and their number.
     """
     names = [os.path.basename(os.path.normpath(name)) for name in inputs]
     record: Provenance = {"contract": CONTRACT, "stage": stage, "version": __version__}
@@ -37,7 +38,9 @@ def provenance(
     record["inputs"] = names[:NAMED_INPUTS]
     if len(names) > NAMED_INPUTS:
         record["input_count"] = len(names)
-        record["input_sha256"] = hashlib.sha256("\0".join(names).encode("utf-8", "replace")).hexdigest()
+        record["input_sha256"] = hashlib.sha256(
+            "\0".join(names).encode("utf-8", "replace")
+        ).hexdigest()
     if model:
         record["model"] = dict(model)
     record["history"] = []
@@ -51,9 +54,11 @@ def file_checksum(path: str) -> dict[str, str]:
 
 
 def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenance:
-    """Put the stages that `origins` describe, oldest first and each once, into the history of `record`.
+    """Put the stages that `origins` describe, oldest first and each once, into the history of
+    `record`.
 
-    Where there are several, nothing is said of which `unit` of its job each was: a job has thousands.
+    Where there are several, nothing is said of which `unit` of its job each was: a job has
+    thousands.
     """
     distinct = {dumps(origin): origin for origin in origins if origin is not None}
     history: dict[str, Provenance] = {}
@@ -62,7 +67,9 @@ def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenanc
         past_stages = origin.get("history")
         for past in (*(past_stages if isinstance(past_stages, list) else []), itself):
             if isinstance(past, dict):
-                stage = {key: value for key, value in past.items() if len(distinct) == 1 or key != "unit"}
+                stage = {
+                    key: value for key, value in past.items() if len(distinct) == 1 or key != "unit"
+                }
                 history.setdefault(json.dumps(stage, sort_keys=True, default=str), stage)
     return {**record, "history": list(history.values())}
 

@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from .errors import HandclrError
-from .fields import IMAGE, INFO, JOINTS, KEYPOINTS_2D, KEYPOINTS_3D, VALID, Field, decode, image_size
+from .fields import (
+    IMAGE,
+    INFO,
+    JOINT_COUNT,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    VALID,
+    Field,
+    decode,
+    image_size,
+)
 from .provenance import Provenance
 
 CROP_SIDE = 224
@@ -22,7 +32,9 @@ KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)"
 
 @dataclass
 class Sample:
-    """The members of one key as raw bytes, decoded and checked when asked for; `start` is its place in the tar."""
+    """The members of one key as raw bytes, decoded and checked when asked for; `start` is its place
+    in the tar.
+    """
 
     key: str
     members: dict[str, bytes | memoryview]
@@ -50,7 +62,8 @@ class Sample:
 
     @property
     def side(self) -> int:
-        """The side of the crop in pixels, without decoding it; the contract's 224 where there is no image.
+        """The side of the crop in pixels, without decoding it; the contract's 224 where there is no
+        image.
 
         Raises HandclrError where the image is no JPEG or not square.
         """
@@ -80,11 +93,13 @@ class Sample:
     @property
     def valid(self) -> np.ndarray:
         """Which joints have labels, bool (21,)."""
-        return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINTS, bool)
+        return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)
 
     @property
     def video(self) -> str:
-        """The name of the video the crop was taken from: the JSON's, else the key's, else the key itself."""
+        """The name of the video the crop was taken from: the JSON's, else the key's, else the key
+        itself.
+        """
         if "video" in self.info:
             return str(self.info["video"])
         match = KEY.fullmatch(self.key)
@@ -97,7 +112,9 @@ def sample_key(video_id: str, frame: int, hand: str, number: int = 0) -> str:
 
 
 def video_names(paths: list[PurePath]) -> list[str]:
-    """Name each path by its last two parts, and by as many more as it takes until all names differ."""
+    """Name each path by its last two parts, and by as many more as it takes until all
+    names differ.
+    """
     names: dict[PurePath, str] = {}
     pending, depth = dict.fromkeys(paths), 2
     while pending:
@@ -115,16 +132,22 @@ def video_names(paths: list[PurePath]) -> list[str]:
 
 
 def video_id(name: str, digits: int = 8) -> str:
-    """Turn a video's name into the ASCII head of its keys: a readable stem and a digest of the whole name."""
+    """Turn a video's name into the ASCII head of its keys: a readable stem and a digest of the
+    whole name.
+    """
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", PurePath(name).stem).strip("-")[:48] or "video"
     return f"{stem}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:digits]}"
 
 
 def video_ids(names: Sequence[str]) -> list[str]:
-    """The `video_id` of each of different names; of those that would have the same one, with a longer digest.
+    """The `video_id` of each of different names; of those that would have the same one, with a
+    longer digest.
 
     Among 30,000 names that end in video.mp4 that happens in one data set of ten.
     """
     ids = [video_id(name) for name in names]
     times = Counter(ids)
-    return [short if times[short] == 1 else video_id(name, 16) for name, short in zip(names, ids, strict=True)]
+    return [
+        short if times[short] == 1 else video_id(name, 16)
+        for name, short in zip(names, ids, strict=True)
+    ]

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from .errors import DamagedError, HandclrError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source
-from .numbering import is_numbered, refuse_to_replace, shards_of
+from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .sample import Sample
@@ -20,7 +20,6 @@ from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, walk, write_membe
 
 PROVENANCE = "__handclr__"
 HISTORY = "__history__"
-SHARD_SIZE = 2000
 
 
 def read_archives(source: str) -> Iterator[Archive]:
@@ -64,9 +63,11 @@ def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
 
 @dataclass
 class Archive:
-    """One tar of a stream: where it comes from, its samples, and the metadata that has passed while these were read.
+    """One tar of a stream: where it comes from, its samples, and the metadata that has passed while
+    these were read.
 
-    The samples are to be taken before the next archive is. `metadata` is by name, without the provenance.
+    The samples are to be taken before the next archive is. `metadata` is by name, without the
+    provenance.
     """
 
     origin: Provenance | None
@@ -77,8 +78,9 @@ class Archive:
 def archives(cursor: Cursor, source: str) -> Iterator[Archive]:
     """Yield the tars that a stream is made of; `source` is its name in messages.
 
-    A key is the name up to the first dot of its last part, as in WebDataset; names in double underscores
-    are metadata. Raises TruncatedError where an archive starts before the one in front of it has ended.
+    A key is the name up to the first dot of its last part, as in WebDataset; names in double
+    underscores are metadata. Raises TruncatedError where an archive starts before the one in front
+    of it has ended.
     """
     for _, members in groupby(walk(cursor, source), key=lambda member: member.archive):
         yield (archive := _archive(members, source))
@@ -112,7 +114,9 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
             yield sample
             sample = None
         if member.name == PROVENANCE and number:
-            raise TruncatedError(f"{source}: an archive ends without its end mark; did a producer fail?")
+            raise TruncatedError(
+                f"{source}: an archive ends without its end mark; did a producer fail?"
+            )
         if member.name in (PROVENANCE, HISTORY):
             origin = loads(bytes(member.data))
         elif metadata:
@@ -128,7 +132,9 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
 
 
 class ShardWriter:
-    """Writes one tar: provenance first, then samples; `close` writes the end mark that makes it complete."""
+    """Writes one tar: provenance first, then samples; `close` writes the end mark that makes it
+    complete.
+    """
 
     def __init__(self, file: BinaryIO, record: Provenance) -> None:
         self.file, self.record = file, record
@@ -136,7 +142,9 @@ class ShardWriter:
         self._noted: Provenance | None = None
 
     def write(self, sample: Sample) -> None:
-        """Append a sample, its members in alphabetical order; a change of origin is noted in the stream."""
+        """Append a sample, its members in alphabetical order; a change of origin is noted in the
+        stream.
+        """
         self._note(sample.origin)
         for suffix in sorted(sample.members):
             write_member(self.file, f"{sample.key}.{suffix}", sample.members[suffix])
@@ -162,10 +170,10 @@ class ShardWriter:
 class ShardOutput:
     """Where a filter writes: standard output, one file, or numbered shards (`crops-%06d.tar`).
 
-    A context manager. A file appears under its name when it is complete; leaving on an exception writes no
-    end mark and gives nothing a final name, except for the numbered shards that were complete before it. An older
-    numbered set, with `overwrite`, goes when the first new shard is complete: the two are never mixed. What is
-    being read (`reads`) cannot be overwritten so.
+    A context manager. A file appears under its name when it is complete; leaving on an exception
+    writes no end mark and gives nothing a final name, except for the numbered shards that were
+    complete before it. An older numbered set, with `overwrite`, goes when the first new shard is
+    complete: the two are never mixed. What is being read (`reads`) cannot be overwritten so.
     """
 
     def __init__(
@@ -200,7 +208,10 @@ class ShardOutput:
         self.samples += 1
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if kind is not None:
             self._stack.__exit__(kind, error, trace)

@@ -1,4 +1,6 @@
-"""Tar archives as streams of members: one walker for pipes and for memory maps, one deterministic writer."""
+"""Tar archives as streams of members: one walker for pipes and for memory maps, one deterministic
+writer.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Buffer = bytes | memoryview
 
 
 class Member(NamedTuple):
-    """A regular file in a tar: its archive in a concatenation (from 0), name, first header's position, payload."""
+    """A regular file in a tar: its archive in a concatenation (from 0), name, first header's
+    position, payload.
+    """
 
     archive: int
     name: str
@@ -45,7 +49,9 @@ class StreamCursor:
 
 
 class MapCursor:
-    """A cursor over a memory map; what it takes is a view, so that payloads are not touched until read."""
+    """A cursor over a memory map; what it takes is a view, so that payloads are not touched until
+    read.
+    """
 
     def __init__(self, view: memoryview, position: int = 0) -> None:
         self.view, self.position = view, position
@@ -57,7 +63,8 @@ class MapCursor:
 
 
 def walk(cursor: Cursor, source: str) -> Iterator[Member]:
-    """Yield the regular files of one tar or of several concatenated ones (ustar, GNU and PAX names).
+    """Yield the regular files of one tar or of several concatenated ones (ustar, GNU and PAX
+    names).
 
     Raises TruncatedError where the stream is empty, stops inside a member, or ends without an
     end-of-archive mark; HandclrError where a header is damaged or the data is no tar at all.
@@ -76,7 +83,9 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
         if zeros * BLOCK >= len(END_OF_ARCHIVE):
             archive, zeros = archive + 1, 0
         if zeros:
-            raise TruncatedError(f"{source}: an archive ends with half an end mark; did a producer fail?")
+            raise TruncatedError(
+                f"{source}: an archive ends with half an end mark; did a producer fail?"
+            )
         name, size, kind = _header(block, cursor.position - BLOCK, source)
         start = cursor.position - BLOCK if long_name is None else start
         data = _payload(cursor, size, name, source)
@@ -92,11 +101,15 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
 
 def _payload(cursor: Cursor, size: int, name: str, source: str) -> Buffer:
     if size > MEMBER_LIMIT:
-        raise DamagedError(f"{source}: member {name} claims {size} bytes; this is not a shard of crops")
+        raise DamagedError(
+            f"{source}: member {name} claims {size} bytes; this is not a shard of crops"
+        )
     data = cursor.take(size)
     padding = -size % BLOCK
     if len(data) < size or len(cursor.take(padding)) < padding:
-        raise TruncatedError(f"{source}: ends in the middle of member {name}; did the upstream command fail?")
+        raise TruncatedError(
+            f"{source}: ends in the middle of member {name}; did the upstream command fail?"
+        )
     return data
 
 
@@ -138,11 +151,15 @@ def _pax(data: bytes) -> dict[str, str]:
 def _short(block: bytes, position: int, source: str) -> TruncatedError:
     if position == 0:
         return TruncatedError(f"{source}: is empty; did the upstream command fail?")
-    return TruncatedError(f"{source}: ends without an end-of-archive mark; did the upstream command fail?")
+    return TruncatedError(
+        f"{source}: ends without an end-of-archive mark; did the upstream command fail?"
+    )
 
 
 def write_member(file: BinaryIO, name: str, data: Buffer) -> None:
-    """Append one regular file, with no time, owner or PAX header: the same data gives the same bytes."""
+    """Append one regular file, with no time, owner or PAX header: the same data gives the same
+    bytes.
+    """
     info = tarfile.TarInfo(name)
     info.size = len(data)
     file.write(info.tobuf(tarfile.GNU_FORMAT))

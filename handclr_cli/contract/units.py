@@ -1,4 +1,6 @@
-"""Work cut into units: each a fixed slice of the inputs and one numbered shard, so that a killed job goes on."""
+"""Work cut into units: each a fixed slice of the inputs and one numbered shard, so that a killed
+job goes on.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
 COUNTS = "__counts__"
 SKIPPED = "__skipped__"
-# In the counts of a unit: how many units its job has, so that what is missing can be told from what is there.
+# In the counts of a unit: how many units its job has, so that what is missing can be told from what
+# is there.
 TOTAL = "shards"
 HANDS = ("left", "right")
 # What the counts of a unit say besides that and the reasons why inputs were skipped.
@@ -31,7 +34,9 @@ INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
 
 
 class Part(NamedTuple):
-    """A unit to be: its number, the rows of the inputs, and what tells this slice from any other, as JSON."""
+    """A unit to be: its number, the rows of the inputs, and what tells this slice from any other,
+    as JSON.
+    """
 
     number: int
     rows: range
@@ -40,7 +45,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard to write: its number, its path, the rows of the inputs that it is made of, its provenance."""
+    """One shard to write: its number, its path, the rows of the inputs that it is made of, its
+    provenance.
+    """
 
     number: int
     path: str
@@ -49,10 +56,11 @@ class Unit:
 
 
 class UnitWriter(ShardWriter):
-    """A shard that ends with what became of its inputs, for the summary of a run that finds it done.
+    """A shard that ends with what became of its inputs, for the summary of a run that finds it
+    done.
 
-    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon, the reason. `origin`:
-    what the history of a shard without samples is taken from.
+    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon,
+    the reason. `origin`: what the history of a shard without samples is taken from.
     """
 
     def __init__(self, file: BinaryIO, record: Provenance, keep: bool) -> None:
@@ -74,9 +82,14 @@ class UnitWriter(ShardWriter):
 
 
 def even_parts(count: int, size: int) -> list[Part]:
-    """Units of `size` of `count` inputs each: into which an input falls depends on these numbers alone."""
+    """Units of `size` of `count` inputs each: into which an input falls depends on these numbers
+    alone.
+    """
     slices = enumerate(range(0, count, size))
-    return [Part(n, range(first, min(count, first + size)), {"inputs": count, "each": size}) for n, first in slices]
+    return [
+        Part(n, range(first, min(count, first + size)), {"inputs": count, "each": size})
+        for n, first in slices
+    ]
 
 
 def one_part(count: int) -> list[Part]:
@@ -85,13 +98,16 @@ def one_part(count: int) -> list[Part]:
 
 
 class Units:
-    """The units of a job, each a part of the inputs and, under a pattern (`train-%06d.tar`), a numbered shard.
+    """The units of a job, each a part of the inputs and, under a pattern (`train-%06d.tar`), a
+    numbered shard.
 
-    A shard that is there is done; `record` and the part must be those that it was made with, else UsageError names what
-    differs. With `overwrite` such a shard is made again instead, and those that no unit replaces go when the first new
-    one is complete, unless they are what the job `reads`. To `-` the units are written one after the other, each as a
-    tar that tells its part; `finished` is then the pattern of shards that a later stage makes of them, and done is what
-    is there. Where the parts are not known beforehand, None, they are to be given to `add`, one by one.
+    A shard that is there is done; `record` and the part must be those that it was made with, else
+    UsageError names what differs. With `overwrite` such a shard is made again instead, and those
+    that no unit replaces go when the first new one is complete, unless they are what the job
+    `reads`. To `-` the units are written one after the other, each as a tar that tells its part;
+    `finished` is then the pattern of shards that a later stage makes of them, and done is what is
+    there. Where the parts are not known beforehand, None, they are to be given to `add`, one by
+    one.
     """
 
     def __init__(
@@ -105,7 +121,12 @@ class Units:
     ) -> None:
         self.numbered = is_numbered(pattern)
         self.units: list[Unit] = []
-        self._pattern, self._record, self._overwrite, self._finished = pattern, record, overwrite, finished
+        self._pattern, self._record, self._overwrite, self._finished = (
+            pattern,
+            record,
+            overwrite,
+            finished,
+        )
         self._done: dict[int, str] = {}
         self._others: list[str] = []
         self._shards = finished or (pattern if self.numbered else None)
@@ -121,7 +142,11 @@ class Units:
         """Plan one more unit; raises UsageError where its shard is there and is another."""
         path = self._pattern % part.number if self.numbered else self._pattern
         # As JSON gives it back, so that it can be compared with what a shard says.
-        record = json.loads(dumps({**self._record, "unit": part.made_of})) if part.made_of else self._record
+        record = (
+            json.loads(dumps({**self._record, "unit": part.made_of}))
+            if part.made_of
+            else self._record
+        )
         unit = Unit(part.number, path, part.rows, record)
         self.units.append(unit)
         shard = self._shards % part.number if self._shards else None
@@ -134,7 +159,9 @@ class Units:
 
     def _differs(self, path: str, difference: str) -> None:
         if not self._overwrite:
-            raise UsageError(f"{path}: {difference}; remove the old shards, pass --overwrite or name others")
+            raise UsageError(
+                f"{path}: {difference}; remove the old shards, pass --overwrite or name others"
+            )
         if not self._finished:
             self._others.append(path)
 
@@ -159,7 +186,9 @@ class Units:
 
     @contextlib.contextmanager
     def write(self, unit: Unit) -> Iterator[UnitWriter]:
-        """A writer for the unit's samples; the shard has its name when the block ends without an exception."""
+        """A writer for the unit's samples; the shard has its name when the block ends without an
+        exception.
+        """
         with binary_output(unit.path) as file:
             writer = UnitWriter(file, unit.record, keep=bool(unit.record.get("unit")))
             yield writer
@@ -172,13 +201,16 @@ class Units:
 
 
 def write_nothing(record: Provenance) -> None:
-    """Write a tar of no unit to standard output: what a part without missing units says to the next command."""
+    """Write a tar of no unit to standard output: what a part without missing units says to the next
+    command.
+    """
     with binary_output(STDIN) as file:
         ShardWriter(file, {**record, "unit": {"number": None}}).close()
 
 
 def parts_of_shards(paths: Sequence[str]) -> list[Part] | None:
-    """One unit for each shard to read, of the number in its name; None where they are not all numbered files.
+    """One unit for each shard to read, of the number in its name; None where they are not all
+    numbered files.
 
     Raises HandclrError for what is no tar; one that is cut off is found out when it is read.
     """
@@ -205,7 +237,9 @@ def part_of_archive(number: int, head: Provenance | None, row: int = 0) -> Part:
 
 
 def provenance_of(path: str) -> Provenance | None:
-    """The provenance that a shard begins with, None where there is none; raises HandclrError where it is no shard."""
+    """The provenance that a shard begins with, None where there is none; raises HandclrError where
+    it is no shard.
+    """
     try:
         with open(path, "rb") as file:
             first = next(walk(StreamCursor(file), path), None)
@@ -215,7 +249,9 @@ def provenance_of(path: str) -> Provenance | None:
 
 
 def metadata_of(path: str) -> dict[str, bytes]:
-    """What stands behind the samples of a unit's shard, by name, read from its end; empty where there is nothing."""
+    """What stands behind the samples of a unit's shard, by name, read from its end; empty where
+    there is nothing.
+    """
     with open(path, "rb") as file:
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     name = COUNTS.encode() + b"\0"
@@ -225,7 +261,10 @@ def metadata_of(path: str) -> dict[str, bytes]:
         start = whole.rfind(name, 0, start)
     if start < 0:
         return {}
-    return {member.name: bytes(member.data) for member in walk(MapCursor(memoryview(whole), start), path)}
+    return {
+        member.name: bytes(member.data)
+        for member in walk(MapCursor(memoryview(whole), start), path)
+    }
 
 
 def _difference(path: str, record: Provenance) -> str:
@@ -247,7 +286,11 @@ def _difference(path: str, record: Provenance) -> str:
         if before.get(name) != now.get(name)
     ]
     # Histories are those of the samples, not of the command; and other arguments make other slices.
-    for name in (made.keys() | record.keys()) - {"arguments", "history", *(["unit"] if differing else [])}:
+    for name in (made.keys() | record.keys()) - {
+        "arguments",
+        "history",
+        *(["unit"] if differing else []),
+    }:
         if made.get(name) != record.get(name):
             differing.append(f"{name} {json.dumps(made.get(name))}")
     return f"made with {', '.join(sorted(differing))}" if differing else ""

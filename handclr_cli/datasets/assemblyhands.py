@@ -17,7 +17,8 @@ SPLITS = ("train", "val")
 SIDES = ("right", "left")
 LEAST_JOINTS = 10
 _SUFFIX = "_mono10bit"
-# Where a hand's 21 places, each finger from its tip and the wrist last, keep MediaPipe's joints 0 to 20.
+# Where a hand's 21 places, each finger from its tip and the wrist last, keep MediaPipe's joints 0
+# to 20.
 _ORDER = np.array([20, *(base + step for base in (0, 4, 8, 12, 16) for step in (3, 2, 1, 0))])
 _WRIST, _MIDDLE_KNUCKLE = 0, 9
 _PERSON = re.compile(r"_(\d+)_user_id")
@@ -26,19 +27,23 @@ _Place = tuple[str, str, int]
 
 
 class AssemblyHands:
-    """One split of AssemblyHands' egocentric views: two items for each annotated image, right hand and left hand.
+    """One split of AssemblyHands' egocentric views: two items for each annotated image, right hand
+    and left hand.
 
-    `root` holds `annotations` and `images`. A joint is valid where both the image's and the moment's labels say so. No
-    sample comes of a hand without a box, with fewer than 10 valid joints, or without wrist or middle knuckle. `index`
-    is the position of the image's annotation. The originals are in millimetres, in the world; here they are as in
-    LabelledHand, pixel coordinates as the data set has them; its own 2D labels come only with `compare`, for they are
-    large. Sequences without images are left out, and `notes` say so. Raises HandclrError where a file is missing or
-    does not fit the others.
+    `root` holds `annotations` and `images`. A joint is valid where both the image's and the
+    moment's labels say so. No sample comes of a hand without a box, with fewer than 10 valid
+    joints, or without wrist or middle knuckle. `index` is the position of the image's annotation.
+    The originals are in millimetres, in the world; here they are as in LabelledHand, pixel
+    coordinates as the data set has them; its own 2D labels come only with `compare`, for they are
+    large. Sequences without images are left out, and `notes` say so. Raises HandclrError where a
+    file is missing or does not fit the others.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str, compare: bool = True) -> None:
         if split not in SPLITS:
-            raise HandclrError(f"AssemblyHands has no labelled split {split!r}; use one of: {', '.join(SPLITS)}")
+            raise HandclrError(
+                f"AssemblyHands has no labelled split {split!r}; use one of: {', '.join(SPLITS)}"
+            )
         self.root, self.split, self._compare = Path(root), split, compare
         # The files are large: each is gone before the next is read.
         self._read_data(self._load("ego_data", "images", "annotations"))
@@ -82,59 +87,93 @@ class AssemblyHands:
         )
 
     def _file(self, name: str) -> Path:
-        return self.root / "annotations" / self.split / f"assemblyhands_{self.split}_{name}_v1-1.json"
+        return (
+            self.root / "annotations" / self.split / f"assemblyhands_{self.split}_{name}_v1-1.json"
+        )
 
     def _load(self, name: str, *keys: str) -> dict[str, Any]:
         """One of the three files of labels, which must have the keys."""
         path = self._file(name)
         if not self.root.is_dir():
-            raise HandclrError(f"{self.root} is not a folder; give the one that holds annotations and images")
+            raise HandclrError(
+                f"{self.root} is not a folder; give the one that holds annotations and images"
+            )
         try:
             found = json.loads(path.read_bytes())
         except FileNotFoundError as error:
-            raise HandclrError(f"{path} is missing; unpack AssemblyHands v1-1's annotations there") from error
+            raise HandclrError(
+                f"{path} is missing; unpack AssemblyHands v1-1's annotations there"
+            ) from error
         except (OSError, ValueError) as error:
-            raise HandclrError(f"{path}: cannot be read as JSON; unpack it again ({error})") from error
+            raise HandclrError(
+                f"{path}: cannot be read as JSON; unpack it again ({error})"
+            ) from error
         if not isinstance(found, dict) or not all(found.get(key) for key in keys):
             raise HandclrError(f"{path}: holds no {' and '.join(keys)}; unpack it again")
         return found
 
     def _read_data(self, data: dict[str, Any]) -> None:
-        """Per annotation of which there can be an image: place, file, valid joints, boxes, pixels where it has them."""
+        """Per annotation of which there can be an image: place, file, valid joints, boxes, pixels
+        where it has them.
+        """
         try:
             images = {image["id"]: image for image in data["images"]}
-            labels = [(index, label, images[label["image_id"]]) for index, label in enumerate(data["annotations"])]
-            there = self._on_disk({str(image["seq_name"]): str(image["file_name"]) for _, _, image in labels})
+            labels = [
+                (index, label, images[label["image_id"]])
+                for index, label in enumerate(data["annotations"])
+            ]
+            there = self._on_disk(
+                {str(image["seq_name"]): str(image["file_name"]) for _, _, image in labels}
+            )
             labels = [row for row in labels if str(row[2]["seq_name"]) in there]
             self._indices = [index for index, _, _ in labels]
             self._places: list[_Place] = [
-                (str(image["seq_name"]), str(image["camera"]), int(image["frame_idx"])) for _, _, image in labels
+                (str(image["seq_name"]), str(image["camera"]), int(image["frame_idx"]))
+                for _, _, image in labels
             ]
             self._files = [str(image["file_name"]) for _, _, image in labels]
-            self._valid = np.array([label["joint_valid"] for _, label, _ in labels]).reshape(-1, 42) > 0
-            self._boxed = np.array([[bool(label["bbox"].get(side)) for side in SIDES] for _, label, _ in labels])
-            self._pixels = _pixels([label.get("keypoints") for _, label, _ in labels]) if self._compare else None
+            self._valid = (
+                np.array([label["joint_valid"] for _, label, _ in labels]).reshape(-1, 42) > 0
+            )
+            self._boxed = np.array(
+                [[bool(label["bbox"].get(side)) for side in SIDES] for _, label, _ in labels]
+            )
+            self._pixels = (
+                _pixels([label.get("keypoints") for _, label, _ in labels])
+                if self._compare
+                else None
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise HandclrError(f"{self._file('ego_data')}: not as in v1-1; unpack it again ({what})") from error
+            raise HandclrError(
+                f"{self._file('ego_data')}: not as in v1-1; unpack it again ({what})"
+            ) from error
 
     def _on_disk(self, files: dict[str, str]) -> set[str]:
         """The sequences that have a folder of images; `files` names one image of each."""
-        folders = {sequence: (self.root / "images" / file).parent.parent for sequence, file in files.items()}
+        folders = {
+            sequence: (self.root / "images" / file).parent.parent
+            for sequence, file in files.items()
+        }
         missing = sorted(sequence for sequence, folder in folders.items() if not folder.is_dir())
         if len(missing) == len(folders):
             raise HandclrError(
-                f"{folders[missing[0]]} is missing, as are the images of every sequence of {self.split}; "
-                f"unpack ego_images_rectified into {self.root / 'images'}"
+                f"{folders[missing[0]]} is missing, as are the images of every sequence of"
+                f" {self.split}; unpack ego_images_rectified into {self.root / 'images'}"
             )
         self.notes: tuple[str, ...] = ()
         if missing:
-            which = f"{len(missing)} of {len(folders)} sequences of {self.split} have no images and are left out"
+            which = (
+                f"{len(missing)} of {len(folders)} sequences of {self.split} have no images and are"
+                " left out"
+            )
             self.notes = (f"{self.root}: {which}, {missing[0]} first",)
         return folders.keys() - set(missing)
 
     def _read_world(self, annotations: dict[str, Any]) -> None:
-        """The 42 joints of each moment, in millimetres, which of them are valid, and the moment of each annotation."""
+        """The 42 joints of each moment, in millimetres, which of them are valid, and the moment of
+        each annotation.
+        """
         rows: dict[tuple[str, int], int] = {}
         world, valid = [np.empty((0, 42, 3))], [np.empty((0, 42), bool)]
         for sequence, _, frame in self._places:
@@ -147,12 +186,16 @@ class AssemblyHands:
                     world.append(np.asarray(moment["world_coord"], np.float64).reshape(1, 42, 3))
                     valid.append(np.asarray(moment.get("joint_valid", [1] * 42)).reshape(1, 42) > 0)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._misfit("joint_3d", f"42 joints for frame {frame:06d} of {sequence}") from error
+                raise self._misfit(
+                    "joint_3d", f"42 joints for frame {frame:06d} of {sequence}"
+                ) from error
         self._world, self._world_valid = np.concatenate(world), np.concatenate(valid)
         self._moments = [rows[sequence, frame] for sequence, _, frame in self._places]
 
     def _read_cameras(self, calibration: dict[str, Any]) -> None:
-        """The cameras' intrinsics, and the extrinsics of each annotation, world to camera, NaN where there are none."""
+        """The cameras' intrinsics, and the extrinsics of each annotation, world to camera, NaN
+        where there are none.
+        """
         self._intrinsics: dict[tuple[str, str], np.ndarray] = {}
         self._extrinsics = np.full((len(self._places), 3, 4), np.nan)
         for row, (sequence, camera, frame) in enumerate(self._places):
@@ -165,7 +208,9 @@ class AssemblyHands:
                     matrix = np.asarray(calibration[sequence]["intrinsics"][name], np.float64)
                     self._intrinsics[sequence, camera] = matrix.reshape(3, 3)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._misfit("ego_calib", f"camera {name} for frame {frame:06d} of {sequence}") from error
+                raise self._misfit(
+                    "ego_calib", f"camera {name} for frame {frame:06d} of {sequence}"
+                ) from error
 
     def _misfit(self, name: str, what: str) -> HandclrError:
         return HandclrError(
@@ -175,7 +220,9 @@ class AssemblyHands:
 
 
 def _pixels(keypoints: list[Any]) -> np.ndarray | None:
-    """The 2D labels of 42 joints, (N, 42, 2), NaN where their confidence is zero; None where not all rows have them."""
+    """The 2D labels of 42 joints, (N, 42, 2), NaN where their confidence is zero; None where not
+    all rows have them.
+    """
     if not all(keypoints):
         return None
     found = np.array(keypoints, np.float64).reshape(-1, 42, 3)

@@ -1,4 +1,6 @@
-"""Whether imported labels agree: with the data set's own 2D labels, with the image, with the size of a hand."""
+"""Whether imported labels agree: with the data set's own 2D labels, with the image, with the size
+of a hand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from .labelled import Made
 
 
 class Check:
-    """Gathers what was measured of the hands made of `rows` items, and keeps up to `tiles` of them, evenly spread."""
+    """Gathers what was measured of the hands made of `rows` items, and keeps up to `tiles` of them,
+    evenly spread.
+    """
 
     def __init__(self, rows: int, tiles: int) -> None:
         self.samples: list[Sample] = []
@@ -34,13 +38,16 @@ class Check:
     def report(self) -> dict[str, Any]:
         """The numbers, ready for JSON; None where there is nothing to measure them by.
 
-        `hands` measured; `reference_bone_mm` from wrist to middle knuckle; `joints_inside`, the share of valid joints
-        whose projection is inside the image; `projection_error_px`, of the 3D labels from the set's own 2D labels.
+        `hands` measured; `reference_bone_mm` from wrist to middle knuckle; `joints_inside`, the
+        share of valid joints whose projection is inside the image; `projection_error_px`, of the 3D
+        labels from the set's own 2D labels.
         """
         errors = np.concatenate(self._errors) if self._errors else np.empty(0)
         return {
             "hands": len(self._bones),
-            "reference_bone_mm": _spread(np.array(self._bones), {"min": 0, "median": 50, "max": 100}),
+            "reference_bone_mm": _spread(
+                np.array(self._bones), {"min": 0, "median": 50, "max": 100}
+            ),
             "joints_inside": float(self._inside[0] / self._inside[1]) if self._inside[1] else None,
             "projection_error_px": _spread(errors, {"median": 50, "p95": 95, "max": 100}),
         }
@@ -49,4 +56,6 @@ class Check:
 def _spread(values: np.ndarray, percentiles: dict[str, int]) -> dict[str, float] | None:
     if not values.size:
         return None
-    return {name: float(np.percentile(values, percentile)) for name, percentile in percentiles.items()}
+    return {
+        name: float(np.percentile(values, percentile)) for name, percentile in percentiles.items()
+    }

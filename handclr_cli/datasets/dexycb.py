@@ -29,8 +29,8 @@ _CENTRE = 0.5
 def in_split(split: str, subject: int, order: int, camera: int) -> bool:
     """Whether a camera's view of a sequence belongs to a split; all numbers count from 0.
 
-    `order` is the sequence's place among the subject's, sorted by name; `camera` the place among the sorted serials.
-    S0 holds out sequences, S1 subjects, S2 cameras, S3 the grasped objects.
+    `order` is the sequence's place among the subject's, sorted by name; `camera` the place among
+    the sorted serials. S0 holds out sequences, S1 subjects, S2 cameras, S3 the grasped objects.
     """
     if split == "all":
         return True
@@ -58,13 +58,15 @@ class _View:
 
 
 class DexYCB:
-    """One split of DexYCB: an item for each image that is on disk, by subject, sequence, camera, frame.
+    """One split of DexYCB: an item for each image that is on disk, by subject, sequence, camera,
+    frame.
 
-    `root` holds the subjects' folders and `calibration`. `split` is one of SPLITS; `all` takes what is there. The
-    splits go by a sequence's place among the 100 of its subject; where fewer are there, by the place among these, and
-    `notes` say so. `index` counts all frames that meta.yml names, on disk or not, labelled or not, as result files do.
-    Both hands, metres. Raises HandclrError where a file that describes the images is missing or damaged, or where the
-    split has no image.
+    `root` holds the subjects' folders and `calibration`. `split` is one of SPLITS; `all` takes what
+    is there. The splits go by a sequence's place among the 100 of its subject; where fewer are
+    there, by the place among these, and `notes` say so. `index` counts all frames that meta.yml
+    names, on disk or not, labelled or not, as result files do. Both hands, metres. Raises
+    HandclrError where a file that describes the images is missing or damaged, or where the split
+    has no image.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str) -> None:
@@ -78,15 +80,18 @@ class DexYCB:
             sequences = sorted(path for path in folder.iterdir() if path.is_dir())
             if split != "all" and len(sequences) != _SEQUENCES:
                 notes.append(
-                    f"{folder}: {len(sequences)} of {_SEQUENCES} sequences; {split} goes by their place among those "
-                    "that are there, so it is not the official split (--split all takes everything)"
+                    f"{folder}: {len(sequences)} of {_SEQUENCES} sequences; {split} goes by their"
+                    " place among those that are there, so it is not the official split (--split"
+                    " all takes everything)"
                 )
             for order, sequence in enumerate(sequences):
                 meta = _meta(sequence / "meta.yml")
                 for camera, serial in enumerate(meta["serials"]):
                     if not in_split(split, subject, order, camera):
                         continue
-                    view = _View(sequence / serial, folder.name, sequence.name, serial, meta["side"])
+                    view = _View(
+                        sequence / serial, folder.name, sequence.name, serial, meta["side"]
+                    )
                     frames = _frames(view.folder, meta["frames"])
                     rows += [(len(self._views), frame, counted + frame) for frame in frames]
                     if frames:
@@ -96,9 +101,14 @@ class DexYCB:
         self._rows = np.array(rows, np.int64).reshape(-1, 3)
         if not rows:
             names = ", ".join(folder.name for folder, _ in _subjects(self.root))
-            raise HandclrError(f"{root} has no image of {split}; it holds {names} (--split all takes everything)")
+            raise HandclrError(
+                f"{root} has no image of {split}; it holds {names} (--split all takes everything)"
+            )
         if counted > len(rows):
-            notes.append(f"{root}: {len(rows):,} of the {counted:,} images of {split} that meta.yml names are there")
+            notes.append(
+                f"{root}: {len(rows):,} of the {counted:,} images of {split} that meta.yml names"
+                " are there"
+            )
         self.notes = tuple(notes)
 
     def __len__(self) -> int:
@@ -144,16 +154,26 @@ class DexYCB:
         if len(numbers) < len(_LENS):
             raise HandclrError(f"{path}: has no color with fx, fy, ppx and ppy; unpack it again")
         fx, fy, x, y = numbers
-        self._intrinsics[serial] = np.array([[fx, 0, x + _CENTRE], [0, fy, y + _CENTRE], [0, 0, 1]], np.float64)
+        self._intrinsics[serial] = np.array(
+            [[fx, 0, x + _CENTRE], [0, fy, y + _CENTRE], [0, 0, 1]], np.float64
+        )
 
 
 def _subjects(root: Path) -> list[tuple[Path, int]]:
     """The folders of the subjects, and their numbers from 0, in order."""
     if not root.is_dir():
-        raise HandclrError(f"{root} is not a folder; give the one that holds DexYCB's subjects and calibration")
-    found = [(path, int(match[1]) - 1) for path in root.iterdir() if (match := _SUBJECT.fullmatch(path.name))]
+        raise HandclrError(
+            f"{root} is not a folder; give the one that holds DexYCB's subjects and calibration"
+        )
+    found = [
+        (path, int(match[1]) - 1)
+        for path in root.iterdir()
+        if (match := _SUBJECT.fullmatch(path.name))
+    ]
     if not found:
-        raise HandclrError(f"{root} holds no subject, expected 20200709-subject-01 and so on; unpack DexYCB there")
+        raise HandclrError(
+            f"{root} holds no subject, expected 20200709-subject-01 and so on; unpack DexYCB there"
+        )
     return sorted(found, key=lambda pair: (pair[1], pair[0]))
 
 
@@ -161,9 +181,17 @@ def _meta(path: Path) -> dict[str, Any]:
     """The serials of a sequence's cameras, the number of its frames, the side of its hand."""
     found = read_yaml(path)
     serials, frames, sides = (found.get(name) for name in ("serials", "num_frames", "mano_sides"))
-    if not (isinstance(serials, list) and isinstance(frames, int) and sides in (["right"], ["left"])):
-        raise HandclrError(f"{path}: expected serials, num_frames and mano_sides (right or left); unpack it again")
-    return {"serials": sorted(str(serial) for serial in serials), "frames": frames, "side": sides[0]}
+    if not (
+        isinstance(serials, list) and isinstance(frames, int) and sides in (["right"], ["left"])
+    ):
+        raise HandclrError(
+            f"{path}: expected serials, num_frames and mano_sides (right or left); unpack it again"
+        )
+    return {
+        "serials": sorted(str(serial) for serial in serials),
+        "frames": frames,
+        "side": sides[0],
+    }
 
 
 def _frames(folder: Path, count: int) -> list[int]:
@@ -174,5 +202,8 @@ def _frames(folder: Path, count: int) -> list[int]:
         return []
     frames = sorted(int(match[1]) for name in names if (match := _COLOUR.fullmatch(name)))
     if frames and frames[-1] >= count:
-        raise HandclrError(f"{folder}: has frame {frames[-1]}, but meta.yml counts {count}; unpack the sequence again")
+        raise HandclrError(
+            f"{folder}: has frame {frames[-1]}, but meta.yml counts {count}; unpack the sequence"
+            " again"
+        )
     return frames

@@ -22,10 +22,10 @@ _IMAGE_NAME = re.compile(r"\d{8}\.jpg")
 class FreiHAND:
     """One split of FreiHAND: its length is the number of images, in the order of the file names.
 
-    `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it; evaluation labels
-    may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is counted, not assumed; they are
-    photographs of one pose with other backgrounds, and share their `sample`. Right hands, MediaPipe's order, metres.
-    Raises HandclrError where anything is missing.
+    `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it;
+    evaluation labels may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is
+    counted, not assumed; they are photographs of one pose with other backgrounds, and share their
+    `sample`. Right hands, MediaPipe's order, metres. Raises HandclrError where anything is missing.
     """
 
     notes: tuple[str, ...] = ()
@@ -42,8 +42,8 @@ class FreiHAND:
         self.samples = len(self.keypoints3d)
         if len(self.intrinsics) != self.samples:
             raise HandclrError(
-                f"{intrinsics_path} has {len(self.intrinsics)} entries but {xyz_path} has {self.samples}; "
-                "unpack both files from the same FreiHAND release"
+                f"{intrinsics_path} has {len(self.intrinsics)} entries but {xyz_path} has"
+                f" {self.samples}; unpack both files from the same FreiHAND release"
             )
         self.images = _find(folders, f"{prefix}/rgb")
         self.versions = _count_versions(self.images, self.samples, xyz_path)
@@ -86,7 +86,9 @@ def _find(folders: list[Path], name: str) -> Path:
         if (folder / name).exists():
             return folder / name
     places = " or ".join(str(folder) for folder in folders)
-    raise HandclrError(f"{name} is missing in {places}; unpack FreiHAND there or give {FOLDER} as the root")
+    raise HandclrError(
+        f"{name} is missing in {places}; unpack FreiHAND there or give {FOLDER} as the root"
+    )
 
 
 def _read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -96,10 +98,13 @@ def _read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError) as error:
-        raise HandclrError(f"{path} is not a JSON list of numbers; unpack it again ({error})") from error
+        raise HandclrError(
+            f"{path} is not a JSON list of numbers; unpack it again ({error})"
+        ) from error
     if values.ndim != 3 or values.shape[1:] != shape or not len(values):
         raise HandclrError(
-            f"{path} has the shape {values.shape}, expected (N, {shape[0]}, {shape[1]}); unpack it again"
+            f"{path} has the shape {values.shape}, expected (N, {shape[0]}, {shape[1]}); unpack it"
+            " again"
         )
     return values
 
@@ -110,13 +115,13 @@ def _count_versions(images: Path, samples: int, labels: Path) -> int:
     versions, rest = divmod(len(names), samples)
     if rest or not versions:
         raise HandclrError(
-            f"{images} holds {len(names)} images, expected a multiple of the {samples} entries of {labels}; "
-            "unpack the missing images"
+            f"{images} holds {len(names)} images, expected a multiple of the {samples} entries of"
+            f" {labels}; unpack the missing images"
         )
     missing = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
     if missing is not None:
         raise HandclrError(
-            f"{images} has no {missing:08d}.jpg, expected 00000000.jpg to {len(names) - 1:08d}.jpg without "
-            "gaps; unpack the missing images"
+            f"{images} has no {missing:08d}.jpg, expected 00000000.jpg to {len(names) - 1:08d}.jpg"
+            " without gaps; unpack the missing images"
         )
     return versions

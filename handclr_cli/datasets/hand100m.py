@@ -1,4 +1,6 @@
-"""Hand100M, the published annotations of frames of Ego4D and 100DOH: crops, keypoints and mined pairs."""
+"""Hand100M, the published annotations of frames of Ego4D and 100DOH: crops, keypoints and mined
+pairs.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,18 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import IMAGE, INFO, JOINTS, KEYPOINTS_2D, encode_array, encode_image, encode_object
+from ..contract.fields import (
+    IMAGE,
+    INFO,
+    JOINT_COUNT,
+    KEYPOINTS_2D,
+    encode_array,
+    encode_image,
+    encode_object,
+)
 from ..contract.npz import as_keys
 from ..contract.sample import Sample, sample_key, video_id
-from ..footage.crops import Box, cut, square_box, to_crop
+from ..hand.square import Box, cut, square_box, to_crop
 from .hand100m_file import Annotations
 from .labelled import WIDEST_CROP, Invalid, Made, read_image
 
@@ -29,8 +39,9 @@ _NUMBER = re.compile(r"([0-9]{1,8})(?:\.[A-Za-z0-9]+)?$")
 class AnnotatedHand:
     """One annotation, all that is needed to make its sample.
 
-    `box` float64 (4,) x0, y0, x1, y1 in pixels of the image at `path`; `keypoints` float32 (21, 2), x and y as shares
-    of the published crop, not mirrored; `size` of the image as annotated, 0, 0 where it is not; `info` for the JSON.
+    `box` float64 (4,) x0, y0, x1, y1 in pixels of the image at `path`; `keypoints` float32 (21, 2),
+    x and y as shares of the published crop, not mirrored; `size` of the image as annotated, 0, 0
+    where it is not; `info` for the JSON.
     """
 
     path: Path
@@ -43,8 +54,10 @@ class AnnotatedHand:
 
 
 @dataclass(frozen=True)
-class Placed(Made):
-    """A sample, and how many of its keypoints are `inside` the image, and `boxed` in the annotated box."""
+class CheckedHand(Made):
+    """A sample, and how many of its keypoints are `inside` the image, and `boxed` in the annotated
+    box.
+    """
 
     inside: int = 0
     boxed: int = 0
@@ -52,7 +65,9 @@ class Placed(Made):
 
 @dataclass(frozen=True)
 class CropMaker:
-    """Makes samples: crops of `size` px, `margin` times as wide as the keypoints are, JPEG of `quality`."""
+    """Makes samples: crops of `size` px, `margin` times as wide as the keypoints are, JPEG of
+    `quality`.
+    """
 
     size: int = 224
     margin: float = 1.5
@@ -76,7 +91,13 @@ class CropMaker:
         side = "left" if hand.left else "right"
         info = {
             **{"video": hand.info["video"], "frame": hand.info["frame"], "time_s": None},
-            **{"box": list(box), "source_size": [width, height], "hand": side, "flipped": hand.left, "score": 1.0},
+            **{
+                "box": list(box),
+                "source_size": [width, height],
+                "hand": side,
+                "flipped": hand.left,
+                "score": 1.0,
+            },
             **hand.info,
         }
         keypoints = to_crop(points, box, self.size, hand.left).astype(np.float32)
@@ -86,11 +107,19 @@ class CropMaker:
             KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, keypoints),
         }
         inside = _within(points, np.array([0, 0, width, height]))
-        return Placed(hand.path, Sample(hand.key, members), side, inside=inside, boxed=_within(points, hand.box))
+        return CheckedHand(
+            hand.path,
+            Sample(hand.key, members),
+            side,
+            inside=inside,
+            boxed=_within(points, hand.box),
+        )
 
 
 class KeypointCheck:
-    """Gathers where the keypoints of the hands of `rows` items are, and keeps up to `tiles` of them, evenly spread."""
+    """Gathers where the keypoints of the hands of `rows` items are, and keeps up to `tiles` of
+    them, evenly spread.
+    """
 
     def __init__(self, rows: int, tiles: int) -> None:
         self.samples: list[Sample] = []
@@ -100,7 +129,7 @@ class KeypointCheck:
 
     def add(self, row: int, made: Made) -> None:
         """Take in what became of an item; rows come in order."""
-        if not isinstance(made, Placed) or made.sample is None:
+        if not isinstance(made, CheckedHand) or made.sample is None:
             return
         self._hands += 1
         self._inside += made.inside
@@ -110,8 +139,10 @@ class KeypointCheck:
             self.samples.append(made.sample)
 
     def report(self) -> dict[str, Any]:
-        """`hands`, and the shares of keypoints inside the image and inside the annotated box, None of no hands."""
-        joints = JOINTS * self._hands
+        """`hands`, and the shares of keypoints inside the image and inside the annotated box, None
+        of no hands.
+        """
+        joints = JOINT_COUNT * self._hands
         return {
             "hands": self._hands,
             "keypoints_inside": self._inside / joints if joints else None,
@@ -122,9 +153,10 @@ class KeypointCheck:
 def published_crop(box: np.ndarray, width: int, height: int) -> Box:
     """The crop that the published keypoints are shares of: x0, y0, x1, y1 in pixels of the image.
 
-    The box with its corners cut to integers, each side 1.3 times as long (an even number of pixels more, rounded
-    down), then a square of the longer one about the centre, then cut at the border of the image, so that it may end
-    up oblong. Empty where the box is outside of the image, or has no area.
+    The box with its corners cut to integers, each side 1.3 times as long (an even number of pixels
+    more, rounded down), then a square of the longer one about the centre, then cut at the border of
+    the image, so that it may end up oblong. Empty where the box is outside of the image, or has no
+    area.
     """
     low, high = np.trunc(box.reshape(2, 2))
     sides = high - low
@@ -140,9 +172,10 @@ def published_crop(box: np.ndarray, width: int, height: int) -> Box:
 class Hand100M:
     """The hands of one annotation file, in its order, whose frames lie under `root`.
 
-    A frame is `<video>/frame_<number>.jpg`; folders that the annotations have above that, and `root` has not, are
-    left out. Keys and `hand_id` are unique; `index` is the place in the file. Videos without frames are counted in
-    `notes`. Raises HandclrError where the file cannot be read, or `root` has frames of none of the videos.
+    A frame is `<video>/frame_<number>.jpg`; folders that the annotations have above that, and
+    `root` has not, are left out. Keys and `hand_id` are unique; `index` is the place in the file.
+    Videos without frames are counted in `notes`. Raises HandclrError where the file cannot be read,
+    or `root` has frames of none of the videos.
     """
 
     def __init__(self, path: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
@@ -150,12 +183,21 @@ class Hand100M:
         self.root = Path(root)
         self.notes: tuple[str, ...] = ()
         split = [name.rpartition("/") for name in self.hands.files]
-        folders = {folder: row for row, folder in enumerate(dict.fromkeys(folder for folder, _, _ in split))}
+        folders = {
+            folder: row
+            for row, folder in enumerate(dict.fromkeys(folder for folder, _, _ in split))
+        }
         self._above = self._find_frames(list(folders))
-        names = [folder.rpartition("/")[2] or os.path.basename(os.path.abspath(root)) for folder in folders]
+        names = [
+            folder.rpartition("/")[2] or os.path.basename(os.path.abspath(root))
+            for folder in folders
+        ]
         named = Counter(names)
         # Two folders of one name are told apart by where they are.
-        self._videos = [name if named[name] == 1 else folder for name, folder in zip(names, folders, strict=True)]
+        self._videos = [
+            name if named[name] == 1 else folder
+            for name, folder in zip(names, folders, strict=True)
+        ]
         self._video_ids = [video_id(video) for video in self._videos]
         self._video = np.array([folders[folder] for folder, _, _ in split], np.int64)
         self._frame = np.array([_frame_number(file) for _, _, file in split], np.int64)
@@ -188,10 +230,16 @@ class Hand100M:
         """The key of a hand's sample."""
         image = self.hands.image[row]
         side = "left" if self.hands.left[row] else "right"
-        return sample_key(self._video_ids[self._video[image]], int(self._frame[image]), side, int(self._number[row]))
+        return sample_key(
+            self._video_ids[self._video[image]],
+            int(self._frame[image]),
+            side,
+            int(self._number[row]),
+        )
 
     def pairs(self, present: np.ndarray) -> dict[str, np.ndarray]:
-        """The published pairs as arrays of a pairs file, of the hands that are `present`, (N,) bool.
+        """The published pairs as arrays of a pairs file, of the hands that are `present`, (N,)
+        bool.
 
         Positives that are not are left out, and those after them move up.
         """
@@ -204,19 +252,30 @@ class Hand100M:
         positive = np.take_along_axis(positive, order, axis=1)
         distance = np.take_along_axis(self.hands.distance[rows], order, axis=1)
         distance[positive < 0] = np.inf
-        return {"key": as_keys([self.key(row) for row in rows.tolist()]), "positive": positive, "distance": distance}
+        return {
+            "key": as_keys([self.key(row) for row in rows.tolist()]),
+            "positive": positive,
+            "distance": distance,
+        }
 
     def _find_frames(self, folders: Sequence[str]) -> int:
-        """How many folders above the videos' to leave out; where some videos are not there, a note says so."""
+        """How many folders above the videos' to leave out; where some videos are not there, a note
+        says so.
+        """
         split = [folder.split("/") for folder in folders]
         for above in range(max(map(len, split))):
-            there = [len(parts) > above and self.root.joinpath(*parts[above:]).is_dir() for parts in split]
+            there = [
+                len(parts) > above and self.root.joinpath(*parts[above:]).is_dir()
+                for parts in split
+            ]
             if any(there):
                 if not all(there):
                     which = f"{there.count(False):,} of {len(there):,} videos have no frames"
                     self.notes = (f"{self.root}: {which}, {split[there.index(False)][-1]} first",)
                 return above
-        raise HandclrError(f"{self.root}: holds none of the annotated frames; the first is {self.hands.files[0]}")
+        raise HandclrError(
+            f"{self.root}: holds none of the annotated frames; the first is {self.hands.files[0]}"
+        )
 
     def _numbers(self) -> np.ndarray:
         """For each hand how many of its side come before it in the frame, int64 (N,)."""

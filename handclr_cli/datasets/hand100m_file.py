@@ -12,17 +12,18 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import JOINTS
+from ..contract.fields import JOINT_COUNT
 
 
 class Annotations:
     """The hands of one annotation file, (N,) of them in its order, and the images that they are in.
 
-    `ids` as written, strings or numbers; `left` bool; `image` int32 rows of `files` (names relative to the root of the
-    frames) and `sizes` int32 (I, 2), width and height, 0 where it does not say; `box` float64 (N, 4) x0, y0, x1, y1
-    pixels of the image; `keypoints` float32 (N, 21, 2), x and y as shares of the published crop; `positive` int32
-    (N, K) rows of the mined positives in the order of the file, -1 where none, and `distance` float32 (N, K), inf
-    there. Positives that are not in the file are left out and counted in `unknown_positives`.
+    `ids` as written, strings or numbers; `left` bool; `image` int32 rows of `files` (names relative
+    to the root of the frames) and `sizes` int32 (I, 2), width and height, 0 where it does not say;
+    `box` float64 (N, 4) x0, y0, x1, y1 pixels of the image; `keypoints` float32 (N, 21, 2), x and y
+    as shares of the published crop; `positive` int32 (N, K) rows of the mined positives in the
+    order of the file, -1 where none, and `distance` float32 (N, K), inf there. Positives that are
+    not in the file are left out and counted in `unknown_positives`.
 
     Raises HandclrError naming the annotation that cannot be used.
     """
@@ -38,7 +39,7 @@ class Annotations:
         self.sizes = np.array(gathered.sizes, np.int32).reshape(-1, 2)
         self.image = gathered.image_rows()
         self.box = np.array(gathered.boxes).reshape(-1, 4)
-        self.keypoints = np.array(gathered.points).reshape(-1, JOINTS, 3)[:, :, :2].copy()
+        self.keypoints = np.array(gathered.points).reshape(-1, JOINT_COUNT, 3)[:, :, :2].copy()
         self.positive, self.distance, self.unknown_positives = gathered.pairs()
 
     def __len__(self) -> int:
@@ -46,7 +47,9 @@ class Annotations:
 
 
 class _Gathered:
-    """What is taken out of each object as the file is parsed; all objects at once would need ten times the memory."""
+    """What is taken out of each object as the file is parsed; all objects at once would need ten
+    times the memory.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -65,20 +68,33 @@ class _Gathered:
     def read(self) -> None:
         """Parse the file; raises HandclrError where it is not what it should be."""
         try:
-            with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                # Decoded from the mapping: the bytes of a file of gigabytes are not held beside its text.
+            with (
+                open(self.path, "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
+                # Decoded from the mapping: the bytes of a file of gigabytes are not held beside its
+                # text.
                 found = json.loads(str(data, "utf-8-sig"), object_hook=self._take)
         except OSError as error:
             raise HandclrError(f"cannot read {self.path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise HandclrError(f"{self.path}: not JSON, or truncated; download it again ({error})") from error
+            raise HandclrError(
+                f"{self.path}: not JSON, or truncated; download it again ({error})"
+            ) from error
         for name, count in (("images", len(self.files)), ("annotations", len(self.ids))):
             rows = found.get(name) if isinstance(found, dict) else None
             if not isinstance(rows, list):
-                raise HandclrError(f"{self.path}: has no list of {name}; is it an annotation file of Hand100M?")
+                raise HandclrError(
+                    f"{self.path}: has no list of {name}; is it an annotation file of Hand100M?"
+                )
             if len(rows) != count or any(row is not None for row in rows):
-                position = next((position for position, row in enumerate(rows) if row is not None), len(rows))
-                raise HandclrError(f"{self.path}: entry {position} of {name} is not as in Hand100M; download it again")
+                position = next(
+                    (position for position, row in enumerate(rows) if row is not None), len(rows)
+                )
+                raise HandclrError(
+                    f"{self.path}: entry {position} of {name} is not as in Hand100M; download it"
+                    " again"
+                )
 
     def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if "hand_id" in found or "keypoint_25d" in found:
@@ -103,10 +119,14 @@ class _Gathered:
     def _take_hand(self, hand: dict[str, Any]) -> None:
         try:
             box = json.loads(hand["boxes"]) if isinstance(hand["boxes"], str) else hand["boxes"]
-            points, positives, distances = hand["keypoint_25d"], hand.get("positive_sample"), hand.get("distance")
+            points, positives, distances = (
+                hand["keypoint_25d"],
+                hand.get("positive_sample"),
+                hand.get("distance"),
+            )
             positives, distances = positives or [], distances or []
             _expect("boxes", box, 4)
-            _expect("keypoint_25d", points, 3 * JOINTS)
+            _expect("keypoint_25d", points, 3 * JOINT_COUNT)
             _expect("positive_sample", positives)
             _expect("distance", distances, len(positives))
             self._positives += map(_identity, positives)
@@ -123,7 +143,9 @@ class _Gathered:
 
     def _refuse(self, what: str, position: int, name: Any, error: Exception) -> NoReturn:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise HandclrError(f"{self.path}: {what} {position} ({name}) cannot be used: {why}") from error
+        raise HandclrError(
+            f"{self.path}: {what} {position} ({name}) cannot be used: {why}"
+        ) from error
 
     def image_rows(self) -> np.ndarray:
         """The row of each hand's image, int32 (N,)."""
@@ -132,21 +154,32 @@ class _Gathered:
         if (found < 0).any():
             lost = int((found < 0).argmax())
             which = f"annotation {lost} ({self.ids[lost]})"
-            raise HandclrError(f"{self.path}: {which} is of image {self._images[lost]}, which is not in the file")
-        for name, values, width in (("boxes", self.boxes, 4), ("keypoint_25d", self.points, 3 * JOINTS)):
+            raise HandclrError(
+                f"{self.path}: {which} is of image {self._images[lost]}, which is not in the file"
+            )
+        for name, values, width in (
+            ("boxes", self.boxes, 4),
+            ("keypoint_25d", self.points, 3 * JOINT_COUNT),
+        ):
             finite = np.isfinite(np.array(values)).reshape(-1, width).all(axis=1)
             if not finite.all():
                 bad = int((~finite).argmax())
-                raise HandclrError(f"{self.path}: annotation {bad} ({self.ids[bad]}): {name} are not all finite")
+                raise HandclrError(
+                    f"{self.path}: annotation {bad} ({self.ids[bad]}): {name} are not all finite"
+                )
         return found
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Positives as rows int32 (N, K), nearest first as in the file, their distances, how many are not there."""
+        """Positives as rows int32 (N, K), nearest first as in the file, their distances, how many
+        are not there.
+        """
         rows = _rows([str(name) for name in self.ids], f"{self.path}: hand_id")
         flat = np.array([rows.get(name, -1) for name in self._positives], np.int32)
         distances = np.array(self._distances, np.float32)
         if not np.isfinite(distances).all() or (distances < 0).any():
-            raise HandclrError(f"{self.path}: some distance is negative or not finite; download it again")
+            raise HandclrError(
+                f"{self.path}: some distance is negative or not finite; download it again"
+            )
         counts = np.array(self._counts)
         place = np.arange(counts.max(initial=0)) < counts[:, None]
         positive = np.full(place.shape, -1, np.int32)

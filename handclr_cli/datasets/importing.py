@@ -1,4 +1,6 @@
-"""What an import does with any data set: make its shards, count what became of the items, say how labels agree."""
+"""What an import does with any data set: make its shards, count what became of the items, say how
+labels agree.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.units import Unit, Units, UnitWriter
-from ..footage.crew import in_order
+from ..work.crew import in_order
 from .checks import Check
 from .hand100m import KeypointCheck
 from .labelled import Invalid, LabelledSet, Made
@@ -25,11 +27,12 @@ _BATCH = 8
 
 
 class ImportJob:
-    """Makes the units of a `part` that are missing; `counts` then says what became of the items of all of them.
+    """Makes the units of a `part` that are missing; `counts` then says what became of the items of
+    all of them.
 
-    `make` gives what became of an item, in a worker process, and `item` all that it needs of a row; files that
-    cannot be used are named relative to `root`, and `warn` is called with a line about the first ones. Raises
-    HandclrError for the first one where `strict`.
+    `make` gives what became of an item, in a worker process, and `item` all that it needs of a row;
+    files that cannot be used are named relative to `root`, and `warn` is called with a line about
+    the first ones. Raises HandclrError for the first one where `strict`.
     """
 
     def __init__(
@@ -48,14 +51,25 @@ class ImportJob:
         self.todo = self.mine if check else units.missing(part)
         self.total = sum(len(unit.rows) for unit in self.todo)
         self.counts: Counter[str] = Counter()
-        self._make, self._item, self._root, self._strict, self._warn = make, item, root, strict, warn
+        self._make, self._item, self._root, self._strict, self._warn = (
+            make,
+            item,
+            root,
+            strict,
+            warn,
+        )
         self._named = 0
         # Of each row whether its sample was written.
         self._written = bytearray(sum(len(unit.rows) for unit in units.units))
 
     def work(self, processes: int, advance: Callable[[], None]) -> None:
         """Write what is missing; `advance` is called after each item."""
-        made = in_order(self._make, (self._item(row) for unit in self.todo for row in unit.rows), processes, _BATCH)
+        made = in_order(
+            self._make,
+            (self._item(row) for unit in self.todo for row in unit.rows),
+            processes,
+            _BATCH,
+        )
         for unit in self.mine:
             if self.units.done(unit) and not self.check:
                 self.counts += self._found(unit)
@@ -70,7 +84,9 @@ class ImportJob:
             self.counts += counts
 
     def present(self, key: Callable[[int], str]) -> np.ndarray:
-        """Of each row whether its sample is in the shards, those included that were there before; (N,) bool."""
+        """Of each row whether its sample is in the shards, those included that were there before;
+        (N,) bool.
+        """
         for unit in self.units.units:
             if self.units.done(unit):
                 index = ShardIndex([unit.path])
@@ -83,7 +99,8 @@ class ImportJob:
         counts = self.units.counts(unit)
         if lacking := broken(counts):
             told = (
-                f"{unit.path}: lacks {lacking} of its items, whose files were broken; remove it to have it made again"
+                f"{unit.path}: lacks {lacking} of its items, whose files were broken; remove it to"
+                " have it made again"
             )
             if self._strict:
                 raise HandclrError(told)
@@ -91,7 +108,9 @@ class ImportJob:
         return counts
 
     def _look(self, row: int, made: Made, writer: UnitWriter | None) -> str:
-        """Under which word an item is counted: the side of its hand, or the reason why there is none."""
+        """Under which word an item is counted: the side of its hand, or the reason why there is
+        none.
+        """
         if self.check:
             self.check.add(row, made)
         if made.sample and writer:
@@ -105,7 +124,9 @@ class ImportJob:
 
     def _skip(self, made: Made, writer: UnitWriter | None) -> None:
         if self._strict:
-            raise HandclrError(f"{made.path}: {made.invalid}; download it again, or import without --strict")
+            raise HandclrError(
+                f"{made.path}: {made.invalid}; download it again, or import without --strict"
+            )
         self._named += 1
         if self._named <= _NAMED:
             self._warn(f"{made.path}: {made.invalid}; skipped")
@@ -115,7 +136,9 @@ class ImportJob:
 
 
 def open_set(name: str, root: str | os.PathLike[str], split: str, compare: bool) -> LabelledSet:
-    """A split of `freihand`, `dexycb` or `assemblyhands`; with `compare` the set's own 2D labels are kept."""
+    """A split of `freihand`, `dexycb` or `assemblyhands`; with `compare` the set's own 2D labels
+    are kept.
+    """
     if name == "freihand":
         from .freihand import FreiHAND
 
@@ -140,11 +163,21 @@ def agreement(found: dict[str, Any]) -> str:
         return "nothing to check"
     if "keypoints_in_box" in found:
         in_box, inside = found["keypoints_in_box"], found["keypoints_inside"]
-        return f"{in_box:.2%} of the keypoints inside the annotated box, {inside:.2%} inside the image"
-    bone, inside, error = found["reference_bone_mm"], found["joints_inside"], found["projection_error_px"]
+        return (
+            f"{in_box:.2%} of the keypoints inside the annotated box, {inside:.2%} inside the image"
+        )
+    bone, inside, error = (
+        found["reference_bone_mm"],
+        found["joints_inside"],
+        found["projection_error_px"],
+    )
     from_own = "no 2D labels of the set's own to compare with"
     if error:
-        from_own = "{median:.2f} px from the set's own 2D labels (95 %: {p95:.2f}, max {max:.2f})".format(**error)
+        from_own = (
+            "{median:.2f} px from the set's own 2D labels (95 %: {p95:.2f}, max {max:.2f})".format(
+                **error
+            )
+        )
     return (
         f"reference bone {bone['min']:.1f} to {bone['max']:.1f} mm, median {bone['median']:.1f}; "
         f"{inside:.2%} of the joints inside the image; {from_own}"

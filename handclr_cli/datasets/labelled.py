@@ -1,4 +1,6 @@
-"""What all labelled data sets give: hands with their labels, or a reason why there is none, and their samples."""
+"""What all labelled data sets give: hands with their labels, or a reason why there is none, and
+their samples.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..contract.sample import Sample, sample_key
-from .camera import project
-from .crops import in_front, labelled_crop, labelled_sample
-from .metrics import REFERENCE_BONE
+from ..hand.camera import project
+from ..hand.joints import REFERENCE_BONE
+from ..hand.labelled_crop import in_front, labelled_crop, labelled_sample
 
 # A hand so near would need a crop of gigabytes.
 WIDEST_CROP = 8
@@ -44,11 +46,12 @@ class Invalid(StrEnum):
 class LabelledHand:
     """One hand in an image of a data set.
 
-    `side` "left" or "right"; `keypoints3d` (21, 3) float64 metres in the camera frame, MediaPipe order, not mirrored;
-    `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `valid` (21,) bool, or None where all joints are;
-    `keypoints2d` (21, 2) float64, the data set's own 2D labels in the same pixels, NaN where one is missing. `info`
-    goes into the sample's JSON: `video`, `frame`, `sample` (shared by versions of a pose and by all cameras of a
-    moment), `version` or `subject`, `camera`, and `index`, the position in the split as result files count it.
+    `side` "left" or "right"; `keypoints3d` (21, 3) float64 metres in the camera frame, MediaPipe
+    order, not mirrored; `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `valid` (21,)
+    bool, or None where all joints are; `keypoints2d` (21, 2) float64, the data set's own 2D labels
+    in the same pixels, NaN where one is missing. `info` goes into the sample's JSON: `video`,
+    `frame`, `sample` (shared by versions of a pose and by all cameras of a moment), `version` or
+    `subject`, `camera`, and `index`, the position in the split as result files count it.
     """
 
     path: Path
@@ -72,7 +75,9 @@ class LabelledSet(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """How a hand's labels agree: the reference bone, joints inside the image, pixels from the set's own 2D labels."""
+    """How a hand's labels agree: the reference bone, joints inside the image, pixels from the set's
+    own 2D labels.
+    """
 
     bone_mm: float
     inside: np.ndarray
@@ -81,7 +86,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of an item, the file at `path`: a sample of a hand of that side, or the reason why there is none."""
+    """What became of an item, the file at `path`: a sample of a hand of that side, or the reason
+    why there is none.
+    """
 
     path: Path
     sample: Sample | None = None
@@ -92,7 +99,9 @@ class Made:
 
 @dataclass(frozen=True)
 class Importer:
-    """Makes samples of a data set: crops of `size` px, `margin` times as wide as the hand, JPEG of `quality`."""
+    """Makes samples of a data set: crops of `size` px, `margin` times as wide as the hand, JPEG of
+    `quality`.
+    """
 
     data: LabelledSet
     size: int = 224
@@ -110,10 +119,14 @@ class Importer:
             return Made(hand.path, invalid=image)
         height, width = image.shape[:2]
         labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
-        if not in_front(labelled) or self._too_wide(project(labelled, hand.intrinsics), max(width, height)):
+        if not in_front(labelled) or self._too_wide(
+            project(labelled, hand.intrinsics), max(width, height)
+        ):
             return Made(hand.path, invalid=Invalid.BEHIND)
         left = hand.side == "left"
-        crop = labelled_crop(image, hand.keypoints3d, hand.intrinsics, self.size, self.margin, left, hand.valid)
+        crop = labelled_crop(
+            image, hand.keypoints3d, hand.intrinsics, self.size, self.margin, left, hand.valid
+        )
         video, frame = hand.info["video"], hand.info["frame"]
         info = {
             "video": video,
@@ -128,7 +141,13 @@ class Importer:
         }
         key = sample_key(re.sub(r"[^A-Za-z0-9_-]+", "-", video), frame, hand.side)
         sample = labelled_sample(key, crop, info, self.quality)
-        return Made(hand.path, sample, hand.side, None, _measured(hand, (width, height)) if self.measure else None)
+        return Made(
+            hand.path,
+            sample,
+            hand.side,
+            None,
+            _measured(hand, (width, height)) if self.measure else None,
+        )
 
     def _too_wide(self, pixels: np.ndarray, side: int) -> bool:
         return float(np.ptp(pixels, axis=0).max()) * self.margin > WIDEST_CROP * side

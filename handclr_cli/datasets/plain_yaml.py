@@ -1,4 +1,6 @@
-"""The part of YAML that calibration files are written in: mappings, lists, plain values, and nothing that acts."""
+"""The part of YAML that calibration files are written in: mappings, lists, plain values, and
+nothing that acts.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,11 @@ class _Line(NamedTuple):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of nested mappings and lists of strings and numbers, flow lists of one level included.
+    """Read a YAML file of nested mappings and lists of strings and numbers, flow lists of one level
+    included.
 
-    Raises HandclrError where the file cannot be read, is no mapping, or needs more of YAML than that.
+    Raises HandclrError where the file cannot be read, is no mapping, or needs more of YAML than
+    that.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -68,12 +72,16 @@ def _mapping(lines: list[_Line], at: int) -> tuple[dict[str, Any], int]:
     while at < len(lines) and lines[at].indent == indent and not _is_item(lines[at]):
         match = _KEY.fullmatch(lines[at].text)
         if not match or (key := match[1].strip("\"'")) in found:
-            raise ValueError(f"line {lines[at].number} is no `key: value`, or a key that was there before")
+            raise ValueError(
+                f"line {lines[at].number} is no `key: value`, or a key that was there before"
+            )
         rest, number, at = (match[2] or "").removeprefix(_TUPLE).strip(), lines[at].number, at + 1
         if rest and not rest.startswith("#"):
             found[key] = _value(rest, number)
         # A list may stand no deeper than its key.
-        elif at < len(lines) and (lines[at].indent > indent or (lines[at].indent == indent and _is_item(lines[at]))):
+        elif at < len(lines) and (
+            lines[at].indent > indent or (lines[at].indent == indent and _is_item(lines[at]))
+        ):
             found[key], at = _block(lines, at)
         else:
             found[key] = None
@@ -110,7 +118,13 @@ def _value(text: str, number: int) -> Any:
 
 
 def _scalar(text: str, number: int) -> str | int | float:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1] and "\\" not in text:
+    if (
+        len(text) > 1
+        and text[0] == text[-1]
+        and text[0] in "\"'"
+        and text[0] not in text[1:-1]
+        and "\\" not in text
+    ):
         return text[1:-1]
     if _INTEGER.fullmatch(text):
         return int(text)

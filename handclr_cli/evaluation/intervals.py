@@ -1,4 +1,6 @@
-"""Bootstrap intervals of the metrics: how far they would move with another draw of the test samples."""
+"""Bootstrap intervals of the metrics: how far they would move with another draw of the test
+samples.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .metrics import AUC_RANGES, DEFINITIONS, Alignment, area_shares, joint_means, mean_over_joints, summarise
+from ..hand.alignment import Alignment, joint_means, mean_over_joints
+from .metrics import AUC_RANGES, DEFINITIONS, area_shares, summarise
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
 DEFINITION = (
-    f"95 % percentile bootstrap, {RESAMPLES:,} resamples: units are drawn with replacement, as many as there are, each "
-    "with all its samples. It says how far the number would move with other test samples of the same kind, and nothing "
-    "of the spread over training runs."
+    f"95 % percentile bootstrap, {RESAMPLES:,} resamples: units are drawn with replacement, as many"
+    " as there are, each with all its samples. It says how far the number would move with other"
+    " test samples of the same kind, and nothing of the spread over training runs."
 )
 # Draws held at once: 32 MB of them.
 _DRAWS = 1 << 22
 
 
 class Paired(NamedTuple):
-    """Means of a and b, b - a with its 95 % interval, and the share of resamples in which b's error is less."""
+    """Means of a and b, b - a with its 95 % interval, and the share of resamples in which b's error
+    is less.
+    """
 
     a: float
     b: float
@@ -32,12 +37,18 @@ class Paired(NamedTuple):
 
 
 def resampled_means(
-    values: np.ndarray, valid: np.ndarray, units: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
+    values: np.ndarray,
+    valid: np.ndarray,
+    units: np.ndarray,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> np.ndarray:
-    """The mean of joints over samples, then over joints, in each of `resamples` bootstrap draws of the units.
+    """The mean of joints over samples, then over joints, in each of `resamples` bootstrap draws of
+    the units.
 
-    values (N, 21, ...), valid bool (N, 21), units (N,): samples of equal `units` are drawn together. Out
-    (resamples, ...) float64, the same for the same seed. A joint of which a draw has no label is left out of it.
+    values (N, 21, ...), valid bool (N, 21), units (N,): samples of equal `units` are drawn
+    together. Out (resamples, ...) float64, the same for the same seed. A joint of which a draw has
+    no label is left out of it.
     """
     sums, counts = _by_unit(values, valid, units)
     number, shape = len(sums), values.shape[1:]
@@ -46,7 +57,11 @@ def resampled_means(
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
         drawn = rng.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number).astype(np.float64)
+        times = (
+            np.bincount(drawn.ravel(), minlength=rows * number)
+            .reshape(rows, number)
+            .astype(np.float64)
+        )
         total = (times @ columns).reshape(rows, *shape)
         seen = (times @ counts).reshape(rows, shape[0], *(1,) * (len(shape) - 1))
         with np.errstate(invalid="ignore"):
@@ -57,9 +72,11 @@ def resampled_means(
 def pose_table(
     errors: Mapping[Alignment, np.ndarray], valid: np.ndarray, units: np.ndarray, seed: int = 0
 ) -> dict[str, Any]:
-    """`metrics.summarise` of errors (N, 21) mm after each alignment, with the 95 % interval of each mean and area.
+    """`metrics.summarise` of errors (N, 21) mm after each alignment, with the 95 % interval of each
+    mean and area.
 
-    Adds `mpjpe_mm_interval` [low, high] and `pck_auc_interval` to each alignment; None with fewer than two units.
+    Adds `mpjpe_mm_interval` [low, high] and `pck_auc_interval` to each alignment; None with fewer
+    than two units.
     """
     table = summarise(errors, valid)
     values = [measure for each in errors.values() for measure in _measures(each)]
@@ -68,14 +85,19 @@ def pose_table(
     low, high = np.percentile(means, PERCENTILES, axis=0).reshape(2, len(errors), -1)
     for number, block in enumerate(table.values()):
         ends: list[list[float] | None] = [
-            None if alone else [float(low[number, at]), float(high[number, at])] for at in range(low.shape[1])
+            None if alone else [float(low[number, at]), float(high[number, at])]
+            for at in range(low.shape[1])
         ]
         block["mpjpe_mm_interval"] = ends[0]
-        block["pck_auc_interval"] = {f"{name}mm": end for name, end in zip(AUC_RANGES, ends[1:], strict=True)}
+        block["pck_auc_interval"] = {
+            f"{name}mm": end for name, end in zip(AUC_RANGES, ends[1:], strict=True)
+        }
     return table
 
 
-def paired(a_mm: np.ndarray, b_mm: np.ndarray, valid: np.ndarray, units: np.ndarray, seed: int = 0) -> Paired:
+def paired(
+    a_mm: np.ndarray, b_mm: np.ndarray, valid: np.ndarray, units: np.ndarray, seed: int = 0
+) -> Paired:
     """Compare two sets of errors (N, 21) mm of the same samples; both are resampled together."""
     a, b = (float(mean_over_joints(joint_means(errors, valid))) for errors in (a_mm, b_mm))
     differences = resampled_means(b_mm - a_mm, valid, units, seed)
@@ -110,7 +132,9 @@ def _measures(errors: np.ndarray) -> list[np.ndarray]:
     return [errors, *(area_shares(errors, *limits) for limits in AUC_RANGES.values())]
 
 
-def _by_unit(values: np.ndarray, valid: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_unit(
+    values: np.ndarray, valid: np.ndarray, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Sums (U, 21, ...) and counts (U, 21) of the labelled joints of each unit."""
     number = np.unique(units, return_inverse=True)[1].reshape(-1)
     order = np.argsort(number, kind="stable")

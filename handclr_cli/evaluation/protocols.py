@@ -1,4 +1,6 @@
-"""The data sets' own protocols: FreiHAND's pred.json and scores.txt, DexYCB's result file, AssemblyHands' error."""
+"""The data sets' own protocols: FreiHAND's pred.json and scores.txt, DexYCB's result file,
+AssemblyHands' error.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import numpy as np
 
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
-from .metrics import checked, joint_means, mean_over_joints, pck_auc, root_relative
+from ..hand.alignment import checked, joint_means, mean_over_joints, root_relative
+from .metrics import pck_auc
 
 # Of FreiHAND's evaluation split, all of which its script wants.
 FREIHAND_SAMPLES = 3960
@@ -22,12 +25,14 @@ _AUC_MM = (0, 50, 100)
 
 
 def freihand_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The twelve numbers of FreiHAND's scores.txt, in its order; (N, 21, 3) metres in the camera frame.
+    """The twelve numbers of FreiHAND's scores.txt, in its order; (N, 21, 3) metres in the camera
+    frame.
 
-    Means in cm: of each joint over the samples, then over the joints. AUC: the area under each joint's PCK curve at
-    100 thresholds from 0 to 5 cm, which count themselves, then the mean over the joints. `al`: `official_procrustes`.
-    The mesh is not predicted: its means and areas are what the script prints where there is none, and its F-scores are
-    those of the one point in pred.json that stands for it, 0.
+    Means in cm: of each joint over the samples, then over the joints. AUC: the area under each
+    joint's PCK curve at 100 thresholds from 0 to 5 cm, which count themselves, then the mean over
+    the joints. `al`: `official_procrustes`. The mesh is not predicted: its means and areas are what
+    the script prints where there is none, and its F-scores are those of the one point in pred.json
+    that stands for it, 0.
     """
     pred, truth, _ = checked(pred, truth)
     scores: dict[str, float] = {}
@@ -39,12 +44,14 @@ def freihand_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return scores | {f"{name}_{mm}": 0.0 for mm in (5, 15) for name in ("f_score", "f_al_score")}
 
 
-def write_freihand(folder: str, pred: np.ndarray, scores: dict[str, float], position: np.ndarray) -> None:
+def write_freihand(
+    folder: str, pred: np.ndarray, scores: dict[str, float], position: np.ndarray
+) -> None:
     """Write `pred.json` and `scores.txt` into a folder, which is made if it is not there.
 
-    `pred.json` is [joints, vertices], both in the order of `position` (N,), that in the split: (21, 3) metres in the
-    camera frame, and for the mesh, which is not predicted, one vertex at the camera. Raises HandclrError where the
-    positions are not 0 to N - 1.
+    `pred.json` is [joints, vertices], both in the order of `position` (N,), that in the split: (21,
+    3) metres in the camera frame, and for the mesh, which is not predicted, one vertex at the
+    camera. Raises HandclrError where the positions are not 0 to N - 1.
     """
     order = _complete(position)
     try:
@@ -59,11 +66,13 @@ def write_freihand(folder: str, pred: np.ndarray, scores: dict[str, float], posi
 
 
 def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
-    """The three metrics of DexYCB's hand pose evaluation, each MPJPE in mm and AUC; (N, 21, 3) metres, camera frame.
+    """The three metrics of DexYCB's hand pose evaluation, each MPJPE in mm and AUC; (N, 21, 3)
+    metres, camera frame.
 
-    Absolute; root-relative, the wrist subtracted from both; `official_procrustes`, FreiHAND's, taken over with its
-    means. AUC at 100 thresholds from 0 to 50 mm. Samples without a hand, which the evaluation passes over, are not
-    among labelled crops. Left and right hands count alike; mirroring both sides changes no distance.
+    Absolute; root-relative, the wrist subtracted from both; `official_procrustes`, FreiHAND's,
+    taken over with its means. AUC at 100 thresholds from 0 to 50 mm. Samples without a hand, which
+    the evaluation passes over, are not among labelled crops. Left and right hands count alike;
+    mirroring both sides changes no distance.
     """
     pred, truth, _ = checked(pred, truth)
     pred, truth = 1000 * pred, 1000 * truth
@@ -77,10 +86,12 @@ def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, fl
 
 
 def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np.ndarray) -> None:
-    """Write DexYCB's result file: a line per sample, its position in the split, then 63 numbers x, y, z in mm.
+    """Write DexYCB's result file: a line per sample, its position in the split, then 63 numbers x,
+    y, z in mm.
 
-    pred (N, 21, 3) metres in the crop's camera frame; where `mirrored` (N,) the hand is mirrored back into the source.
-    In the order of `position` (N,). Raises HandclrError where a position is unknown or comes twice.
+    pred (N, 21, 3) metres in the crop's camera frame; where `mirrored` (N,) the hand is mirrored
+    back into the source. In the order of `position` (N,). Raises HandclrError where a position is
+    unknown or comes twice.
     """
     order = _known(position)
     hands = 1000 * in_source_frame(pred, mirrored)[order].reshape(len(order), -1)
@@ -92,28 +103,38 @@ def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np
 def assemblyhands_scores(
     pred: np.ndarray, truth: np.ndarray, valid: np.ndarray, left: np.ndarray
 ) -> dict[str, float | None]:
-    """AssemblyHands' error in mm: wrist-relative, per joint over the samples that have its label, mean over joints.
+    """AssemblyHands' error in mm: wrist-relative, per joint over the samples that have its label,
+    mean over joints.
 
-    (N, 21, 3) metres, valid and left bool (N, 21) and (N,). `mpjpe_mm` is the mean over all 42 joints, `right_mm` and
-    `left_mm` over the 21 of a hand; None where a set has no such hand. The published code says nothing of a joint that
-    never has a label, which is left out here, nor of a hand without a wrist to be relative to, which import skips.
+    (N, 21, 3) metres, valid and left bool (N, 21) and (N,). `mpjpe_mm` is the mean over all 42
+    joints, `right_mm` and `left_mm` over the 21 of a hand; None where a set has no such hand. The
+    published code says nothing of a joint that never has a label, which is left out here, nor of a
+    hand without a wrist to be relative to, which import skips.
     """
     pred, truth, valid = checked(pred, truth, valid)
     errors = 1000 * np.linalg.norm(root_relative(pred) - root_relative(truth), axis=-1)
     hands = {"right_mm": ~left, "left_mm": left}
-    joints = {name: joint_means(errors[rows], valid[rows]) for name, rows in hands.items() if rows.any()}
-    scores: dict[str, float | None] = {"mpjpe_mm": float(mean_over_joints(np.concatenate(list(joints.values()))))}
-    return scores | {name: float(mean_over_joints(joints[name])) if name in joints else None for name in hands}
+    joints = {
+        name: joint_means(errors[rows], valid[rows]) for name, rows in hands.items() if rows.any()
+    }
+    scores: dict[str, float | None] = {
+        "mpjpe_mm": float(mean_over_joints(np.concatenate(list(joints.values()))))
+    }
+    return scores | {
+        name: float(mean_over_joints(joints[name])) if name in joints else None for name in hands
+    }
 
 
 def official_procrustes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled; (N, 21, 3) in any unit.
+    """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled; (N, 21, 3)
+    in any unit.
 
     Unlike `metrics.procrustes` the orthogonal matrix may be a reflection.
     """
     pred_mean, true_mean = pred.mean(axis=1, keepdims=True), truth.mean(axis=1, keepdims=True)
     pred_extent, true_extent = (
-        np.linalg.norm(hands, axis=(1, 2), keepdims=True) + _EXTENT for hands in (pred - pred_mean, truth - true_mean)
+        np.linalg.norm(hands, axis=(1, 2), keepdims=True) + _EXTENT
+        for hands in (pred - pred_mean, truth - true_mean)
     )
     shape, target = (pred - pred_mean) / pred_extent, (truth - true_mean) / true_extent
     u, singular, vt = np.linalg.svd(np.swapaxes(shape, 1, 2) @ target)
@@ -121,7 +142,9 @@ def official_procrustes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def in_source_frame(hands: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Mirror back the hands (N, 21, 3) whose crops are `mirrored` (N,): x of the camera frame changes its sign."""
+    """Mirror back the hands (N, 21, 3) whose crops are `mirrored` (N,): x of the camera frame
+    changes its sign.
+    """
     signs = np.where(np.asarray(mirrored, bool)[:, None] & (np.arange(3) == 0), -1.0, 1.0)
     return np.asarray(hands, np.float64) * signs[:, None]
 
@@ -135,14 +158,18 @@ SCORES: dict[str, Callable[[np.ndarray, np.ndarray], dict[str, Any]]] = {
 def require(name: str, placed: bool, valid: np.ndarray, position: np.ndarray) -> None:
     """Raise HandclrError where a protocol of SCORES cannot be applied, before the work.
 
-    Hands must be `placed` in the camera frame, all joints `valid` (N, 21), and each `position` (N,) in the split known
-    and there once; FreiHAND wants the whole split.
+    Hands must be `placed` in the camera frame, all joints `valid` (N, 21), and each `position` (N,)
+    in the split known and there once; FreiHAND wants the whole split.
     """
     if not placed:
-        raise HandclrError(f"--{name}: its metrics need positions in the camera frame, and the hands have none")
+        raise HandclrError(
+            f"--{name}: its metrics need positions in the camera frame, and the hands have none"
+        )
     lacking = int((~valid).any(axis=1).sum())
     if lacking:
-        raise HandclrError(f"--{name}: {lacking} of {len(valid)} samples lack the labels of some joints")
+        raise HandclrError(
+            f"--{name}: {lacking} of {len(valid)} samples lack the labels of some joints"
+        )
     (_complete if name == "freihand" else _known)(position)
 
 
@@ -155,11 +182,16 @@ def _known(position: np.ndarray) -> np.ndarray:
     """The order of positions; raises HandclrError where one is unknown or comes twice."""
     unknown = int((position < 0).sum())
     if unknown:
-        raise HandclrError(f"{unknown} of {len(position)} samples have no 'index' in their JSON; import the set again")
+        raise HandclrError(
+            f"{unknown} of {len(position)} samples have no 'index' in their JSON; import the set"
+            " again"
+        )
     order = np.argsort(position, kind="stable")
     twice = np.flatnonzero(np.diff(position[order]) == 0)
     if len(twice):
-        raise HandclrError(f"index {position[order][twice[0]]} comes twice in the input; give one split alone")
+        raise HandclrError(
+            f"index {position[order][twice[0]]} comes twice in the input; give one split alone"
+        )
     return order
 
 
@@ -169,5 +201,8 @@ def _complete(position: np.ndarray) -> np.ndarray:
     missing = int(position.max()) + 1 - len(position)
     if missing:
         first = np.flatnonzero(position[order] != np.arange(len(order)))[0]
-        raise HandclrError(f"{missing} of {position.max() + 1} images of the split are missing, the first is {first}")
+        raise HandclrError(
+            f"{missing} of {position.max() + 1} images of the split are missing, the first is"
+            f" {first}"
+        )
     return order

@@ -7,19 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from . import intervals, metrics, official
+from ..hand import alignment
+from . import intervals, metrics, protocols
 from .predictions import Evaluated, Labels, Predicted, has_position
 
 Curve = tuple[np.ndarray, np.ndarray, float]
 
 
 def evaluation(
-    predicted: Predicted, labels: Labels, baseline: np.ndarray | None, protocols: Sequence[str], seed: int
+    predicted: Predicted,
+    labels: Labels,
+    baseline: np.ndarray | None,
+    asked: Sequence[str],
+    seed: int,
 ) -> dict[str, Any]:
-    """The report, ready for JSON: counts, definitions, the metrics with intervals, the protocols' own scores.
+    """The report, ready for JSON: counts, definitions, the metrics with intervals, the protocols'
+    own scores.
 
-    `baseline` (N, 21, 3) metres from the wrist is what the mean pose of the training set predicts; `protocols` are
-    names in `official.SCORES`. AssemblyHands' protocol joins where labels are missing or both hands are there.
+    `baseline` (N, 21, 3) metres from the wrist is what the mean pose of the training set predicts;
+    `asked` are names in `protocols.SCORES`. AssemblyHands' protocol joins where labels are missing
+    or both hands are there.
     """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
     errors = metrics.all_errors_mm(hands, truth, valid, predicted.placed)
@@ -29,24 +36,32 @@ def evaluation(
         "scale": predicted.scale,
         "position": predicted.position,
         "measures": metrics.MEASURES,
-        "interval": {"definition": intervals.DEFINITION, "unit": labels.unit, "units": len(np.unique(labels.units))},
+        "interval": {
+            "definition": intervals.DEFINITION,
+            "unit": labels.unit,
+            "units": len(np.unique(labels.units)),
+        },
         "model": intervals.pose_table(errors, valid, labels.units, seed),
     }
     if baseline is not None:
         still = metrics.all_errors_mm(baseline, truth, valid, placed=False)
         report["mean_pose_of_training_set"] = intervals.pose_table(still, valid, labels.units, seed)
-    scores: dict[str, Any] = {name: official.SCORES[name](hands, truth) for name in protocols}
+    scores: dict[str, Any] = {name: protocols.SCORES[name](hands, truth) for name in asked}
     if labels.of_both_hands or not valid.all():
-        scores["assemblyhands"] = official.assemblyhands_scores(hands, truth, valid, labels.left)
+        scores["assemblyhands"] = protocols.assemblyhands_scores(hands, truth, valid, labels.left)
     return report | ({"official": scores} if scores else {})
 
 
 def curves(predicted: Predicted, labels: Labels, baseline: np.ndarray | None) -> dict[str, Curve]:
-    """PCK curves of the predictions after each alignment, and of the mean pose after "root+bone"."""
+    """PCK curves of the predictions after each alignment, and of the mean pose after
+    "root+bone".
+    """
     truth, valid = labels.keypoints3d, labels.valid
     names = [name for name in metrics.DEFINITIONS if predicted.placed or name != "none"]
     found = {
-        "no alignment" if name == "none" else name: metrics.pck_to_50mm(predicted.keypoints3d, truth, valid, name)
+        "no alignment" if name == "none" else name: metrics.pck_to_50mm(
+            predicted.keypoints3d, truth, valid, name
+        )
         for name in names
     }
     if baseline is not None:
@@ -61,16 +76,20 @@ def arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarray]:
         "key": labels.keys,
         "keypoints3d": hands.astype(np.float32),
         "truth3d": truth,
-        "error_mm": metrics.joint_errors_mm(hands, truth, "root", valid).astype(np.float32),
+        "error_mm": alignment.joint_errors_mm(hands, truth, "root", valid).astype(np.float32),
         "valid": valid.astype(np.uint8),
         "unit": labels.units,
     }
 
 
 def comparison(a: Evaluated, b: Evaluated, seed: int) -> dict[str, Any]:
-    """The report of two evaluations of the same samples, `a` and `b` in one order, ready for JSON."""
+    """The report of two evaluations of the same samples, `a` and `b` in one order, ready
+    for JSON.
+    """
     placed = has_position(a.keypoints3d) and has_position(b.keypoints3d)
-    first, second = (metrics.all_errors_mm(one.keypoints3d, a.truth3d, a.valid, placed) for one in (a, b))
+    first, second = (
+        metrics.all_errors_mm(one.keypoints3d, a.truth3d, a.valid, placed) for one in (a, b)
+    )
     return {
         "samples": len(a.keys),
         "measures": {"mpjpe_mm": metrics.MEASURES["mpjpe_mm"]},

@@ -23,18 +23,21 @@ LEAD_S = 2.0
 # Frames further before it are decoded in vain only where the video is known to go on that long.
 FAR_S = 60.0
 PROMISE_KEPT = 0.9
-# Where a constant frame rate lost frames few intervals are longer, of so many or more; a variable one has many.
+# Where a constant frame rate lost frames few intervals are longer, of so many or more; a variable
+# one has many.
 _FEW = (3, 0.02)
 _TELLING = 50
 _LEAST_LOST_S = 1.0
-# How MP4 and QuickTime begin, from the fifth byte; how MPEG program streams do, where but some frames have a time.
+# How MP4 and QuickTime begin, from the fifth byte; how MPEG program streams do, where but some
+# frames have a time.
 _ISO_MEDIA = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PROGRAM_STREAM = b"\0\0\1\xba"
 # Matroska's and Flash's times are cut to milliseconds.
 _TIME_UNIT_S = 0.001
 # Less between two frames is the clock of the container, not of the camera.
 _LEAST_S = 0.5 / TRUSTED_FPS[1]
-# The reader stops at a packet that cannot be decoded, but can be asked again; at the end that is quick.
+# The reader stops at a packet that cannot be decoded, but can be asked again; at the end that is
+# quick.
 _TRIES = 100
 _TRIES_WHERE_MORE_IS_PROMISED = 10_000
 
@@ -51,7 +54,8 @@ def read_header(path: Path) -> Header:
 
 
 def read_video(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode a stretch of a video and yield the sampled frames; what turns out to be missing goes to `on_skip`.
+    """Decode a stretch of a video and yield the sampled frames; what turns out to be missing goes
+    to `on_skip`.
 
     Raises UnreadableError where the video cannot be opened, or holds no frame.
     """
@@ -70,7 +74,8 @@ def read_video(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Fr
 
 
 class _Roll:
-    """An open video, frame by frame: count and time of the frame last grabbed, and what was missed between them.
+    """An open video, frame by frame: count and time of the frame last grabbed, and what was missed
+    between them.
 
     Times are the container's where they move forward, else the nominal frame rate's.
     """
@@ -104,7 +109,8 @@ class _Roll:
         return True
 
     def to_before(self, time_s: float) -> bool:
-        """Grab a frame before the time, the first at the earliest; False where the video ends before the time.
+        """Grab a frame before the time, the first at the earliest; False where the video ends
+        before the time.
 
         A seek counts by the nominal rate, and may come out too late or far too early.
         """
@@ -139,7 +145,9 @@ class _Roll:
 
     def _grab(self) -> bool:
         more = self.time_s + 2 / self.fps < self.promised_s
-        return any(self.capture.grab() for _ in range(_TRIES_WHERE_MORE_IS_PROMISED if more else _TRIES))
+        return any(
+            self.capture.grab() for _ in range(_TRIES_WHERE_MORE_IS_PROMISED if more else _TRIES)
+        )
 
     def _position(self) -> float:
         import cv2
@@ -150,7 +158,9 @@ class _Roll:
         """The time that the container says, whenever the video starts; 0 before OpenCV 4.11."""
         import cv2
 
-        return self.capture.get(cv2.CAP_PROP_PTS) / self.fps if hasattr(cv2, "CAP_PROP_PTS") else 0.0
+        return (
+            self.capture.get(cv2.CAP_PROP_PTS) / self.fps if hasattr(cv2, "CAP_PROP_PTS") else 0.0
+        )
 
 
 def _sampled(roll: _Roll, piece: Piece, sampling: Sampling) -> Iterator[Frame]:
@@ -181,7 +191,14 @@ def _chooser(sampling: Sampling) -> Callable[[int, float], bool]:
     def choose(count: int, time_s: float) -> bool:
         nonlocal ticks
         before = ticks
-        ticks = max(before, count // sampling.every if sampling.every else int((time_s + _TIME_UNIT_S) * sampling.fps))
+        ticks = max(
+            before,
+            (
+                count // sampling.every
+                if sampling.every
+                else int((time_s + _TIME_UNIT_S) * sampling.fps)
+            ),
+        )
         return ticks > before
 
     return choose
@@ -201,7 +218,9 @@ def _numberer(piece: Piece, roll: _Roll) -> Callable[[], int]:
     return number
 
 
-def _missing(roll: _Roll, piece: Piece, header: Header, sampling: Sampling) -> UnreadableError | None:
+def _missing(
+    roll: _Roll, piece: Piece, header: Header, sampling: Sampling
+) -> UnreadableError | None:
     """What to say of a video that was read to its end, if it does not hold what it should."""
     if piece.start and roll.time_s - roll.origin < piece.start:
         # It is said by the piece in which it ended.
@@ -220,12 +239,20 @@ def _missing(roll: _Roll, piece: Piece, header: Header, sampling: Sampling) -> U
         return UnreadableError(roll.path, "a long stretch without frames", f"{roll.lost_s:,.1f} s")
     if sampling.numbers is not None:
         missing = len(set(sampling.numbers)) - roll.taken
-        return UnreadableError(roll.path, "frames asked for are not in it", f"{missing:,}") if missing else None
-    return None if roll.taken or piece.cut else UnreadableError(roll.path, "no frame can be decoded")
+        return (
+            UnreadableError(roll.path, "frames asked for are not in it", f"{missing:,}")
+            if missing
+            else None
+        )
+    return (
+        None if roll.taken or piece.cut else UnreadableError(roll.path, "no frame can be decoded")
+    )
 
 
 def _ends_before(time_s: float, path: Path) -> bool:
-    """Whether no packet is of the time or later: told without decoding, as quickly as the file is read."""
+    """Whether no packet is of the time or later: told without decoding, as quickly as the file is
+    read.
+    """
     import cv2
 
     capture, last = cv2.VideoCapture(), 0.0
@@ -260,7 +287,9 @@ def _open(capture: Any, path: Path) -> bool:
 
     # FFmpeg would take the head of a relative name with a colon for a protocol.
     name = os.path.abspath(path)
-    return capture.open(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, THREADS]) or capture.open(name)
+    return capture.open(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, THREADS]) or capture.open(
+        name
+    )
 
 
 def _header(capture: Any, size: int, head: bytes) -> Header:

@@ -1,4 +1,6 @@
-"""Boxes of hands as other programs write them: CSV, JSON lines, and what the 100DOH detector gives."""
+"""Boxes of hands as other programs write them: CSV, JSON lines, and what the 100DOH
+detector gives.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,16 @@ _CHUNK = 2_000
 _DETS = "hand_dets"
 # x1, y1, x2, y2, score, state of contact, three of the offset to the object, side.
 _DETS_WIDTH, _DETS_SCORE, _DETS_SIDE = 10, 4, 9
-_IS_LEFT = {"left": True, "l": True, "0": True, "0.0": True, "right": False, "r": False, "1": False, "1.0": False}
+_IS_LEFT = {
+    "left": True,
+    "l": True,
+    "0": True,
+    "0.0": True,
+    "right": False,
+    "r": False,
+    "1": False,
+    "1.0": False,
+}
 _NEEDED = "video, frame (or image), x0, y0, x1, y1, hand"
 # A pixel or two are no hand: these are shares of the frame.
 _NORMALISED = 2.0
@@ -37,8 +48,9 @@ _WIDEST = 16_384
 class Table:
     """The boxes of a file, one row each.
 
-    `names` of videos, or of images where `images`; `name_id` int32 (N,) counts in them; `frame` int32 (N,), 0 for
-    images; `box` float64 (N, 4) x0, y0, x1, y1 in pixels; `score` float64 (N,); `left` bool (N,).
+    `names` of videos, or of images where `images`; `name_id` int32 (N,) counts in them; `frame`
+    int32 (N,), 0 for images; `box` float64 (N, 4) x0, y0, x1, y1 in pixels; `score` float64 (N,);
+    `left` bool (N,).
     """
 
     names: list[str]
@@ -59,10 +71,13 @@ class _Chunk:
 
 
 def read_table(source: str) -> Table:
-    """Read a file of boxes, `-` is standard input; raises HandclrError naming the line that cannot be used."""
+    """Read a file of boxes, `-` is standard input; raises HandclrError naming the line that cannot
+    be used.
+    """
     reader = _Reader(display_name(source))
     file = open_source(source)
-    # Not newline=None: a lone carriage return would end a line, and the places of errors would be wrong.
+    # Not newline=None: a lone carriage return would end a line, and the places of errors would be
+    # wrong.
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
     start: list[str] = []
     try:
@@ -89,7 +104,9 @@ def read_table(source: str) -> Table:
 
 
 class _Reader:
-    """Checks chunks of rows and puts them together; `unit` is what places in the file are counted in."""
+    """Checks chunks of rows and puts them together; `unit` is what places in the file are counted
+    in.
+    """
 
     def __init__(self, name: str) -> None:
         self.name, self.unit = name, "line"
@@ -101,7 +118,9 @@ class _Reader:
         return HandclrError(f"{self.name}, {self.unit} {place}: {what}")
 
     def not_text(self, lines: int, error: UnicodeDecodeError) -> HandclrError:
-        """The error of bytes that are no text, after so many `lines` of what is decoded in larger pieces."""
+        """The error of bytes that are no text, after so many `lines` of what is decoded in larger
+        pieces.
+        """
         before = bytes(error.object[: error.start]).count(b"\n")
         return self.error(lines + before + 1, "not text in UTF-8; save it as UTF-8")
 
@@ -110,30 +129,54 @@ class _Reader:
         parts = [self._checked(chunk) for chunk in chunks]
         if not parts:
             raise HandclrError(f"{self.name}: holds no boxes; did the detector fail?")
-        name_id, frame, box, score, left = (np.concatenate(column) for column in zip(*parts, strict=True))
+        name_id, frame, box, score, left = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
         if box.max() <= _NORMALISED:
             raise HandclrError(
-                f"{self.name}: no box is wider than a pixel or two; write pixels, not shares of the frame"
+                f"{self.name}: no box is wider than a pixel or two; write pixels, not shares of the"
+                " frame"
             )
-        return Table([str(name) for name in self._ids], bool(self._images), name_id, frame, box, score, left)
+        return Table(
+            [str(name) for name in self._ids], bool(self._images), name_id, frame, box, score, left
+        )
 
     def _checked(self, chunk: _Chunk) -> tuple[np.ndarray, ...]:
         images = "video" not in chunk.columns
         if self._images not in (None, images):
-            raise self.error(chunk.places[0], "some rows name an image, others video and frame; write one kind a file")
+            raise self.error(
+                chunk.places[0],
+                "some rows name an image, others video and frame; write one kind a file",
+            )
         self._images = images
         name_id = self._name_ids(chunk, "image" if images else "video")
         frame = np.zeros(len(chunk.places)) if images else self._numbers(chunk, "frame")
-        self._refuse(chunk, (frame < 0) | (frame > LAST_FRAME) | (frame % 1 != 0), "frame", "not the number of a frame")
+        self._refuse(
+            chunk,
+            (frame < 0) | (frame > LAST_FRAME) | (frame % 1 != 0),
+            "frame",
+            "not the number of a frame",
+        )
         box = np.stack([self._numbers(chunk, corner) for corner in CORNERS], axis=1)
         flat = (box[:, 2] <= box[:, 0]) | (box[:, 3] <= box[:, 1])
         if flat.any():
             row = int(flat.argmax())
-            raise self.error(chunk.places[row], f"the box {box[row].tolist()} has no area; write x0 < x1, y0 < y1")
+            raise self.error(
+                chunk.places[row],
+                f"the box {box[row].tolist()} has no area; write x0 < x1, y0 < y1",
+            )
         wide = np.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) > _WIDEST
         if wide.any():
-            raise self.error(chunk.places[int(wide.argmax())], f"a box of more than {_WIDEST:,} pixels")
-        return name_id, frame.astype(np.int32), box, self._numbers(chunk, "score"), self._left(chunk)
+            raise self.error(
+                chunk.places[int(wide.argmax())], f"a box of more than {_WIDEST:,} pixels"
+            )
+        return (
+            name_id,
+            frame.astype(np.int32),
+            box,
+            self._numbers(chunk, "score"),
+            self._left(chunk),
+        )
 
     def _numbers(self, chunk: _Chunk, column: str) -> np.ndarray:
         values = chunk.columns[column]
@@ -152,7 +195,9 @@ class _Reader:
         except TypeError:  # a list or an object cannot be a key
             named = False
         if not named:
-            self._refuse(chunk, np.array([not _is_name(value) for value in values]), column, "not a name")
+            self._refuse(
+                chunk, np.array([not _is_name(value) for value in values]), column, "not a name"
+            )
         return np.array(found, np.int32)
 
     def _left(self, chunk: _Chunk) -> np.ndarray:
@@ -163,7 +208,9 @@ class _Reader:
         except TypeError:
             found = [_is_left(value) for value in values]
         unknown = np.array([side is None for side in found])
-        self._refuse(chunk, unknown, "hand", "crops are mirrored by it: write left or right (l, r, or 0, 1)")
+        self._refuse(
+            chunk, unknown, "hand", "crops are mirrored by it: write left or right (l, r, or 0, 1)"
+        )
         return np.array(found, bool)
 
     def _refuse(self, chunk: _Chunk, bad: np.ndarray, column: str, why: str) -> None:
@@ -171,7 +218,11 @@ class _Reader:
         if bad.any():
             row = int(bad.argmax())
             value = chunk.columns[column][row]
-            what = f"no {column}, and {_NEEDED} are needed" if value in (None, "") else f"{column} {value!r}: {why}"
+            what = (
+                f"no {column}, and {_NEEDED} are needed"
+                if value in (None, "")
+                else f"{column} {value!r}: {why}"
+            )
             raise self.error(chunk.places[row], what)
 
 
@@ -202,7 +253,9 @@ def _csv_chunks(lines: Iterable[str], reader: _Reader) -> Iterator[_Chunk]:
                 place, row = next((place, row) for place, row in chunk if len(row) != len(header))
                 raise reader.error(place, f"{len(row)} columns, where the header has {len(header)}")
             values = list(zip(*fields, strict=True))
-            found: dict[str, Sequence[Any]] = {column: values[position] for column, position in columns.items()}
+            found: dict[str, Sequence[Any]] = {
+                column: values[position] for column, position in columns.items()
+            }
             yield _Chunk(places, {"score": [1.0] * len(places)} | found)
     except csv.Error as error:
         raise reader.error(rows.line_num, f"not CSV ({error})") from error
@@ -219,7 +272,11 @@ def _known_columns(header: list[str], line: int, reader: _Reader) -> dict[str, i
         if column not in header:
             why = "crops are mirrored by it" if column == "hand" else f"{_NEEDED} are needed"
             raise reader.error(line, f"the header names no column {column}; {why}")
-    found = {column: header.index(column) for column in (*named, *CORNERS, "score", "hand") if column in header}
+    found = {
+        column: header.index(column)
+        for column in (*named, *CORNERS, "score", "hand")
+        if column in header
+    }
     for column in found:
         if header.count(column) > 1:
             raise reader.error(line, f"the header names the column {column} twice")
@@ -260,7 +317,9 @@ def _record(found: Any, place: int, reader: _Reader) -> dict[str, Any]:
     return found
 
 
-def _json_chunks(records: Iterator[tuple[int, dict[str, Any]]], reader: _Reader) -> Iterator[_Chunk]:
+def _json_chunks(
+    records: Iterator[tuple[int, dict[str, Any]]], reader: _Reader
+) -> Iterator[_Chunk]:
     while chunk := list(islice(records, _CHUNK)):
         places: Sequence[int]
         places, found = zip(*chunk, strict=True)
@@ -272,7 +331,9 @@ def _json_chunks(records: Iterator[tuple[int, dict[str, Any]]], reader: _Reader)
         else:
             columns = {name: [record.get(name) for record in found] for name in (*CORNERS, "hand")}
             columns["score"] = [record.get("score", 1.0) for record in found]
-        named = ("image",) if "image" in found[0] and "video" not in found[0] else ("video", "frame")
+        named = (
+            ("image",) if "image" in found[0] and "video" not in found[0] else ("video", "frame")
+        )
         columns |= {name: [record.get(name) for record in found] for name in named}
         yield _Chunk(places, columns)
 
@@ -285,7 +346,10 @@ def _detected(
     for place, record in zip(places, records, strict=True):
         dets = record.get(_DETS, ...)
         if not (dets is None or isinstance(dets, list)):
-            raise reader.error(place, f"{_DETS} must be rows of {_DETS_WIDTH} numbers, or null where there is no hand")
+            raise reader.error(
+                place,
+                f"{_DETS} must be rows of {_DETS_WIDTH} numbers, or null where there is no hand",
+            )
         for det in dets or ():
             if not isinstance(det, list) or len(det) != _DETS_WIDTH:
                 raise reader.error(place, f"a row of {_DETS} is not {_DETS_WIDTH} numbers: {det}")

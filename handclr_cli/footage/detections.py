@@ -5,47 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from ..contract.errors import UsageError
 from ..contract.inputs import display_name
 from .detection_file import Table, read_table
-from .landmarker import Hand
-from .tails import find_by_tail
+from .frames import FootageDetections
+from .path_match import find_by_tail
 from .video import Footage, Sampling, pieces
-
-
-@dataclass(frozen=True)
-class FootageDetections:
-    """The boxes in one video or folder of images, by frame, the most confident first.
-
-    `frame` int32 (N,), sorted; `box` float64 (N, 4) x0, y0, x1, y1 pixels; `score` float64 (N,); `left` bool (N,).
-    """
-
-    frame: np.ndarray
-    box: np.ndarray
-    score: np.ndarray
-    left: np.ndarray
-
-    @cached_property
-    def numbers(self) -> tuple[int, ...]:
-        """The frames that have boxes, in order, for `Sampling`."""
-        return tuple(np.unique(self.frame).tolist())
-
-    def between(self, first: int, last: int) -> FootageDetections:
-        """Those in the frames from one to another, both included."""
-        rows = slice(*np.searchsorted(self.frame, [first, last + 1]))
-        return FootageDetections(self.frame[rows], self.box[rows], self.score[rows], self.left[rows])
-
-    def hands(self, number: int) -> list[Hand]:
-        """The hands of a frame; their `keypoints` (2, 2) are two corners of the box."""
-        start, end = np.searchsorted(self.frame, [number, number + 1])
-        return [
-            Hand(self.box[row].reshape(2, 2), "left" if self.left[row] else "right", float(self.score[row]))
-            for row in range(start, end)
-        ]
 
 
 @dataclass(frozen=True)
@@ -56,13 +24,17 @@ class Detections:
     table: Table
 
     def match(self, footages: Sequence[Footage], min_score: float = 0.0) -> Matched:
-        """Join with footage: videos by the longest common tail of the path, with or without the file's suffix.
+        """Join with footage: videos by the longest common tail of the path, with or without the
+        file's suffix.
 
-        Images, where the file names these, by their file name and their folder's tail. Boxes below `min_score` are
-        left out. Raises UsageError where a name fits several files, or nothing fits.
+        Images, where the file names these, by their file name and their folder's tail. Boxes below
+        `min_score` are left out. Raises UsageError where a name fits several files, or nothing
+        fits.
         """
         table = self.table
-        places = _images(table.names, footages, self.source) if table.images else self._videos(footages)
+        places = (
+            _images(table.names, footages, self.source) if table.images else self._videos(footages)
+        )
         rows, numbers = places.T
         row = rows[table.name_id]
         frame = numbers[table.name_id] if table.images else table.frame
@@ -80,30 +52,38 @@ class Detections:
         return Matched(found, tuple(self._notes(rows, footages, found)))
 
     def _videos(self, footages: Sequence[Footage]) -> np.ndarray:
-        rows = find_by_tail(self.table.names, [_place(footage) for footage in footages], self.source)
+        rows = find_by_tail(
+            self.table.names, [_place(footage) for footage in footages], self.source
+        )
         return np.array([rows, [0] * len(rows)]).T
 
-    def _notes(self, rows: np.ndarray, footages: Sequence[Footage], found: dict[str, FootageDetections]) -> list[str]:
+    def _notes(
+        self, rows: np.ndarray, footages: Sequence[Footage], found: dict[str, FootageDetections]
+    ) -> list[str]:
         noun, names = "images" if self.table.images else "videos", self.table.names
         lost = np.flatnonzero(rows < 0)
         if len(lost) == len(names):
             raise UsageError(
-                f"{self.source}: none of its {len(names):,} {noun} is in the footage: it names {names[0]}, "
-                f"the footage has {_place(footages[0])}"
+                f"{self.source}: none of its {len(names):,} {noun} is in the footage: it names"
+                f" {names[0]}, the footage has {_place(footages[0])}"
             )
         notes = []
         if len(lost):
             which = f"{len(lost):,} of {len(names):,} {noun} are not in the footage and left out"
             notes.append(f"{self.source}: {which}, {names[lost[0]]} first")
         if missing := [footage.name for footage in footages if footage.id not in found]:
-            which = f"has no boxes for {len(missing):,} of {len(footages):,} videos, which are left out"
+            which = (
+                f"has no boxes for {len(missing):,} of {len(footages):,} videos, which are left out"
+            )
             notes.append(f"{self.source}: {which}, {missing[0]} first")
         return notes
 
 
 @dataclass(frozen=True)
 class Matched:
-    """The boxes of each footage that has some, by its id, and what a user is to be warned of, in one line each."""
+    """The boxes of each footage that has some, by its id, and what a user is to be warned of, in
+    one line each.
+    """
 
     found: dict[str, FootageDetections]
     notes: tuple[str, ...]
@@ -112,16 +92,20 @@ class Matched:
 def read_detections(source: str) -> Detections:
     """Read boxes from CSV or JSON lines, `-` is standard input.
 
-    CSV has a header, in any order: video and frame, or image; x0, y0, x1, y1 in pixels; hand (left, right, l, r, or as
-    in 100DOH 0 for left, 1 for right); score, 1 where the column is missing. JSON objects, one a line or in one list,
-    have the same names; or `hand_dets`, the rows of 10 numbers that the 100DOH detector gives, null where it found
-    no hand. Other columns are ignored. Raises HandclrError naming the first line that cannot be used.
+    CSV has a header, in any order: video and frame, or image; x0, y0, x1, y1 in pixels; hand (left,
+    right, l, r, or as in 100DOH 0 for left, 1 for right); score, 1 where the column is missing.
+    JSON objects, one a line or in one list, have the same names; or `hand_dets`, the rows of 10
+    numbers that the 100DOH detector gives, null where it found no hand. Other columns are ignored.
+    Raises HandclrError naming the first line that cannot be used.
     """
     return Detections(display_name(source), read_table(source))
 
 
 def boxes_of(
-    detections: Detections, footages: Sequence[Footage], warn: Callable[[str], None], min_score: float = 0.0
+    detections: Detections,
+    footages: Sequence[Footage],
+    warn: Callable[[str], None],
+    min_score: float = 0.0,
 ) -> dict[str, FootageDetections]:
     """The boxes of each footage that has some, by its id; see `Detections.match`."""
     matched = detections.match(footages, min_score)
@@ -138,7 +122,9 @@ def _place(footage: Footage) -> str:
 
 
 def _images(names: Sequence[str], footages: Sequence[Footage], source: str) -> np.ndarray:
-    """The row of the footage of each image and its number there, int64 (len(names), 2), -1 where there is none."""
+    """The row of the footage of each image and its number there, int64 (len(names), 2), -1 where
+    there is none.
+    """
     folders = _folders(footages)
     here = list(folders)
     named = [os.path.split(name) for name in names]
@@ -154,7 +140,9 @@ def _images(names: Sequence[str], footages: Sequence[Footage], source: str) -> n
     found = np.full((len(names), 2), -1)
     for position, (folder, name) in enumerate(named):
         if not folder and name in repeated:
-            raise UsageError(f"{source}: {name} is in several folders of the footage; write the folder too")
+            raise UsageError(
+                f"{source}: {name} is in several folders of the footage; write the folder too"
+            )
         found[position] = (where.get(folder, {}) if folder else everywhere).get(name, (-1, -1))
     return found
 

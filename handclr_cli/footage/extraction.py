@@ -16,9 +16,10 @@ from ..contract.fields import IMAGE, INFO, KEYPOINTS_2D, encode_array, encode_im
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
-from .ahead import ahead
-from .crops import cut, overlap, square_box, to_crop
-from .landmarker import Hand, Landmarker
+from ..hand.square import cut, overlap, square_box, to_crop
+from ..work.ahead import ahead
+from .frames import Hand
+from .landmarker import Landmarker
 from .plan import sampling_of
 from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
 
@@ -29,7 +30,9 @@ FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Side of the crop in pixels, crop side over the hand's, least confidence, JPEG quality, landmarks kept or not."""
+    """Side of the crop in pixels, crop side over the hand's, least confidence, JPEG quality,
+    landmarks kept or not.
+    """
 
     size: int = 224
     margin: float = 1.5
@@ -40,7 +43,9 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that could not be used: a line for people, and for a shard its name and the reason alone."""
+    """Something that could not be used: a line for people, and for a shard its name and the reason
+    alone.
+    """
 
     line: str
     name: str
@@ -49,9 +54,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The crops of a piece of footage; called in worker processes, each with a landmarker of its own.
+    """The crops of a piece of footage; called in worker processes, each with a landmarker of its
+    own.
 
-    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of the piece's boxes.
+    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of the
+    piece's boxes.
     """
 
     sampling: Sampling
@@ -60,7 +67,9 @@ class Extraction:
     max_hands: int = 2
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
-        """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where it is met."""
+        """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where
+        it is met.
+        """
         errors: deque[UnreadableError] = deque()
         sampling = sampling_of(piece, self.sampling)
         for frame in ahead(read_piece(piece, sampling, errors.append), FRAMES_AHEAD):
@@ -78,7 +87,9 @@ class Extraction:
         return distinct_hands(self._landmarker.find(frame.image))
 
     def prepare(self) -> None:
-        """Make the landmarker, so that want of memory for it is not taken for the fault of some footage."""
+        """Make the landmarker, so that want of memory for it is not taken for the fault of some
+        footage.
+        """
         if self.model:
             self._landmarker  # noqa: B018 - made when asked for
 
@@ -134,7 +145,9 @@ def _draw(sides: np.ndarray, seed: int) -> np.ndarray:
     return kept
 
 
-def crops(footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropSettings) -> Iterator[Sample]:
+def crops(
+    footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropSettings
+) -> Iterator[Sample]:
     """Yield the crop of each hand of a frame that is sure enough and not wholly outside of it."""
     height, width = frame.image.shape[:2]
     numbers: Counter[str] = Counter()

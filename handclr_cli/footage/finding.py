@@ -23,11 +23,12 @@ _Group = tuple[Path, tuple[Path, ...], bool]
 def find_footage(arguments: Sequence[str]) -> list[Footage]:
     """List the footage under files, folders and wildcards, folders recursively and in sorted order.
 
-    A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's images are
-    one sequence, an image named on its own is one of a single frame. A file under several names, by symbolic or
-    hard links, is taken once, under the first; a copy is footage of its own. What cannot be read (a folder that
-    cannot be listed, a link to nothing, a pipe) is listed too: reading names it. Raises UsageError for a path that
-    does not exist, or where a folder holds no footage.
+    A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's
+    images are one sequence, an image named on its own is one of a single frame. A file under
+    several names, by symbolic or hard links, is taken once, under the first; a copy is footage of
+    its own. What cannot be read (a folder that cannot be listed, a link to nothing, a pipe) is
+    listed too: reading names it. Raises UsageError for a path that does not exist, or where a
+    folder holds no footage.
     """
     groups = [group for argument in arguments for group in _groups(argument)]
     distinct: dict[object, _Group] = {}
@@ -36,7 +37,9 @@ def find_footage(arguments: Sequence[str]) -> list[Footage]:
     names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
     return [
         Footage(name, head, files, is_video)
-        for name, head, (_, files, is_video) in zip(names, video_ids(names), distinct.values(), strict=True)
+        for name, head, (_, files, is_video) in zip(
+            names, video_ids(names), distinct.values(), strict=True
+        )
     ]
 
 
@@ -70,7 +73,9 @@ def _groups(argument: str) -> list[_Group]:
 def _walk(folder: Path) -> Iterator[_Group]:
     unlisted: list[Path] = []
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=lambda e: unlisted.append(Path(e.filename))):
+    for root, folders, names in os.walk(
+        folder, followlinks=True, onerror=lambda e: unlisted.append(Path(e.filename))
+    ):
         # Links that lead back up would multiply the tree.
         if (real := os.path.realpath(root)) in seen:
             folders.clear()

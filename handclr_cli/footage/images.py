@@ -20,12 +20,16 @@ def image_pieces(footage: Footage, size: int) -> list[Piece]:
     pieces = []
     for start in range(0, len(ordered), size):
         numbers, files = zip(*ordered[start : start + size], strict=True)
-        pieces.append(Piece(replace(footage, files=files), start, start + len(files), numbers=numbers))
+        pieces.append(
+            Piece(replace(footage, files=files), start, start + len(files), numbers=numbers)
+        )
     return pieces
 
 
 def read_images(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode the chosen images of a piece in order; each that cannot be decoded is handed to `on_skip`."""
+    """Decode the chosen images of a piece in order; each that cannot be decoded is handed to
+    `on_skip`.
+    """
     for number, path in chosen_images(piece, sampling):
         try:
             yield Frame(number, None, _decode(path))
@@ -46,7 +50,8 @@ def chosen_images(piece: Piece, sampling: Sampling) -> list[tuple[int, Path]]:
 def look_at(path: Path) -> tuple[int, bytes]:
     """Return the size of a file and its first eight bytes.
 
-    Raises UnreadableError for what is no file with something in it; to open a pipe would be to wait for ever.
+    Raises UnreadableError for what is no file with something in it; to open a pipe would be to wait
+    for ever.
     """
     try:
         status = os.stat(path)
@@ -79,7 +84,9 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _numbers(files: Sequence[Path]) -> Sequence[int]:
-    """The numbers at the end of the names, if every file has one of its own (frame_000030.jpg), else 0, 1, ..."""
+    """The numbers at the end of the names, if every file has one of its own (frame_000030.jpg),
+    else 0, 1, ...
+    """
     found = [re.search(r"(\d{1,8})$", file.stem) for file in files]
     numbers = [int(match[1]) for match in found if match]
     return numbers if len(files) > 1 and len(set(numbers)) == len(files) else range(len(files))

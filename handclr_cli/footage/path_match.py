@@ -1,4 +1,6 @@
-"""Paths that other programs wrote down, found again by the end they share with those that are here."""
+"""Paths that other programs wrote down, found again by the end they share with those that
+are here.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +11,24 @@ from ..contract.errors import UsageError
 
 
 def find_by_tail(names: Sequence[str], paths: Sequence[str], source: str) -> list[int]:
-    """The row of each name's path, by the longest common tail of whole parts, or -1 where there is none.
+    """The row of each name's path, by the longest common tail of whole parts, or -1 where there is
+    none.
 
-    A name may lack the suffix of the file. A tail that several names or several paths end with tells nothing. Raises
-    UsageError, naming `source`, where a whole name fits several paths, or several names are one path.
+    A name may lack the suffix of the file. A tail that several names or several paths end with
+    tells nothing. Raises UsageError, naming `source`, where a whole name fits several paths, or
+    several names are one path.
     """
     whole, stems = _Ends(paths), _Ends([_without_suffix(path) for path in paths])
     spoken = _Ends(names)
-    found = [_find(name, whole if name in whole else stems, spoken, paths, source) for name in names]
+    found = [
+        _find(name, whole if name in whole else stems, spoken, paths, source) for name in names
+    ]
     taken: dict[int, str] = {}
     for name, row in zip(names, found, strict=True):
         if row >= 0 and taken.setdefault(row, name) != name:
-            raise UsageError(f"{source}: {taken[row]} and {name} may both be {paths[row]}; name it in one way")
+            raise UsageError(
+                f"{source}: {taken[row]} and {name} may both be {paths[row]}; name it in one way"
+            )
     return found
 
 
@@ -31,14 +39,18 @@ def _find(name: str, paths: _Ends, names: _Ends, where: Sequence[str], source: s
         if not rows:
             continue
         if depth == len(parts) and len(rows) > 1:
-            raise UsageError(f"{source}: {name} may be {where[rows[0]]} or {where[rows[1]]}; name one of them")
+            raise UsageError(
+                f"{source}: {name} may be {where[rows[0]]} or {where[rows[1]]}; name one of them"
+            )
         alone = depth == len(parts) or len(names.ending(parts[-depth:])) == 1
         return rows[0] if alone and len(rows) == 1 else -1
     return -1
 
 
 class _Ends:
-    """Rows by the last parts of their paths; longer ends are looked at only where the last part is not enough."""
+    """Rows by the last parts of their paths; longer ends are looked at only where the last part is
+    not enough.
+    """
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths

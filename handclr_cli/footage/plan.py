@@ -13,7 +13,7 @@ from ..contract.units import Part, one_part
 from .video import Footage, Piece, Sampling, frames_of, pieces
 
 if TYPE_CHECKING:
-    from .detections import FootageDetections
+    from .frames import FootageDetections
 
     Boxes = Mapping[str, FootageDetections]
 
@@ -39,20 +39,27 @@ def _cut(footage: Footage, sampling: Sampling, boxes: Boxes | None) -> list[Piec
         return pieces(footage, sampling)
     mine = boxes[footage.id]
     return [
-        replace(piece, boxes=mine.between(piece.numbers[0], piece.numbers[-1]) if piece.numbers else mine)
+        replace(
+            piece,
+            boxes=mine.between(piece.numbers[0], piece.numbers[-1]) if piece.numbers else mine,
+        )
         for piece in pieces(footage, replace(sampling, numbers=()))
     ]
 
 
 def units_of(pieces: Sequence[Piece], frames: Sequence[int], each: int | None) -> list[Part]:
-    """Cut pieces, of so many frames to look at, in order into units of about `each`; one unit of all where it is None.
+    """Cut pieces, of so many frames to look at, in order into units of about `each`; one unit of
+    all where it is None.
 
-    A piece is never cut: one with more is a unit of its own. What a unit is made of does not depend on those after it:
-    where footage is added whose name sorts last, only the last unit is another.
+    A piece is never cut: one with more is a unit of its own. What a unit is made of does not depend
+    on those after it: where footage is added whose name sorts last, only the last unit is another.
     """
     if each is None:
         return one_part(len(pieces))
-    return [Part(number, rows, _made_of(number, pieces, rows)) for number, rows in enumerate(_slices(frames, each))]
+    return [
+        Part(number, rows, _made_of(number, pieces, rows))
+        for number, rows in enumerate(_slices(frames, each))
+    ]
 
 
 def _slices(frames: Sequence[int], each: int) -> Iterator[range]:
@@ -69,7 +76,13 @@ def _slices(frames: Sequence[int], each: int) -> Iterator[range]:
 def _made_of(number: int, pieces: Sequence[Piece], rows: range) -> dict[str, Any]:
     mine = [pieces[row] for row in rows]
     content = [
-        (each.footage.name, each.start, each.end if math.isfinite(each.end) else None, *_images(each)) for each in mine
+        (
+            each.footage.name,
+            each.start,
+            each.end if math.isfinite(each.end) else None,
+            *_images(each),
+        )
+        for each in mine
     ]
     text = json.dumps(content)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -38,9 +38,10 @@ _GUESSED_BYTES_PER_S = 250_000
 def pieces(footage: Footage, sampling: Sampling) -> list[Piece]:
     """Cut one footage into the pieces that can be read on their own, in order.
 
-    A video whose header promises more than SLICE_S seconds is cut into slices of that length if it is sampled by
-    time, at no more than half its frame rate; folders of images are cut into pieces of PIECE_IMAGES. Opens the video,
-    unless it is sampled by numbers. What cannot be opened is one piece: reading it names the reason.
+    A video whose header promises more than SLICE_S seconds is cut into slices of that length if it
+    is sampled by time, at no more than half its frame rate; folders of images are cut into pieces
+    of PIECE_IMAGES. Opens the video, unless it is sampled by numbers. What cannot be opened is one
+    piece: reading it names the reason.
     """
     if not footage.is_video:
         return image_pieces(footage, PIECE_IMAGES)
@@ -54,7 +55,9 @@ def pieces(footage: Footage, sampling: Sampling) -> list[Piece]:
 
 
 def frames_of(piece: Piece, sampling: Sampling) -> int:
-    """Estimate how many frames `read_piece` will yield, from the header alone; 0 where it cannot be opened."""
+    """Estimate how many frames `read_piece` will yield, from the header alone; 0 where it cannot be
+    opened.
+    """
     if not piece.footage.is_video:
         return len(chosen_images(piece, sampling))
     if sampling.numbers is not None:
@@ -69,12 +72,14 @@ def frames_of(piece: Piece, sampling: Sampling) -> int:
 
 
 def read_piece(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode a piece in order and yield the sampled frames; what cannot be decoded is handed to `on_skip`.
+    """Decode a piece in order and yield the sampled frames; what cannot be decoded is handed to
+    `on_skip`.
 
-    The pieces of a footage together yield the frames that one reading of all of it chooses. A frame's number is the
-    count of the frames decoded before it. In a video of several pieces, where nobody can count, it is in all of them
-    the time since the first frame times the nominal frame rate, rounded, and at least one more than the number before:
-    at a constant rate the same. No two frames of a video have one number.
+    The pieces of a footage together yield the frames that one reading of all of it chooses. A
+    frame's number is the count of the frames decoded before it. In a video of several pieces, where
+    nobody can count, it is in all of them the time since the first frame times the nominal frame
+    rate, rounded, and at least one more than the number before: at a constant rate the same. No two
+    frames of a video have one number.
     """
     if not piece.footage.is_video:
         yield from read_images(piece, sampling, on_skip)
@@ -92,10 +97,11 @@ def read_frames(footage: Footage, sampling: Sampling, on_skip: OnSkip) -> Iterat
 
 
 def _edges(header: Header, fps: float) -> list[float]:
-    """Where to cut: past the middle of a sampling interval, half-way between two frames of a constant rate.
+    """Where to cut: past the middle of a sampling interval, half-way between two frames of a
+    constant rate.
 
-    There, what rounding does to times moves no frame to the other side; and as an interval has two numbers or more,
-    the one frame chosen between its start and the cut always has one left.
+    There, what rounding does to times moves no frame to the other side; and as an interval has two
+    numbers or more, the one frame chosen between its start and the cut always has one left.
     """
     if not header.exact or 2 * fps > header.fps:
         return []

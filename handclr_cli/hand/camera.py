@@ -7,24 +7,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Relative singular value below which the rays of a hand are one: a hand of a pixel in a picture of a million.
+# Relative singular value below which the rays of a hand are one: a hand of a pixel in a picture of
+# a million.
 _ONE_POINT = 1e-7
 
 
 def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera matrix."""
+    """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera
+    matrix.
+    """
     homogeneous = keypoints3d @ intrinsics.T
     return homogeneous[..., :2] / homogeneous[..., 2:]
 
 
-def crop_camera(intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False) -> np.ndarray:
-    """The camera matrix of a square crop of a picture, (3, 3) float64; both in pixels with centres at .5.
+def crop_camera(
+    intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False
+) -> np.ndarray:
+    """The camera matrix of a square crop of a picture, (3, 3) float64; both in pixels with centres
+    at .5.
 
-    `box` is x0, y0, x1, y1 in the picture, `size` the side of the crop. A crop that is mirrored (`flip`) is a picture
-    of the mirrored scene: x of its camera frame is that of the source with the other sign.
+    `box` is x0, y0, x1, y1 in the picture, `size` the side of the crop. A crop that is mirrored
+    (`flip`) is a picture of the mirrored scene: x of its camera frame is that of the source with
+    the other sign.
     """
     scale = size / (box[2] - box[0])
-    camera = np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale], [0, 0, 1]]) @ intrinsics
+    camera = (
+        np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale], [0, 0, 1]]) @ intrinsics
+    )
     mirror = np.diag([-1.0, 1.0, 1.0])
     return np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ camera @ mirror if flip else camera
 
@@ -41,17 +50,23 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
 def place(keypoints3d: np.ndarray, keypoints2d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """The translations (N, 3) in metres that put hands where they are seen, float64.
 
-    keypoints3d (N, J, 3) metres, oriented as in the camera frame; keypoints2d (N, J, 2) pixels; intrinsics (N, 3, 3).
-    Linear least squares of x + t_x = a (z + t_z), y + t_y = b (z + t_z) over the joints, (a, b, 1) their rays: the
-    size of the hand decides how far away it is. Where all joints are seen in one point, which says nothing of the
-    distance, the shortest translation that fits.
+    keypoints3d (N, J, 3) metres, oriented as in the camera frame; keypoints2d (N, J, 2) pixels;
+    intrinsics (N, 3, 3). Linear least squares of x + t_x = a (z + t_z), y + t_y = b (z + t_z) over
+    the joints, (a, b, 1) their rays: the size of the hand decides how far away it is. Where all
+    joints are seen in one point, which says nothing of the distance, the shortest translation that
+    fits.
     """
-    pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1).astype(np.float64)
+    pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1).astype(
+        np.float64
+    )
     rays = pixels @ np.swapaxes(np.linalg.inv(np.asarray(intrinsics, np.float64)), -1, -2)
     slopes = rays[..., :2] / rays[..., 2:]
     points = np.asarray(keypoints3d, np.float64)
     ones, zeros = np.ones_like(slopes[..., 0]), np.zeros_like(slopes[..., 0])
-    rows = [np.stack([ones, zeros, -slopes[..., 0]], -1), np.stack([zeros, ones, -slopes[..., 1]], -1)]
+    rows = [
+        np.stack([ones, zeros, -slopes[..., 0]], -1),
+        np.stack([zeros, ones, -slopes[..., 1]], -1),
+    ]
     matrix = np.concatenate(rows, axis=-2)
     seen = slopes * points[..., 2:] - points[..., :2]
     right = np.concatenate([seen[..., 0], seen[..., 1]], axis=-1)

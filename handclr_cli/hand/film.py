@@ -20,22 +20,26 @@ CODECS = ("avc1", "mp4v")
 def video_writer(
     path: str | Path, fps: float, size: tuple[int, int], codecs: Sequence[str] = CODECS
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends uint8 (H, W, 3) RGB frames to an MP4, which takes its name when the block ends well.
+    """A function that appends uint8 (H, W, 3) RGB frames to an MP4, which takes its name when the
+    block ends well.
 
-    size: width and height in pixels; one more where they are odd, which the formats cannot hold. A frame of another
-    size is fitted in between black borders. codecs: the first that OpenCV can encode here is taken. Raises
-    HandclrError where the video cannot be encoded or written.
+    size: width and height in pixels; one more where they are odd, which the formats cannot hold. A
+    frame of another size is fitted in between black borders. codecs: the first that OpenCV can
+    encode here is taken. Raises HandclrError where the video cannot be encoded or written.
     """
     import cv2
 
     width, height = (side + side % 2 for side in size)
     with atomic_write(path) as file:
-        # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it knows.
+        # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it
+        # knows.
         part, frames = Path(f"{file.name}.mp4"), 0
         writer = cv2.VideoWriter()
         try:
             if not any(_opens(writer, part, codec, fps, (width, height)) for codec in codecs):
-                raise HandclrError(f"{path}: OpenCV can encode no such video here ({', '.join(codecs)})")
+                raise HandclrError(
+                    f"{path}: OpenCV can encode no such video here ({', '.join(codecs)})"
+                )
 
             def write(image: np.ndarray) -> None:
                 nonlocal frames
@@ -46,7 +50,10 @@ def video_writer(
             writer.release()
             # The encoder says nothing of a full disk.
             if (written := _frames(part)) != frames:
-                raise HandclrError(f"cannot write {path}: {written:,} of {frames:,} frames were encoded; disk full?")
+                raise HandclrError(
+                    f"cannot write {path}: {written:,} of {frames:,} frames were encoded; disk"
+                    " full?"
+                )
             with open(part, "rb") as encoded:
                 shutil.copyfileobj(encoded, file, 1 << 20)
         finally:
@@ -78,11 +85,15 @@ def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     if have == (width, height):
         return image
     if (have[0] + have[0] % 2, have[1] + have[1] % 2) == (width, height):
-        return cv2.copyMakeBorder(image, 0, height - have[1], 0, width - have[0], cv2.BORDER_REPLICATE)
+        return cv2.copyMakeBorder(
+            image, 0, height - have[1], 0, width - have[0], cv2.BORDER_REPLICATE
+        )
     scale = min(width / have[0], height / have[1])
     inside = (max(1, round(have[0] * scale)), max(1, round(have[1] * scale)))
     canvas = np.zeros((height, width, 3), np.uint8)
     left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + inside[1], left : left + inside[0]] = cv2.resize(image, inside, interpolation=method)
+    canvas[top : top + inside[1], left : left + inside[0]] = cv2.resize(
+        image, inside, interpolation=method
+    )
     return canvas

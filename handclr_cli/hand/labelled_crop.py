@@ -19,8 +19,8 @@ from ..contract.fields import (
     encode_object,
 )
 from ..contract.sample import Sample
-from ..footage.crops import cut, square_box
 from .camera import crop_camera, project
+from .square import cut, square_box
 
 
 def labelled_crop(
@@ -32,14 +32,16 @@ def labelled_crop(
     left: bool = False,
     valid: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Cut the square around a hand and express its labels in the crop; a left hand becomes a right one.
+    """Cut the square around a hand and express its labels in the crop; a left hand becomes a right
+    one.
 
-    `image_rgb` (H, W, 3) uint8, `keypoints3d` (21, 3) metres in the camera frame, `intrinsics` (3, 3) in
-    source pixels with pixel centres at .5; `valid` (21,) tells which joints have labels, the wrist among them: the
-    square is around these, and the others are put at the wrist. Out: `image` (size, size, 3) uint8 RGB, `keypoints2d`
-    (21, 2) float32 crop pixels, `keypoints3d` (21, 3) float32, `intrinsics` (3, 3) float32 of the crop, `box`
-    [x0, y0, x1, y1] ints in the source before mirroring, `valid` (21,) bool, or None where all are. Raises
-    HandclrError where the hand is not in front of the camera.
+    `image_rgb` (H, W, 3) uint8, `keypoints3d` (21, 3) metres in the camera frame, `intrinsics` (3,
+    3) in source pixels with pixel centres at .5; `valid` (21,) tells which joints have labels, the
+    wrist among them: the square is around these, and the others are put at the wrist. Out: `image`
+    (size, size, 3) uint8 RGB, `keypoints2d` (21, 2) float32 crop pixels, `keypoints3d` (21, 3)
+    float32, `intrinsics` (3, 3) float32 of the crop, `box` [x0, y0, x1, y1] ints in the source
+    before mirroring, `valid` (21,) bool, or None where all are. Raises HandclrError where the hand
+    is not in front of the camera.
     """
     points = np.asarray(keypoints3d, dtype=np.float64)
     if valid is not None:
@@ -47,7 +49,9 @@ def labelled_crop(
         points = np.where(valid[:, None], points, points[0])
     camera = np.asarray(intrinsics, dtype=np.float64)
     if not in_front(points):
-        raise HandclrError("a labelled hand is not in front of its camera (z <= 0 or NaN); drop the sample")
+        raise HandclrError(
+            "a labelled hand is not in front of its camera (z <= 0 or NaN); drop the sample"
+        )
     x0, y0, x1, y1 = (int(value) for value in square_box(project(points, camera), margin))
     camera = crop_camera(camera, (x0, y0, x1, y1), size, left)
     if left:
@@ -56,7 +60,9 @@ def labelled_crop(
     points32, camera32 = points.astype(np.float32), camera.astype(np.float32)
     return {
         "image": cut(image_rgb, (x0, y0, x1, y1), size, left),
-        "keypoints2d": project(points32.astype(np.float64), camera32.astype(np.float64)).astype(np.float32),
+        "keypoints2d": (
+            project(points32.astype(np.float64), camera32.astype(np.float64)).astype(np.float32)
+        ),
         "keypoints3d": points32,
         "intrinsics": camera32,
         "box": [x0, y0, x1, y1],
@@ -70,7 +76,9 @@ def in_front(keypoints3d: np.ndarray) -> bool:
 
 
 def labelled_sample(key: str, crop: dict[str, Any], info: dict[str, Any], quality: int) -> Sample:
-    """Pack what `labelled_crop` returned, with the JSON `info`, into a sample; `quality` of the JPEG is 1 to 100."""
+    """Pack what `labelled_crop` returned, with the JSON `info`, into a sample; `quality` of the
+    JPEG is 1 to 100.
+    """
     members: dict[str, bytes | memoryview] = {
         IMAGE.suffix: encode_image(crop["image"], quality),
         INFO.suffix: encode_object(info),

@@ -1,6 +1,10 @@
-"""Square crops of hands: where to cut, how to cut without stretching, and the way back to the source."""
+"""Square crops of hands: where to cut, how to cut without stretching, and the way back to the
+source.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,7 +12,8 @@ Box = tuple[int, int, int, int]
 
 
 def square_box(points: np.ndarray, margin: float) -> Box:
-    """The integer square of `margin` times the longer side of the points' bounding box, around its centre.
+    """The integer square of `margin` times the longer side of the points' bounding box, around its
+    centre.
 
     points: (K, 2) pixels. Returns x0, y0, x1, y1 in pixels, which may reach beyond the image.
     """
@@ -19,7 +24,9 @@ def square_box(points: np.ndarray, margin: float) -> Box:
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of the bounding boxes of two sets of points (K, 2), such as two corners; 0 of nothing."""
+    """Intersection over union of the bounding boxes of two sets of points (K, 2), such as two
+    corners; 0 of nothing.
+    """
     low = np.maximum(first.min(axis=0), second.min(axis=0))
     high = np.minimum(first.max(axis=0), second.max(axis=0))
     shared = float(np.prod(np.maximum(high - low, 0)))
@@ -33,7 +40,8 @@ def box_overlap(first: Box, second: Box) -> float:
 
 
 def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
-    """Cut a square out of an image, black where it reaches beyond, and resize it to (size, size, C).
+    """Cut a square out of an image, black where it reaches beyond, and resize it to (size, size,
+    C).
 
     Never stretches; `flip` mirrors left and right after the cut.
     """
@@ -41,8 +49,8 @@ def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
 
     x0, y0, x1, _ = box
     side = x1 - x0
-    # Halved by means of four pixels as often as it goes, then interpolated: no pixel is passed over, and OpenCV's means
-    # over areas of any other size take ten times as long.
+    # Halved by means of four pixels as often as it goes, then interpolated: no pixel is passed
+    # over, and OpenCV's means over areas of any other size take ten times as long.
     halvings = max((side // size).bit_length() - 1, 0)
     pixels = _square(image, x0, y0, -(-side >> halvings) << halvings)
     for _ in range(halvings):
@@ -53,7 +61,9 @@ def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
         step = side / (size << halvings)
         back = np.array([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        crop = cv2.warpAffine(pixels, back, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE)
+        crop = cv2.warpAffine(
+            pixels, back, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE
+        )
     return cv2.flip(crop, 1) if flip else crop
 
 
@@ -70,7 +80,7 @@ def _square(image: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
     return square
 
 
-def to_crop(points: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
+def to_crop(points: np.ndarray, box: Sequence[float], size: int, flip: bool) -> np.ndarray:
     """Map source pixels to crop pixels, (..., 2), as `cut` maps the image; pixel centres at .5."""
     scaled = (np.asarray(points, np.float64) - box[:2]) * (size / (box[2] - box[0]))
     if flip:
@@ -78,7 +88,7 @@ def to_crop(points: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
     return scaled
 
 
-def to_source(points: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
+def to_source(points: np.ndarray, box: Sequence[float], size: int, flip: bool) -> np.ndarray:
     """Map crop pixels back to source pixels, (..., 2): the inverse of `to_crop`."""
     mapped = np.array(points, np.float64)
     if flip:

@@ -1,4 +1,6 @@
-"""What is in an NPZ file: the headers of its arrays, and the few of them that say more than their shapes."""
+"""What is in an NPZ file: the headers of its arrays, and the few of them that say more than their
+shapes.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import HandclrError
-from .npz import KINDS, Array
-from .provenance import loads
+from ..contract.errors import HandclrError
+from ..contract.npz import KINDS, Array
+from ..contract.provenance import loads
 
 _TELLTALE = {"pose": "embedding", "pairs": "positive", "predictions": "keypoints3d"}
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -19,15 +21,20 @@ _SMALL = 1 << 24
 def describe_npz(file: BinaryIO, name: str) -> dict[str, Any]:
     """What `handclr inspect --json` says of an NPZ file; the README has the keys.
 
-    Nothing is unpickled. Raises HandclrError where the file is no NPZ file or its directory is damaged.
+    Nothing is unpickled. Raises HandclrError where the file is no NPZ file or its directory is
+    damaged.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            headers = {entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()}
+            headers = {
+                entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()
+            }
             problems = _damage(archive)
     except Exception as error:  # whatever zipfile and NumPy raise on bytes of any kind
         raise HandclrError(f"{name}: not an NPZ file, or damaged; is it whole?") from error
-    kind = next((kind for kind, telltale in _TELLTALE.items() if {"key", telltale} <= headers.keys()), None)
+    kind = next(
+        (kind for kind, telltale in _TELLTALE.items() if {"key", telltale} <= headers.keys()), None
+    )
     counts: dict[str, Any] = {}
     if kind:
         problems += _misfits(kind, headers)
@@ -37,7 +44,10 @@ def describe_npz(file: BinaryIO, name: str) -> dict[str, Any]:
         "kind": "npz",
         "name": name,
         "type": "index" if kind == "pose" and "hnsw_base" in headers else kind or "arrays",
-        "arrays": {key: {"dtype": _dtype(dtype), "shape": list(shape)} for key, (shape, dtype) in headers.items()},
+        "arrays": {
+            key: {"dtype": _dtype(dtype), "shape": list(shape)}
+            for key, (shape, dtype) in headers.items()
+        },
         **counts,
         "provenance": _meta(file, headers),
         "sound": not problems,
@@ -51,7 +61,11 @@ Header = tuple[tuple[int, ...], np.dtype[Any]]
 def _header(archive: zipfile.ZipFile, entry: str) -> Header:
     with archive.open(entry) as member:
         version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version[0] == 1
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = read(member)
     return shape, dtype
 
@@ -75,19 +89,28 @@ def _misfits(kind: str, headers: dict[str, Header]) -> list[str]:
         elif not _fits(declared, *headers[declared.name], sides):
             shape, dtype = headers[declared.name]
             wanted = "bytes" if declared.dtype == "S" else declared.dtype
-            found.append(f"array '{declared.name}' should be {wanted} {declared.shape}, is {_dtype(dtype)} {shape}")
+            found.append(
+                f"array '{declared.name}' should be {wanted} {declared.shape}, is {_dtype(dtype)}"
+                f" {shape}"
+            )
     return found
 
 
-def _fits(declared: Array, shape: tuple[int, ...], dtype: np.dtype[Any], sides: dict[str, int]) -> bool:
+def _fits(
+    declared: Array, shape: tuple[int, ...], dtype: np.dtype[Any], sides: dict[str, int]
+) -> bool:
     if len(shape) != len(declared.shape):
         return False
     same = dtype.kind == "S" if declared.dtype == "S" else dtype == np.dtype(declared.dtype)
     pairs = zip(declared.shape, shape, strict=True)
-    return same and all((sides.setdefault(a, b) if isinstance(a, str) else a) == b for a, b in pairs)
+    return same and all(
+        (sides.setdefault(a, b) if isinstance(a, str) else a) == b for a, b in pairs
+    )
 
 
-def _counts(kind: str, file: BinaryIO, headers: dict[str, Header], problems: list[str]) -> dict[str, Any]:
+def _counts(
+    kind: str, file: BinaryIO, headers: dict[str, Header], problems: list[str]
+) -> dict[str, Any]:
     try:
         return {"pose": _pose, "pairs": _pairs, "predictions": _predictions}[kind](file, headers)
     except (ValueError, MemoryError, OSError, EOFError):  # less data than a header promises
@@ -158,4 +181,6 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return {}
-    return {f"p{100 * share:.0f}": round(float(np.quantile(finite, share)), 6) for share in _QUANTILES}
+    return {
+        f"p{100 * share:.0f}": round(float(np.quantile(finite, share)), 6) for share in _QUANTILES
+    }

@@ -1,4 +1,6 @@
-"""What is in a shard, counted from its headers: a damaged one gives what stands before the damage."""
+"""What is in a shard, counted from its headers: a damaged one gives what stands before
+the damage.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,15 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .errors import HandclrError, TruncatedError
-from .fields import IMAGE, INFO, image_size
-from .inputs import open_source
-from .npz import as_keys
-from .provenance import Provenance, loads
-from .sample import KEY, Sample
-from .shards import HISTORY, PROVENANCE, group
-from .tar import Cursor, MapCursor, Member, walk
-from .units import COUNTS, SKIPPED
+from ..contract.errors import HandclrError, TruncatedError
+from ..contract.fields import IMAGE, INFO, image_size
+from ..contract.inputs import open_source
+from ..contract.npz import as_keys
+from ..contract.provenance import Provenance, loads
+from ..contract.sample import KEY, Sample
+from ..contract.shards import HISTORY, PROVENANCE, group
+from ..contract.tar import Cursor, MapCursor, Member, walk
+from ..contract.units import COUNTS, SKIPPED
 
 # The sizes of the others would cost a page from the disk each.
 MEASURED = 50
@@ -36,10 +38,11 @@ _SIDES = {"l": "left", "r": "right"}
 class Census:
     """What is in one tar.
 
-    `source`: its file, whose `size` in bytes the first tar has. `members`: samples that have each, by suffix. `sides`
-    and `videos`: of the samples whose key or JSON tells. `crops`: (width, height) of every 50th. `origins`: the
-    provenances of its samples. `counts`, `skipped`: what a numbered shard says of its inputs. `keys` bytes (N,) and
-    `starts` int64 (N,) of the samples. `problems`: what is wrong, without the name of the file.
+    `source`: its file, whose `size` in bytes the first tar has. `members`: samples that have each,
+    by suffix. `sides` and `videos`: of the samples whose key or JSON tells. `crops`: (width,
+    height) of every 50th. `origins`: the provenances of its samples. `counts`, `skipped`: what a
+    numbered shard says of its inputs. `keys` bytes (N,) and `starts` int64 (N,) of the samples.
+    `problems`: what is wrong, without the name of the file.
     """
 
     source: str
@@ -77,7 +80,9 @@ class Census:
             stem, dot, suffix = name.partition(".")
             if name[:2] == "__" and name[-2:] == "__":
                 if name == PROVENANCE and number:
-                    raise TruncatedError("an archive ends without its end mark; did a producer fail?")
+                    raise TruncatedError(
+                        "an archive ends without its end mark; did a producer fail?"
+                    )
                 self._note(name, bytes(member.data))
                 key = ""
                 continue
@@ -135,7 +140,9 @@ class Census:
 
 
 def census(cursor: Cursor, source: str) -> list[Census]:
-    """Count each tar of a stream; where one is damaged its `problems` say so, and nothing follows it."""
+    """Count each tar of a stream; where one is damaged its `problems` say so, and nothing follows
+    it.
+    """
     found: list[Census] = []
     try:
         for _, members in groupby(walk(cursor, ""), key=lambda member: member.archive):
@@ -154,7 +161,9 @@ def census(cursor: Cursor, source: str) -> list[Census]:
 
 
 def scan(path: str) -> list[Census]:
-    """Count each tar in a file, by its memory map; one that cannot be opened has that as its problem."""
+    """Count each tar in a file, by its memory map; one that cannot be opened has that as its
+    problem.
+    """
     try:
         with open_source(path) as file:
             return census(MapCursor(mapped(file)), path)
@@ -165,7 +174,9 @@ def scan(path: str) -> list[Census]:
 def random_samples(
     censuses: Sequence[Census], count: int, seed: int, views: Mapping[str, memoryview] | None = None
 ) -> Iterator[Sample]:
-    """Draw samples from all tars alike, in their order; `views` are the bytes of sources that are no files."""
+    """Draw samples from all tars alike, in their order; `views` are the bytes of sources that are
+    no files.
+    """
     ends = np.cumsum([one.samples for one in censuses])
     total = int(ends[-1]) if len(ends) else 0
     rows = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ..contract.errors import HandclrError
-from .encoder import arch_of, normalise
-from .run import CONFIG, LAST, LOG, load_checkpoint
+from ..learning.encoder import arch_of, normalise
+from ..learning.run import CONFIG, LAST, LOG, load_checkpoint
 
 WEIGHTS = ("encoder.pt", "model.pt", "model-last.pt", LAST)
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -29,7 +29,11 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         keys = ("arch", "head", "size")
         about = {key: state[key] for key in keys if isinstance(state.get(key), str | int)}
         bone = state.get("bone_m")
-        found |= {"type": "pose model", **about, **({"bone_mm": 1000 * bone} if isinstance(bone, float) else {})}
+        found |= {
+            "type": "pose model",
+            **about,
+            **({"bone_mm": 1000 * bone} if isinstance(bone, float) else {}),
+        }
         inner: Any = state["state"]
     elif isinstance(state.get("model"), dict) and isinstance(state.get("step"), int):
         inner = state["model"]
@@ -40,7 +44,9 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     tensors = dict(_tensors(inner))
     if not tensors:
         raise HandclrError(f"{path}: holds no tensors")
-    parameters = sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(_BUFFERS))
+    parameters = sum(
+        tensor.numel() for name, tensor in tensors.items() if not name.endswith(_BUFFERS)
+    )
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     return {**found, "tensors": len(tensors), "parameters": parameters, "dtypes": dtypes}
 
@@ -48,13 +54,15 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 def describe_run(folder: Path) -> dict[str, Any]:
     """What `handclr inspect --json` says of a run directory; the README has the keys.
 
-    A run is complete when its steps are done and its weights are there. Raises HandclrError where its configuration
-    cannot be read.
+    A run is complete when its steps are done and its weights are there. Raises HandclrError where
+    its configuration cannot be read.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HandclrError(f"{folder / CONFIG}: not the configuration of a run, or damaged") from error
+        raise HandclrError(
+            f"{folder / CONFIG}: not the configuration of a run, or damaged"
+        ) from error
     if not isinstance(config, dict):
         raise HandclrError(f"{folder / CONFIG}: not the configuration of a run")
     weights, problems = [], []
@@ -68,7 +76,9 @@ def describe_run(folder: Path) -> dict[str, Any]:
     losses, others = [r for r in records if "loss" in r], [r for r in records if "loss" not in r]
     saved = max((int(each["step"]) for each in weights if "step" in each), default=None)
     steps = (
-        saved if saved is not None else max((r["step"] for r in losses if isinstance(r.get("step"), int)), default=0)
+        saved
+        if saved is not None
+        else max((r["step"] for r in losses if isinstance(r.get("step"), int)), default=0)
     )
     planned = _planned(config)
     made = any(each["type"] in ("encoder", "pose model") for each in weights)
@@ -101,7 +111,11 @@ def _tensors(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, 
         yield name, value
     elif depth < _DEEPEST:
         pairs = (
-            value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+            value.items()
+            if isinstance(value, Mapping)
+            else enumerate(value)
+            if isinstance(value, list | tuple)
+            else ()
         )
         for key, inner in pairs:
             yield from _tensors(inner, f"{name}.{key}" if name else str(key), depth + 1)

@@ -15,14 +15,22 @@ Rows = Iterator[tuple[str, str]]
 
 
 def listing(item: Mapping[str, Any]) -> str:
-    """The text of one item of `handclr inspect --json`: its name, then labelled lines, then what was skipped."""
-    rows = {"shards": _shards, "npz": _npz, "checkpoint": _checkpoint, "run": _run}[item["kind"]](item)
+    """The text of one item of `handclr inspect --json`: its name, then labelled lines, then what
+    was skipped.
+    """
+    rows = {"shards": _shards, "npz": _npz, "checkpoint": _checkpoint, "run": _run}[item["kind"]](
+        item
+    )
     lines = [printable(item["name"])]
     before = ""
     for label, text in rows:
-        wrapped = textwrap.wrap(printable(text), WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False)
+        wrapped = textwrap.wrap(
+            printable(text), WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
+        )
         for number, line in enumerate(wrapped or [""]):
-            lines.append(f"  {'' if number or label == before else label:<{_LABEL - 2}}{line}".rstrip())
+            lines.append(
+                f"  {'' if number or label == before else label:<{_LABEL - 2}}{line}".rstrip()
+            )
         before = label
     lines += [f"  {printable(line)}" for line in item.get("skipped_lines", [])]
     return "\n".join(lines)
@@ -30,12 +38,17 @@ def listing(item: Mapping[str, Any]) -> str:
 
 def shared_listing(shared: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each group of data sets that have keys in common."""
-    return [f"{_plural(each['count'], 'key')} in each of {', '.join(map(printable, each['in']))}" for each in shared]
+    return [
+        f"{_plural(each['count'], 'key')} in each of {', '.join(map(printable, each['in']))}"
+        for each in shared
+    ]
 
 
 def printable(text: str) -> str:
     """Text without what a terminal would obey: names in shards are anybody's."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def _shards(item: Mapping[str, Any]) -> Rows:
@@ -55,7 +68,12 @@ def _shards(item: Mapping[str, Any]) -> Rows:
         looked = sum(item["crop_sizes"].values())
         yield "crops", f"{', '.join(_some(list(item['crop_sizes'])))} px, of {looked:,} looked at"
     if item["inputs"]:
-        yield "inputs", ", ".join(f"{count:,} {_INPUTS.get(word, word)}" for word, count in item["inputs"].items())
+        yield (
+            "inputs",
+            ", ".join(
+                f"{count:,} {_INPUTS.get(word, word)}" for word, count in item["inputs"].items()
+            ),
+        )
     for word, count in item["without_sample"].items():
         yield "no sample", f"{word}: {count:,}"
     for word, count in item["skipped"].items():
@@ -81,11 +99,17 @@ def _completeness(item: Mapping[str, Any]) -> str:
 def _faults(item: Mapping[str, Any]) -> Rows:
     for one in item["damaged"][:_NAMED]:
         problems = "; ".join(_some(one["problems"], "; and {:,} more"))
-        yield "damaged", f"{one['name']}: {problems} ({_plural(one['samples'], 'sample')} before that)"
+        yield (
+            "damaged",
+            f"{one['name']}: {problems} ({_plural(one['samples'], 'sample')} before that)",
+        )
     if len(item["damaged"]) > _NAMED:
         yield "damaged", f"and {len(item['damaged']) - _NAMED:,} more"
     if item["duplicate_count"]:
-        yield "duplicates", f"{_plural(item['duplicate_count'], 'sample')} with a key that another has, such as"
+        yield (
+            "duplicates",
+            f"{_plural(item['duplicate_count'], 'sample')} with a key that another has, such as",
+        )
         for one in item["duplicates"]:
             yield "duplicates", f"{one['key']} in {' and '.join(dict.fromkeys(one['in']))}"
     for name in _some(item["temporary"], "and {:,} more"):
@@ -102,17 +126,28 @@ def _npz(item: Mapping[str, Any]) -> Rows:
     if "poses" in item:
         yield "poses", f"{item['poses']:,} of {_plural(item['videos'], 'video')}"
         shares = item["explained_variance"]
-        yield "dimensions", f"{item['dimensions']:,} with {sum(shares):.1%} of the variance, {_shares(shares)}"
+        yield (
+            "dimensions",
+            f"{item['dimensions']:,} with {sum(shares):.1%} of the variance, {_shares(shares)}",
+        )
     if "pairs" in item:
         yield "queries", f"{item['queries']:,}, {item['without_positive']:,} without a positive"
         yield (
             "pairs",
-            f"{item['pairs']:,}, up to {item['positives_each']} each, among {_plural(item['targets'], 'target')}",
+            (
+                f"{item['pairs']:,}, up to {item['positives_each']} each, among"
+                f" {_plural(item['targets'], 'target')}"
+            ),
         )
-        told = ", ".join(f"{name.removeprefix('p')} % {value:.4g}" for name, value in item["distance"].items())
+        told = ", ".join(
+            f"{name.removeprefix('p')} % {value:.4g}" for name, value in item["distance"].items()
+        )
         yield "distance", f"of the nearest: {told}" if told else "none"
     if "samples" in item:
-        yield "samples", f"{item['samples']:,}, {'with' if item['with_truth'] else 'without'} the truth"
+        yield (
+            "samples",
+            f"{item['samples']:,}, {'with' if item['with_truth'] else 'without'} the truth",
+        )
     if item.get("error_mm") is not None:
         yield "error", f"{item['error_mm']:.2f} mm mean of the joints, root-relative"
     for name, array in item["arrays"].items():
@@ -123,7 +158,10 @@ def _npz(item: Mapping[str, Any]) -> Rows:
 
 
 def _checkpoint(item: Mapping[str, Any]) -> Rows:
-    yield "kind", {"tensors": "tensors of no network that handclr knows"}.get(item["type"], item["type"])
+    yield (
+        "kind",
+        {"tensors": "tensors of no network that handclr knows"}.get(item["type"], item["type"]),
+    )
     yield "weights", _weights(item)
 
 
@@ -132,7 +170,11 @@ def _weights(item: Mapping[str, Any]) -> str:
     about += [f"{item['size']} px"] if "size" in item else []
     about += [f"bone {item['bone_mm']:.1f} mm"] if "bone_mm" in item else []
     about += [f"step {item['step']:,}"] if "step" in item else []
-    about += [_plural(item["tensors"], "tensor"), _plural(item["parameters"], "parameter"), *item["dtypes"]]
+    about += [
+        _plural(item["tensors"], "tensor"),
+        _plural(item["parameters"], "parameter"),
+        *item["dtypes"],
+    ]
     return ", ".join(about)
 
 
@@ -148,7 +190,12 @@ def _run(item: Mapping[str, Any]) -> Rows:
     yield from (("damaged", problem) for problem in item["problems"])
     data = item["provenance"].get("data")
     if isinstance(data, dict):
-        yield "data", ", ".join(f"{name} {_value(value)}" for name, value in data.items() if "sha256" not in name)
+        yield (
+            "data",
+            ", ".join(
+                f"{name} {_value(value)}" for name, value in data.items() if "sha256" not in name
+            ),
+        )
     yield from _made_by(item["provenance"])
 
 
@@ -164,10 +211,16 @@ def _made_by(record: Any) -> Rows:
 def _stage(stage: Mapping[str, Any], inputs: bool = True) -> str:
     """A stage in a line: its version, arguments, seed, models and inputs."""
     arguments = stage.get("arguments")
-    words = [f"{name} {_value(value)}" for name, value in (arguments if isinstance(arguments, dict) else {}).items()]
+    words = [
+        f"{name} {_value(value)}"
+        for name, value in (arguments if isinstance(arguments, dict) else {}).items()
+    ]
     words += [f"seed {stage['seed']}"] if "seed" in stage else []
     model = stage.get("model")
-    words += [f"{name} {str(digest)[:8]}" for name, digest in (model if isinstance(model, dict) else {}).items()]
+    words += [
+        f"{name} {str(digest)[:8]}"
+        for name, digest in (model if isinstance(model, dict) else {}).items()
+    ]
     words += _sources(stage) if inputs else []
     return f"{stage.get('stage', '?')} {stage.get('version', '')}: {', '.join(words)}"
 
@@ -195,7 +248,9 @@ def _shares(shares: Sequence[float]) -> str:
 def _members(members: Mapping[str, int], samples: int) -> str:
     everywhere = [suffix for suffix, count in members.items() if count == samples]
     told = [f"{', '.join(everywhere)} in all"] if everywhere else []
-    return "; ".join([*told, *(f"{suffix} in {count:,}" for suffix, count in members.items() if count < samples)])
+    return "; ".join(
+        [*told, *(f"{suffix} in {count:,}" for suffix, count in members.items() if count < samples)]
+    )
 
 
 def _some(names: Sequence[str], rest: str = "... and {:,} more") -> list[str]:

@@ -11,11 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .errors import HandclrError, TruncatedError, UsageError
-from .inputs import BRACES, STDIN, URL, display_name, expand_inputs, open_source
-from .numbering import left_over
-from .provenance import loads
-from .tar import BLOCK, MapCursor, walk
+from ..contract.errors import HandclrError, TruncatedError, UsageError
+from ..contract.inputs import BRACES, STDIN, URL, display_name, expand_inputs, open_source
+from ..contract.numbering import left_over
+from ..contract.provenance import loads
+from ..contract.tar import BLOCK, MapCursor, walk
 
 _CONFIG, _LOG = "config.json", "log.jsonl"
 
@@ -51,8 +51,8 @@ _SUFFIXES = {
 def recognise(path: str) -> Iterator[Thing]:
     """Yield what a file, folder, pattern, brace range, URL or `-` stands for.
 
-    Of a brace range what is not there is yielded as ABSENT. Raises UsageError where nothing is named or matched,
-    HandclrError where a file or folder holds nothing that is known.
+    Of a brace range what is not there is yielded as ABSENT. Raises UsageError where nothing is
+    named or matched, HandclrError where a file or folder holds nothing that is known.
     """
     if path == STDIN or URL.match(path):
         yield _stream(path)
@@ -79,9 +79,15 @@ def _range(pattern: str) -> Iterator[Thing]:
         f"{pattern[: match.start()]}{n:0{len(first)}d}{pattern[match.end() :]}"
         for n in range(int(first), int(last) + 1)
     ]
-    there = [name for name in names if os.path.exists(name) or BRACES.search(name) or glob.has_magic(name)]
+    there = [
+        name
+        for name in names
+        if os.path.exists(name) or BRACES.search(name) or glob.has_magic(name)
+    ]
     if not there:
-        raise UsageError(f"{pattern}: {'none of these is there' if names else 'the range counts down'}")
+        raise UsageError(
+            f"{pattern}: {'none of these is there' if names else 'the range counts down'}"
+        )
     for name in names:
         if name in set(there):
             yield from recognise(name)
@@ -94,14 +100,22 @@ def _folder(folder: str) -> Iterator[Thing]:
         yield Thing(Kind.RUN, folder)
         return
     try:
-        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name[0] != "."]
+        paths = [
+            os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name[0] != "."
+        ]
     except OSError as error:
         raise HandclrError(f"cannot read {folder}: {error.strerror}") from error
     found = [Thing(kind, path) for path in paths if (kind := _by_name(path))]
     if not found:
         unfinished = left_over(folder)
-        being = f"; {unfinished[0]} is being written, or was left by a writer that was killed" if unfinished else ""
-        raise HandclrError(f"{folder}: no finished shards, NPZ files, weights or runs in this folder{being}")
+        being = (
+            f"; {unfinished[0]} is being written, or was left by a writer that was killed"
+            if unfinished
+            else ""
+        )
+        raise HandclrError(
+            f"{folder}: no finished shards, NPZ files, weights or runs in this folder{being}"
+        )
     yield from found
 
 

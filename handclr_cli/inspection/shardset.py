@@ -1,4 +1,6 @@
-"""The shards of one data set: which are there, whether they belong together, what became of their inputs."""
+"""The shards of one data set: which are there, whether they belong together, what became of their
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.fields import FIELDS
+from ..contract.numbering import (
+    Head,
+    braces,
+    head_of,
+    left_over,
+    number_of,
+    order,
+    ranges,
+    shard_names,
+)
+from ..contract.provenance import Provenance
+from ..contract.units import HANDS, INPUTS, TOTAL
 from .census import Census
-from .fields import FIELDS
-from .numbering import Head, braces, head_of, left_over, number_of, order, ranges, shard_names
-from .provenance import Provenance
-from .units import HANDS, INPUTS, TOTAL
 
 EXAMPLES = 5
 # A shard that says that there are more of its kind is not believed.
@@ -45,12 +56,15 @@ class ShardSet:
     def describe(self, harmless: Collection[str] = (), skipped: bool = False) -> dict[str, Any]:
         """What `handclr inspect --json` says of the set; the README has the keys.
 
-        harmless: reasons for an input without a sample that are nobody's fault. skipped: with the lines that name what
-        was skipped.
+        harmless: reasons for an input without a sample that are nobody's fault. skipped: with the
+        lines that name what was skipped.
         """
         missing, of, warnings = self._missing()
         variants = self._variants()
-        if len({frozenset(map(_identity, one.origins)) for one in self.censuses if one.origins}) > 1:
+        if (
+            len({frozenset(map(_identity, one.origins)) for one in self.censuses if one.origins})
+            > 1
+        ):
             warnings += [f"shards were made differently: {line}" for line in _differences(variants)]
         broken = [one for one in self.censuses if one.problems]
         twice = repeated_keys([one.keys for one in self.censuses])
@@ -67,11 +81,21 @@ class ShardSet:
             "missing": ranges(missing),
             "missing_count": len(missing),
             **self._inputs(harmless),
-            **({"skipped_lines": [line for one in self.censuses for line in one.skipped]} if skipped else {}),
-            "damaged": [{"name": one.source, "samples": one.samples, "problems": one.problems} for one in broken],
+            **(
+                {"skipped_lines": [line for one in self.censuses for line in one.skipped]}
+                if skipped
+                else {}
+            ),
+            "damaged": [
+                {"name": one.source, "samples": one.samples, "problems": one.problems}
+                for one in broken
+            ],
             "duplicate_count": sum(len(parts) - 1 for parts in twice.values()),
             "duplicates": [
-                {"key": key.decode("utf-8", "replace"), "in": [self.censuses[part].source for part in parts[:EXAMPLES]]}
+                {
+                    "key": key.decode("utf-8", "replace"),
+                    "in": [self.censuses[part].source for part in parts[:EXAMPLES]],
+                }
                 for key, parts in list(twice.items())[:EXAMPLES]
             ],
             "temporary": self._temporary(),
@@ -82,7 +106,10 @@ class ShardSet:
     def _samples(self) -> dict[str, Any]:
         """The counts of samples, sides, videos, members and sizes."""
         samples = sum(one.samples for one in self.censuses)
-        sides, members = _sum(one.sides for one in self.censuses), _sum(one.members for one in self.censuses)
+        sides, members = (
+            _sum(one.sides for one in self.censuses),
+            _sum(one.members for one in self.censuses),
+        )
         sizes = _sum(one.crops for one in self.censuses)
         known = [each.suffix for each in FIELDS]
         suffixes = [*known, *sorted(members.keys() - set(known))]
@@ -91,13 +118,17 @@ class ShardSet:
             "sides": {**{side: sides[side] for side in HANDS}, "unknown": samples - sides.total()},
             "videos": len(set().union(*(one.videos for one in self.censuses))),
             "members": {suffix: members[suffix] for suffix in suffixes if members[suffix]},
-            "crop_sizes": {f"{width}x{height}": count for (width, height), count in sizes.most_common()},
+            "crop_sizes": {
+                f"{width}x{height}": count for (width, height), count in sizes.most_common()
+            },
         }
 
     def _inputs(self, harmless: Collection[str]) -> dict[str, Any]:
         """What became of the inputs of all shards together."""
         counts = _sum(Counter(one.counts) for one in self.censuses if one.counts)
-        reasons = {word: counts[word] for word in sorted(counts.keys() - {TOTAL, *INPUTS}) if counts[word]}
+        reasons = {
+            word: counts[word] for word in sorted(counts.keys() - {TOTAL, *INPUTS}) if counts[word]
+        }
         skipped = {word: count for word, count in reasons.items() if word not in harmless}
         return {
             "inputs": {word: counts[word] for word in INPUTS if word in counts},
@@ -116,13 +147,19 @@ class ShardSet:
         of = max(totals)
         numbers = {_number(one) for one in self.censuses}
         beyond = sum(number is not None and number >= of for number in numbers)
-        warnings = [f"{beyond:,} of the shards have numbers beyond the {of:,} of the job"] if beyond else []
+        warnings = (
+            [f"{beyond:,} of the shards have numbers beyond the {of:,} of the job"]
+            if beyond
+            else []
+        )
         lacking = shard_names(names, (number for number in range(of) if number not in numbers))
         # Where a part of the set was named, what else is there is not missing.
         return [name for name in lacking if not os.path.exists(name)], of, warnings
 
     def _variants(self) -> dict[str, dict[str, Any]]:
-        """The different provenances of the shards, the most frequent first, each with the shards that have it."""
+        """The different provenances of the shards, the most frequent first, each with the shards
+        that have it.
+        """
         found: dict[str, dict[str, Any]] = {}
         for one in self.censuses:
             for origin in one.origins:
@@ -134,11 +171,17 @@ class ShardSet:
 
     def _temporary(self) -> list[str]:
         mine = {head_of(name) for name in (*(one.source for one in self.censuses), *self.absent)}
-        return [path for folder in sorted({head.folder for head in mine}) for path in left_over(folder, mine)]
+        return [
+            path
+            for folder in sorted({head.folder for head in mine})
+            for path in left_over(folder, mine)
+        ]
 
 
 def group_sets(censuses: Iterable[Census], absent: Iterable[str] = ()) -> list[ShardSet]:
-    """Tell data sets apart: by the names of numbered files, by folder and provenance of the others."""
+    """Tell data sets apart: by the names of numbered files, by folder and provenance of
+    the others.
+    """
     censuses, absent = list(censuses), list(absent)
     files = Counter(head_of(name) for name in {*(one.source for one in censuses), *absent})
     places: dict[str, Head | tuple[str, str]] = {}
@@ -161,12 +204,16 @@ def shared_keys(sets: Sequence[ShardSet]) -> list[dict[str, Any]]:
     for parts in repeated_keys([_keys(each) for each in sets]).values():
         found[tuple(sorted(set(parts)))] += 1
     return [
-        {"in": [sets[part].name for part in parts], "count": count} for parts, count in found.items() if len(parts) > 1
+        {"in": [sets[part].name for part in parts], "count": count}
+        for parts, count in found.items()
+        if len(parts) > 1
     ]
 
 
 def repeated_keys(parts: Sequence[np.ndarray]) -> dict[bytes, list[int]]:
-    """The keys that come twice or more among parts of bytes (N,), with the numbers of the parts, in order."""
+    """The keys that come twice or more among parts of bytes (N,), with the numbers of the parts, in
+    order.
+    """
     if not any(len(part) for part in parts):
         return {}
     keys = np.concatenate(parts)
@@ -174,7 +221,9 @@ def repeated_keys(parts: Sequence[np.ndarray]) -> dict[bytes, list[int]]:
     rows = np.flatnonzero(np.isin(keys, np.unique(ordered[1:][ordered[1:] == ordered[:-1]])))
     ends = np.cumsum([len(part) for part in parts])
     places: dict[bytes, list[int]] = {}
-    for key, part in zip(keys[rows].tolist(), np.searchsorted(ends, rows, side="right").tolist(), strict=True):
+    for key, part in zip(
+        keys[rows].tolist(), np.searchsorted(ends, rows, side="right").tolist(), strict=True
+    ):
         places.setdefault(key, []).append(part)
     return places
 
@@ -200,11 +249,15 @@ def _number(one: Census) -> int | None:
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
-    """What is said of numbers that a set passes over, where nobody knows how many there should be."""
+    """What is said of numbers that a set passes over, where nobody knows how many there
+    should be.
+    """
     there = {number for name in names if (number := number_of(name)) is not None}
     if len(there) < 2 or max(there) - min(there) > MOST:
         return []
-    between = shard_names(names, (number for number in range(min(there), max(there)) if number not in there))
+    between = shard_names(
+        names, (number for number in range(min(there), max(there)) if number not in there)
+    )
     lacking = [name for name in between if not os.path.exists(name)]
     return [f"the numbers pass over {' '.join(ranges(lacking)[:EXAMPLES])}"] if lacking else []
 
@@ -218,7 +271,11 @@ def _stages(origin: Provenance) -> list[Provenance]:
     """The stages of a provenance, oldest first."""
     past = origin.get("history")
     itself = {key: value for key, value in origin.items() if key != "history"}
-    return [stage for stage in [*(past if isinstance(past, list) else []), itself] if isinstance(stage, dict)]
+    return [
+        stage
+        for stage in [*(past if isinstance(past, list) else []), itself]
+        if isinstance(stage, dict)
+    ]
 
 
 def _identity(origin: Provenance) -> str:
@@ -234,7 +291,9 @@ def _common(stage: Provenance) -> Provenance:
 
 
 def _differences(variants: dict[str, dict[str, Any]]) -> list[str]:
-    """In what provenances differ, a line for each option or other word: its values and the shards that have them."""
+    """In what provenances differ, a line for each option or other word: its values and the shards
+    that have them.
+    """
     flat = [_words(json.loads(identity)) for identity in variants]
     lines = []
     for name in dict.fromkeys(name for words in flat for name in words):
@@ -243,7 +302,8 @@ def _differences(variants: dict[str, dict[str, Any]]) -> list[str]:
             values.setdefault(words.get(name, "none"), []).append(variant)
         if len(values) > 1:
             told = [
-                f"{value} in {sum(variant['shards'] for variant in those):,} ({those[0]['example']})"
+                f"{value} in {sum(variant['shards'] for variant in those):,}"
+                f" ({those[0]['example']})"
                 for value, those in values.items()
             ]
             lines.append(f"{name}: {', '.join(told)}")

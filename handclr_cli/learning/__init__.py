@@ -1,1 +1,3 @@
-"""Encoder, augmentation with its inverse, losses, pose head and optimisers: what the trainers are made of."""
+"""Encoder, augmentation with its inverse, losses, pose head and optimisers: what the trainers are
+made of.
+"""

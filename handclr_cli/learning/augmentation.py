@@ -1,12 +1,13 @@
 """The augmentation T, with its parameters kept so that it can be undone.
 
-Convention: a point p of the crop (units of the crop's side, [0, 1], x right, y down) lands in the view at
+Convention: a point p of the crop (units of the crop's side, [0, 1], x right, y down) lands in the
+view at
 
     p' = c + (1/scale) R(angle) (p - c) + translation
 
-with c = (0.5, 0.5) and R(a) = [[cos a, -sin a], [sin a, cos a]], so that a positive angle turns x towards y
-(clockwise on the screen) and a positive translation moves the hand right and down.
-Pixel centres are at .5: pixel i of an image of side S covers p from i/S to (i+1)/S.
+with c = (0.5, 0.5) and R(a) = [[cos a, -sin a], [sin a, cos a]], so that a positive angle turns x
+towards y (clockwise on the screen) and a positive translation moves the hand right and down. Pixel
+centres are at .5: pixel i of an image of side S covers p from i/S to (i+1)/S.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 LUMA = np.array([0.299, 0.587, 0.114])
-# RGB to luma and two chroma axes (YIQ): turning the chroma plane changes the hue and leaves the luma alone.
+# RGB to luma and two chroma axes (YIQ): turning the chroma plane changes the hue and leaves the
+# luma alone.
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 FROM_YIQ = np.linalg.inv(TO_YIQ)
 
@@ -37,10 +39,10 @@ FROM_YIQ = np.linalg.inv(TO_YIQ)
 class AugmentationConfig:
     """The ranges that views are drawn from.
 
-    size: side of the view, px. rotation: +- degrees. scale: range of the fraction of the crop's side that the
-    view shows (above 1 adds a black border). translation: +- fraction of the view's side. brightness,
-    contrast, saturation: the factor is 1 +- this. hue: +- turns. blur_sigma: px of the view.
-    `geometric=False` keeps the crop as it is.
+    size: side of the view, px. rotation: +- degrees. scale: range of the fraction of the crop's
+    side that the view shows (above 1 adds a black border). translation: +- fraction of the view's
+    side. brightness, contrast, saturation: the factor is 1 +- this. hue: +- turns. blur_sigma: px
+    of the view. `geometric=False` keeps the crop as it is.
     """
 
     size: int = 128
@@ -58,7 +60,9 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class View:
-    """One drawn augmentation; the defaults change nothing but the size. `blur_sigma` 0 is no blur."""
+    """One drawn augmentation; the defaults change nothing but the size. `blur_sigma` 0 is
+    no blur.
+    """
 
     size: int
     angle_deg: float = 0.0
@@ -80,7 +84,9 @@ class View:
 
 
 class Geometry(NamedTuple):
-    """Geometric parameters of N views: angle (N,) radians, scale (N,), translation (N, 2) in view sides."""
+    """Geometric parameters of N views: angle (N,) radians, scale (N,), translation (N, 2) in view
+    sides.
+    """
 
     angle: Tensor
     scale: Tensor
@@ -106,7 +112,9 @@ class Geometry(NamedTuple):
 
 
 class Appearance(NamedTuple):
-    """What N views change besides the geometry, under the names and in the units of View: (N,) float32 each."""
+    """What N views change besides the geometry, under the names and in the units of View: (N,)
+    float32 each.
+    """
 
     brightness: Tensor
     contrast: Tensor
@@ -117,7 +125,9 @@ class Appearance(NamedTuple):
     @classmethod
     def of(cls, views: Sequence[View]) -> Appearance:
         """Stack the parameters of views, on the CPU."""
-        return cls(*(torch.tensor([getattr(view, name) for view in views]).float() for name in cls._fields))
+        return cls(
+            *(torch.tensor([getattr(view, name) for view in views]).float() for name in cls._fields)
+        )
 
     def to(self, device: torch.device | str) -> Appearance:
         """Move to a device."""
@@ -138,12 +148,15 @@ def draw(config: AugmentationConfig, rng: np.random.Generator) -> View:
         contrast=1.0 + config.contrast * u[5],
         saturation=1.0 + config.saturation * u[6],
         hue=config.hue * u[7],
-        blur_sigma=_between(config.blur_sigma, u[8]) if (u[9] + 1) / 2 < config.blur_probability else 0.0,
+        blur_sigma=(
+            _between(config.blur_sigma, u[8]) if (u[9] + 1) / 2 < config.blur_probability else 0.0
+        ),
     )
 
 
 def apply(view: View, image: Image) -> Image:
-    """Make the view of a crop: (S, S, 3) uint8 RGB -> (size, size, 3) uint8 RGB; outside the crop is black.
+    """Make the view of a crop: (S, S, 3) uint8 RGB -> (size, size, 3) uint8 RGB; outside the crop
+    is black.
 
     One warp, then one colour matrix, then the blur; the colour may lift the border from black.
     """
@@ -152,12 +165,16 @@ def apply(view: View, image: Image) -> Image:
     if minification > 2:
         # Bilinear sampling reads 2x2 pixels and would skip the others: average them first.
         side = max(1, round(side / minification))
-        image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        image = np.asarray(
+            cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8
+        )
     matrix = view.matrix()
     linear, offset = matrix[:, :2] * (view.size / side), matrix[:, 2] * view.size
     # OpenCV counts from the centre of the first pixel, which is at .5 here.
     warp = np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
-    out = cv2.warpAffine(image, warp, (view.size, view.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    out = cv2.warpAffine(
+        image, warp, (view.size, view.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
     if (view.brightness, view.contrast, view.saturation, view.hue) != (1.0, 1.0, 1.0, 0.0):
         grey = float(LUMA @ cv2.mean(out)[:3])
         out = cv2.transform(out, _colour_matrix(view, grey))
@@ -171,13 +188,17 @@ def move_pose(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Where the joints of a crop are in its view.
 
-    keypoints2d (21, 2) come in crop sides and go out in view px; keypoints3d (21, 3) are in metres, camera axes.
-    The pose turns about the optical axis by the view's angle; scale and translation move the picture only.
+    keypoints2d (21, 2) come in crop sides and go out in view px; keypoints3d (21, 3) are in metres,
+    camera axes. The pose turns about the optical axis by the view's angle; scale and translation
+    move the picture only.
     """
     angle = math.radians(view.angle_deg)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    moved, turned = transform_points(view, keypoints2d) * view.size, np.asarray(keypoints3d, dtype=np.float64) @ turn.T
+    moved, turned = (
+        transform_points(view, keypoints2d) * view.size,
+        np.asarray(keypoints3d, dtype=np.float64) @ turn.T,
+    )
     return moved.astype(np.float32), turned.astype(np.float32)
 
 
@@ -188,13 +209,18 @@ def transform_points(view: View, points: npt.ArrayLike) -> npt.NDArray[np.float6
 
 
 def to_tensor(batch: Tensor) -> Tensor:
-    """Normalise as for ImageNet, on the batch's device: (N, H, W, 3) uint8 -> (N, 3, H, W) float32."""
-    return normalise_(batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last))
+    """Normalise as for ImageNet, on the batch's device: (N, H, W, 3) uint8 -> (N, 3, H,
+    W) float32.
+    """
+    return normalise_(
+        batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
+    )
 
 
 def normalise_(out: Tensor) -> Tensor:
     """Normalise grey levels 0..255 as for ImageNet, in place: (N, 3, H, W) float32; returns it."""
-    # Python numbers: a tensor of three would be copied to the device, and waited for, on every step.
+    # Python numbers: a tensor of three would be copied to the device, and waited for, on every
+    # step.
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
         out[:, channel].mul_(1 / (255 * std)).sub_(mean / std)
     return out
@@ -206,7 +232,9 @@ def _between(bounds: tuple[float, float], u: float) -> float:
 
 
 def _colour_matrix(view: View, grey: float) -> npt.NDArray[np.float64]:
-    """The (3, 4) map of RGB in 0..255 for brightness, contrast about the mean grey, saturation and hue."""
+    """The (3, 4) map of RGB in 0..255 for brightness, contrast about the mean grey, saturation and
+    hue.
+    """
     turn = 2 * math.pi * view.hue
     cos, sin = view.saturation * math.cos(turn), view.saturation * math.sin(turn)
     chroma = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ TO_YIQ

@@ -15,13 +15,21 @@ from torch import Tensor, distributed, nn
 from ..contract.errors import HandclrError, UsageError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_SLURM = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID")
+_SLURM = (
+    "SLURM_PROCID",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_LOCALID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_JOB_ID",
+)
 _PORTS = 20_000, 10_000
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one training: `rank` of `world`, the `local`-th of `neighbours` on its machine."""
+    """This process among those of one training: `rank` of `world`, the `local`-th of `neighbours`
+    on its machine.
+    """
 
     rank: int = 0
     world: int = 1
@@ -74,7 +82,8 @@ def ranks_of(environment: Mapping[str, str] | None = None) -> Ranks:
     try:
         if any(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
             return _by_torchrun(env)
-        # Not SLURM_NTASKS: a batch script has it too, where srun has not started the tasks that it counts.
+        # Not SLURM_NTASKS: a batch script has it too, where srun has not started the tasks that it
+        # counts.
         return _by_slurm(env) if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else Ranks()
     except ValueError as error:
         raise UsageError(f"the environment of several processes is no such: {error}") from error
@@ -93,7 +102,9 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
         yield ranks
     except (distributed.DistError, RuntimeError) as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise HandclrError("lost another process of this training; what it printed tells why") from error
+            raise HandclrError(
+                "lost another process of this training; what it printed tells why"
+            ) from error
         raise
     finally:
         if distributed.is_initialized():
@@ -107,7 +118,8 @@ def first_node(nodes: str) -> str:
 
 
 def distribute(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """The model for a training of several processes: same gradients in all, batch norms over the whole batch.
+    """The model for a training of several processes: same gradients in all, batch norms over the
+    whole batch.
 
     Its tensors stay those of `model`, under their names; one process has the model itself.
     """
@@ -149,7 +161,11 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        )
         self.running_mean.lerp_(mean, self.momentum or 0.0)
         self.running_var.lerp_(unbiased, self.momentum or 0.0)
         self.num_batches_tracked.add_(1)
@@ -187,18 +203,29 @@ class _Gather(torch.autograd.Function):
 
 def _by_torchrun(env: Mapping[str, str]) -> Ranks:
     rank, world, local, address, port = _complete(env, _TORCHRUN)
-    return Ranks(int(rank), int(world), int(local), int(env.get("LOCAL_WORLD_SIZE", 1)), address, int(port))
+    return Ranks(
+        int(rank), int(world), int(local), int(env.get("LOCAL_WORLD_SIZE", 1)), address, int(port)
+    )
 
 
 def _by_slurm(env: Mapping[str, str]) -> Ranks:
     rank, world, local, nodes, job = _complete(env, _SLURM)
     port = env.get("MASTER_PORT") or str(_PORTS[0] + int(job) % _PORTS[1])
     neighbours = int(re.split(r"\D", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
-    return Ranks(int(rank), int(world), int(local), neighbours, env.get("MASTER_ADDR") or first_node(nodes), int(port))
+    return Ranks(
+        int(rank),
+        int(world),
+        int(local),
+        neighbours,
+        env.get("MASTER_ADDR") or first_node(nodes),
+        int(port),
+    )
 
 
 def _complete(env: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
     missing = [name for name in names if not env.get(name)]
     if missing:
-        raise UsageError(f"the environment of several processes is half set: {', '.join(missing)} missing")
+        raise UsageError(
+            f"the environment of several processes is half set: {', '.join(missing)} missing"
+        )
     return [env[name] for name in names]

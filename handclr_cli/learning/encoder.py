@@ -29,9 +29,16 @@ _BLOCKS = {
 _CONTAINERS = ("state_dict", "encoder", "model", "state")
 _PREFIX = re.compile(r"^(?:module\.|encoder\.|backbone\.)+")
 _FEATURES = re.compile(r"^features\.(\d+)\.")
-_FEATURE_NAMES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-# What else published files and ours hold: torchvision's classifier; Lightning's heads; ours; those of minimal-hand's
-# DetNet, as ours had them too.
+_FEATURE_NAMES = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}
+# What else published files and ours hold: torchvision's classifier; Lightning's heads; ours; those
+# of minimal-hand's DetNet, as ours had them too.
 _NOT_ENCODER = (
     "fc.", "projection_head.", "final_layer.", "head.",
     "deconv.", "heat.", "delta.", "location.", "hmap_", "dmap_", "lmap_",
@@ -40,15 +47,19 @@ _NOT_ENCODER = (
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights on the CPU from `seed` in a block, leaving the global generators as they were."""
+    """Draw initial weights on the CPU from `seed` in a block, leaving the global generators as they
+    were.
+    """
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also reseed the accelerators, which fork_rng does not restore here.
+        # torch.manual_seed would also reseed the accelerators, which fork_rng does not restore
+        # here.
         torch.default_generator.manual_seed(seed)
         yield
 
 
 class Encoder(nn.Module):
-    """A torchvision ResNet without its classifier; `state_dict` has torchvision's names without `fc`.
+    """A torchvision ResNet without its classifier; `state_dict` has torchvision's names without
+    `fc`.
 
     Input (N, 3, H, W) float, ImageNet-normalised RGB; `channels` is 512 (resnet18, 34) or 2048.
     """
@@ -56,12 +67,19 @@ class Encoder(nn.Module):
     def __init__(self, arch: str) -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
-            raise HandclrError(f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}")
+            raise HandclrError(
+                f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}"
+            )
         net = getattr(torchvision.models, arch)(weights=None)
         self.arch = arch
         self.channels = int(net.fc.in_features)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            net.layer1,
+            net.layer2,
+            net.layer3,
+            net.layer4,
+        )
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: (N, 3, H, W) -> (N, channels, H/32, W/32)."""
@@ -74,7 +92,8 @@ class Encoder(nn.Module):
 
 
 def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Encoder:
-    """Make an encoder from `init`: "random" (from `seed`), "imagenet" or the path of a weights file.
+    """Make an encoder from `init`: "random" (from `seed`), "imagenet" or the path of a weights
+    file.
 
     "imagenet" is torchvision's IMAGENET1K_V1, the weights that the published code starts from.
     """
@@ -87,7 +106,7 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise HandclrError(
                 f"cannot get the ImageNet weights of {arch} from {weights.url} ({_line(error)}): "
-                f"pass --init random, or --init FILE with weights that you have"
+                "pass --init random, or --init FILE with weights that you have"
             ) from error
         _load(encoder, normalise(state, weights.url), weights.url)
     elif init != "random":
@@ -96,25 +115,31 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
 
 
 def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the encoder tensors of a weights file, under torchvision's names, without classifier and heads.
+    """Read the encoder tensors of a weights file, under torchvision's names, without classifier and
+    heads.
 
-    Takes flat state dicts, {'state_dict': ...}, {'encoder': ...} (torchvision, SiMHand, PeCLR, Lightning, minimal-hand)
-    and handclr's own encoder.pt, last.pt and model.pt; the prefixes module., encoder., backbone., features.<i>.;
-    never runs code from the file.
+    Takes flat state dicts, {'state_dict': ...}, {'encoder': ...} (torchvision, SiMHand, PeCLR,
+    Lightning, minimal-hand) and handclr's own encoder.pt, last.pt and model.pt; the prefixes
+    module., encoder., backbone., features.<i>.; never runs code from the file.
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise HandclrError(f"{path}: no such file; give the path of encoder weights") from error
-    except Exception as error:  # a damaged pickle can raise nearly anything, and none of it is our fault
+    except (
+        Exception
+    ) as error:  # a damaged pickle can raise nearly anything, and none of it is our fault
         raise HandclrError(
-            f"{path}: cannot be read as plain tensors ({_line(error)}); torch.save its state_dict alone"
+            f"{path}: cannot be read as plain tensors ({_line(error)}); torch.save its state_dict"
+            " alone"
         ) from error
     return normalise(state, path)
 
 
 def load_encoder_weights(encoder: Encoder, path: str | Path) -> int:
-    """Load a weights file into `encoder`, all of it or not at all; returns the number of matched tensors."""
+    """Load a weights file into `encoder`, all of it or not at all; returns the number of matched
+    tensors.
+    """
     return _load(encoder, read_encoder_state(path), path)
 
 
@@ -130,10 +155,18 @@ def arch_of(state: dict[str, Tensor]) -> str | None:
 
 def normalise(state: Any, path: object) -> dict[str, Tensor]:
     """Unpack the containers and bring every name to torchvision's."""
-    while isinstance(state, dict) and (inner := [k for k in _CONTAINERS if isinstance(state.get(k), dict)]):
+    while isinstance(state, dict) and (
+        inner := [k for k in _CONTAINERS if isinstance(state.get(k), dict)]
+    ):
         state = state[inner[0]]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise HandclrError(f"{path}: holds no state dict of tensors; give encoder weights saved with torch.save")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(v, Tensor) for v in state.values())
+    ):
+        raise HandclrError(
+            f"{path}: holds no state dict of tensors; give encoder weights saved with torch.save"
+        )
     named: dict[str, Tensor] = {}
     for key, tensor in state.items():
         name = _PREFIX.sub("", str(key))
@@ -142,7 +175,10 @@ def normalise(state: Any, path: object) -> dict[str, Tensor]:
         if name.startswith(_NOT_ENCODER):
             continue
         if name in named:
-            raise HandclrError(f"{path}: has two tensors for {name} (one is {key}); keep the encoder you want in it")
+            raise HandclrError(
+                f"{path}: has two tensors for {name} (one is {key}); keep the encoder you want"
+                " in it"
+            )
         named[name] = tensor
     return named
 
@@ -166,7 +202,7 @@ def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
         ]
         raise HandclrError(
             f"{path}: not the weights of a {encoder.arch}: tensors {'; '.join(parts)}; "
-            f"check --arch, or save the encoder alone under torchvision's names"
+            "check --arch, or save the encoder alone under torchvision's names"
         )
     encoder.load_state_dict(state, strict=False)
     return len(state)

@@ -18,7 +18,8 @@ from ..contract.errors import HandclrError, UsageError
 from .augmentation import IMAGENET_MEAN, IMAGENET_STD
 from .posemodel import PoseModel
 
-# The oldest that torch's exporter writes; TensorRT from 10, OpenCV's and every current runtime read it.
+# The oldest that torch's exporter writes; TensorRT from 10, OpenCV's and every current runtime read
+# it.
 OPSET = 18
 TOLERANCE_MM = 0.05
 TOLERANCE_PX = 0.05
@@ -29,7 +30,8 @@ MAKERS, RUNTIME = ("onnx", "onnxscript"), "onnxruntime"
 
 
 class OnnxCheck(NamedTuple):
-    """How an exported graph differs from its model: over `crops`, in mm (xyz) and input pixels (uv).
+    """How an exported graph differs from its model: over `crops`, in mm (xyz) and input pixels
+    (uv).
 
     `ties` joints are left out of it: their heatmap's maximum is at two cells.
     """
@@ -43,8 +45,8 @@ class OnnxCheck(NamedTuple):
 class PoseGraph(nn.Module):
     """What is exported: normalisation, network and readout of a PoseModel, on the CPU.
 
-    Crops of right hands, uint8 (N, S, S, 3) RGB with S the model's size -> xyz (N, 21, 3) metres from the wrist,
-    camera axes, and uv (N, 21, 2) crop sides, float32.
+    Crops of right hands, uint8 (N, S, S, 3) RGB with S the model's size -> xyz (N, 21, 3) metres
+    from the wrist, camera axes, and uv (N, 21, 2) crop sides, float32.
     """
 
     scale: Tensor
@@ -55,7 +57,9 @@ class PoseGraph(nn.Module):
         self.network = copy.deepcopy(model.network).cpu().eval()
         self.bone, self.size = model.mean.bone, model.size
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD))[:, None, None])
-        self.register_buffer("shift", (torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD))[:, None, None])
+        self.register_buffer(
+            "shift", (torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD))[:, None, None]
+        )
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Predict as PoseModel does."""
@@ -68,11 +72,14 @@ def require_onnx() -> None:
     """Raise UsageError where the packages that write ONNX are not installed."""
     missing = [name for name in MAKERS if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"--onnx: {' and '.join(missing)} not installed here; pip install 'handclr[onnx]'")
+        raise UsageError(
+            f"--onnx: {' and '.join(missing)} not installed here; pip install 'handclr[onnx]'"
+        )
 
 
 def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
-    """Serialise the model as one ONNX file of opset OPSET, with any N, and `properties` in its metadata.
+    """Serialise the model as one ONNX file of opset OPSET, with any N, and `properties` in its
+    metadata.
 
     Input `crops`, outputs `xyz` and `uv`, as of PoseGraph. The same model gives the same bytes.
     """
@@ -95,7 +102,9 @@ def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
     proto = program.model_proto  # type: ignore[union-attr]
     written = {entry.domain: entry.version for entry in proto.opset_import}[""]
     if written != OPSET:
-        raise HandclrError(f"this torch writes opset {written}, not {OPSET}; export with another version of torch")
+        raise HandclrError(
+            f"this torch writes opset {written}, not {OPSET}; export with another version of torch"
+        )
     _forget_origins(proto)
     for name, value in properties.items():
         proto.metadata_props.add(key=name, value=str(value))
@@ -103,10 +112,11 @@ def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
 
 
 def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | None:
-    """Run an exported model and the original on crops uint8 (n, S, S, 3); None where onnxruntime is not installed.
+    """Run an exported model and the original on crops uint8 (n, S, S, 3); None where onnxruntime is
+    not installed.
 
-    One by one and all at once, so that the batch is seen to be free. Raises HandclrError where more than one joint in
-    a thousand differs by more than TOLERANCE_MM or TOLERANCE_PX.
+    One by one and all at once, so that the batch is seen to be free. Raises HandclrError where more
+    than one joint in a thousand differs by more than TOLERANCE_MM or TOLERANCE_PX.
     """
     if importlib.util.find_spec(RUNTIME) is None:
         return None
@@ -121,14 +131,19 @@ def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | 
     found = session.run(list(OUTPUTS), {INPUT: crops})
     single = session.run(list(OUTPUTS), {INPUT: crops[:1]})
     pairs = [
-        (np.concatenate([a, b]), np.concatenate([c, c[:1]])) for a, b, c in zip(found, single, expected, strict=True)
+        (np.concatenate([a, b]), np.concatenate([c, c[:1]]))
+        for a, b, c in zip(found, single, expected, strict=True)
     ]
-    mm, px = (np.linalg.norm(a - b, axis=-1) * unit for (a, b), unit in zip(pairs, (1000, model.size), strict=True))
+    mm, px = (
+        np.linalg.norm(a - b, axis=-1) * unit
+        for (a, b), unit in zip(pairs, (1000, model.size), strict=True)
+    )
     beyond = ~((mm <= TOLERANCE_MM) & (px <= TOLERANCE_PX))
     if beyond.mean() > TIES:
         raise HandclrError(
-            f"the ONNX model differs from the original by up to {mm.max():.3g} mm and {px.max():.3g} px on "
-            f"{int(beyond.sum()):,} of {beyond.size:,} joints; nothing was written"
+            f"the ONNX model differs from the original by up to {mm.max():.3g} mm and"
+            f" {px.max():.3g} px on {int(beyond.sum()):,} of {beyond.size:,} joints; nothing was"
+            " written"
         )
     close = ~beyond
     return OnnxCheck(len(crops), float(mm[close].max()), float(px[close].max()), int(beyond.sum()))

@@ -7,19 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-JOINTS = 21
-FINGERS, FINGER_JOINTS = 5, 4
-REFERENCE_BONE = (0, 9)
-WRIST = REFERENCE_BONE[0]
+from ..hand.joints import FINGERS, REFERENCE_BONE
+
 _NO_LENGTH = 1e-6
 
 
 class PoseTruth(NamedTuple):
     """Truth of N square inputs of `size` px.
 
-    uv (N, 21, 2) input px with pixel centres at .5; location (N, 21, 3) from the wrist, in reference bones; delta
-    (N, 21, 3) unit vectors from the parents, 0 for the wrist; all float32. valid (N, 21) bool: the joint has labels,
-    which are 0 where not; visible: it also lies within the view; delta_valid: its parent has labels too.
+    uv (N, 21, 2) input px with pixel centres at .5; location (N, 21, 3) from the wrist, in
+    reference bones; delta (N, 21, 3) unit vectors from the parents, 0 for the wrist; all float32.
+    valid (N, 21) bool: the joint has labels, which are 0 where not; visible: it also lies within
+    the view; delta_valid: its parent has labels too.
     """
 
     uv: Tensor
@@ -31,13 +30,19 @@ class PoseTruth(NamedTuple):
     size: int
 
 
-def pose_truth(keypoints2d: Tensor, keypoints3d: Tensor, size: int, valid: Tensor | None = None) -> PoseTruth:
+def pose_truth(
+    keypoints2d: Tensor, keypoints3d: Tensor, size: int, valid: Tensor | None = None
+) -> PoseTruth:
     """Make the truth of square inputs of side `size` px.
 
-    keypoints2d (N, 21, 2) input px, keypoints3d (N, 21, 3) metres, valid (N, 21) bool (all, where None; wrist and
-    middle knuckle in any case).
+    keypoints2d (N, 21, 2) input px, keypoints3d (N, 21, 3) metres, valid (N, 21) bool (all, where
+    None; wrist and middle knuckle in any case).
     """
-    valid = torch.ones(keypoints2d.shape[:2], dtype=torch.bool, device=keypoints2d.device) if valid is None else valid
+    valid = (
+        torch.ones(keypoints2d.shape[:2], dtype=torch.bool, device=keypoints2d.device)
+        if valid is None
+        else valid
+    )
     labelled = valid[..., None]
     uv = torch.where(labelled, keypoints2d.float(), 0)
     joints = keypoints3d.float()
@@ -46,14 +51,17 @@ def pose_truth(keypoints2d: Tensor, keypoints3d: Tensor, size: int, valid: Tenso
     location = torch.where(labelled, (joints - root[:, None]) / bone, 0)
     delta_valid = valid & of_parents(valid)
     delta = location - of_parents(location)
-    delta = torch.where(delta_valid[..., None], delta / delta.norm(dim=2, keepdim=True).clamp(min=_NO_LENGTH), 0)
+    delta = torch.where(
+        delta_valid[..., None], delta / delta.norm(dim=2, keepdim=True).clamp(min=_NO_LENGTH), 0
+    )
     visible = valid & ((uv >= 0) & (uv < size)).all(dim=2)
     return PoseTruth(uv, location, delta, valid, visible, delta_valid, size)
 
 
 def of_parents(values: Tensor) -> Tensor:
     """The value of each joint's parent, the wrist's own for the wrist: (N, 21, ...) in and out."""
-    # Slices, not an index of joints: that would be copied to the device, and waited for, on every step.
-    wrist, fingers = values[:, :1], values[:, 1:].unflatten(1, (FINGERS, FINGER_JOINTS))
+    # Slices, not an index of joints: that would be copied to the device, and waited for, on every
+    # step.
+    wrist, fingers = values[:, :1], values[:, 1:].unflatten(1, (len(FINGERS), -1))
     bases = wrist[:, :, None].expand_as(fingers[:, :, :1])
     return torch.cat([wrist, torch.cat([bases, fingers[:, :, :-1]], dim=2).flatten(1, 2)], dim=1)

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ..contract.errors import HandclrError, UsageError
-from .patches import use_patches
+from .patch_conv import use_patches
 
 PRECISIONS = ("auto", "bf16", "fp32")
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 def pick_device(name: str, local: int = 0) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:N into a device that is there; `local` numbers the processes of this machine."""
+    """Turn auto, cpu, cuda or cuda:N into a device that is there; `local` numbers the processes of
+    this machine.
+    """
     if name in ("auto", "cuda") and torch.cuda.is_available():
         device = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(device)
@@ -29,12 +31,15 @@ def pick_device(name: str, local: int = 0) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HandclrError(f"--device {name} is not available here: {str(error).splitlines()[0]}") from error
+        raise HandclrError(
+            f"--device {name} is not available here: {str(error).splitlines()[0]}"
+        ) from error
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> Autocast:
-    """The context that forward passes run in: bfloat16 where it is quick (auto: on CUDA), else float32.
+    """The context that forward passes run in: bfloat16 where it is quick (auto: on CUDA), else
+    float32.
 
     With bfloat16, what stays in float32 may use TF32. Raises UsageError for another name.
     """
@@ -47,7 +52,9 @@ def pick_precision(name: str, device: torch.device) -> Autocast:
 
 
 def place(model: nn.Module, device: torch.device, compiled: bool | None = None) -> nn.Module:
-    """Move a model to the device in channels-last order, compiled where asked for (None: on CUDA)."""
+    """Move a model to the device in channels-last order, compiled where asked for (None:
+    on CUDA).
+    """
     torch.backends.cudnn.benchmark = True
     if device.type == "cpu":
         use_patches(model)
@@ -58,7 +65,9 @@ def place(model: nn.Module, device: torch.device, compiled: bool | None = None) 
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Move the tensors of nested tuples to the device without waiting for it; anything else stays."""
+    """Move the tensors of nested tuples to the device without waiting for it; anything
+    else stays.
+    """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
@@ -67,14 +76,15 @@ def move(value: Any, device: torch.device) -> Any:
     return value
 
 
-def ahead(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
+def prefetch(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     """Move each batch to the device, while the one before it trains there."""
     if device.type != "cuda":
         yield from batches
         return
     copies = torch.cuda.Stream(device)
     for batch in batches:
-        # This thread is a step ahead of the device: on a stream of their own, copies need not queue behind that step.
+        # This thread is a step ahead of the device: on a stream of their own, copies need not queue
+        # behind that step.
         with torch.cuda.stream(copies):
             moved = move(batch, device)
         torch.cuda.current_stream(device).wait_stream(copies)
@@ -92,7 +102,9 @@ def _claim(value: Any, device: torch.device) -> None:
 
 
 def free_memory(device: torch.device | None = None) -> int:
-    """Bytes that may still be used: of a CUDA device, else of this machine within its control group; 0 if unknown."""
+    """Bytes that may still be used: of a CUDA device, else of this machine within its control
+    group; 0 if unknown.
+    """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
@@ -104,7 +116,9 @@ def _group_memory() -> Iterator[int]:
     """What the control group of this process leaves, where it has a limit."""
     for folder in (Path("/sys/fs/cgroup"), *_own_groups()):
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
-            yield int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
+            yield int((folder / "memory.max").read_text()) - int(
+                (folder / "memory.current").read_text()
+            )
 
 
 def _own_groups() -> Iterator[Path]:

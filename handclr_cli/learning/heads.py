@@ -1,4 +1,6 @@
-"""Heads of the pose model: from the encoder's features to maps or points, their readout and their loss."""
+"""Heads of the pose model: from the encoder's features to maps or points, their readout and their
+loss.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .truth import JOINTS, PoseTruth
+from ..contract.fields import JOINT_COUNT
+from .ground_truth import PoseTruth
 
 STRIDE = 4
 ENCODER_STRIDE = 32
 HEAT_WEIGHT, DELTA_WEIGHT, LOCATION_WEIGHT = 100.0, 1.0, 10.0
 HEAT_BIAS, HEAT_STD = -2.5, 0.02
-# Of the mean absolute error of 2D points in input sides; 3D points are in reference bones, some 4 to a hand.
+# Of the mean absolute error of 2D points in input sides; 3D points are in reference bones, some 4
+# to a hand.
 UV_WEIGHT = 4.0
 _WIDTH = 256
 _LITTLE = 1e-6
@@ -25,21 +29,28 @@ Mean = Callable[[Tensor], Tensor]
 class Head(nn.Module, ABC):
     """From features (N, channels, H/32, W/32) to outputs of the head's own kind.
 
-    Lengths are in units of the reference bone, wrist to middle knuckle. `mean` of a loss averages the counts that it
-    divides by over the processes of a training, so that their mean loss is that of the whole batch.
+    Lengths are in units of the reference bone, wrist to middle knuckle. `mean` of a loss averages
+    the counts that it divides by over the processes of a training, so that their mean loss is that
+    of the whole batch.
     """
 
     @abstractmethod
     def read(self, outputs: Any) -> tuple[Tensor, Tensor]:
-        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input px (x, y)."""
+        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input
+        px (x, y).
+        """
 
     @abstractmethod
-    def loss(self, outputs: Any, truth: PoseTruth, mean: Mean = lambda counts: counts) -> dict[str, Tensor]:
+    def loss(
+        self, outputs: Any, truth: PoseTruth, mean: Mean = lambda counts: counts
+    ) -> dict[str, Tensor]:
         """The weighted "total" and its unweighted parts; float32 scalars."""
 
 
 class PoseMaps(NamedTuple):
-    """Maps at a quarter of the input: heat (N, 21, h, w) in [0, 1], delta and location (N, 21, 3, h, w)."""
+    """Maps at a quarter of the input: heat (N, 21, h, w) in [0, 1], delta and location (N, 21, 3,
+    h, w).
+    """
 
     heat: Tensor
     delta: Tensor
@@ -47,16 +58,19 @@ class PoseMaps(NamedTuple):
 
 
 class DetNet(Head):
-    """Three up-convolutions to a quarter of the input; heat, delta and location maps (Zhou et al. 2020)."""
+    """Three up-convolutions to a quarter of the input; heat, delta and location maps (Zhou et al.
+    2020).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.deconv = nn.Sequential(*_up(channels), *_up(_WIDTH), *_up(_WIDTH))
-        self.heat = _branch(_WIDTH + 2, JOINTS)
-        self.delta = _branch(_WIDTH + 2 + JOINTS, 3 * JOINTS)
-        self.location = _branch(_WIDTH + 2 + 4 * JOINTS, 3 * JOINTS)
+        self.heat = _branch(_WIDTH + 2, JOINT_COUNT)
+        self.delta = _branch(_WIDTH + 2 + JOINT_COUNT, 3 * JOINT_COUNT)
+        self.location = _branch(_WIDTH + 2 + 4 * JOINT_COUNT, 3 * JOINT_COUNT)
         self.apply(_kaiming)
-        # Nearly all of a heatmap is zero: started at a half, the first hundreds of steps would only clear it.
+        # Nearly all of a heatmap is zero: started at a half, the first hundreds of steps would only
+        # clear it.
         _start_flat(self.heat, HEAT_BIAS)
 
     def forward(self, features: Tensor) -> PoseMaps:
@@ -66,13 +80,15 @@ class DetNet(Head):
         x = torch.cat([x, heat], dim=1)
         delta = self.delta(x)
         location = self.location(torch.cat([x, delta], dim=1))
-        return PoseMaps(heat, delta.unflatten(1, (JOINTS, 3)), location.unflatten(1, (JOINTS, 3)))
+        return PoseMaps(
+            heat, delta.unflatten(1, (JOINT_COUNT, 3)), location.unflatten(1, (JOINT_COUNT, 3))
+        )
 
     def read(self, outputs: PoseMaps) -> tuple[Tensor, Tensor]:
         """Read the location at each joint's hottest cell.
 
-        The 2D position is refined within the cell by a parabola through the log heat (exact for a Gaussian; in a
-        border cell there is no refinement along that axis).
+        The 2D position is refined within the cell by a parabola through the log heat (exact for a
+        Gaussian; in a border cell there is no refinement along that axis).
         """
         heat = outputs.heat.float()
         n, joints, h, w = heat.shape
@@ -85,23 +101,27 @@ class DetNet(Head):
         v = row + _refine(logs, cell, w, (row > 0) & (row < h - 1))
         return location - location[:, :1], (torch.stack([u, v], dim=2) + 0.5) * STRIDE
 
-    def loss(self, outputs: PoseMaps, truth: PoseTruth, mean: Mean = lambda counts: counts) -> dict[str, Tensor]:
+    def loss(
+        self, outputs: PoseMaps, truth: PoseTruth, mean: Mean = lambda counts: counts
+    ) -> dict[str, Tensor]:
         """The total, "heat", "delta" and "location".
 
-        heat: half the squared error per cell, summed over the 21 joints, averaged over the batch's visible ones.
-        delta, location: squared error summed over x, y, z, averaged with the true heat as weight over the joints with
-        labels. The published code takes an un-squared norm over the whole batch for these two, so that their weight
-        shrinks as the batch grows.
+        heat: half the squared error per cell, summed over the 21 joints, averaged over the batch's
+        visible ones. delta, location: squared error summed over x, y, z, averaged with the true
+        heat as weight over the joints with labels. The published code takes an un-squared norm over
+        the whole batch for these two, so that their weight shrinks as the batch grows.
         """
         target = heatmaps(truth)
         weights = target * truth.valid[..., None, None], target * truth.delta_valid[..., None, None]
-        counts = mean(torch.stack([count.float().sum() for count in (truth.visible, *weights)])).clamp(min=_LITTLE)
+        counts = mean(
+            torch.stack([count.float().sum() for count in (truth.visible, *weights)])
+        ).clamp(min=_LITTLE)
 
         def weighted(predicted: Tensor, true: Tensor, weight: Tensor) -> Tensor:
             return ((predicted.float() - true[..., None, None]).square().sum(dim=2) * weight).sum()
 
         error = (outputs.heat.float() - target).square().mean(dim=(2, 3)) * truth.visible
-        heat = 0.5 * JOINTS * error.sum() / counts[0]
+        heat = 0.5 * JOINT_COUNT * error.sum() / counts[0]
         location = weighted(outputs.location, truth.location, weights[0]) / counts[1]
         delta = weighted(outputs.delta, truth.delta, weights[1]) / counts[2]
         total = HEAT_WEIGHT * heat + DELTA_WEIGHT * delta + LOCATION_WEIGHT * location
@@ -109,7 +129,9 @@ class DetNet(Head):
 
 
 class Points(NamedTuple):
-    """Predicted joints: location (N, 21, 3) in reference bones and uv (N, 21, 2) in input px, float32."""
+    """Predicted joints: location (N, 21, 3) in reference bones and uv (N, 21, 2) in input px,
+    float32.
+    """
 
     location: Tensor
     uv: Tensor
@@ -121,12 +143,18 @@ class _PointHead(Head):
     def read(self, outputs: Points) -> tuple[Tensor, Tensor]:
         return outputs.location - outputs.location[:, :1], outputs.uv
 
-    def loss(self, outputs: Points, truth: PoseTruth, mean: Mean = lambda counts: counts) -> dict[str, Tensor]:
-        """The total, "location" and "uv": absolute errors summed over the axes, averaged over the batch's joints.
+    def loss(
+        self, outputs: Points, truth: PoseTruth, mean: Mean = lambda counts: counts
+    ) -> dict[str, Tensor]:
+        """The total, "location" and "uv": absolute errors summed over the axes, averaged over the
+        batch's joints.
 
-        location in reference bones, of the joints with labels; uv in input sides, of the visible ones.
+        location in reference bones, of the joints with labels; uv in input sides, of the visible
+        ones.
         """
-        counts = mean(torch.stack([count.float().sum() for count in (truth.valid, truth.visible)])).clamp(min=_LITTLE)
+        counts = mean(
+            torch.stack([count.float().sum() for count in (truth.valid, truth.visible)])
+        ).clamp(min=_LITTLE)
         off3d = (outputs.location.float() - truth.location).abs().sum(dim=2) * truth.valid
         off2d = (outputs.uv.float() - truth.uv).abs().sum(dim=2) * truth.visible
         location, uv = off3d.sum() / counts[0], off2d.sum() / counts[1] / truth.size
@@ -134,7 +162,8 @@ class _PointHead(Head):
 
 
 class SoftArgmax(_PointHead):
-    """DetNet's up-convolutions; each joint is the mean over its heatmap (integral regression, Sun et al. 2018).
+    """DetNet's up-convolutions; each joint is the mean over its heatmap (integral regression, Sun
+    et al. 2018).
 
     2D by the mean place, 3D by the mean of a location map with the heat as weight.
     """
@@ -142,8 +171,8 @@ class SoftArgmax(_PointHead):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.deconv = nn.Sequential(*_up(channels), *_up(_WIDTH), *_up(_WIDTH))
-        self.heat = _branch(_WIDTH + 2, JOINTS)
-        self.location = _branch(_WIDTH + 2, 3 * JOINTS)
+        self.heat = _branch(_WIDTH + 2, JOINT_COUNT)
+        self.location = _branch(_WIDTH + 2, 3 * JOINT_COUNT)
         self.apply(_kaiming)
         _start_flat(self.heat, 0.0)
         _start_flat(self.location, 0.0)
@@ -153,7 +182,7 @@ class SoftArgmax(_PointHead):
         x = _with_places(self.deconv(features))
         h, w = x.shape[2:]
         heat = self.heat(x).float().flatten(2).softmax(dim=2)
-        location = self.location(x).float().unflatten(1, (JOINTS, 3)).flatten(3)
+        location = self.location(x).float().unflatten(1, (JOINT_COUNT, 3)).flatten(3)
         planes = heat.unflatten(2, (h, w))
         columns, rows = (torch.arange(side, device=x.device) + 0.5 for side in (w, h))
         u, v = (planes.sum(dim=2) * columns).sum(dim=2), (planes.sum(dim=3) * rows).sum(dim=2)
@@ -169,7 +198,7 @@ class Regress(_PointHead):
             nn.Linear(channels, 2 * _WIDTH, bias=False),
             nn.BatchNorm1d(2 * _WIDTH),
             nn.ReLU(inplace=True),
-            nn.Linear(2 * _WIDTH, 5 * JOINTS),
+            nn.Linear(2 * _WIDTH, 5 * JOINT_COUNT),
         )
         self.apply(_kaiming)
         _start_flat(self.layers, 0.0)
@@ -177,19 +206,24 @@ class Regress(_PointHead):
     def forward(self, features: Tensor) -> Points:
         """Predict the joints."""
         h, w = features.shape[2:]
-        found = self.layers(features.mean(dim=(2, 3))).float().unflatten(1, (JOINTS, 5))
+        found = self.layers(features.mean(dim=(2, 3))).float().unflatten(1, (JOINT_COUNT, 5))
         u, v = found[..., 3] + 0.5, found[..., 4] + 0.5
         return Points(found[..., :3], torch.stack([u * w, v * h], dim=2) * ENCODER_STRIDE)
 
 
-HEADS: dict[str, Callable[[int], Head]] = {"detnet": DetNet, "softargmax": SoftArgmax, "regress": Regress}
+HEADS: dict[str, Callable[[int], Head]] = {
+    "detnet": DetNet,
+    "softargmax": SoftArgmax,
+    "regress": Regress,
+}
 
 
 def heatmaps(truth: PoseTruth) -> Tensor:
-    """Gaussians of sigma one cell at the joints' exact places, peak 1: (N, 21, size/4, size/4) float32.
+    """Gaussians of sigma one cell at the joints' exact places, peak 1: (N, 21, size/4, size/4)
+    float32.
 
-    The published code truncates the place to a cell. A joint outside the view has its Gaussian at the nearest border,
-    where its readout tends to land.
+    The published code truncates the place to a cell. A joint outside the view has its Gaussian at
+    the nearest border, where its readout tends to land.
     """
     centre = (truth.uv.clamp(0, truth.size) / STRIDE - 0.5)[..., None]
     cells = torch.arange(truth.size // STRIDE, device=centre.device, dtype=torch.float32)

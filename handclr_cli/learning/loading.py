@@ -15,7 +15,9 @@ from ..contract.errors import HandclrError
 
 
 class Guarded(Dataset[Any]):
-    """A data set whose HandclrErrors are items, so that they reach the trainer as they are and not as tracebacks."""
+    """A data set whose HandclrErrors are items, so that they reach the trainer as they are and not
+    as tracebacks.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -37,14 +39,18 @@ def batches(
 ) -> Iterator[Iterator[Any]]:
     """Load batches in `workers` processes, which end with the block whatever ends it.
 
-    `sampler` yields lists of what `dataset` is indexed by. A HandclrError of an item is raised here.
+    `sampler` yields lists of what `dataset` is indexed by. A HandclrError of an item is raised
+    here.
     """
 
     def collate_or_error(items: list[Any]) -> Any:
-        return next((item for item in items if isinstance(item, HandclrError)), None) or collate(items)
+        return next((item for item in items if isinstance(item, HandclrError)), None) or collate(
+            items
+        )
 
     if workers:
-        # OpenCV's threads do not live on in a fork, and a worker that asks them to end would wait for ever.
+        # OpenCV's threads do not live on in a fork, and a worker that asks them to end would wait
+        # for ever.
         cv2.setNumThreads(1)
     loader = DataLoader(
         Guarded(dataset),
@@ -59,9 +65,12 @@ def batches(
     try:
         yield (_raise_error(batch) for batch in iterator)
     except torch.OutOfMemoryError as error:
-        raise HandclrError("the device is out of memory; lower --batch or --size, or raise --accumulate") from error
+        raise HandclrError(
+            "the device is out of memory; lower --batch or --size, or raise --accumulate"
+        ) from error
     finally:
-        # Workers ignore SIGTERM, which is how they would be ended at exit: without this, an error waits for ever.
+        # Workers ignore SIGTERM, which is how they would be ended at exit: without this, an error
+        # waits for ever.
         getattr(iterator, "_shutdown_workers", lambda: None)()
 
 

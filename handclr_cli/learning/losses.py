@@ -1,4 +1,6 @@
-"""The contrastive loss and measures of its latents, and the undoing of an augmentation in the latent space."""
+"""The contrastive loss and measures of its latents, and the undoing of an augmentation in the
+latent space.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _CHUNK = 256
 
 
 class Contrast(NamedTuple):
-    """A contrastive loss, and the share of its rows whose positive is the most similar: float32 scalars."""
+    """A contrastive loss, and the share of its rows whose positive is the most similar: float32
+    scalars.
+    """
 
     loss: Tensor
     top1: Tensor
@@ -38,20 +42,22 @@ def nt_xent(
     targets: PoseTargets | None = None,
     chunk: int | None = None,
 ) -> Contrast:
-    """NT-Xent (SimCLR; the HandCLR loss when the second views are mined positives), with SiMHand's weights if given.
+    """NT-Xent (SimCLR; the HandCLR loss when the second views are mined positives), with SiMHand's
+    weights if given.
 
-    z1, z2 (N, D), any float dtype, are the latents of the WHOLE batch, normalised here in float32; row i of one
-    is the positive of row i of the other. ids1, ids2 (N,) int64 say which image each row shows. The denominator
-    of a row is its positive and all other rows, except those that show the row's own image or its positive's:
-    they are copies, not negatives. `weights` multiply the similarities, the positive's differently in numerator
-    and denominator, as published. With `targets`, which do not go with weights, the loss of a row is the cross
-    entropy of its targets and the softmax of its similarities with all other rows, copies too. `own` is the part of
-    the N pairs whose 2n rows are averaged, so that the mean over ranks with equal parts is the loss of the whole
-    batch. Large batches, and all where `chunk` is given, go over that many rows at a time in memory
-    O(chunk * 2N + 2N * D), and are differentiable once.
+    z1, z2 (N, D), any float dtype, are the latents of the WHOLE batch, normalised here in float32;
+    row i of one is the positive of row i of the other. ids1, ids2 (N,) int64 say which image each
+    row shows. The denominator of a row is its positive and all other rows, except those that show
+    the row's own image or its positive's: they are copies, not negatives. `weights` multiply the
+    similarities, the positive's differently in numerator and denominator, as published. With
+    `targets`, which do not go with weights, the loss of a row is the cross entropy of its targets
+    and the softmax of its similarities with all other rows, copies too. `own` is the part of the N
+    pairs whose 2n rows are averaged, so that the mean over ranks with equal parts is the loss of
+    the whole batch. Large batches, and all where `chunk` is given, go over that many rows at a time
+    in memory O(chunk * 2N + 2N * D), and are differentiable once.
 
-    top1, which has no gradient, compares the (weighted) similarities of the positive and of what shows another image,
-    whatever the targets; a tie counts.
+    top1, which has no gradient, compares the (weighted) similarities of the positive and of what
+    shows another image, whatever the targets; a tie counts.
     """
     assert weights is None or targets is None
     n = len(z1)
@@ -78,7 +84,9 @@ class _Setting(NamedTuple):
 
 
 class _Block:
-    """Some rows (n,) of the loss against all 2N columns: sums over the rows of `loss` and `hits`, and `slopes`."""
+    """Some rows (n,) of the loss against all 2N columns: sums over the rows of `loss` and `hits`,
+    and `slopes`.
+    """
 
     def __init__(self, z: Tensor, rows: Tensor, setting: _Setting) -> None:
         ids, self._temperature, weights, _ = setting
@@ -97,7 +105,9 @@ class _Block:
         self.hits = _hits(self._logits, self._positive)
 
     def slopes(self) -> Tensor:
-        """Gradient of `loss` with respect to the similarities (n, 2N); it takes the place of the logits."""
+        """Gradient of `loss` with respect to the similarities (n, 2N); it takes the place of the
+        logits.
+        """
         slopes = self._logits.sub_(self._normaliser).exp_()
         if self._weights is not None:
             slopes.mul_(self._weights)
@@ -113,7 +123,9 @@ class _SoftBlock:
         positive = ((rows + len(z) // 2) % len(z))[:, None]
         self._targets = targets.against_all(rows)
         logits = (z[rows] / self._temperature) @ z.T
-        self.hits = _hits(logits.detach().masked_fill(_copies(ids, rows, positive), float("-inf")), positive)
+        self.hits = _hits(
+            logits.detach().masked_fill(_copies(ids, rows, positive), float("-inf")), positive
+        )
         # Before the row itself is masked: its target of 0 times -inf would be NaN.
         wanted = (logits * self._targets).sum(dim=1, keepdim=True)
         self._logits = logits.scatter_(1, rows[:, None], float("-inf"))
@@ -121,7 +133,9 @@ class _SoftBlock:
         self.loss = (self._normaliser - wanted).sum()
 
     def slopes(self) -> Tensor:
-        return self._logits.sub_(self._normaliser).exp_().sub_(self._targets).div_(self._temperature)
+        return (
+            self._logits.sub_(self._normaliser).exp_().sub_(self._targets).div_(self._temperature)
+        )
 
 
 def _block(z: Tensor, rows: Tensor, setting: _Setting) -> _Block | _SoftBlock:
@@ -129,7 +143,9 @@ def _block(z: Tensor, rows: Tensor, setting: _Setting) -> _Block | _SoftBlock:
 
 
 def _copies(ids: Tensor, rows: Tensor, positive: Tensor) -> Tensor:
-    """Which columns show the image of a row or of its positive (n, 1), the row itself among them: bool (n, 2N)."""
+    """Which columns show the image of a row or of its positive (n, 1), the row itself among them:
+    bool (n, 2N).
+    """
     copies = (ids[rows, None] == ids) | (ids[positive] == ids)
     return copies.scatter_(1, positive, False).scatter_(1, rows[:, None], True)
 
@@ -140,10 +156,14 @@ def _hits(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 class _Chunked(torch.autograd.Function):
-    """Loss and hits summed over the rows; the gradient is made on the way, so that no chunk's logits are kept."""
+    """Loss and hits summed over the rows; the gradient is made on the way, so that no chunk's
+    logits are kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, rows: Tensor, setting: _Setting, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, z: Tensor, rows: Tensor, setting: _Setting, chunk: int
+    ) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(z)
         loss, hits = z.new_zeros(()), rows.new_zeros(())
         for part in rows.split(chunk):
@@ -170,24 +190,28 @@ class _Chunked(torch.autograd.Function):
 
 @torch.no_grad()
 def alignment_uniformity(z1: Tensor, z2: Tensor, limit: int = 512) -> tuple[Tensor, Tensor]:
-    """Alignment and uniformity of normalised latents (Wang & Isola 2020): float32 scalars without gradient.
+    """Alignment and uniformity of normalised latents (Wang & Isola 2020): float32 scalars without
+    gradient.
 
-    z1, z2 (N, D), any float dtype. Alignment is the mean squared distance of the positives, row i of one and of
-    the other; uniformity the log of the mean of exp(-2 d^2) over the pairs of the first `limit` rows of z1 (NaN
-    where there is only one).
+    z1, z2 (N, D), any float dtype. Alignment is the mean squared distance of the positives, row i
+    of one and of the other; uniformity the log of the mean of exp(-2 d^2) over the pairs of the
+    first `limit` rows of z1 (NaN where there is only one).
     """
     first, second = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
     alignment = (first - second).square().sum(dim=1).mean()
     return alignment, F.pdist(first[:limit]).square().mul(-2).exp().mean().log()
 
 
-def undo_geometry(z: Tensor, transform: Geometry, unit: Literal["extent", "crop"] = "extent") -> Tensor:
+def undo_geometry(
+    z: Tensor, transform: Geometry, unit: Literal["extent", "crop"] = "extent"
+) -> Tensor:
     """Undo each view's geometric transform on its latent read as points (PeCLR; HandCLR's T^-1).
 
-    z (N, 2K) holds K points (x, y); returns (N, 2K) float32. "extent" (PeCLR): translation counts in units of
-    the sample's own range per axis, rotation is about the mean of its points, both detached, and scale stays
-    because the normalisation that follows cancels it. "crop": points are in units of the crop side, and the
-    exact inverse of `augmentation.View` (translation, rotation and scale about (0.5, 0.5)) is applied.
+    z (N, 2K) holds K points (x, y); returns (N, 2K) float32. "extent" (PeCLR): translation counts
+    in units of the sample's own range per axis, rotation is about the mean of its points, both
+    detached, and scale stays because the normalisation that follows cancels it. "crop": points are
+    in units of the crop side, and the exact inverse of `augmentation.View` (translation, rotation
+    and scale about (0.5, 0.5)) is applied.
     """
     points = z.float().reshape(len(z), -1, 2)
     translation = transform.translation[:, None, :]

@@ -15,7 +15,8 @@ OPTIMIZERS = ("adamw", "lars", "adam")
 
 
 class LARS(torch.optim.Optimizer):
-    """Momentum SGD whose step for each weight tensor is scaled by trust * |weight| / |gradient| (You 2017).
+    """Momentum SGD whose step for each weight tensor is scaled by trust * |weight| / |gradient|
+    (You 2017).
 
     Biases and other 1-D parameters take the plain momentum step, without weight decay.
     """
@@ -28,7 +29,9 @@ class LARS(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         trust: float = 0.001,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+        super().__init__(
+            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -45,13 +48,18 @@ class LARS(torch.optim.Optimizer):
                 if weight.ndim > 1:
                     update = update.add(weight, alpha=group["weight_decay"])
                     size, slope = weight.norm(), update.norm()
-                    # where, not if: comparing on the host would wait for the device once per tensor.
+                    # where, not if: comparing on the host would wait for the device once per
+                    # tensor.
                     usable = (size > 0) & (slope > 0)
-                    update = update * torch.where(usable, group["trust"] * size / slope, torch.ones_like(size))
+                    update = update * torch.where(
+                        usable, group["trust"] * size / slope, torch.ones_like(size)
+                    )
                 state = self.state[weight]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(weight)
-                weight.add_(state["momentum"].mul_(group["momentum"]).add_(update), alpha=-group["lr"])
+                weight.add_(
+                    state["momentum"].mul_(group["momentum"]).add_(update), alpha=-group["lr"]
+                )
         return loss
 
 
@@ -67,14 +75,19 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
             seen.add(id(parameter))
             is_plain = parameter.ndim <= 1 or name.rpartition(".")[2] == "bias"
             (plain if is_plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
 def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
-    """The learning rate of steps 0..total-1: linear to `base` at warmup-1, then a cosine to 0 at `total`.
+    """The learning rate of steps 0..total-1: linear to `base` at warmup-1, then a cosine to 0 at
+    `total`.
 
-    The first step is base/warmup and not 0 as in PeCLR, which spends a batch on a step that changes nothing.
+    The first step is base/warmup and not 0 as in PeCLR, which spends a batch on a step that changes
+    nothing.
     """
     if step < warmup:
         return base * (step + 1) / warmup
@@ -85,7 +98,8 @@ def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
 def default_lr(name: str, batch: int) -> float:
     """The peak learning rate of pre-training, growing with the square root of the batch.
 
-    1e-4 * sqrt(batch) for Adam (PeCLR); LARS scales each step by the weights and wants 0.075 * sqrt(batch) (SimCLR).
+    1e-4 * sqrt(batch) for Adam (PeCLR); LARS scales each step by the weights and wants 0.075 *
+    sqrt(batch) (SimCLR).
     """
     return (0.075 if name == "lars" else 1e-4) * math.sqrt(batch)
 

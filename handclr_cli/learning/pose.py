@@ -14,8 +14,8 @@ from .heads import ENCODER_STRIDE, HEADS
 class PoseNet(nn.Module):
     """Encoder and head ("detnet", "softargmax" or "regress"), whose weights are drawn from `seed`.
 
-    Input (N, 3, H, W) ImageNet-normalised RGB as in pre-training, H and W multiples of 32. Lengths are in
-    units of the reference bone, wrist to middle knuckle.
+    Input (N, 3, H, W) ImageNet-normalised RGB as in pre-training, H and W multiples of 32. Lengths
+    are in units of the reference bone, wrist to middle knuckle.
     """
 
     def __init__(self, encoder: Encoder, seed: int = 0, head: str = "detnet") -> None:
@@ -30,10 +30,15 @@ class PoseNet(nn.Module):
         """The head's outputs, for its loss."""
         height, width = images.shape[-2:]
         if height % ENCODER_STRIDE or width % ENCODER_STRIDE:
-            raise HandclrError(f"the pose model takes sides that are multiples of 32, not {width}x{height}: set --size")
+            raise HandclrError(
+                f"the pose model takes sides that are multiples of 32, not {width}x{height}: set"
+                " --size"
+            )
         return self.head(self.encoder.features(images))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input pixels (x, y)."""
+        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input
+        pixels (x, y).
+        """
         # Not by way of __call__, which training may have compiled for its batches.
         return self.head.read(self.forward(images))

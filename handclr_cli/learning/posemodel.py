@@ -14,18 +14,19 @@ from torch.utils.data import Dataset
 
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
+from ..hand.joints import REFERENCE_BONE, WRIST
 from .augmentation import View, apply, to_tensor
 from .encoder import Encoder
-from .finetuning import Labels
+from .finetuning import TrainingLabels
 from .hardware import move
 from .loading import batches
 from .pose import PoseNet
 from .run import load_checkpoint
-from .truth import REFERENCE_BONE, WRIST
 
 
 class Poses(NamedTuple):
-    """Predictions for N crops, float32: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N, 21, 2) crop sides.
+    """Predictions for N crops, float32: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N,
+    21, 2) crop sides.
 
     The metres are those of a hand with the reference bone of the training set's mean.
     """
@@ -36,7 +37,8 @@ class Poses(NamedTuple):
 
 @dataclass(frozen=True)
 class MeanPose:
-    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone in metres.
+    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone
+    in metres.
 
     A joint without any label is at the wrist.
     """
@@ -59,10 +61,17 @@ class PoseModel:
     def __call__(self, crops: Sequence[np.ndarray] | np.ndarray) -> Poses:
         return self._poses(stack_crops([apply(View(self.size), crop) for crop in crops]))
 
-    def predict(self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int) -> Iterator[Poses]:
+    def predict(
+        self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
+    ) -> Iterator[Poses]:
         """Predict the poses of samples in order, a batch at a time."""
-        sampler = [list(range(first, min(first + batch, len(rows)))) for first in range(0, len(rows), batch)]
-        with batches(Resized(index, rows, self.size), sampler, stack_crops, workers, self._device) as loaded:
+        sampler = [
+            list(range(first, min(first + batch, len(rows))))
+            for first in range(0, len(rows), batch)
+        ]
+        with batches(
+            Resized(index, rows, self.size), sampler, stack_crops, workers, self._device
+        ) as loaded:
             for images in loaded:
                 yield self._poses(images)
 
@@ -95,7 +104,7 @@ def stack_crops(images: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(images))
 
 
-def mean_pose(labels: Labels) -> MeanPose:
+def mean_pose(labels: TrainingLabels) -> MeanPose:
     """Average the labels that a model is trained on, of each joint those that there are."""
     poses = labels.keypoints3d.astype(np.float64)
     poses = poses - poses[:, WRIST : WRIST + 1]
@@ -106,7 +115,9 @@ def mean_pose(labels: Labels) -> MeanPose:
 
 
 def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
-    """What model.pt holds: plain types, and copies of the tensors on the CPU under unwrapped names."""
+    """What model.pt holds: plain types, and copies of the tensors on the CPU under
+    unwrapped names.
+    """
     return {
         "kind": "pose",
         "arch": model.encoder.arch,
@@ -136,5 +147,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseMode
 
 
 def _current(name: str) -> str:
-    """What a tensor is called today; files from before there were several heads name detnet's without `head.`."""
+    """What a tensor is called today; files from before there were several heads name detnet's
+    without `head.`.
+    """
     return name if name.startswith(("encoder.", "head.")) else f"head.{name}"

@@ -22,9 +22,11 @@ OnSkip = Callable[[HandclrError], None]
 def predict_crops(
     model: PoseModel, index: ShardIndex, read: Read, batch: int, workers: int, on_skip: OnSkip
 ) -> Iterator[tuple[list[int], list[Any], Poses]]:
-    """Predict the poses of all samples in order: yields their rows, what `read` made of each, and the Poses.
+    """Predict the poses of all samples in order: yields their rows, what `read` made of each, and
+    the Poses.
 
-    A sample that cannot be decoded, or that `read` cannot use, is left out and its HandclrError handed to `on_skip`.
+    A sample that cannot be decoded, or that `read` cannot use, is left out and its HandclrError
+    handed to `on_skip`.
     """
     rows = range(len(index))
     sampler = [list(rows[first : first + batch]) for first in range(0, len(rows), batch)]
@@ -41,12 +43,15 @@ def predict_crops(
 
 
 def some_crops(index: ShardIndex, size: int, count: int) -> np.ndarray:
-    """At most `count` crops evenly through the samples, at the side of a model's input: uint8 (n, size, size, 3) RGB.
+    """At most `count` crops evenly through the samples, at the side of a model's input: uint8 (n,
+    size, size, 3) RGB.
 
     Raises HandclrError where none can be decoded.
     """
     crops = []
-    for row in np.unique(np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)).tolist():
+    for row in np.unique(
+        np.linspace(0, len(index) - 1, min(count, len(index))).round().astype(int)
+    ).tolist():
         try:
             crops.append(apply(View(size), index[row].image))
         except HandclrError:
@@ -62,7 +67,9 @@ class _Crops(Dataset[Any]):
     def __init__(self, index: ShardIndex, read: Read, size: int) -> None:
         self.index, self.read, self.view = index, read, View(size)
 
-    def __getitem__(self, row: int) -> tuple[int, tuple[np.ndarray, Any] | None, HandclrError | None]:
+    def __getitem__(
+        self, row: int
+    ) -> tuple[int, tuple[np.ndarray, Any] | None, HandclrError | None]:
         try:
             sample = self.index[row]
             return row, (apply(self.view, sample.image), self.read(sample)), None

@@ -1,4 +1,6 @@
-"""Contrastive pre-training: SimCLR, PeCLR, TempCLR, HandCLR and SiMHand as settings of one procedure."""
+"""Contrastive pre-training: SimCLR, PeCLR, TempCLR, HandCLR and SiMHand as settings of one
+procedure.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,11 @@ CHOICES = {
 class Method:
     """A contrastive method in four choices, and the temperature of its loss.
 
-    positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the augmentation is undone
-    in latent space: "none", in units of the latent points' "extent" (PeCLR), or exactly in those of the "crop".
-    weights: of pairs by their 2D pose distance (SiMHand): "none", "linear" or "sigmoid". targets: what a view should
-    resemble: its "positive", or each view of the batch by how near the "pose" of its crop is.
+    positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the
+    augmentation is undone in latent space: "none", in units of the latent points' "extent" (PeCLR),
+    or exactly in those of the "crop". weights: of pairs by their 2D pose distance (SiMHand):
+    "none", "linear" or "sigmoid". targets: what a view should resemble: its "positive", or each
+    view of the batch by how near the "pose" of its crop is.
     """
 
     positives: str
@@ -53,9 +56,15 @@ class Method:
         return "crop" if self.targets == "pose" else "view" if self.weights != "none" else "none"
 
     def record(self) -> dict[str, str]:
-        """The choices for a run's configuration; targets only where they are not the positive, as in older runs."""
+        """The choices for a run's configuration; targets only where they are not the positive, as
+        in older runs.
+        """
         choices = {name: str(getattr(self, name)) for name in CHOICES}
-        return {name: choice for name, choice in choices.items() if name != "targets" or choice != "positive"}
+        return {
+            name: choice
+            for name, choice in choices.items()
+            if name != "targets" or choice != "positive"
+        }
 
 
 # As published but for the last, which is ours.
@@ -87,8 +96,11 @@ def choose_method(name: str, temperature: float | None = None, **choices: str | 
     return method
 
 
-def augmentation_of(method: Method, size: int, rotation: float | None, published: bool) -> AugmentationConfig:
-    """The augmentation T of a method: `rotation` as asked, else 45 degrees where it is undone and none elsewhere.
+def augmentation_of(
+    method: Method, size: int, rotation: float | None, published: bool
+) -> AugmentationConfig:
+    """The augmentation T of a method: `rotation` as asked, else 45 degrees where it is undone and
+    none elsewhere.
 
     As published, one that is not undone leaves the geometry alone.
     """
@@ -106,7 +118,9 @@ class ContrastiveModel(nn.Module):
 
     @classmethod
     def build(cls, arch: str, init: str, seed: int) -> ContrastiveModel:
-        """Make the encoder from `init` as `build_encoder` does, and a head with weights drawn from the seed."""
+        """Make the encoder from `init` as `build_encoder` does, and a head with weights drawn from
+        the seed.
+        """
         encoder = build_encoder(arch, init, seed)
         return cls(encoder, ProjectionHead(encoder.channels, seed=seed))
 
@@ -118,9 +132,9 @@ class ContrastiveModel(nn.Module):
 class Objective:
     """The contrastive loss of a batch of views, and its gradients in the model.
 
-    parts: how many the images are encoded in; the loss is that of the whole batch (gradient caching, Gao 2021), but
-    batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the device, where it has them. spread: the width
-    of soft targets, in median distances.
+    parts: how many the images are encoded in; the loss is that of the whole batch (gradient
+    caching, Gao 2021), but batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the
+    device, where it has them. spread: the width of soft targets, in median distances.
     """
 
     model: nn.Module
@@ -170,7 +184,9 @@ class Objective:
 
     def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
         if self.method.undo != "none":
-            latent = undo_geometry(latent.flatten(0, 1), _flat(views.geometry), self.method.undo).unflatten(0, (2, -1))
+            latent = undo_geometry(
+                latent.flatten(0, 1), _flat(views.geometry), self.method.undo
+            ).unflatten(0, (2, -1))
         z1, z2 = (self.ranks.gather(z) for z in latent)
         rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
         weights, targets = None, None
@@ -180,9 +196,23 @@ class Objective:
                 targets = PoseTargets(joints1, joints2, self.spread)
             elif self.method.weights != "none":
                 weights = PoseWeights(joints1, joints2, self.method.weights)
-        contrast = nt_xent(z1, z2, rows1, rows2, self.method.temperature, self.ranks.share(len(z1)), weights, targets)
+        contrast = nt_xent(
+            z1,
+            z2,
+            rows1,
+            rows2,
+            self.method.temperature,
+            self.ranks.share(len(z1)),
+            weights,
+            targets,
+        )
         alignment, uniformity = alignment_uniformity(*latent)
-        return {"loss": contrast.loss, "top1": contrast.top1, "alignment": alignment, "uniformity": uniformity}
+        return {
+            "loss": contrast.loss,
+            "top1": contrast.top1,
+            "alignment": alignment,
+            "uniformity": uniformity,
+        }
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Gradients are averaged over the processes once, with the last part."""
@@ -208,8 +238,12 @@ def _share(views: Views, part: int, parts: int) -> Views:
 
 @contextlib.contextmanager
 def _norms_unmoved(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norms in a block, where images pass that will pass once more."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    """Keep the running statistics of batch norms in a block, where images pass that will pass once
+    more.
+    """
+    norms = [
+        module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
     for norm in norms:
         norm.track_running_stats = False
     try:

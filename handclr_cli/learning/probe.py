@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..contract.errors import HandclrError
 from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
-from ..similarity.embedding import pose_vectors
+from ..hand.normalise import pose_vectors
 from .augmentation import View, apply, to_tensor
 from .encoder import Encoder
 from .store import CropStore
@@ -25,14 +25,17 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PoseViews:
-    """Crops as the encoder sees them, uint8 (N, H, W, 3), and their normalised 2D poses (N, 21, 2)."""
+    """Crops as the encoder sees them, uint8 (N, H, W, 3), and their normalised 2D poses
+    (N, 21, 2).
+    """
 
     images: Tensor
     poses: Tensor
 
 
 class Probe:
-    """Predicts the pose of held-out crops from the crops of a bank that are nearest in feature space.
+    """Predicts the pose of held-out crops from the crops of a bank that are nearest in feature
+    space.
 
     Poses are 2D, centred in the keypoints' bounding box, in units of its longer side.
     """
@@ -42,11 +45,14 @@ class Probe:
 
     @torch.inference_mode()
     def __call__(self, encoder: Encoder) -> dict[str, Tensor]:
-        """The mean error of a joint over the held-out crops, in shares of the hand's longer side."""
+        """The mean error of a joint over the held-out crops, in shares of the hand's
+        longer side.
+        """
         was_training = encoder.training
         encoder.eval()
         bank, query = (
-            F.normalize(self._features(encoder, views.images), dim=1) for views in (self.bank, self.held_out)
+            F.normalize(self._features(encoder, views.images), dim=1)
+            for views in (self.bank, self.held_out)
         )
         encoder.train(was_training)
         near = (query @ bank.T).topk(min(NEIGHBOURS, len(bank)), dim=1)
@@ -55,7 +61,9 @@ class Probe:
 
     def chance(self) -> float:
         """The error of predicting the bank's mean pose."""
-        return float(_error(self.bank.poses.mean(dim=0).expand_as(self.held_out.poses), self.held_out.poses))
+        return float(
+            _error(self.bank.poses.mean(dim=0).expand_as(self.held_out.poses), self.held_out.poses)
+        )
 
     def _features(self, encoder: Encoder, images: Tensor) -> Tensor:
         parts = [encoder(to_tensor(part.to(self.device))).float() for part in images.split(_BATCH)]
@@ -65,17 +73,20 @@ class Probe:
 def build_probe(
     train: ShardIndex, held_out: ShardIndex, side: int, size: int, seed: int, device: torch.device
 ) -> Probe:
-    """A probe whose bank is a seeded sample of the crops trained on; all that have keypoints are asked.
+    """A probe whose bank is a seeded sample of the crops trained on; all that have keypoints are
+    asked.
 
-    `side` is what crops are decoded to and `size` what the encoder sees. Raises HandclrError where crops with
-    keypoints are missing, or a held-out crop is also trained on.
+    `side` is what crops are decoded to and `size` what the encoder sees. Raises HandclrError where
+    crops with keypoints are missing, or a held-out crop is also trained on.
     """
     shared = next((key for key in held_out.keys if key in train), None)
     if shared is not None:
         raise HandclrError(f"--probe: crop {shared} is also trained on; hold out whole videos")
     order = np.random.default_rng(seed).permutation(len(train))
     bank = _pose_views(train, order, side, size, "the shards")
-    return Probe(bank, _pose_views(held_out, np.arange(len(held_out)), side, size, "--probe"), device)
+    return Probe(
+        bank, _pose_views(held_out, np.arange(len(held_out)), side, size, "--probe"), device
+    )
 
 
 def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name: str) -> PoseViews:
@@ -83,12 +94,16 @@ def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name
     posed = ((row, sample) for row in order.tolist() if KEYPOINTS_2D in (sample := index[row]))
     chosen = list(itertools.islice(posed, BANK))
     if not chosen:
-        raise HandclrError(f"--probe: no crop of {name} has keypoints2d.npy; make them with handclr keypoints")
+        raise HandclrError(
+            f"--probe: no crop of {name} has keypoints2d.npy; make them with handclr keypoints"
+        )
     keypoints = np.stack([sample.keypoints2d for _, sample in chosen])
     vectors = pose_vectors(keypoints, np.array([sample.side for _, sample in chosen]), "box")
     store, view = CropStore(index, side), View(size)
     images = np.stack([apply(view, store[row]) for row, _ in chosen])
-    return PoseViews(torch.from_numpy(images), torch.from_numpy(vectors).float().unflatten(1, (-1, 2)))
+    return PoseViews(
+        torch.from_numpy(images), torch.from_numpy(vectors).float().unflatten(1, (-1, 2))
+    )
 
 
 def _error(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """The augmentation as the published code of PeCLR and SiMHand has it, quirks included.
 
-Keypoints are taken for OpenCV's coordinates (pixel centres at whole numbers) while the picture turns, the crop
-moves right and down only and is cut at the picture's border, the jitter is recorded in pixels of the crop before
-its resize but divided by the size after it, and hue and saturation only shrink, in the HSV of swapped channels.
+Keypoints are taken for OpenCV's coordinates (pixel centres at whole numbers) while the picture
+turns, the crop moves right and down only and is cut at the picture's border, the jitter is recorded
+in pixels of the crop before its resize but divided by the size after it, and hue and saturation
+only shrink, in the HSV of swapped channels.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ VALUE_OFFSET_RANGE = (5.0, 20.0)
 class PublishedView(NamedTuple):
     """A view and what was recorded of its geometry.
 
-    image (size, size, 3) uint8 RGB; keypoints2d (21, 2) float32, px of the view. angle_deg, a whole number in
-    the sense of `augmentation.View` (OpenCV's, negated), and translation (x, y), the recorded jitter over
-    size, are such that `losses.undo_geometry` in units of "extent" undoes what the published code undoes.
+    image (size, size, 3) uint8 RGB; keypoints2d (21, 2) float32, px of the view. angle_deg, a whole
+    number in the sense of `augmentation.View` (OpenCV's, negated), and translation (x, y), the
+    recorded jitter over size, are such that `losses.undo_geometry` in units of "extent" undoes what
+    the published code undoes.
     """
 
     image: Image
@@ -49,8 +51,8 @@ def published_view(
 ) -> PublishedView:
     """Draw and make a view: rotate about the hand, crop around it, resize, change the colours.
 
-    image (S, S, 3) uint8 RGB; keypoints2d (21, 2) in its px. Always takes the same number of values from
-    `rng`. `geometric=False` (SimCLR): no rotation and the fixed margin.
+    image (S, S, 3) uint8 RGB; keypoints2d (21, 2) in its px. Always takes the same number of values
+    from `rng`. `geometric=False` (SimCLR): no rotation and the fixed margin.
     """
     u = [float(value) for value in rng.uniform(size=8)]
     points = np.asarray(keypoints2d, dtype=np.float64)
@@ -68,9 +70,12 @@ def published_view(
     crop = image[top : top + height, left : left + width]
     view = np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     moved = (points - (left, top)) * (size / width, size / height)
-    # Recorded: how far the hand moved, in px before the resize; without a clamp, the jitter negated.
+    # Recorded: how far the hand moved, in px before the resize; without a clamp, the jitter
+    # negated.
     translation = ((centre[0] - half - left) / size, (centre[1] - half - top) / size)
-    return PublishedView(_jitter_colour(view, u[4:]), moved.astype(np.float32), float(-angle), translation)
+    return PublishedView(
+        _jitter_colour(view, u[4:]), moved.astype(np.float32), float(-angle), translation
+    )
 
 
 def _between(bounds: tuple[float, float], u: float) -> float:
@@ -83,18 +88,24 @@ def _centre(points: npt.NDArray[np.float64]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _rotate(image: Image, points: npt.NDArray[np.float64], angle: int) -> tuple[Image, npt.NDArray[np.float64]]:
+def _rotate(
+    image: Image, points: npt.NDArray[np.float64], angle: int
+) -> tuple[Image, npt.NDArray[np.float64]]:
     """Turn picture and points anticlockwise about the points' whole centre, on the same canvas."""
     matrix = np.asarray(cv2.getRotationMatrix2D(_centre(points), angle, 1.0))
-    turned = np.asarray(cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0])), dtype=np.uint8)
+    turned = np.asarray(
+        cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0])), dtype=np.uint8
+    )
     return turned, points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def _span(start: int, length: int, side: int) -> tuple[int, int]:
-    """Start and length in a picture of `side` px of a box's side: moved to start at 0 at least, then cut."""
+    """Start and length in a picture of `side` px of a box's side: moved to start at 0 at least,
+    then cut.
+    """
     start = max(start, 0)
-    # The published code fails on an empty box. Here it has at least one pixel, and one beyond the picture's right
-    # or bottom border moves back to where it just fits.
+    # The published code fails on an empty box. Here it has at least one pixel, and one beyond the
+    # picture's right or bottom border moves back to where it just fits.
     length = max(length, 1)
     if start >= side:
         start = max(side - length, 0)
@@ -102,9 +113,16 @@ def _span(start: int, length: int, side: int) -> tuple[int, int]:
 
 
 def _jitter_colour(image: Image, u: list[float]) -> Image:
-    # The channels are taken for BGR on the way in and out, so that red and blue swap their hues only.
+    # The channels are taken for BGR on the way in and out, so that red and blue swap their hues
+    # only.
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.float64)
-    hsv *= (_between(HUE_RANGE, u[0]), _between(SATURATION_RANGE, u[1]), _between(VALUE_RANGE, u[2]))
+    hsv *= (
+        _between(HUE_RANGE, u[0]),
+        _between(SATURATION_RANGE, u[1]),
+        _between(VALUE_RANGE, u[2]),
+    )
     hsv[..., 2] += _between(VALUE_OFFSET_RANGE, u[3])
     # No factor is above 1, so the hue stays below OpenCV's 180.
-    return np.asarray(cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR), dtype=np.uint8)
+    return np.asarray(
+        cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR), dtype=np.uint8
+    )

@@ -23,9 +23,9 @@ RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
 class Run:
     """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
 
-    The same command resumes it. Raises UsageError naming what differs where the folder holds a run with
-    another configuration, unless `fresh` starts it anew. Of several processes only the main one writes; the others wait
-    for it, and read.
+    The same command resumes it. Raises UsageError naming what differs where the folder holds a run
+    with another configuration, unless `fresh` starts it anew. Of several processes only the main
+    one writes; the others wait for it, and read.
     """
 
     def __init__(
@@ -47,7 +47,9 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HandclrError(f"cannot make the run directory {self.folder}: {error.strerror}") from error
+            raise HandclrError(
+                f"cannot make the run directory {self.folder}: {error.strerror}"
+            ) from error
         if fresh:
             for name in (LAST, LOG, CONFIG, *RESULTS):
                 (self.folder / name).unlink(missing_ok=True)
@@ -112,7 +114,9 @@ class Run:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a file of tensors and plain values; nothing in it is executed. Raises HandclrError if it is not one."""
+    """Load a file of tensors and plain values; nothing in it is executed. Raises HandclrError if it
+    is not one.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -135,9 +139,11 @@ def run_config(
     rows: np.ndarray,
     weights: str,
 ) -> dict[str, Any]:
-    """What makes a run what it is: arguments, initial weights, data, history. Equal ones give equal results.
+    """What makes a run what it is: arguments, initial weights, data, history. Equal ones give equal
+    results.
 
-    `rows` are the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder starts from.
+    `rows` are the rows or pairs of rows trained on; `weights` is the file, or the word, that the
+    encoder starts from.
     """
     start = file_checksum(weights) if Path(weights).is_file() else None
     record = after(provenance(stage, arguments, sources, seed=seed, model=start), origins)

@@ -1,4 +1,6 @@
-"""Crops decoded to one side, and kept where there is room: in memory that all workers share, or on the device."""
+"""Crops decoded to one side, and kept where there is room: in memory that all workers share, or on
+the device.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,22 @@ _FILL_BATCH = 256
 class CropStore(Dataset[np.ndarray]):
     """The crops of an index by row, RGB uint8 (side, side, 3).
 
-    With `keep`, each is decoded once for this process and all that it forks. Raises HandclrError for a member that
-    is no square image.
+    With `keep`, each is decoded once for this process and all that it forks. Raises HandclrError
+    for a member that is no square image.
     """
 
     def __init__(self, index: ShardIndex, side: int, keep: bool = False) -> None:
         self.index, self.side = index, side
         self._kept: np.ndarray | None = None
         if keep:
-            # Anonymous and shared: not bounded by /dev/shm, and no page is used before it is written.
+            # Anonymous and shared: not bounded by /dev/shm, and no page is used before it is
+            # written.
             memory = mmap.mmap(-1, max(1, len(index) * (side * side * 3 + 1)))
             flat = np.frombuffer(memory, np.uint8)
             self._done = flat[: len(index)]
-            self._kept = flat[len(index) :][: len(index) * side * side * 3].reshape(-1, side, side, 3)
+            self._kept = flat[len(index) :][: len(index) * side * side * 3].reshape(
+                -1, side, side, 3
+            )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -53,11 +58,17 @@ class CropStore(Dataset[np.ndarray]):
             self._done[row] = 1
         return self._kept[row]
 
-    def on_device(self, device: torch.device, workers: int, rows: Sequence[int] | None = None) -> Tensor:
+    def on_device(
+        self, device: torch.device, workers: int, rows: Sequence[int] | None = None
+    ) -> Tensor:
         """The crops of some rows, or all, as one tensor on the device, uint8 (N, side, side, 3)."""
         wanted = range(len(self)) if rows is None else rows
-        crops = torch.empty((len(wanted), self.side, self.side, 3), dtype=torch.uint8, device=device)
-        parts = [wanted[start : start + _FILL_BATCH] for start in range(0, len(wanted), _FILL_BATCH)]
+        crops = torch.empty(
+            (len(wanted), self.side, self.side, 3), dtype=torch.uint8, device=device
+        )
+        parts = [
+            wanted[start : start + _FILL_BATCH] for start in range(0, len(wanted), _FILL_BATCH)
+        ]
         filled = 0
         with batches(self, parts, _stack, workers, device) as loaded:
             for pictures in loaded:
@@ -74,7 +85,11 @@ class CropStore(Dataset[np.ndarray]):
         if image.shape[0] == self.side:
             return image
         shrink = image.shape[0] > self.side
-        out = cv2.resize(image, (self.side, self.side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        out = cv2.resize(
+            image,
+            (self.side, self.side),
+            interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR,
+        )
         return np.asarray(out, np.uint8)
 
 
@@ -83,11 +98,15 @@ def crop_side(index: ShardIndex, wanted: float) -> int:
     return min(math.ceil(wanted), index[0].side) if len(index) else math.ceil(wanted)
 
 
-def choose_cache(asked: str, crops: int, side: int, device: torch.device, warped: bool, neighbours: int = 1) -> str:
-    """Where decoded crops are kept: none, ram or gpu; auto takes the quickest that uses at most half of what is free.
+def choose_cache(
+    asked: str, crops: int, side: int, device: torch.device, warped: bool, neighbours: int = 1
+) -> str:
+    """Where decoded crops are kept: none, ram or gpu; auto takes the quickest that uses at most
+    half of what is free.
 
-    warped: the device makes the views, so that it may have the crops. `neighbours` processes share this machine's
-    memory. Raises UsageError for another name, HandclrError where there is no room for what is asked.
+    warped: the device makes the views, so that it may have the crops. `neighbours` processes share
+    this machine's memory. Raises UsageError for another name, HandclrError where there is no room
+    for what is asked.
     """
     if asked not in CACHES:
         raise UsageError(f"--cache {asked}: choose from {', '.join(CACHES)}")
@@ -101,7 +120,8 @@ def choose_cache(asked: str, crops: int, side: int, device: torch.device, warped
         raise UsageError("--cache gpu: the views are not made on a GPU here")
     if need > room[asked]:
         raise HandclrError(
-            f"--cache {asked}: {need / 1e9:.1f} GB of decoded crops, {room[asked] / 1e9:.1f} GB are free"
+            f"--cache {asked}: {need / 1e9:.1f} GB of decoded crops, {room[asked] / 1e9:.1f} GB are"
+            " free"
         )
     return asked
 

@@ -1,4 +1,6 @@
-"""Soft targets of the contrastive loss: which views of a batch a view should resemble, by how near their poses are."""
+"""Soft targets of the contrastive loss: which views of a batch a view should resemble, by how near
+their poses are.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +15,41 @@ _SAMPLE = 512
 
 
 class PoseTargets:
-    """Distributions over the 2N views of a batch, by the poses of their crops, for `nt_xent`; without gradient.
+    """Distributions over the 2N views of a batch, by the poses of their crops, for `nt_xent`;
+    without gradient.
 
-    poses1, poses2 (N, 21, 2), any float dtype, are the keypoints of the crops that the two views of the WHOLE batch
-    were made of, in crop sides. The target of view i is the softmax over all j != i of -d_ij^2 / (2 sigma^2), d the
-    Euclidean distance of poses as 42-vectors. sigma is `spread` times the median d among the first 512 views (the
-    lower one of an even number), not counting pairs at distance 0, which show one image; where there are no others,
-    all views are alike.
+    poses1, poses2 (N, 21, 2), any float dtype, are the keypoints of the crops that the two views of
+    the WHOLE batch were made of, in crop sides. The target of view i is the softmax over all j != i
+    of -d_ij^2 / (2 sigma^2), d the Euclidean distance of poses as 42-vectors. sigma is `spread`
+    times the median d among the first 512 views (the lower one of an even number), not counting
+    pairs at distance 0, which show one image; where there are no others, all views are alike.
     """
 
     @torch.no_grad()
     def __init__(self, poses1: Tensor, poses2: Tensor, spread: float = SPREAD) -> None:
         poses = torch.cat([poses1, poses2]).flatten(1).float()
         self._variance = (spread * _median_distance(poses[:_SAMPLE])).double().square()
-        # The product of matrices cancels where poses are close, and may be rounded to TF32; not so in float64.
+        # The product of matrices cancels where poses are close, and may be rounded to TF32; not so
+        # in float64.
         self._poses = poses.double()
         self._penalties = self._poses.square().sum(dim=1) / 2
 
     @torch.no_grad()
     def against_all(self, rows: Tensor) -> Tensor:
-        """Targets of some of the 2N views: rows int64 (n,) to float32 (n, 2N), 0 for the view itself."""
+        """Targets of some of the 2N views: rows int64 (n,) to float32 (n, 2N), 0 for the view
+        itself.
+        """
         # -d^2 / 2 but for what all columns have in common, which the softmax cancels.
-        nearness = torch.addmm(self._penalties, self._poses[rows], self._poses.T, beta=-1).div_(self._variance)
+        nearness = torch.addmm(self._penalties, self._poses[rows], self._poses.T, beta=-1).div_(
+            self._variance
+        )
         return nearness.scatter_(1, rows[:, None], float("-inf")).softmax(dim=1).float()
 
 
 def _median_distance(poses: Tensor) -> Tensor:
-    """Median distance of the pairs among poses (n, 42), those at 0 left out; infinite where there are no others."""
+    """Median distance of the pairs among poses (n, 42), those at 0 left out; infinite where there
+    are no others.
+    """
     distances = F.pdist(poses)
     ordered = distances.masked_fill(distances == 0, float("inf")).sort().values
     middle = ((distances > 0).sum() - 1).clamp(min=0) // 2

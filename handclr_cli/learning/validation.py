@@ -1,4 +1,6 @@
-"""How well a pose network in training does on crops that it is not trained on, and the best of it so far."""
+"""How well a pose network in training does on crops that it is not trained on, and the best of it
+so far.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ from torch import Tensor
 
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
+from ..hand.joints import REFERENCE_BONE, WRIST
 from .augmentation import to_tensor
-from .finetuning import Labels
+from .finetuning import TrainingLabels
 from .loading import batches
 from .pose import PoseNet
 from .posemodel import MeanPose, Resized, stack_crops
 from .run import Run
-from .truth import REFERENCE_BONE, WRIST
 
 ROOT, ROOT_BONE = "mpjpe_root_mm", "mpjpe_root_bone_mm"
 MODEL = "model.pt"
@@ -31,7 +33,8 @@ _NO_LENGTH = 1e-12
 class Validation:
     """Held-out crops as the model sees them, and their truth, on the CPU.
 
-    images uint8 (N, S, S, 3); keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has labels.
+    images uint8 (N, S, S, 3); keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has
+    labels.
     """
 
     images: Tensor
@@ -41,10 +44,15 @@ class Validation:
 
     @torch.inference_mode()
     def __call__(self, network: PoseNet) -> dict[str, Tensor]:
-        """The mean error of a joint in mm after root alignment, and after root and reference bone, in float32."""
+        """The mean error of a joint in mm after root alignment, and after root and reference bone,
+        in float32.
+        """
         device, was_training = next(network.parameters()).device, network.training
         network.eval()
-        parts = [network.predict(to_tensor(part.to(device)))[0].cpu() for part in self.images.split(_BATCH)]
+        parts = [
+            network.predict(to_tensor(part.to(device)))[0].cpu()
+            for part in self.images.split(_BATCH)
+        ]
         network.train(was_training)
         return self._errors(torch.cat(parts) * self.mean.bone)
 
@@ -61,13 +69,18 @@ class Validation:
 
 
 def build_validation(
-    sources: Sequence[tuple[ShardIndex, Labels]], size: int, mean: MeanPose, workers: int
+    sources: Sequence[tuple[ShardIndex, TrainingLabels]], size: int, mean: MeanPose, workers: int
 ) -> Validation:
     """Decode what is held out, of one or several indices, for a model with inputs of `size` px."""
     images = []
     for index, labels in sources:
-        parts = [range(first, min(first + _BATCH, len(labels))) for first in range(0, len(labels), _BATCH)]
-        with batches(Resized(index, labels.rows, size), parts, stack_crops, workers, torch.device("cpu")) as loaded:
+        parts = [
+            range(first, min(first + _BATCH, len(labels)))
+            for first in range(0, len(labels), _BATCH)
+        ]
+        with batches(
+            Resized(index, labels.rows, size), parts, stack_crops, workers, torch.device("cpu")
+        ) as loaded:
             images += [part.clone() for part in loaded]
     truths, valid = (
         torch.cat([torch.from_numpy(getattr(labels, name)) for _, labels in sources])
@@ -76,15 +89,21 @@ def build_validation(
     return Validation(torch.cat(images), truths, valid, mean)
 
 
-def refuse_shared(train: Labels, held_out: Labels) -> None:
-    """Raise UsageError where a unique sample, in whichever version, is trained on and validated on."""
+def refuse_shared(train: TrainingLabels, held_out: TrainingLabels) -> None:
+    """Raise UsageError where a unique sample, in whichever version, is trained on and
+    validated on.
+    """
     shared = sorted(set(train.names.tolist()) & set(held_out.names.tolist()))
     if shared:
-        raise UsageError(f"--validation: {shared[0]} is also trained on ({len(shared):,} such); hold out other samples")
+        raise UsageError(
+            f"--validation: {shared[0]} is also trained on ({len(shared):,} such); hold out other"
+            " samples"
+        )
 
 
 def mpjpe_mm(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Mean distance with the wrists at one place: of each joint over the samples with its label, then of the joints.
+    """Mean distance with the wrists at one place: of each joint over the samples with its label,
+    then of the joints.
 
     predicted and truth (N, 21, 3) metres; valid (N, 21) bool -> mm.
     """
@@ -95,13 +114,19 @@ def mpjpe_mm(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 
 
 class BestKept:
-    """Validates at the end of each epoch, and keeps the weights of the one with the least ROOT_BONE error.
+    """Validates at the end of each epoch, and keeps the weights of the one with the least ROOT_BONE
+    error.
 
-    They are written as model.pt together with the run's own saves: what a run that was killed goes on from, and what
-    its log says, then has the best weights until there in that file.
+    They are written as model.pt together with the run's own saves: what a run that was killed goes
+    on from, and what its log says, then has the best weights until there in that file.
     """
 
-    def __init__(self, run: Run, measure: Callable[[], dict[str, Tensor]], snapshot: Callable[[], dict[str, Any]]):
+    def __init__(
+        self,
+        run: Run,
+        measure: Callable[[], dict[str, Tensor]],
+        snapshot: Callable[[], dict[str, Any]],
+    ):
         self.run, self.measure, self.snapshot = run, measure, snapshot
         self._least: float | None = None
         self._pending: dict[str, Any] | None = None
@@ -123,11 +148,20 @@ class BestKept:
             self._pending = None
 
     def finish(self) -> tuple[Path, float, int]:
-        """model.pt, its error in mm and its epoch, counted from 1. Raises HandclrError where the file is gone."""
+        """model.pt, its error in mm and its epoch, counted from 1. Raises HandclrError where the
+        file is gone.
+        """
         path = self.run.folder / MODEL
         if not path.exists():
-            raise HandclrError(f"{path} is gone, and only --fresh makes it again; model-last.pt is the last epoch's")
-        error, epoch = min((record[ROOT_BONE], record["epoch"]) for record in self.run.records() if ROOT_BONE in record)
+            raise HandclrError(
+                f"{path} is gone, and only --fresh makes it again; model-last.pt is the last"
+                " epoch's"
+            )
+        error, epoch = min(
+            (record[ROOT_BONE], record["epoch"])
+            for record in self.run.records()
+            if ROOT_BONE in record
+        )
         return path, error, epoch + 1
 
     def _logged(self) -> list[float]:
@@ -139,7 +173,9 @@ def _root_relative(pose: Tensor) -> Tensor:
 
 
 def _bone_scaled(predicted: Tensor, truth: Tensor) -> Tensor:
-    """The prediction with the true length of the reference bone, as it is where the bone has no length in either."""
+    """The prediction with the true length of the reference bone, as it is where the bone has no
+    length in either.
+    """
     start, end = REFERENCE_BONE
     own, true = ((pose[:, end] - pose[:, start]).norm(dim=1) for pose in (predicted, truth))
     usable = (own > _NO_LENGTH) & (true > _NO_LENGTH)

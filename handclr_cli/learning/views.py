@@ -10,18 +10,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .augmentation import Appearance, AugmentationConfig, Geometry, Image, View, apply, draw, transform_points
-from .loop import Row
+from .augmentation import (
+    Appearance,
+    AugmentationConfig,
+    Geometry,
+    Image,
+    View,
+    apply,
+    draw,
+    transform_points,
+)
 from .positives import Positives
 from .published import published_view
+from .schedule import Row
 from .store import CropStore
 
 
 class Seen(NamedTuple):
     """One view of the crop in a row: its parameters, its picture, and keypoints (21, 2).
 
-    image is the view itself, or the whole crop where the device makes the view, or None where it has the crops.
-    joints are those in the view, in view sides, or of the crop, in crop sides, or None.
+    image is the view itself, or the whole crop where the device makes the view, or None where it
+    has the crops. joints are those in the view, in view sides, or of the crop, in crop sides, or
+    None.
     """
 
     row: int
@@ -33,8 +43,8 @@ class Seen(NamedTuple):
 class Views(NamedTuple):
     """Two views of each of N pairs; every tensor begins with (2, N).
 
-    images (2, N, H, W, 3) uint8 or None; rows (2, N) int64 say which crop each shows; joints (2, N, 21, 2)
-    view or crop sides, or None.
+    images (2, N, H, W, 3) uint8 or None; rows (2, N) int64 say which crop each shows; joints (2, N,
+    21, 2) view or crop sides, or None.
     """
 
     images: Tensor | None
@@ -47,9 +57,10 @@ class Views(NamedTuple):
 class PairDataset(Dataset[tuple[Seen, Seen]]):
     """Pairs of views; what is drawn depends on (seed, epoch, row) alone.
 
-    made: what is made here: "views"; "published" ones, as the published code has them; "crops", where the device makes
-    the views of them; or "draws", where it has the crops too. posed: which keypoints are wanted: "none", those in the
-    "view", or those of the "crop" (raises HandclrError where a crop has none).
+    made: what is made here: "views"; "published" ones, as the published code has them; "crops",
+    where the device makes the views of them; or "draws", where it has the crops too. posed: which
+    keypoints are wanted: "none", those in the "view", or those of the "crop" (raises HandclrError
+    where a crop has none).
     """
 
     def __init__(
@@ -87,7 +98,11 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
     def _see_published(self, row: int, rng: np.random.Generator) -> Seen:
         image, keypoints, size = self.store[row], self._keypoints(row), self.config.size
         seen = published_view(image, keypoints * len(image), size, rng, self.config.geometric)
-        view = View(size, seen.angle_deg, translation=(float(seen.translation[0]), float(seen.translation[1])))
+        view = View(
+            size,
+            seen.angle_deg,
+            translation=(float(seen.translation[0]), float(seen.translation[1])),
+        )
         joints = {"none": None, "view": seen.keypoints2d / size, "crop": keypoints}[self.posed]
         return Seen(row, view, seen.image, joints)
 

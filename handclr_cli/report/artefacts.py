@@ -27,8 +27,10 @@ class StageRun:
 
 
 @dataclass(frozen=True)
-class PoseModel:
-    """A pose model: how the page calls it, its run directory, the NPZ and the JSON of its evaluation."""
+class ModelArtefacts:
+    """A pose model: how the page calls it, its run directory, the NPZ and the JSON of its
+    evaluation.
+    """
 
     label: str
     run: Path
@@ -45,7 +47,9 @@ class PoseModel:
         """Arrays of the predictions file; raises HandclrError where it holds no truth."""
         arrays, _ = read_npz(str(self.predictions), "predictions")
         if "truth3d" not in arrays or "error_mm" not in arrays:
-            raise HandclrError(f"{self.predictions}: holds no truth; write it with handclr evaluate -o")
+            raise HandclrError(
+                f"{self.predictions}: holds no truth; write it with handclr evaluate -o"
+            )
         return arrays
 
 
@@ -53,9 +57,10 @@ class PoseModel:
 class Artefacts:
     """Files and folders of a run of the pipeline.
 
-    `hands`, `train`, `test` are shards, `truth` a folder of them with the 3D truth of `hands`, `pose` and `pairs`
-    NPZ files, `pairs_report` the JSON of handclr mine --report, `pretraining` a run directory. `models` are
-    evaluated on the same samples; the first is the one that samples are chosen by.
+    `hands`, `train`, `test` are shards, `truth` a folder of them with the 3D truth of `hands`,
+    `pose` and `pairs` NPZ files, `pairs_report` the JSON of handclr mine --report, `pretraining` a
+    run directory. `models` are evaluated on the same samples; the first is the one that samples are
+    chosen by.
     """
 
     hands: Path
@@ -66,7 +71,7 @@ class Artefacts:
     pretraining: Path
     train: Path
     test: Path
-    models: tuple[PoseModel, ...]
+    models: tuple[ModelArtefacts, ...]
 
     @cached_property
     def hands_index(self) -> ShardIndex:
@@ -95,7 +100,9 @@ class Artefacts:
 
     @cached_property
     def pair_quality(self) -> dict[str, Any]:
-        """What handclr mine --report says of the pairs by their truth; raises HandclrError where it says nothing."""
+        """What handclr mine --report says of the pairs by their truth; raises HandclrError where it
+        says nothing.
+        """
         quality = read_json(self.pairs_report).get("truth")
         if not isinstance(quality, dict):
             raise HandclrError(f"{self.pairs_report}: says nothing of the truth; mine with --truth")

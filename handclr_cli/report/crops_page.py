@@ -37,7 +37,9 @@ def _tile(sample: Sample) -> Tile:
 
 
 def _picture(sample: Sample) -> np.ndarray:
-    """The image of a sample, uint8 (H, W, 3) RGB, of any shape: plain WebDatasets have others than crops."""
+    """The image of a sample, uint8 (H, W, 3) RGB, of any shape: plain WebDatasets have others than
+    crops.
+    """
     import cv2
 
     suffix = next((suffix for suffix in _PICTURES if suffix in sample.members), None)

@@ -28,16 +28,20 @@ _SMALLEST = 1e-5
 def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """Plot the loss per step, its running mean and the learning rate as a PNG.
 
-    `records` are rows of log.jsonl with `step`, `loss` and perhaps `lr`; other rows are passed over, and of a
-    step that was logged twice (before and after a resume) the last counts.
+    `records` are rows of log.jsonl with `step`, `loss` and perhaps `lr`; other rows are passed
+    over, and of a step that was logged twice (before and after a resume) the last counts.
     """
     rows = {
         int(row["step"]): row
         for row in records
-        if row.get("step") is not None and row.get("loss") is not None and math.isfinite(row["loss"])
+        if row.get("step") is not None
+        and row.get("loss") is not None
+        and math.isfinite(row["loss"])
     }
     if not rows:
-        raise HandclrError(f"nothing to plot in {path}: the log has no row with a step and a finite loss")
+        raise HandclrError(
+            f"nothing to plot in {path}: the log has no row with a step and a finite loss"
+        )
     steps = np.array(sorted(rows))
     loss = np.array([float(rows[step]["loss"]) for step in steps])
     figure, axes = _figure("step", "loss")
@@ -45,7 +49,13 @@ def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     axes.plot(steps, loss, color=_BLUE, alpha=0.3, linewidth=0.8, marker=marker, label="each step")
     window = max(1, len(steps) // 20)
     if window > 1:
-        axes.plot(steps, _running_mean(loss, window), color=_BLUE, linewidth=1.6, label=f"mean of {window}")
+        axes.plot(
+            steps,
+            _running_mean(loss, window),
+            color=_BLUE,
+            linewidth=1.6,
+            label=f"mean of {window}",
+        )
     rated = [step for step in steps if rows[step].get("lr") is not None]
     if rated:
         right = axes.twinx()
@@ -78,8 +88,12 @@ def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[
     save_figure(figure, path)
 
 
-def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: str | os.PathLike[str]) -> None:
-    """Plot PCK curves from 0 to 50 mm as a PNG; each is (thresholds in mm (T,), shares in 0..1 (T,), AUC)."""
+def pck_plot(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: str | os.PathLike[str]
+) -> None:
+    """Plot PCK curves from 0 to 50 mm as a PNG; each is (thresholds in mm (T,), shares in 0..1
+    (T,), AUC).
+    """
     figure, axes = _figure("threshold in mm", "share of correct joints")
     for number, (name, (thresholds, values, auc)) in enumerate(curves.items()):
         colour, style = _SERIES[number % len(_SERIES)], "-" if number < len(_SERIES) else "--"
@@ -93,11 +107,13 @@ def pck_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: s
 
 
 def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
-    """Plot histograms of distances, one for each name, with their medians and 5 and 95 % quantiles as a PNG.
+    """Plot histograms of distances, one for each name, with their medians and 5 and 95 % quantiles
+    as a PNG.
 
-    Each is an array of any shape, in the unit of the embedding; what is not finite is left out: there is no pair.
-    The axis is logarithmic, since near duplicates and other pairs lie decades apart; zeros, and what is below a
-    hundred-thousandth of the largest, have a bar of their own beside it. Where there is no distance, the plot is empty.
+    Each is an array of any shape, in the unit of the embedding; what is not finite is left out:
+    there is no pair. The axis is logarithmic, since near duplicates and other pairs lie decades
+    apart; zeros, and what is below a hundred-thousandth of the largest, have a bar of their own
+    beside it. Where there is no distance, the plot is empty.
     """
     series = {name: np.asarray(values, np.float64).ravel() for name, values in distances.items()}
     series = {name: values[np.isfinite(values)] for name, values in series.items()}
@@ -107,19 +123,27 @@ def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[s
     panels = [(axes, edges)]
     below = everything[everything < edges[0]]
     if len(below):
-        panels.append((_zero_panel(figure, axes, "~0" if below.any() else "0"), np.array([0.0, 1.0])))
+        panels.append(
+            (_zero_panel(figure, axes, "~0" if below.any() else "0"), np.array([0.0, 1.0]))
+        )
     for number, (name, values) in enumerate(series.items()):
         _draw_distances(panels, name, values, _SERIES[number % len(_SERIES)])
     _log_axis(axes, edges, ticks=len(below) < len(everything))
     axes.set_ylim(bottom=0)
     if series:
-        words = {"title": "line: median, dotted: 5 % and 95 %", "title_fontsize": "small", "fontsize": "small"}
+        words = {
+            "title": "line: median, dotted: 5 % and 95 %",
+            "title_fontsize": "small",
+            "fontsize": "small",
+        }
         figure.legend(frameon=False, loc="outside upper left", alignment="left", **words)
     save_figure(figure, path)
 
 
 def _log_edges(values: np.ndarray) -> np.ndarray:
-    """Edges of bins for the distances above 0: over a factor of two at least, 0.1 to 1 where there are none."""
+    """Edges of bins for the distances above 0: over a factor of two at least, 0.1 to 1 where there
+    are none.
+    """
     positive = values[values > 0]
     if not len(positive):
         return np.geomspace(0.1, 1, _BINS + 1)
@@ -147,8 +171,12 @@ def _zero_panel(figure: Figure, axes: Axes, label: str) -> Axes:
     return panel
 
 
-def _draw_distances(panels: Sequence[tuple[Axes, np.ndarray]], name: str, values: np.ndarray, colour: str) -> None:
-    """Draw one histogram and its quantiles on axes with their edges: first the logarithmic ones, then the zeros'."""
+def _draw_distances(
+    panels: Sequence[tuple[Axes, np.ndarray]], name: str, values: np.ndarray, colour: str
+) -> None:
+    """Draw one histogram and its quantiles on axes with their edges: first the logarithmic ones,
+    then the zeros'.
+    """
     main, edges = panels[0]
     if not len(values):
         main.plot([], [], color=colour, label=f"{name}: none")
@@ -162,14 +190,22 @@ def _draw_distances(panels: Sequence[tuple[Axes, np.ndarray]], name: str, values
     counts = [np.histogram(values[~small], edges)[0], np.array([small.sum()])]
     for (axes, sides), count in zip(panels, counts, strict=False):
         axes.stairs(count / len(values), sides, color=colour, fill=True, alpha=0.2)
-        axes.stairs(count / len(values), sides, color=colour, linewidth=1.2, label=label if axes is main else None)
+        axes.stairs(
+            count / len(values),
+            sides,
+            color=colour,
+            linewidth=1.2,
+            label=label if axes is main else None,
+        )
     for value, style in ((low, ":"), (median, "-"), (high, ":")):
         axes, place = (main, value) if value >= edges[0] else (panels[1][0], 0.5)
         axes.axvline(place, color=colour, linewidth=1.2, linestyle=style)
 
 
 def _log_axis(axes: Axes, edges: np.ndarray, ticks: bool) -> None:
-    """Make the x axis logarithmic from the first edge to the last, with plain numbers as many as have room."""
+    """Make the x axis logarithmic from the first edge to the last, with plain numbers as many as
+    have room.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     decades = math.log10(edges[-1] / edges[0])
@@ -202,7 +238,9 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure; without matplotlib's version in it, so that the same plot has the same bytes."""
+    """Write the figure; without matplotlib's version in it, so that the same plot has the same
+    bytes.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_write(path) as file:

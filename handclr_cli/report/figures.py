@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmarks.camera import project
-from ..benchmarks.metrics import pck_to_50mm, root_relative
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D
 from ..contract.sample import Sample
+from ..evaluation.metrics import pck_to_50mm
+from ..hand.alignment import root_relative
+from ..hand.camera import project
 from ..similarity.quality import pair_distance_mm
 from .artefacts import Artefacts
 from .curves import pck_plot, variance_plot
-from .pairs import choose_rows, spread
+from .pairs_page import choose_rows, spread
 from .sheets import draw_skeleton
 
 TILE = 160
@@ -47,9 +48,15 @@ def crop_groups(artefacts: Artefacts, count: int) -> list[Group]:
 
 
 def pair_groups(artefacts: Artefacts, count: int) -> list[Group]:
-    """Queries beside their nearest positive, at even ranks of the distance from the nearest to the furthest pair."""
+    """Queries beside their nearest positive, at even ranks of the distance from the nearest to the
+    furthest pair.
+    """
     pairs, index, truth = artefacts.pair_arrays, artefacts.hands_index, artefacts.truth_index
-    targets, positive, distance = pairs.get("target", pairs["key"]), pairs["positive"][:, 0], pairs["distance"][:, 0]
+    targets, positive, distance = (
+        pairs.get("target", pairs["key"]),
+        pairs["positive"][:, 0],
+        pairs["distance"][:, 0],
+    )
     groups = []
     for row in choose_rows(distance, "quantiles", count).tolist():
         keys = [pairs["key"][row].decode(), targets[positive[row]].decode()]
@@ -61,19 +68,25 @@ def pair_groups(artefacts: Artefacts, count: int) -> list[Group]:
         groups.append(
             [
                 _drawn(query, f"Query, from {query.video}", Path(query.video).stem),
-                _drawn(other, f"Positive, from {other.video}", f"{Path(other.video).stem}, {apart}"),
+                _drawn(
+                    other, f"Positive, from {other.video}", f"{Path(other.video).stem}, {apart}"
+                ),
             ]
         )
     return groups
 
 
 def skeleton_groups(artefacts: Artefacts, count: int) -> list[Group]:
-    """True and predicted skeletons on test crops, at even ranks of the first model's error, the best first.
+    """True and predicted skeletons on test crops, at even ranks of the first model's error, the
+    best first.
 
-    Predictions know no place in space: they are put with their wrist on the true one, then projected.
+    Predictions know no place in space: they are put with their wrist on the true one, then
+    projected.
     """
     index, models = artefacts.test_index, artefacts.models
-    predicted = [{key: row for row, key in enumerate(model.predicted["key"].tolist())} for model in models]
+    predicted = [
+        {key: row for row, key in enumerate(model.predicted["key"].tolist())} for model in models
+    ]
     errors = models[0].predicted["error_mm"].mean(axis=1)
     groups = []
     for row in np.argsort(errors, kind="stable")[spread(len(errors), count)].tolist():
@@ -106,9 +119,14 @@ def loss_picture(run: Path, alt: str) -> Picture:
 
 
 def pck_picture(artefacts: Artefacts, mean_pose: np.ndarray) -> Picture:
-    """PCK curves of all models and of the training set's mean pose (21, 3) metres, aligned by root and bone."""
+    """PCK curves of all models and of the training set's mean pose (21, 3) metres, aligned by root
+    and bone.
+    """
     truth = artefacts.models[0].predicted["truth3d"]
-    hands = {model.label: (model.predicted["keypoints3d"], model.predicted["truth3d"]) for model in artefacts.models}
+    hands = {
+        model.label: (model.predicted["keypoints3d"], model.predicted["truth3d"])
+        for model in artefacts.models
+    }
     hands["mean pose"] = (np.broadcast_to(mean_pose, truth.shape), truth)
     curves = {name: pck_to_50mm(predicted, true) for name, (predicted, true) in hands.items()}
     areas = ", ".join(f"{name} {area:.3f}" for name, (_, _, area) in curves.items())
@@ -122,7 +140,9 @@ def _where(sample: Sample) -> str:
 
 
 def _projected(hand: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """Project (21, 3) metres to (21, 2) crop pixels; NaN, which is not drawn, where a joint is behind the camera."""
+    """Project (21, 3) metres to (21, 2) crop pixels; NaN, which is not drawn, where a joint is
+    behind the camera.
+    """
     points = project(hand.astype(np.float64), camera.astype(np.float64))
     return np.where(hand[:, 2:] > 0, points, math.nan)
 
@@ -135,10 +155,14 @@ def _tile(image: np.ndarray, keypoints2d: np.ndarray | None, alt: str, caption: 
     import cv2
 
     scale = TILE / image.shape[0]
-    tile = cv2.resize(image, (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    tile = cv2.resize(
+        image, (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
     if keypoints2d is not None:
         tile = draw_skeleton(tile, keypoints2d, scale)
-    data = cv2.imencode(".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+    data = cv2.imencode(
+        ".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )[1]
     return Picture(_uri("jpeg", data.tobytes()), alt, caption)
 
 

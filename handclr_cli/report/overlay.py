@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.metrics import WRIST
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.sample import KEY, video_id
 from ..footage.sources import find_sources, sampling_of
 from ..footage.video import Footage, OnSkip, Sampling, read_frames
-from ..footage.writer import video_writer
+from ..hand.film import video_writer
+from ..hand.joints import WRIST
 from .sheets import draw_skeleton
 
 # Images have no times: ten a second can be followed.
@@ -32,7 +32,9 @@ _PLACE = "{video}"
 
 @dataclass(frozen=True)
 class Film:
-    """An overlay to write: its path, the footage, and the JSON of the crops of that footage by their rows."""
+    """An overlay to write: its path, the footage, and the JSON of the crops of that footage by
+    their rows.
+    """
 
     path: str
     footage: Footage
@@ -43,9 +45,10 @@ class Film:
 def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]:
     """One film for each video that the crops of an index are from, at `path`.
 
-    `path` is an MP4; of several videos a folder, which is made, or an MP4 with {video} in its name, for the head of
-    the video's keys. `named` is where the footage is, as for find_sources. Raises UsageError where the name does not
-    fit, the footage is not found, or the crops do not say of which frame they are.
+    `path` is an MP4; of several videos a folder, which is made, or an MP4 with {video} in its name,
+    for the head of the video's keys. `named` is where the footage is, as for find_sources. Raises
+    UsageError where the name does not fit, the footage is not found, or the crops do not say of
+    which frame they are.
     """
     crops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     heads: dict[str, str] = {}
@@ -63,7 +66,10 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
         raise UsageError("--overlay: the crops do not say of which frame they are, and where in it")
     paths = _paths(path, [heads[video] for video in crops])
     sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
-    films = [Film(at, sources[video], sampling, crops[video]) for at, video in zip(paths, crops, strict=True)]
+    films = [
+        Film(at, sources[video], sampling, crops[video])
+        for at, video in zip(paths, crops, strict=True)
+    ]
     read = {os.path.realpath(file) for film in films for file in film.footage.files}
     if own := [film.path for film in films if os.path.realpath(film.path) in read]:
         raise UsageError(f"--overlay {own[0]}: is the footage itself; write to another name")
@@ -74,14 +80,18 @@ def drawn_hand(info: dict[str, Any], points: np.ndarray) -> DrawnHand:
     """The hand of a crop, its JSON `info`, at points (21, 2) of its source in pixels."""
     size, time_s = info.get("source_size"), info.get("time_s")
     left = info.get("hand", "left" if info.get("flipped") else "right") == "left"
-    return DrawnHand(info["frame"], time_s, points, left, (int(size[0]), int(size[1])) if size else None)
+    return DrawnHand(
+        info["frame"], time_s, points, left, (int(size[0]), int(size[1])) if size else None
+    )
 
 
 @dataclass(frozen=True)
 class DrawnHand:
-    """A hand on a frame of footage: the frame's number and time (None for images), (21, 2) pixels, its side.
+    """A hand on a frame of footage: the frame's number and time (None for images), (21, 2) pixels,
+    its side.
 
-    `size` is the width and height of the frame that its crop was cut from, None where that is not known.
+    `size` is the width and height of the frame that its crop was cut from, None where that is not
+    known.
     """
 
     frame: int
@@ -99,10 +109,11 @@ def write_overlay(
     on_skip: OnSkip,
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[int, int]:
-    """Write a video of the sampled frames of footage with the hands drawn on them, at the pace of the footage.
+    """Write a video of the sampled frames of footage with the hands drawn on them, at the pace of
+    the footage.
 
-    Returns the number of frames, and of hands drawn. Raises HandclrError where no frame can be decoded, or the hands
-    were cut from frames of another size.
+    Returns the number of frames, and of hands drawn. Raises HandclrError where no frame can be
+    decoded, or the hands were cut from frames of another size.
     """
     frames = read_frames(footage, sampling, on_skip)
     first = next(frames, None)
@@ -127,20 +138,26 @@ def write_overlay(
 def draw_hands(image: np.ndarray, hands: Sequence[DrawnHand]) -> np.ndarray:
     """Return a uint8 (H, W, 3) RGB image with hands drawn on it.
 
-    A colour for each finger, lines as wide as suits the hand's size; right hands are outlined in white and have an R
-    at the wrist, left hands in black and an L.
+    A colour for each finger, lines as wide as suits the hand's size; right hands are outlined in
+    white and have an R at the wrist, left hands in black and an L.
     """
     for hand in hands:
         low, high = _WIDTHS
-        width = min(max(round(float(np.ptp(hand.points, axis=0).max()) / _PIXELS_PER_WIDTH), low), high)
-        image = draw_skeleton(image, hand.points, width=width + 1 + width // 2, colour=_LEFT if hand.left else _RIGHT)
+        width = min(
+            max(round(float(np.ptp(hand.points, axis=0).max()) / _PIXELS_PER_WIDTH), low), high
+        )
+        image = draw_skeleton(
+            image, hand.points, width=width + 1 + width // 2, colour=_LEFT if hand.left else _RIGHT
+        )
         image = draw_skeleton(image, hand.points, width=width)
         _tag(image, hand, width)
     return image
 
 
 def pace(hands: Sequence[DrawnHand], sampling: Sampling) -> float:
-    """Frames per second at which the sampled frames play as fast as the footage, told from numbers and times."""
+    """Frames per second at which the sampled frames play as fast as the footage, told from numbers
+    and times.
+    """
     times = sorted((hand.frame, hand.time_s) for hand in hands if hand.time_s is not None)
     native = None
     if times and times[-1][0] > times[0][0] and times[-1][1] > times[0][1]:
@@ -158,7 +175,8 @@ def _paths(path: str, heads: Sequence[str]) -> list[str]:
     if path.endswith(_SUFFIX):
         if len(heads) > 1:
             raise UsageError(
-                f"--overlay {path}: the crops are of {len(heads):,} videos; name a folder, or {_PLACE}.mp4"
+                f"--overlay {path}: the crops are of {len(heads):,} videos; name a folder, or"
+                f" {_PLACE}.mp4"
             )
         return [path][: len(heads)]
     if os.path.splitext(path)[1] and not os.path.isdir(path):
@@ -189,6 +207,6 @@ def _check_size(hand: DrawnHand, image: np.ndarray, footage: Footage) -> None:
     if hand.size not in (None, (width, height)):
         assert hand.size is not None
         raise HandclrError(
-            f"{footage.files[0]}: frames of {width}x{height}, but the crops were cut from {hand.size[0]}x"
-            f"{hand.size[1]}; name the footage that they are from with --footage"
+            f"{footage.files[0]}: frames of {width}x{height}, but the crops were cut from"
+            f" {hand.size[0]}x{hand.size[1]}; name the footage that they are from with --footage"
         )

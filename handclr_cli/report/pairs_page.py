@@ -18,12 +18,18 @@ POSITIVES_SHOWN = 8
 
 
 def pairs_page(
-    pairs: Pairs, index: ShardIndex, place: np.ndarray, target_place: np.ndarray, rank: str, count: int, seed: int
+    pairs: Pairs,
+    index: ShardIndex,
+    place: np.ndarray,
+    target_place: np.ndarray,
+    rank: str,
+    count: int,
+    seed: int,
 ) -> np.ndarray:
     """Draw `count` queries beside their positives, chosen by `rank`: an RGB uint8 page.
 
-    place, target_place: (Q,) and (M,), where the crops of the pairs are in the index, -1 where they are not. Raises
-    HandclrError where it has other crops, or there is no pair.
+    place, target_place: (Q,) and (M,), where the crops of the pairs are in the index, -1 where they
+    are not. Raises HandclrError where it has other crops, or there is no pair.
     """
     if not (pairs.positive >= 0).any():
         raise HandclrError("--sheet: there are no pairs to draw")
@@ -33,15 +39,21 @@ def pairs_page(
         raise HandclrError("--sheet: the crops in the shards are not those of the pairs")
     videos = pairs.video[rows], pairs.target_video[nearest[rows]]
     chosen = rows[choose_rows(pairs.distance[rows, 0], rank, count, seed, *videos)]
-    return pair_sheet([_tiles(pairs, row, index, place[row], target_place) for row in chosen.tolist()])
+    return pair_sheet(
+        [_tiles(pairs, row, index, place[row], target_place) for row in chosen.tolist()]
+    )
 
 
-def _tiles(pairs: Pairs, row: int, index: ShardIndex, place: int, target_place: np.ndarray) -> list[Tile]:
+def _tiles(
+    pairs: Pairs, row: int, index: ShardIndex, place: int, target_place: np.ndarray
+) -> list[Tile]:
     """A query and its first positives that have a picture."""
     chosen = pairs.positive[row]
     ranks = np.flatnonzero((chosen >= 0) & (target_place[chosen] >= 0))[:POSITIVES_SHOWN]
     samples = [index[place], *(index[at] for at in target_place[chosen[ranks]])]
-    captions = pair_captions(samples[0].key, [sample.key for sample in samples[1:]], pairs.distance[row, ranks])
+    captions = pair_captions(
+        samples[0].key, [sample.key for sample in samples[1:]], pairs.distance[row, ranks]
+    )
     return [
         Tile(sample.image, caption, sample.keypoints2d if KEYPOINTS_2D in sample else None)
         for sample, caption in zip(samples, captions, strict=True)
@@ -56,16 +68,19 @@ def choose_rows(
     video: np.ndarray | None = None,
     positive_video: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Choose at most `count` queries whose pairs to show: rows int64, the same for the same arguments.
+    """Choose at most `count` queries whose pairs to show: rows int64, the same for the same
+    arguments.
 
-    distance: (Q,) of each query's positive, not finite where there is none: never shown. rank: "best", nearest
-    first; "worst", farthest first; "quantiles", at even ranks from the nearest to the farthest, both among them;
-    "random", drawn by `seed`, in the order of the rows. Equal distances go by row.
+    distance: (Q,) of each query's positive, not finite where there is none: never shown. rank:
+    "best", nearest first; "worst", farthest first; "quantiles", at even ranks from the nearest to
+    the farthest, both among them; "random", drawn by `seed`, in the order of the rows. Equal
+    distances go by row.
 
-    video, positive_video: (Q,) integers, the videos of each query and of its positive in one numbering. Given
-    both, the best and the worst are of different pairs of videos (A with B is B with A: frames of two videos that
-    resemble each other fill a sheet otherwise), and two of one pair only where there are fewer pairs of videos than
-    `count`. Raises UsageError for another rank.
+    video, positive_video: (Q,) integers, the videos of each query and of its positive in one
+    numbering. Given both, the best and the worst are of different pairs of videos (A with B is B
+    with A: frames of two videos that resemble each other fill a sheet otherwise), and two of one
+    pair only where there are fewer pairs of videos than `count`. Raises UsageError for another
+    rank.
     """
     if rank not in RANKS:
         raise UsageError(f"rank {rank!r}: not one of {', '.join(RANKS)}")
@@ -87,13 +102,19 @@ def spread(length: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(np.int64))
 
 
-def pair_captions(query: str, positives: Sequence[str], distance: Sequence[float] | np.ndarray) -> list[str]:
+def pair_captions(
+    query: str, positives: Sequence[str], distance: Sequence[float] | np.ndarray
+) -> list[str]:
     """The captions of a row of a pair sheet: one for the query's key, then one for each positive's.
 
-    The query has its video and its frame; a positive has before them its rank from 1 and its distance.
+    The query has its video and its frame; a positive has before them its rank from 1 and its
+    distance.
     """
     ranked = zip(positives, distance, strict=True)
-    return [_lines(query), *(f"{rank}: d {apart:.4f}\n{_lines(key)}" for rank, (key, apart) in enumerate(ranked, 1))]
+    return [
+        _lines(query),
+        *(f"{rank}: d {apart:.4f}\n{_lines(key)}" for rank, (key, apart) in enumerate(ranked, 1)),
+    ]
 
 
 def _turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Exact search by tiles on a graphics card: float32 says where to look, float64 decides, a bound proves it."""
+"""Exact search by tiles on a graphics card: float32 says where to look, float64 decides, a bound
+proves it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..contract.errors import HandclrError
-from .neighbours import Fallback, Neighbours, Poses, Searcher
+from .neighbours import EmbeddedPoses, Fallback, Neighbours, Searcher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 BLOCK = 256
 QUERIES = 8192
 MEMORY = 6 << 30
-# A score has 4 bytes, and 2 more where the own group is looked for. A candidate has its coordinates, its distance
-# with what that is made from, its row and group, and who of them is left out.
+# A score has 4 bytes, and 2 more where the own group is looked for. A candidate has its
+# coordinates, its distance with what that is made from, its row and group, and who of them is left
+# out.
 _SCORE_BYTES, _CANDIDATE_BYTES = 6, 64
 _NO_ROW = np.iinfo(np.int32).max
 _ROUNDING, _UNDERFLOW, _FARTHEST = 2.0**-24, 2.0**-126, 2.0**60
@@ -26,33 +29,48 @@ _UP, _DOUBLE_UP, _DOUBLE_DOWN = 1 + 2.0**-20, 1 + 2.0**-40, 1 - 2.0**-40
 
 
 class DeviceTiles:
-    """A pool on a torch device, searched pose by pose; agrees with the other exact engines to the last bit.
+    """A pool on a torch device, searched pose by pose; agrees with the other exact engines to the
+    last bit.
 
-    Scores |y|^2 - 2xy of centred poses come from one float32 matrix product a tile. Of every 256 columns of the pool
-    only the least score is kept, and of these, for each query, the K + 7 least (4 K + 8 if `distinct`). The distances
-    in those blocks are computed in float64, axis by axis as `squared_distance` does. An answer is proven where its
-    K-th distance is below whatever the rounding of the scores lets hide in the blocks given up. Queries without a
-    proof are answered by the searcher that `exact` makes.
+    Scores |y|^2 - 2xy of centred poses come from one float32 matrix product a tile. Of every 256
+    columns of the pool only the least score is kept, and of these, for each query, the K + 7 least
+    (4 K + 8 if `distinct`). The distances in those blocks are computed in float64, axis by axis as
+    `squared_distance` does. An answer is proven where its K-th distance is below whatever the
+    rounding of the scores lets hide in the blocks given up. Queries without a proof are answered by
+    the searcher that `exact` makes.
 
-    `first_row` is the number of the pool's first row in the answers. On the device the pool takes about 8 D + 12
-    bytes a pose, and the work about `memory` bytes beside it, never less than a query against a few blocks needs.
-    Raises HandclrError where there is no such device.
+    `first_row` is the number of the pool's first row in the answers. On the device the pool takes
+    about 8 D + 12 bytes a pose, and the work about `memory` bytes beside it, never less than a
+    query against a few blocks needs. Raises HandclrError where there is no such device.
     """
 
     def __init__(
-        self, pool: Poses, first_row: int, device: str, exact: Callable[[], Searcher], memory: int = MEMORY
+        self,
+        pool: EmbeddedPoses,
+        first_row: int,
+        device: str,
+        exact: Callable[[], Searcher],
+        memory: int = MEMORY,
     ) -> None:
         import torch
 
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise HandclrError("--engine exact-gpu needs CUDA, and there is none here; take exact-cpu")
+            raise HandclrError(
+                "--engine exact-gpu needs CUDA, and there is none here; take exact-cpu"
+            )
         self.pool, self.first_row, self.memory = pool, first_row, memory
         self.fallback = Fallback(exact)
         self._shelf = _Shelf(pool, device)
 
-    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
-        """Improve `found` by the poses of this pool; ties go to the lower row. Waits for the device once a chunk."""
-        order = np.argsort(queries.group, kind="stable")  # so that their own groups lie in few tiles
+    def search(
+        self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
+    ) -> None:
+        """Improve `found` by the poses of this pool; ties go to the lower row. Waits for the device
+        once a chunk.
+        """
+        order = np.argsort(
+            queries.group, kind="stable"
+        )  # so that their own groups lie in few tiles
         still_open = [np.zeros(0, np.int64)]
         step = max(1, min(QUERIES, self.memory // 2 // (_SCORE_BYTES * BLOCK)))
         for start in range(0, len(order), step):
@@ -64,7 +82,7 @@ class DeviceTiles:
             on_rows(int(proven.sum()))
         self.fallback.search(np.sort(np.concatenate(still_open)), queries, found, on_rows)
 
-    def _answer(self, queries: Poses, found: Neighbours) -> np.ndarray:
+    def _answer(self, queries: EmbeddedPoses, found: Neighbours) -> np.ndarray:
         """Improve `found`; returns where the answer is proven, bool (Q,)."""
         with full_float32(self._shelf.device.type):
             answer = self._ask(queries, found.row.shape[1], found.distinct).cpu().numpy()
@@ -73,11 +91,12 @@ class DeviceTiles:
         asked, place = np.nonzero(np.isfinite(squared))
         row = row[asked, place]
         found.offer(asked, row + self.first_row, squared[asked, place], self.pool.group[row])
-        # If a single distance came out below its bound, the device has fewer digits than the bounds are made for.
+        # If a single distance came out below its bound, the device has fewer digits than the bounds
+        # are made for.
         honest = bool(answer[:, -1].all())
         return honest & ((found.squared[:, -1] * _DOUBLE_UP < bound) | np.isposinf(bound))
 
-    def _ask(self, queries: Poses, top_k: int, distinct: bool) -> Tensor:
+    def _ask(self, queries: EmbeddedPoses, top_k: int, distinct: bool) -> Tensor:
         """What `_Shelf.decide` says of these queries, in parts that fit into the memory."""
         import torch
 
@@ -88,12 +107,16 @@ class DeviceTiles:
         bytes_a_query = kept * BLOCK * (4 * queries.embedding.shape[1] + _CANDIDATE_BYTES)
         best = min(top_k, kept * BLOCK)
         parts = _slices(len(queries.group), max(1, half // bytes_a_query))
-        return torch.cat([shelf.decide(ready.take(at), least[at], block[at], best, distinct) for at in parts])
+        return torch.cat(
+            [shelf.decide(ready.take(at), least[at], block[at], best, distinct) for at in parts]
+        )
 
 
 class _Queries(NamedTuple):
-    """Queries on the device: `left` (Q, D + 1) scaled poses and 1, `norm` (Q,) their lengths, infinite beyond reach,
-    `squared` (Q,) float64 squared lengths, `given` (Q, D) the poses as they are, and `group` (Q,)."""
+    """Queries on the device: `left` (Q, D + 1) scaled poses and 1, `norm` (Q,) their lengths,
+    infinite beyond reach, `squared` (Q,) float64 squared lengths, `given` (Q, D) the poses as they
+    are, and `group` (Q,).
+    """
 
     left: Tensor
     norm: Tensor
@@ -106,7 +129,9 @@ class _Queries(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """The columns of each query's own group, from `begin` (Q,) to before `end` (Q,), all from `first` to `last`."""
+    """The columns of each query's own group, from `begin` (Q,) to before `end` (Q,), all from
+    `first` to `last`.
+    """
 
     begin: Tensor
     end: Tensor
@@ -115,14 +140,16 @@ class _Own(NamedTuple):
 
 
 class _Shelf:
-    """A pool on a device, sorted by group, in blocks of 256 columns; the last is filled up with nobody.
+    """A pool on a device, sorted by group, in blocks of 256 columns; the last is filled up with
+    nobody.
 
-    Poses are centred, against cancellation, and scaled by a power of two to at most 1 an axis, against underflow.
-    The score of x and y computed in float32 errs by at most (D + 8) 2^-24 (2|x||y| + |y|^2): D + 1 products and sums
-    in any order, their rounded factors, and the bound's own rounding.
+    Poses are centred, against cancellation, and scaled by a power of two to at most 1 an axis,
+    against underflow. The score of x and y computed in float32 errs by at most (D + 8) 2^-24
+    (2|x||y| + |y|^2): D + 1 products and sums in any order, their rounded factors, and the bound's
+    own rounding.
     """
 
-    def __init__(self, pool: Poses, device: str) -> None:
+    def __init__(self, pool: EmbeddedPoses, device: str) -> None:
         import torch
 
         self.device = torch.device(device)
@@ -143,20 +170,26 @@ class _Shelf:
         columns[count:, -1] = np.inf
         longest = np.sqrt(np.pad(squares, nobody).reshape(-1, BLOCK).max(axis=1)) * _UP
         share, tiny = (axes + 8) * _ROUNDING * _UP, 8 * (axes + 1) * _UNDERFLOW
-        given = np.pad(pool.embedding[order], [nobody, (0, 0)]).reshape(-1, BLOCK, axes).transpose(0, 2, 1)
+        given = (
+            np.pad(pool.embedding[order], [nobody, (0, 0)])
+            .reshape(-1, BLOCK, axes)
+            .transpose(0, 2, 1)
+        )
         self.columns = self._send(columns)
         self.slack_a_length = self._send((2 * share * longest + tiny).astype(np.float32))
         self.slack = self._send((share * longest**2 + tiny).astype(np.float32))
         self.given = self._send(given)
         self.row = self._send(np.pad(order, nobody).astype(np.int32).reshape(-1, BLOCK))
-        self.group = self._send(np.pad(self.groups, nobody, constant_values=-1).astype(np.int32).reshape(-1, BLOCK))
+        self.group = self._send(
+            np.pad(self.groups, nobody, constant_values=-1).astype(np.int32).reshape(-1, BLOCK)
+        )
 
     def _send(self, array: np.ndarray) -> Tensor:
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def prepare(self, queries: Poses) -> _Queries:
+    def prepare(self, queries: EmbeddedPoses) -> _Queries:
         """Queries, centred and scaled as the pool is."""
         points = (queries.embedding.astype(np.float64) - self.centre) * self.scale
         squared = (points**2).sum(axis=1)
@@ -176,10 +209,14 @@ class _Shelf:
         begin, end = (np.searchsorted(self.groups, group, side) for side in ("left", "right"))
         return _Own(self._send(begin), self._send(end), int(begin.min()), int(end.max()))
 
-    def least_blocks(self, queries: _Queries, own: _Own, kept: int, scores: int) -> tuple[Tensor, Tensor]:
-        """The least bounds (Q, kept) float32 on the scores of a block, ascending, and their blocks (Q, kept).
+    def least_blocks(
+        self, queries: _Queries, own: _Own, kept: int, scores: int
+    ) -> tuple[Tensor, Tensor]:
+        """The least bounds (Q, kept) float32 on the scores of a block, ascending, and their blocks
+        (Q, kept).
 
-        Infinite where there is none, or where all of it is the query's own group. At most `scores` at once.
+        Infinite where there is none, or where all of it is the query's own group. At most `scores`
+        at once.
         """
         import torch
 
@@ -192,16 +229,23 @@ class _Shelf:
             bounds = tile_scores.view(count, -1, BLOCK).amin(dim=2)
             bounds -= queries.norm[:, None] * self.slack_a_length[tile] + self.slack[tile]
             bounds.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            here = torch.arange(tile.start, tile.start + bounds.shape[1], device=self.device).expand(count, -1)
-            least, place = torch.cat([least, bounds], dim=1).topk(kept, dim=1, largest=False, sorted=True)
+            here = torch.arange(
+                tile.start, tile.start + bounds.shape[1], device=self.device
+            ).expand(count, -1)
+            least, place = torch.cat([least, bounds], dim=1).topk(
+                kept, dim=1, largest=False, sorted=True
+            )
             block = torch.cat([block, here], dim=1).gather(1, place)
         return least, block
 
-    def decide(self, queries: _Queries, least: Tensor, block: Tensor, best: int, distinct: bool) -> Tensor:
+    def decide(
+        self, queries: _Queries, least: Tensor, block: Tensor, best: int, distinct: bool
+    ) -> Tensor:
         """The `best` nearest poses of all blocks but the last, which is the first one given up.
 
-        Returns float64 (Q, 2 best + 2): squared distances, infinite where there is none, rows, a bound on the squared
-        distance of any pose elsewhere, and 1 where all bounds held in the blocks looked through, else 0.
+        Returns float64 (Q, 2 best + 2): squared distances, infinite where there is none, rows, a
+        bound on the squared distance of any pose elsewhere, and 1 where all bounds held in the
+        blocks looked through, else 0.
         """
         import torch
 
@@ -212,11 +256,15 @@ class _Shelf:
         nobody = (group == queries.group[:, None, None]) | (group < 0) | ~looked_at[:, :, None]
         squared.masked_fill_(nobody, torch.inf)
         honest = (squared.amin(dim=2) * _DOUBLE_UP >= bound[:, :-1]).all(dim=1, keepdim=True)
-        squared, row = _nearest(squared.flatten(1), row.flatten(1), group.flatten(1) if distinct else None, best)
+        squared, row = _nearest(
+            squared.flatten(1), row.flatten(1), group.flatten(1) if distinct else None, best
+        )
         return torch.cat([squared, row.double(), bound[:, -1:], honest.double()], dim=1)
 
     def _squared_distances(self, given: Tensor, block: Tensor) -> Tensor:
-        """Float64 (Q, B, 256) from poses (Q, D) to those of blocks (Q, B), in the order of `squared_distance`."""
+        """Float64 (Q, B, 256) from poses (Q, D) to those of blocks (Q, B), in the order of
+        `squared_distance`.
+        """
         import torch
 
         poses = self.given[block]
@@ -229,13 +277,18 @@ class _Shelf:
 
 @contextmanager
 def full_float32(device_type: str) -> Iterator[None]:
-    """Matrix products of float32 in float32 and without gradients, whatever the process has set; sets that again.
+    """Matrix products of float32 in float32 and without gradients, whatever the process has set;
+    sets that again.
 
-    TF32, bfloat16 and autocast have too few digits for the bounds. Torch before 2.9 has one setting for all devices.
+    TF32, bfloat16 and autocast have too few digits for the bounds. Torch before 2.9 has one setting
+    for all devices.
     """
     import torch
 
-    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    backends: list[Any] = [
+        torch.backends.cuda.matmul,
+        getattr(torch.backends.mkldnn, "matmul", None),
+    ]
     settings = [backend for backend in backends if hasattr(backend, "fp32_precision")]
     before = [setting.fp32_precision for setting in settings]
     of_all = "" if settings else torch.get_float32_matmul_precision()
@@ -254,7 +307,9 @@ def full_float32(device_type: str) -> Iterator[None]:
 
 
 def _hide_own(scores: Tensor, first: int, own: _Own) -> None:
-    """Make the scores (Q, T) of columns from `first` on infinite where they are of the query's own group."""
+    """Make the scores (Q, T) of columns from `first` on infinite where they are of the query's own
+    group.
+    """
     import torch
 
     begin, end = max(own.first - first, 0), min(own.last - first, scores.shape[1])
@@ -266,11 +321,14 @@ def _hide_own(scores: Tensor, first: int, own: _Own) -> None:
     scores[:, begin:end].masked_fill_(hidden, torch.inf)
 
 
-def _nearest(squared: Tensor, row: Tensor, group: Tensor | None, best: int) -> tuple[Tensor, Tensor]:
-    """The `best` nearest of candidates (Q, C), one of each group if these are given; overwrites `squared`.
+def _nearest(
+    squared: Tensor, row: Tensor, group: Tensor | None, best: int
+) -> tuple[Tensor, Tensor]:
+    """The `best` nearest of candidates (Q, C), one of each group if these are given; overwrites
+    `squared`.
 
-    Squared distances (Q, best) and rows (Q, best), of equal distances the lower row; the nearest again and again
-    takes a card less time than sorting thousands of candidates to keep a few.
+    Squared distances (Q, best) and rows (Q, best), of equal distances the lower row; the nearest
+    again and again takes a card less time than sorting thousands of candidates to keep a few.
     """
     import torch
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import beta, binom
 
-from .neighbours import NOBODY, Neighbours, Poses
+from .neighbours import NOBODY, EmbeddedPoses, Neighbours
 
 NEAREST = 8
 RATIO = 1 / 3
@@ -29,8 +29,9 @@ CHUNK = 1 << 18
 class DuplicatePair:
     """Two groups that show the same footage, the lower number first.
 
-    Of `crops` distinct poses of one group whose nearest group is the other, `coincident` coincide with it.
-    `log10_chance` is the logarithm of the probability of as many by chance, in any of the pairs that were tested.
+    Of `crops` distinct poses of one group whose nearest group is the other, `coincident` coincide
+    with it. `log10_chance` is the logarithm of the probability of as many by chance, in any of the
+    pairs that were tested.
     """
 
     first: int
@@ -41,7 +42,9 @@ class DuplicatePair:
 
 
 class _Entries(NamedTuple):
-    """Crops with a group each may coincide with: all (E,); sorted by `pair`, which packs both groups, then `crop`."""
+    """Crops with a group each may coincide with: all (E,); sorted by `pair`, which packs both
+    groups, then `crop`.
+    """
 
     pair: np.ndarray
     crop: np.ndarray
@@ -53,18 +56,22 @@ class _Entries(NamedTuple):
         return _Entries(*(values[rows] for values in self))
 
 
-def find_duplicates(queries: Poses, found: Neighbours) -> list[DuplicatePair]:
-    """Find the groups that are the same footage, from the nearest rows of distinct groups of each query.
+def find_duplicates(queries: EmbeddedPoses, found: Neighbours) -> list[DuplicatePair]:
+    """Find the groups that are the same footage, from the nearest rows of distinct groups of each
+    query.
 
-    queries: all crops of the videos asked for, of a whole pool or only new ones, in the order of time. found: (Q, K)
-    with `distinct`, K = NEAREST for up to NEAREST - 1 other copies of a video; it may have a greatest distance. Pairs
-    come in ascending order. Raises ValueError where `found` is not distinct.
+    queries: all crops of the videos asked for, of a whole pool or only new ones, in the order of
+    time. found: (Q, K) with `distinct`, K = NEAREST for up to NEAREST - 1 other copies of a video;
+    it may have a greatest distance. Pairs come in ascending order. Raises ValueError where `found`
+    is not distinct.
 
-    A crop coincides with its j nearest groups where they are within RATIO of the distance to the next group. Chance
-    does that with probability RATIO^m in m dimensions, whatever the density (Facco et al., Estimating the intrinsic
-    dimension of datasets by a minimal neighborhood information, 2017). Frames of a slow video are not independent:
-    of crops nearer to each other than APART of that next distance, or so near that both might coincide with one and
-    the same pose, one counts. Where no next group is known, only poses equal up to EXACT of the spread coincide.
+    A crop coincides with its j nearest groups where they are within RATIO of the distance to the
+    next group. Chance does that with probability RATIO^m in m dimensions, whatever the density
+    (Facco et al., Estimating the intrinsic dimension of datasets by a minimal neighborhood
+    information, 2017). Frames of a slow video are not independent: of crops nearer to each other
+    than APART of that next distance, or so near that both might coincide with one and the same
+    pose, one counts. Where no next group is known, only poses equal up to EXACT of the spread
+    coincide.
     """
     if not found.distinct:
         raise ValueError("near-duplicates are found among the nearest rows of distinct groups")
@@ -76,20 +83,28 @@ def find_duplicates(queries: Poses, found: Neighbours) -> list[DuplicatePair]:
     best: dict[tuple[int, int], DuplicatePair] = {}
     for entries in pairs:
         distinct = entries.take(_net(queries.embedding[entries.crop], entries.apart))
-        for hits, log_chance in zip((distinct.coincident, distinct.exact), log_chances, strict=True):
-            pair = _judge(int(entries.pair[0]), int(hits.sum()), len(hits), log_chance, len(log_chances) * tests)
+        for hits, log_chance in zip(
+            (distinct.coincident, distinct.exact), log_chances, strict=True
+        ):
+            pair = _judge(
+                int(entries.pair[0]),
+                int(hits.sum()),
+                len(hits),
+                log_chance,
+                len(log_chances) * tests,
+            )
             if pair is not None:
                 known = best.get((pair.first, pair.second), pair)
                 best[pair.first, pair.second] = min(known, pair, key=lambda one: one.log10_chance)
     return sorted(best.values())
 
 
-def intrinsic_dimension(queries: Poses, found: Neighbours) -> float:
+def intrinsic_dimension(queries: EmbeddedPoses, found: Neighbours) -> float:
     """Estimate the dimension m of the poses near each other, from LEAST_DIMENSION to D.
 
-    (d_h / d_K)^m is Beta(h, K - h); its median over crops with all K places gives m. From h = K / 2 on, so that it
-    hardly matters whether every video is there once or twice. LEAST_DIMENSION, the cautious end, where less than
-    CROPS_TO_TRUST crops tell.
+    (d_h / d_K)^m is Beta(h, K - h); its median over crops with all K places gives m. From h = K / 2
+    on, so that it hardly matters whether every video is there once or twice. LEAST_DIMENSION, the
+    cautious end, where less than CROPS_TO_TRUST crops tell.
     """
     size, top_k = queries.embedding.shape[1], found.row.shape[1]
     half = max(top_k // 2, 1)
@@ -133,14 +148,18 @@ def _entries_of(group: np.ndarray, found: Neighbours, exact: float) -> _Entries:
     gap = following[crop, np.maximum(depth[crop], 1) - 1]
     alone = equal[crop, place] | ~np.isfinite(gap)
     coincident = (within | equal)[crop, place]
-    shared = np.where(coincident, 2 * distance[crop, place], 0)  # nearer ones might share their match
+    shared = np.where(
+        coincident, 2 * distance[crop, place], 0
+    )  # nearer ones might share their match
     apart = np.maximum(np.where(alone, 0, np.maximum(APART * gap, shared)), 3 * exact)
     pair = group[crop].astype(np.int64) << 32 | found.group[crop, place].astype(np.int64)
     return _Entries(pair, crop, apart, coincident, equal[crop, place])
 
 
 def _pairs_to_test(entries: _Entries) -> tuple[int, Iterator[_Entries]]:
-    """How many ordered pairs of groups have the crops to be found, and the entries of those that may be."""
+    """How many ordered pairs of groups have the crops to be found, and the entries of those that
+    may be.
+    """
     _, begin, count = np.unique(entries.pair, return_index=True, return_counts=True)
     hits = np.add.reduceat(entries.coincident, begin, dtype=np.int64) if len(begin) else begin
     tests = int((count >= LEAST_POSES).sum())
@@ -156,7 +175,8 @@ def _pairs_to_test(entries: _Entries) -> tuple[int, Iterator[_Entries]]:
 def _net(points: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Rows (M,) of points that are farther from each other than either needs; the first come first.
 
-    That is the order of time, not of coincidence: so the share of coincident ones is not a selected one.
+    That is the order of time, not of coincidence: so the share of coincident ones is not a selected
+    one.
     """
     points = points.astype(np.float64)
     left, kept = np.arange(len(points)), []
@@ -168,7 +188,9 @@ def _net(points: np.ndarray, apart: np.ndarray) -> np.ndarray:
     return np.array(kept, np.intp)
 
 
-def _judge(pair: int, coincident: int, crops: int, log_chance: float, tests: int) -> DuplicatePair | None:
+def _judge(
+    pair: int, coincident: int, crops: int, log_chance: float, tests: int
+) -> DuplicatePair | None:
     """The pair, where it has enough coincidences and more than chance allows."""
     if coincident < max(LEAST_POSES, LEAST_SHARE * crops):
         return None

@@ -1,23 +1,27 @@
-"""The pose embedding: 21 2D keypoints as a 42-vector, normalised, projected on D principal axes (Sec. 3.2)."""
+"""The pose embedding: 21 2D keypoints as a 42-vector, normalised, projected on D principal axes
+(Sec. 3.2).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.decomposition import PCA, IncrementalPCA
 
 from ..contract.errors import HandclrError
+from ..hand.normalise import COORDINATES, pose_vectors
 
-WRIST, MIDDLE_MCP = 0, 9
-COORDINATES = 42
 SAMPLE = 20_000
 REACH, LEAST_REACH, RESOLUTION, ROUNDS = 5.0, 0.01, 1e-6, 10
 
 
 class Basis(NamedTuple):
-    """Principal axes (D, 42) float64 with orthonormal rows, the mean (42,), variance shares (D,)."""
+    """Principal axes (D, 42) float64 with orthonormal rows, the mean (42,), variance
+    shares (D,).
+    """
 
     components: np.ndarray
     mean: np.ndarray
@@ -26,8 +30,8 @@ class Basis(NamedTuple):
     def embed(self, vectors: np.ndarray) -> np.ndarray:
         """Project normalised (N, 42) vectors: float32 (N, D).
 
-        Summed coordinate by coordinate, not by a matrix product, whose last bits depend on the shape of the batch:
-        a pose has the same place to the last bit in whatever company it comes.
+        Summed coordinate by coordinate, not by a matrix product, whose last bits depend on the
+        shape of the batch: a pose has the same place to the last bit in whatever company it comes.
         """
         total = np.zeros((len(self.components), len(vectors)))
         columns = np.ascontiguousarray((vectors - self.mean).T)
@@ -36,47 +40,9 @@ class Basis(NamedTuple):
         return np.ascontiguousarray(total.T, dtype=np.float32)
 
 
-def _crop(points: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return points / size[:, None, None]
-
-
-def _root(points: np.ndarray, size: np.ndarray) -> np.ndarray:
-    return _crop(points - points[:, WRIST : WRIST + 1], size)
-
-
-def _root_scale(points: np.ndarray, size: np.ndarray) -> np.ndarray:
-    rooted = points - points[:, WRIST : WRIST + 1]
-    palm = np.linalg.norm(rooted[:, MIDDLE_MCP], axis=-1)
-    return rooted / np.maximum(palm, 1e-6 * size)[:, None, None]
-
-
-def _box(points: np.ndarray, size: np.ndarray) -> np.ndarray:
-    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
-    side = (high - low).max(axis=2, keepdims=True)
-    return (points - (low + high) / 2) / np.maximum(side, 1e-6 * size[:, None, None])
-
-
-NORMALISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "crop": _crop,
-    "root": _root,
-    "root-scale": _root_scale,
-    "box": _box,
-}
-
-
-def pose_vectors(keypoints: np.ndarray, sizes: np.ndarray, normalisation: str = "crop") -> np.ndarray:
-    """Normalise keypoints (N, 21, 2) of crops with sides (N,), both in pixels, to float64 (N, 42).
-
-    crop: shares of the crop's side, as in the paper. root: the same, relative to the wrist. root-scale:
-    relative to the wrist, over the distance from wrist to middle MCP. box: centred in and over the longer
-    side of the keypoints' bounding box.
-    """
-    normalise = NORMALISATIONS[normalisation]
-    return normalise(np.asarray(keypoints, np.float64), np.asarray(sizes, np.float64)).reshape(-1, COORDINATES)
-
-
 class PoseStore:
-    """Poses as they were read, 172 bytes each, that are normalised batch by batch as often as they are passed over.
+    """Poses as they were read, 172 bytes each, that are normalised batch by batch as often as they
+    are passed over.
 
     Iterating gives float64 (B, 42) vectors, as many as were added at once.
     """
@@ -93,17 +59,23 @@ class PoseStore:
         return sum(len(sizes) for _, sizes in self._batches)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (pose_vectors(keypoints, sizes, self.normalisation) for keypoints, sizes in self._batches)
+        return (
+            pose_vectors(keypoints, sizes, self.normalisation) for keypoints, sizes in self._batches
+        )
 
     def sample(self, count: int) -> np.ndarray:
-        """At most `count` vectors (n, 42) in the order of the store; of the same poses always the same."""
+        """At most `count` vectors (n, 42) in the order of the store; of the same poses always the
+        same.
+        """
         total = len(self)
         if total <= count:
             return np.concatenate([*self])
         rows = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
         starts = np.cumsum([0, *(len(sizes) for _, sizes in self._batches)])
         first = np.searchsorted(rows, starts)
-        return np.concatenate([batch[rows[first[i] : first[i + 1]] - starts[i]] for i, batch in enumerate(self)])
+        return np.concatenate(
+            [batch[rows[first[i] : first[i + 1]] - starts[i]] for i, batch in enumerate(self)]
+        )
 
     def embed(self, basis: Basis) -> np.ndarray:
         """Project all poses: float32 (N, D)."""
@@ -115,18 +87,52 @@ class PoseStore:
         return embedding
 
 
-class Moments:
-    """The mean and the spread of vectors that come in batches, in float64.
+def fit(batches: Iterable[np.ndarray], dimensions: int) -> Basis:
+    """Fit the principal axes of batches of (B, 42) vectors, in one pass; see `_Fit.basis`."""
+    fitted = _Fit()
+    for vectors in batches:
+        fitted.add(vectors)
+    return fitted.basis(dimensions)
 
-    Batches are merged by the difference of their means (Chan, Golub and LeVeque), relative to the first vector, so
-    that neither a large mean nor a drift cancels digits. The scatter matrix is kept as its triangular root, updated
-    by QR: axes of tiny variance would drown in the rounding of a sum of squares.
+
+def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
+    """Fit the principal axes of the poses without outliers; returns them and the number left out.
+
+    What an outlier is, `Bounds` finds on a sample of at most 20,000 poses; wrong poses that are many
+    and all alike pass for a cluster of right ones. The mean and the shares of variance are those of
+    the poses that remain. Raises HandclrError where these are too few for the dimensions.
+    """
+    bounds, fitted = Bounds.of(poses.sample(SAMPLE), dimensions), _Fit()
+    for vectors in poses:
+        fitted.add(vectors[bounds.hold(vectors)])
+    outliers = len(poses) - fitted.count
+    if fitted.count < max(dimensions, 2):
+        raise HandclrError(
+            f"takes {outliers} of {len(poses)} poses for outliers; leave it out, or pass more",
+            setting="robust",
+        )
+    return fitted.basis(dimensions), outliers
+
+
+def _no_variance() -> np.errstate:
+    """A context for scikit-learn, which divides by the variance: equal poses have none to share."""
+    return np.errstate(divide="ignore", invalid="ignore")
+
+
+class _Fit:
+    """Principal axes of vectors that come in batches, by scikit-learn's IncrementalPCA.
+
+    All 42 components are kept until the end, so that nothing is lost from batch to batch and the axes
+    are those of one fit to all vectors.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._origin = self._mean = np.zeros(COORDINATES)
-        self._root = np.empty((0, COORDINATES))
+        self._pca: Any = None
+        # Until there are as many as scikit-learn begins with.
+        self._first = np.empty((0, COORDINATES))
+        # Vectors count from one of them, so that a large mean cancels no digits.
+        self._origin = np.zeros(COORDINATES)
 
     def add(self, vectors: np.ndarray) -> None:
         """Take in (B, 42) vectors."""
@@ -134,13 +140,15 @@ class Moments:
             return
         if not self.count:
             self._origin = np.array(vectors[0], np.float64)
-        apart = vectors - self._origin
-        mean = apart.mean(axis=0)
-        step, total = mean - self._mean, self.count + len(vectors)
-        between = step * np.sqrt(self.count * len(vectors) / total)
-        self._root = np.asarray(np.linalg.qr(np.vstack([self._root, apart - mean, between]), mode="r"))
-        self._mean = self._mean + step * (len(vectors) / total)
-        self.count = total
+        self.count += len(vectors)
+        vectors = vectors - self._origin
+        if self._pca is None:
+            vectors = self._first = np.concatenate([self._first, vectors])
+            if len(vectors) < COORDINATES:
+                return
+            self._pca = IncrementalPCA(COORDINATES)
+        with _no_variance():
+            self._pca.partial_fit(vectors)
 
     def basis(self, dimensions: int) -> Basis:
         """The principal axes; each axis' largest entry is positive.
@@ -148,50 +156,32 @@ class Moments:
         Raises HandclrError where there were fewer vectors than dimensions, or than two.
         """
         if self.count < 2:
-            raise HandclrError("one pose cannot give axes; pass more crops, or the axes of others by --basis")
+            raise HandclrError(
+                "one pose cannot give axes; pass more crops, or the axes of others as the basis"
+            )
         if self.count < dimensions:
-            raise HandclrError(f"{self.count} poses cannot give {dimensions} dimensions; pass a smaller --dim")
-        _, deviations, axes = np.linalg.svd(self._root)
-        variances = np.zeros(COORDINATES)
-        variances[: len(deviations)] = deviations**2
-        shares = variances / (variances.sum() or 1.0)  # equal poses have no variance to share
-        axes = axes[:dimensions]
+            raise HandclrError(
+                f"{self.count} poses cannot give {dimensions} dimensions; ask for fewer",
+                setting="dim",
+            )
+        with _no_variance():
+            pca = self._pca or PCA(svd_solver="full").fit(self._first)
+        axes = pca.components_[:dimensions]
         strongest = np.abs(axes).argmax(axis=1)
         signs = np.sign(axes[np.arange(dimensions), strongest])
-        return Basis(axes * signs[:, None], self._origin + self._mean, shares[:dimensions])
-
-
-def fit(batches: Iterable[np.ndarray], dimensions: int) -> Basis:
-    """Fit the principal axes of batches of (B, 42) vectors, in one pass; see `Moments.basis`."""
-    moments = Moments()
-    for vectors in batches:
-        moments.add(vectors)
-    return moments.basis(dimensions)
-
-
-def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
-    """Fit the principal axes of the poses without outliers; returns them and the number of poses left out.
-
-    What an outlier is, `Bounds` finds on a sample of at most 20,000 poses; wrong poses that are many and all alike
-    pass for a cluster of right ones. The mean and the shares of variance are those of the poses that remain.
-    Raises HandclrError where these are too few for the dimensions.
-    """
-    bounds, moments = Bounds.of(poses.sample(SAMPLE), dimensions), Moments()
-    for vectors in poses:
-        moments.add(vectors[bounds.hold(vectors)])
-    outliers = len(poses) - moments.count
-    if moments.count < max(dimensions, 2):
-        raise HandclrError(f"--robust takes {outliers} of {len(poses)} poses for outliers; leave it out, or pass more")
-    return moments.basis(dimensions), outliers
+        shares = np.nan_to_num(pca.explained_variance_ratio_[:dimensions])
+        return Basis(axes * signs[:, None], self._origin + pca.mean_, shares)
 
 
 class Bounds(NamedTuple):
-    """How far ordinary poses reach along each of D axes, and off all of them: `centre` and `limit` (D + 1,).
+    """How far ordinary poses reach along each of D axes, and off all of them: `centre` and `limit`
+    (D + 1,).
 
-    The limit is five times the distance from the median that three quarters of the poses keep within, at least a
-    twentieth of the same for the pose as a whole: up to a quarter of outliers cannot move it, and a normal
-    distribution ends at 5.75 standard deviations. Estimators of half of the data (minimum covariance determinant)
-    are no good here: poses come in clusters, and they take each but the largest for outliers.
+    The limit is five times the distance from the median that three quarters of the poses keep
+    within, at least a twentieth of the same for the pose as a whole: up to a quarter of outliers
+    cannot move it, and a normal distribution ends at 5.75 standard deviations. Estimators of half
+    of the data (minimum covariance determinant) are no good here: poses come in clusters, and they
+    take each but the largest for outliers.
     """
 
     basis: Basis
@@ -200,7 +190,8 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, vectors: np.ndarray, dimensions: int) -> Bounds:
-        """Find the bounds of (N, 42) vectors: axes are fitted to what the last bounds held, until that is the same.
+        """Find the bounds of (N, 42) vectors: axes are fitted to what the last bounds held, until
+        that is the same.
 
         Raises HandclrError as `fit` does.
         """

@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .neighbours import Neighbours, Poses, squared_distance
+from .neighbours import EmbeddedPoses, Neighbours, squared_distance
 
 TILE = 1 << 22
 CHUNK = 1 << 18
 
 
 class Tiles:
-    """A pool that is searched row by row; `first_row` is the number of its first row in the answers."""
+    """A pool that is searched row by row; `first_row` is the number of its first row in the
+    answers.
+    """
 
-    def __init__(self, pool: Poses, first_row: int = 0) -> None:
+    def __init__(self, pool: EmbeddedPoses, first_row: int = 0) -> None:
         by_group = np.argsort(pool.group, kind="stable")
         self.pool, self.row = pool.take(by_group), by_group + first_row
         _, self.groups_begin = np.unique(self.pool.group, return_index=True)
@@ -24,11 +26,13 @@ class Tiles:
         self.points = points - self.centre
         self.squares = (self.points**2).sum(axis=1)
 
-    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
+    def search(
+        self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
+    ) -> None:
         """Improve `found` by the poses of this pool; ties go to the lower row. Costs Q N D.
 
-        Distances are computed in float64 by the expanded square, whose error a margin covers; whatever the margin
-        leaves open is decided by the direct difference.
+        Distances are computed in float64 by the expanded square, whose error a margin covers;
+        whatever the margin leaves open is decided by the direct difference.
         """
         step = max(1, TILE // max(len(self.points), 1))
         for start in range(0, len(queries.group), step):
@@ -36,12 +40,16 @@ class Tiles:
             self._search_tile(queries.take(rows), found.take(rows))
             on_rows(len(queries.group[rows]))
 
-    def _search_tile(self, queries: Poses, found: Neighbours) -> None:
+    def _search_tile(self, queries: EmbeddedPoses, found: Neighbours) -> None:
         points = queries.embedding.astype(np.float64) - self.centre
         squares = (points**2).sum(axis=1)
         tile = squares[:, None] + self.squares - 2 * points @ self.points.T
         tile[queries.group[:, None] == self.pool.group] = np.inf
-        largest = max(float(squares.max(initial=0)), float(self.squares.max(initial=0)), np.finfo(np.float64).tiny)
+        largest = max(
+            float(squares.max(initial=0)),
+            float(self.squares.max(initial=0)),
+            np.finfo(np.float64).tiny,
+        )
         slack = (8 * points.shape[1] + 64) * np.finfo(np.float64).eps * largest
         limit, last = found.squared[:, -1], found.row.shape[1] - 1
         rivals = np.minimum.reduceat(tile, self.groups_begin, axis=1) if found.distinct else tile

@@ -1,4 +1,6 @@
-"""Videos that make no pairs with each other: of one person, of one recording, stereo twins, the same footage."""
+"""Videos that make no pairs with each other: of one person, of one recording, stereo twins, the
+same footage.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,11 @@ def is_field(exclude_by: str) -> bool:
 
 
 def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Together:
-    """Pairs of videos in whose keys a pattern finds the same: its first group, or all of it where it has none.
+    """Pairs of videos in whose keys a pattern finds the same: its first group, or all of it where
+    it has none.
 
-    A group that takes no part has found nothing. Raises UsageError where the pattern is none, HandclrError where it
-    is found in no key.
+    A group that takes no part has found nothing. Raises UsageError where the pattern is none,
+    HandclrError where it is found in no key.
     """
     try:
         compiled = re.compile(pattern)
@@ -37,7 +40,9 @@ def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Togeth
         if value is not None:
             found.add((video, value))
     if not found:
-        raise HandclrError(f"--exclude-by {pattern}: found in no key, such as {keys[0].decode('utf-8', 'replace')}")
+        raise HandclrError(
+            f"--exclude-by {pattern}: found in no key, such as {keys[0].decode('utf-8', 'replace')}"
+        )
     return _chains(found)
 
 
@@ -47,9 +52,11 @@ def by_field(
     names: Mapping[bytes, int],
     on_missing: Callable[[int], None] = lambda videos: None,
 ) -> Together:
-    """Pairs of videos whose samples have the same value in a field of their JSON; `names` are the videos' numbers.
+    """Pairs of videos whose samples have the same value in a field of their JSON; `names` are the
+    videos' numbers.
 
-    Tells `on_missing` how many of these videos have no sample with the field; raises HandclrError where all.
+    Tells `on_missing` how many of these videos have no sample with the field; raises HandclrError
+    where all.
     """
     found, others = set(), set[str]()
     for sample in samples:
@@ -61,7 +68,9 @@ def by_field(
         else:
             found.add((video, str(sample.info[field])))
     if not found:
-        known = f"; they have {', '.join(sorted(others))}" if others else "; are these their shards?"
+        known = (
+            f"; they have {', '.join(sorted(others))}" if others else "; are these their shards?"
+        )
         raise HandclrError(f"--exclude-by {field}: no crop of these videos has this field{known}")
     if missing := len(names) - len({video for video, _ in found}):
         on_missing(missing)
@@ -69,7 +78,9 @@ def by_field(
 
 
 def joined(count: int, together: Together) -> np.ndarray:
-    """Groups int32 (count,) of videos that are joined directly or through others, named by their lowest number."""
+    """Groups int32 (count,) of videos that are joined directly or through others, named by their
+    lowest number.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -83,4 +94,6 @@ def joined(count: int, together: Together) -> np.ndarray:
 def _chains(values: set[tuple[int, str]]) -> Together:
     """Each video with the next one that has the same value."""
     ordered = sorted(values, key=lambda pair: (pair[1], pair[0]))
-    return [(one, other) for (one, value), (other, same) in itertools.pairwise(ordered) if value == same]
+    return [
+        (one, other) for (one, value), (other, same) in itertools.pairwise(ordered) if value == same
+    ]

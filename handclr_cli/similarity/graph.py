@@ -1,4 +1,6 @@
-"""Approximate search in an HNSW graph (Malkov and Yashunin, 2018), with exact answers to what it leaves open."""
+"""Approximate search in an HNSW graph (Malkov and Yashunin, 2018), with exact answers to what it
+leaves open.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from .neighbours import Fallback, Neighbours, Poses, Searcher, squared_distance
+from .neighbours import EmbeddedPoses, Fallback, Neighbours, Searcher, squared_distance
 
 # 16 links, 32 at the lowest level, the best of 100 candidates: what hnswlib's users take.
 LINKS, EFFORT = 16, 100
@@ -22,22 +24,24 @@ _CHECKED = 1 << 16
 
 
 class Graph:
-    """A pool as a graph that hnswlib walks; answers are near the truth, not exact, and recall must be measured.
+    """A pool as a graph that hnswlib walks; answers are near the truth, not exact, and recall must
+    be measured.
 
-    A query's own group is not kept out of the walk, which would cost recall, but dropped from the rows it fetched:
-    32, then 128, then 512. A query is answered when its farthest row fetched is farther than its K-th neighbour, or
-    than the greatest distance allowed. What is still open then is left to the searcher
-    that `exact` makes.
+    A query's own group is not kept out of the walk, which would cost recall, but dropped from the
+    rows it fetched: 32, then 128, then 512. A query is answered when its farthest row fetched is
+    farther than its K-th neighbour, or than the greatest distance allowed. What is still open then
+    is left to the searcher that `exact` makes.
 
-    Rows enter the graph in an order drawn from `seed`: in the order of time, clusters of near-duplicate frames lose
-    touch with each other. One thread builds, since the order of insertion decides the graph, and tells `on_rows` how
-    many rows it inserted; `threads` search. Takes about 210 bytes a pose at 14 dimensions, beside the pool.
-    `first_row` is the number of the pool's first row in the answers. For `index` see `from_arrays`.
+    Rows enter the graph in an order drawn from `seed`: in the order of time, clusters of
+    near-duplicate frames lose touch with each other. One thread builds, since the order of
+    insertion decides the graph, and tells `on_rows` how many rows it inserted; `threads` search.
+    Takes about 210 bytes a pose at 14 dimensions, beside the pool. `first_row` is the number of the
+    pool's first row in the answers. For `index` see `from_arrays`.
     """
 
     def __init__(
         self,
-        pool: Poses,
+        pool: EmbeddedPoses,
         first_row: int,
         threads: int,
         exact: Callable[[], Searcher],
@@ -52,39 +56,48 @@ class Graph:
     @classmethod
     def from_arrays(
         cls,
-        pool: Poses,
+        pool: EmbeddedPoses,
         arrays: Mapping[str, np.ndarray],
         first_row: int,
         threads: int,
         exact: Callable[[], Searcher],
         name: str,
     ) -> Graph:
-        """The graph that `arrays` was called on, over the same pool; `name` is their file in messages.
+        """The graph that `arrays` was called on, over the same pool; `name` is their file in
+        messages.
 
-        Raises HandclrError where the arrays are damaged, or are those of other poses. Whatever passes can be walked:
-        every link leads to an element that is there, on a level that it has.
+        Raises HandclrError where the arrays are damaged, or are those of other poses. Whatever
+        passes can be walked: every link leads to an element that is there, on a level that it has.
         """
         return cls(pool, first_row, threads, exact, index=_restored(pool.embedding, arrays, name))
 
-    def over(self, pool: Poses, exact: Callable[[], Searcher]) -> Graph:
+    def over(self, pool: EmbeddedPoses, exact: Callable[[], Searcher]) -> Graph:
         """The same graph over the same poses in other groups."""
         return Graph(pool, self.first_row, self.threads, exact, index=self._index)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The graph as `hnsw_base` uint8 (N, B), `hnsw_links` uint8 (L, C) and `hnsw_levels` int32 (N,).
+        """The graph as `hnsw_base` uint8 (N, B), `hnsw_links` uint8 (L, C) and `hnsw_levels` int32
+        (N,).
 
-        An element of the base: a count and room for 2M links, the vector, its row (uint64). The links above the
-        lowest level: for each element in turn and for each level from 1 to its highest, a count and room for M.
+        An element of the base: a count and room for 2M links, the vector, its row (uint64). The
+        links above the lowest level: for each element in turn and for each level from 1 to its
+        highest, a count and room for M.
         """
         state = self._index.__getstate__()[0]
         count = state["cur_element_count"]
         return {
-            "hnsw_base": state["data_level0"].view(np.uint8).reshape(count, state["size_data_per_element"]),
-            "hnsw_links": state["link_lists"].view(np.uint8).reshape(-1, state["size_links_per_element"]),
+            "hnsw_base": (
+                state["data_level0"].view(np.uint8).reshape(count, state["size_data_per_element"])
+            ),
+            "hnsw_links": (
+                state["link_lists"].view(np.uint8).reshape(-1, state["size_links_per_element"])
+            ),
             "hnsw_levels": state["element_levels"][:count],
         }
 
-    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
+    def search(
+        self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
+    ) -> None:
         """Improve `found` by the poses of this pool."""
         still_open = [np.zeros(0, np.int64)]
         for start in range(0, len(queries.group), CHUNK):
@@ -93,10 +106,16 @@ class Graph:
             on_rows(len(rows) - len(still_open[-1]))
         self.fallback.search(np.concatenate(still_open), queries, found, on_rows)
 
-    def _search_chunk(self, queries: Poses, found: Neighbours, rows: np.ndarray) -> np.ndarray:
-        """Answer some queries, fetching more and more; returns those still open, whose `found` is as it was."""
+    def _search_chunk(
+        self, queries: EmbeddedPoses, found: Neighbours, rows: np.ndarray
+    ) -> np.ndarray:
+        """Answer some queries, fetching more and more; returns those still open, whose `found` is
+        as it was.
+        """
         size, top_k = len(self.pool.group), found.row.shape[1]
-        for fetched in sorted({min(count, size) for count in FETCHED if count > top_k or count >= size} - {0}):
+        for fetched in sorted(
+            {min(count, size) for count in FETCHED if count > top_k or count >= size} - {0}
+        ):
             part = found.take(rows)
             done = self._answer(queries.take(rows), part, fetched)
             found.put(rows[done], part.take(done))
@@ -105,11 +124,15 @@ class Graph:
                 break
         return rows
 
-    def _answer(self, queries: Poses, found: Neighbours, fetched: int) -> np.ndarray:
-        """Improve `found` by the rows nearest to each query, own group aside; returns which are answered, bool (Q,)."""
+    def _answer(self, queries: EmbeddedPoses, found: Neighbours, fetched: int) -> np.ndarray:
+        """Improve `found` by the rows nearest to each query, own group aside; returns which are
+        answered, bool (Q,).
+        """
         self._index.set_ef(max(fetched, LEAST_EFFORT))
         nearest = self._fetch(queries.embedding, fetched)
-        asked, place = np.nonzero((nearest >= 0) & (self.pool.group[nearest] != queries.group[:, None]))
+        asked, place = np.nonzero(
+            (nearest >= 0) & (self.pool.group[nearest] != queries.group[:, None])
+        )
         row = nearest[asked, place]
         squared = squared_distance(queries.embedding[asked], self.pool.embedding[row])
         found.offer(asked, row + self.first_row, squared, self.pool.group[row])
@@ -118,14 +141,20 @@ class Graph:
         return (nearest[:, -1] >= 0) & (enough | (fetched == len(self.pool.group)))
 
     def _fetch(self, embedding: np.ndarray, count: int) -> np.ndarray:
-        """Rows (Q, count) int64 that the walk ends with, nearest first; -1 for a query whose walk finds fewer."""
+        """Rows (Q, count) int64 that the walk ends with, nearest first; -1 for a query whose walk
+        finds fewer.
+        """
         try:
-            return self._index.knn_query(embedding, k=count, num_threads=self.threads)[0].astype(np.int64)
+            return self._index.knn_query(embedding, k=count, num_threads=self.threads)[0].astype(
+                np.int64
+            )
         except RuntimeError:  # for all queries, if one cannot have that many
             if len(embedding) == 1:
                 return np.full((1, count), -1)
             half = len(embedding) // 2
-            return np.concatenate([self._fetch(part, count) for part in (embedding[:half], embedding[half:])])
+            return np.concatenate(
+                [self._fetch(part, count) for part in (embedding[:half], embedding[half:])]
+            )
 
 
 def _build(embedding: np.ndarray, seed: int, on_rows: Callable[[int], None]) -> Any:
@@ -189,11 +218,15 @@ def _restored(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str
 
 
 def _check(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Raise HandclrError unless the arrays are a graph over these poses that can be walked without a wrong step."""
+    """Raise HandclrError unless the arrays are a graph over these poses that can be walked without
+    a wrong step.
+    """
 
     def demand(fine: bool | np.bool_, what: str) -> None:
         if not fine:
-            raise HandclrError(f"{name}: damaged, or the index of other poses: {what}; remove it and make it anew")
+            raise HandclrError(
+                f"{name}: damaged, or the index of other poses: {what}; remove it and make it anew"
+            )
 
     base, links, levels = (arrays[f"hnsw_{part}"] for part in ("base", "links", "levels"))
     count, axes = embedding.shape
@@ -204,7 +237,10 @@ def _check(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str) -
     start_of_vector = 4 + 8 * width
     demand(base.shape[1] == start_of_vector + 4 * axes + 8, f"elements of {base.shape[1]} bytes")
     demand(0 < count == len(base) == len(levels), f"{len(base):,} elements for {count:,} poses")
-    demand(levels.min() >= 0 and levels.sum(dtype=np.int64) == len(links), "levels and links do not agree")
+    demand(
+        levels.min() >= 0 and levels.sum(dtype=np.int64) == len(links),
+        "levels and links do not agree",
+    )
     seen = np.zeros(count, bool)
     for start in range(0, count, _CHECKED):
         part = base[start : start + _CHECKED]
@@ -214,16 +250,26 @@ def _check(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str) -
         vector = _part(part, slice(start_of_vector, -8), "<u4")
         there = np.ascontiguousarray(embedding[label.astype(np.int64)], "<f4").view("<u4")
         demand(np.array_equal(vector, there), "other vectors")
-        demand(_links_are_good(_part(part, slice(start_of_vector), "<u4"), levels), "links that lead nowhere")
+        demand(
+            _links_are_good(_part(part, slice(start_of_vector), "<u4"), levels),
+            "links that lead nowhere",
+        )
     demand(seen.all(), "rows that come twice")
-    level = np.arange(len(links)) - np.repeat(np.cumsum(levels, dtype=np.int64) - levels, levels) + 1
+    level = (
+        np.arange(len(links)) - np.repeat(np.cumsum(levels, dtype=np.int64) - levels, levels) + 1
+    )
     for start in range(0, len(links), _CHECKED):
         rows = slice(start, start + _CHECKED)
-        demand(_links_are_good(_part(links[rows], slice(None), "<u4"), levels, level[rows]), "links that lead nowhere")
+        demand(
+            _links_are_good(_part(links[rows], slice(None), "<u4"), levels, level[rows]),
+            "links that lead nowhere",
+        )
 
 
 def _links_are_good(records: np.ndarray, levels: np.ndarray, level: np.ndarray | int = 0) -> bool:
-    """Whether records (R, 1 + M), a count and ids, have room for their count and lead to elements of their level."""
+    """Whether records (R, 1 + M), a count and ids, have room for their count and lead to elements
+    of their level.
+    """
     links = records[:, 1:]
     if records[:, 0].max(initial=0) > links.shape[1]:
         return False
@@ -231,7 +277,9 @@ def _links_are_good(records: np.ndarray, levels: np.ndarray, level: np.ndarray |
     ids = links[used]
     if ids.max(initial=0) >= len(levels):
         return False
-    return bool((levels[ids] >= np.broadcast_to(np.reshape(level, (-1, 1)), links.shape)[used]).all())
+    return bool(
+        (levels[ids] >= np.broadcast_to(np.reshape(level, (-1, 1)), links.shape)[used]).all()
+    )
 
 
 def _part(records: np.ndarray, columns: slice, dtype: str) -> np.ndarray:

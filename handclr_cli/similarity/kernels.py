@@ -1,4 +1,6 @@
-"""The compiled inner loops of the tree: putting poses in order, and walking the tree for one query after another."""
+"""The compiled inner loops of the tree: putting poses in order, and walking the tree for one query
+after another.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,18 @@ MIXED, ABSENT = -1, -2
 _STACK = 512
 # A tuple's length is known when the loops are compiled: 8 or 16 distances then run abreast.
 Axes = tuple[int, ...]
-# float32 distances err by less than (D + 2) 2^-24 of their size, 3e-6 at 42 axes; squares below 1e-38 lose more.
+# float32 distances err by less than (D + 2) 2^-24 of their size, 3e-6 at 42 axes; squares below
+# 1e-38 lose more.
 _SLACK, _TINY = 1e-5, 1e-36
 
 
 @njit(nogil=True, cache=True)
 def spatial_order(points: np.ndarray) -> np.ndarray:
-    """Rows (N,) int64 of (N, D) float32 points, so ordered that each aligned run of 16, of 256, ... is compact.
+    """Rows (N,) int64 of (N, D) float32 points, so ordered that each aligned run of 16, of 256, ...
+    is compact.
 
-    Runs are halved at the median of their widest axis, the first half always a whole number of subtrees.
+    Runs are halved at the median of their widest axis, the first half always a whole number of
+    subtrees.
     """
     order = np.arange(len(points))
     keys = np.empty(len(points), np.float32)
@@ -62,7 +67,9 @@ def _widest_axis(points: np.ndarray, order: np.ndarray, begin: int, end: int) ->
 
 @njit(nogil=True, cache=True)
 def _split(keys: np.ndarray, order: np.ndarray, begin: int, end: int, middle: int) -> None:
-    """Move the smaller keys before `middle` (Hoare's selection; pivots by a fixed sequence, so that none is worst)."""
+    """Move the smaller keys before `middle` (Hoare's selection; pivots by a fixed sequence, so that
+    none is worst).
+    """
     left, right, state = begin, end - 1, np.uint64(1)
     while left < right:
         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
@@ -96,7 +103,9 @@ def _enter(
     squared: float,
     group: int,
 ) -> None:
-    """Put a candidate, better than the last, into its place; with `distinct`, in place of the one of its group."""
+    """Put a candidate, better than the last, into its place; with `distinct`, in place of the one
+    of its group.
+    """
     place = len(rows) - 1
     if distinct:
         for at in range(len(rows)):
@@ -105,8 +114,14 @@ def _enter(
                     return
                 place = at
                 break
-    while place > 0 and (squares[place - 1] > squared or (squares[place - 1] == squared and rows[place - 1] > row)):
-        rows[place], squares[place], groups[place] = rows[place - 1], squares[place - 1], groups[place - 1]
+    while place > 0 and (
+        squares[place - 1] > squared or (squares[place - 1] == squared and rows[place - 1] > row)
+    ):
+        rows[place], squares[place], groups[place] = (
+            rows[place - 1],
+            squares[place - 1],
+            groups[place - 1],
+        )
         place -= 1
     rows[place], squares[place], groups[place] = row, squared, group
 
@@ -130,7 +145,9 @@ def _least(values: np.ndarray) -> float:
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _block_distances(blocks: np.ndarray, node: int, query: np.ndarray, out: np.ndarray, axes: Axes) -> None:
+def _block_distances(
+    blocks: np.ndarray, node: int, query: np.ndarray, out: np.ndarray, axes: Axes
+) -> None:
     for lane in range(WIDTH):
         total = np.float32(0)
         for axis in range(len(axes)):
@@ -140,19 +157,26 @@ def _block_distances(blocks: np.ndarray, node: int, query: np.ndarray, out: np.n
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
-def _box_distances(boxes: np.ndarray, node: int, query: np.ndarray, out: np.ndarray, axes: Axes) -> None:
+def _box_distances(
+    boxes: np.ndarray, node: int, query: np.ndarray, out: np.ndarray, axes: Axes
+) -> None:
     for lane in range(WIDTH):
         total = np.float32(0)
         for axis in range(len(axes)):
             value = query[axis]
-            apart = max(max(boxes[node, 0, axis, lane] - value, value - boxes[node, 1, axis, lane]), np.float32(0))
+            apart = max(
+                max(boxes[node, 0, axis, lane] - value, value - boxes[node, 1, axis, lane]),
+                np.float32(0),
+            )
             total += apart * apart
         out[lane] = total
 
 
 # The two below decide: no fused operations, axis by axis, as neighbours.squared_distance does it.
 @njit(nogil=True, cache=True)
-def _exact_distance(blocks: np.ndarray, node: int, lane: int, query: np.ndarray, axes: Axes) -> float:
+def _exact_distance(
+    blocks: np.ndarray, node: int, lane: int, query: np.ndarray, axes: Axes
+) -> float:
     total = 0.0
     for axis in range(len(axes)):
         apart = np.float64(query[axis]) - np.float64(blocks[node, axis, lane])
@@ -165,7 +189,11 @@ def _exact_bound(boxes: np.ndarray, node: int, lane: int, query: np.ndarray, axe
     total = 0.0
     for axis in range(len(axes)):
         value = np.float64(query[axis])
-        apart = max(np.float64(boxes[node, 0, axis, lane]) - value, value - np.float64(boxes[node, 1, axis, lane]), 0.0)
+        apart = max(
+            np.float64(boxes[node, 0, axis, lane]) - value,
+            value - np.float64(boxes[node, 1, axis, lane]),
+            0.0,
+        )
         total += apart * apart
     return total
 
@@ -189,9 +217,10 @@ def walk(
 ) -> None:
     """Improve the arrays of Neighbours for each query by the poses of a tree; see Tree for how.
 
-    Queries are (Q, D) float32 with groups (Q,) int32; `blocks` (L, D, 16) are the poses of the leaves, with groups
-    and rows (L, 16) int32; `boxes` (B, 2, D, 16) those of the nodes' children, with groups and lowest rows (B, 16);
-    `levels` the number of each level's first node, from the leaves' parents up. `axes` is a tuple of D zeros.
+    Queries are (Q, D) float32 with groups (Q,) int32; `blocks` (L, D, 16) are the poses of the
+    leaves, with groups and rows (L, 16) int32; `boxes` (B, 2, D, 16) those of the nodes' children,
+    with groups and lowest rows (B, 16); `levels` the number of each level's first node, from the
+    leaves' parents up. `axes` is a tuple of D zeros.
     """
     last = found_rows.shape[1] - 1
     distances = np.empty(WIDTH, np.float32)
@@ -215,8 +244,13 @@ def walk(
                 for lane in range(WIDTH):
                     group = block_groups[node, lane]
                     if distances[lane] <= bound and group != own and group != ABSENT:
-                        squared, row = _exact_distance(blocks, node, lane, query, axes), block_rows[node, lane]
-                        if squared < squares[last] or (squared == squares[last] and row < rows[last]):
+                        squared, row = (
+                            _exact_distance(blocks, node, lane, query, axes),
+                            block_rows[node, lane],
+                        )
+                        if squared < squares[last] or (
+                            squared == squares[last] and row < rows[last]
+                        ):
                             _enter(rows, squares, groups, distinct, row, squared, group)
                             bound = np.float32(squares[last] * (1 + _SLACK) + _TINY)
                 continue
@@ -229,16 +263,25 @@ def walk(
                 distance, group = distances[lane], box_groups[box, lane]
                 if distance > bound or group == own:
                     continue
-                if group == ABSENT or (distinct and group >= 0 and _beaten(squares, groups, group, distance)):
+                if group == ABSENT or (
+                    distinct and group >= 0 and _beaten(squares, groups, group, distance)
+                ):
                     continue
-                if distance >= near:  # as far as the last one found: only a lower row may still enter
+                if (
+                    distance >= near
+                ):  # as far as the last one found: only a lower row may still enter
                     squared = _exact_bound(boxes, box, lane, query, axes)
-                    if squared > squares[last] or (squared == squares[last] and box_rows[box, lane] > rows[last]):
+                    if squared > squares[last] or (
+                        squared == squares[last] and box_rows[box, lane] > rows[last]
+                    ):
                         continue
                 place = count
                 while place > base and stack_distance[place - 1] <= distance:
                     stack_distance[place] = stack_distance[place - 1]
-                    stack_node[place], stack_level[place] = stack_node[place - 1], stack_level[place - 1]
+                    stack_node[place], stack_level[place] = (
+                        stack_node[place - 1],
+                        stack_level[place - 1],
+                    )
                     place -= 1
                 stack_distance[place], stack_node[place] = distance, node * WIDTH + lane
                 stack_level[place] = level - 1

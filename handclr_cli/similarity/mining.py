@@ -1,4 +1,6 @@
-"""What becomes of a search: positives, mutual ones, videos that are the same footage, and how much hnsw missed."""
+"""What becomes of a search: positives, mutual ones, videos that are the same footage, and how much
+hnsw missed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..contract.poses import PoseTable
-from .neighbours import Neighbours, Poses
+from .neighbours import EmbeddedPoses, Neighbours
 from .pool import Engine, Pool, Request
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ RECALL_QUERIES = 1000
 
 @dataclass(frozen=True)
 class Mined:
-    """The positives of Q queries: rows of the pool int32 (Q, K), -1 where none, and distances float32, inf there.
+    """The positives of Q queries: rows of the pool int32 (Q, K), -1 where none, and distances
+    float32, inf there.
 
-    `recall`: the share of `recall_queries` sampled queries whose nearest is as near as the nearest there is; None
-    where the engine is exact.
+    `recall`: the share of `recall_queries` sampled queries whose nearest is as near as the nearest
+    there is; None where the engine is exact.
     """
 
     positive: np.ndarray
@@ -33,7 +36,8 @@ class Mined:
     recall_queries: int = 0
 
     def nearest(self, share: float) -> Mined:
-        """Those no farther than the nearest positives of this share, 0..1, of the queries that have one; at 1 all.
+        """Those no farther than the nearest positives of this share, 0..1, of the queries that have
+        one; at 1 all.
 
         Queries at the very same distance are kept or left together, so there may be more.
         """
@@ -43,14 +47,23 @@ class Mined:
             return self
         near = self.distance <= first[kept - 1]
         return replace(
-            self, positive=np.where(near, self.positive, np.int32(-1)), distance=np.where(near, self.distance, np.inf)
+            self,
+            positive=np.where(near, self.positive, np.int32(-1)),
+            distance=np.where(near, self.distance, np.inf),
         )
 
 
 def mine(
-    queries: PoseTable, span: slice, pool: Pool, request: Request, symmetric: bool = False, seed: int = 0
+    queries: PoseTable,
+    span: slice,
+    pool: Pool,
+    request: Request,
+    symmetric: bool = False,
+    seed: int = 0,
 ) -> Mined:
-    """Mine the positives of a span of the queries; `symmetric` keeps mutual ones and needs the queries' own pool."""
+    """Mine the positives of a span of the queries; `symmetric` keeps mutual ones and needs the
+    queries' own pool.
+    """
     every = queries.embedding()
     embedding, video = every[span], queries.video[span]
     found = pool.search(embedding, video, request, "mine")
@@ -60,7 +73,9 @@ def mine(
         def positives_of(rows: np.ndarray) -> np.ndarray:
             return pool.search(every[rows], queries.video[rows], request, "mutual").positives()[0]
 
-        positive, distance = only_mutual(positive, distance, np.arange(len(queries))[span], positives_of)
+        positive, distance = only_mutual(
+            positive, distance, np.arange(len(queries))[span], positives_of
+        )
     if pool.engine.name != "hnsw":
         return Mined(positive, distance)
     return Mined(positive, distance, *_recall(found, embedding, video, pool, request, seed))
@@ -72,16 +87,20 @@ def same_footage(queries: PoseTable, pool: Pool) -> list[DuplicatePair]:
 
     embedding = queries.embedding()
     found = pool.search(embedding, queries.video, Request(NEAREST, distinct=True), "duplicates")
-    return find_duplicates(Poses(embedding, pool.groups[queries.video]), found)
+    return find_duplicates(EmbeddedPoses(embedding, pool.groups[queries.video]), found)
 
 
 def only_mutual(
-    positive: np.ndarray, distance: np.ndarray, rows: np.ndarray, positives_of: Callable[[np.ndarray], np.ndarray]
+    positive: np.ndarray,
+    distance: np.ndarray,
+    rows: np.ndarray,
+    positives_of: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keep a positive only where its query is among the positive's own positives; what is kept moves up.
+    """Keep a positive only where its query is among the positive's own positives; what is kept
+    moves up.
 
-    positive: (Q, K) rows, -1 where none; distance: (Q, K); rows: (Q,) the queries' own rows; positives_of: finds the
-    positives (R, K) of other rows (R,).
+    positive: (Q, K) rows, -1 where none; distance: (Q, K); rows: (Q,) the queries' own rows;
+    positives_of: finds the positives (R, K) of other rows (R,).
     """
     asked, place = np.nonzero(positive >= 0)
     chosen = positive[asked, place].astype(np.int64)
@@ -102,7 +121,12 @@ def only_mutual(
 
 
 def _recall(
-    found: Neighbours, embedding: np.ndarray, video: np.ndarray, pool: Pool, request: Request, seed: int
+    found: Neighbours,
+    embedding: np.ndarray,
+    video: np.ndarray,
+    pool: Pool,
+    request: Request,
+    seed: int,
 ) -> tuple[float | None, int]:
     if not len(video):
         return None, 0

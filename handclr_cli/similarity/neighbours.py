@@ -1,4 +1,6 @@
-"""What every search works on: poses with the groups that exclude each other, and the nearest rows found so far."""
+"""What every search works on: poses with the groups that exclude each other, and the nearest rows
+found so far.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +13,30 @@ import numpy as np
 NOBODY = np.iinfo(np.int32).max
 
 
-class Poses(NamedTuple):
+class EmbeddedPoses(NamedTuple):
     """Poses to search, or to search for.
 
-    `embedding` (N, D) float32, finite. `group` (N,) int32 from 0 on, the video of each pose or something coarser:
-    poses of one group are never each other's positives.
+    `embedding` (N, D) float32, finite. `group` (N,) int32 from 0 on, the video of each pose or
+    something coarser: poses of one group are never each other's positives.
     """
 
     embedding: np.ndarray
     group: np.ndarray
 
-    def take(self, rows: np.ndarray | slice) -> Poses:
+    def take(self, rows: np.ndarray | slice) -> EmbeddedPoses:
         """The poses of these rows."""
-        return Poses(self.embedding[rows], self.group[rows])
+        return EmbeddedPoses(self.embedding[rows], self.group[rows])
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The K nearest rows of a pool for each of Q queries, as far as it was searched; a search improves it in place.
+    """The K nearest rows of a pool for each of Q queries, as far as it was searched; a search
+    improves it in place.
 
-    `row` (Q, K) int32, NOBODY where there is none yet; `squared` (Q, K) float64 squared distances, ascending, equal
-    ones by row; `group` (Q, K) int32, the groups of the rows. A place without a row holds the square of the
-    greatest distance allowed: farther rows do not enter. With `distinct`, a group has one place at most.
+    `row` (Q, K) int32, NOBODY where there is none yet; `squared` (Q, K) float64 squared distances,
+    ascending, equal ones by row; `group` (Q, K) int32, the groups of the rows. A place without a
+    row holds the square of the greatest distance allowed: farther rows do not enter. With
+    `distinct`, a group has one place at most.
     """
 
     row: np.ndarray
@@ -41,7 +45,9 @@ class Neighbours:
     distinct: bool
 
     @classmethod
-    def nobody(cls, queries: int, top_k: int, distinct: bool = False, max_distance: float = np.inf) -> Neighbours:
+    def nobody(
+        cls, queries: int, top_k: int, distinct: bool = False, max_distance: float = np.inf
+    ) -> Neighbours:
         """Nothing searched yet."""
         shape, limit = (queries, top_k), float(max_distance)
         return cls(
@@ -52,15 +58,20 @@ class Neighbours:
         )
 
     def take(self, rows: np.ndarray | slice) -> Neighbours:
-        """The neighbours of some queries; a copy where `rows` are numbers, a view where they are a slice."""
+        """The neighbours of some queries; a copy where `rows` are numbers, a view where they are a
+        slice.
+        """
         return Neighbours(self.row[rows], self.squared[rows], self.group[rows], self.distinct)
 
     def put(self, rows: np.ndarray, found: Neighbours) -> None:
         """Replace the neighbours of some queries."""
         self.row[rows], self.squared[rows], self.group[rows] = found.row, found.squared, found.group
 
-    def offer(self, queries: np.ndarray, row: np.ndarray, squared: np.ndarray, group: np.ndarray) -> None:
-        """Let candidates enter: the query (C,) each is for, its row (C,), squared distance (C,) and group (C,).
+    def offer(
+        self, queries: np.ndarray, row: np.ndarray, squared: np.ndarray, group: np.ndarray
+    ) -> None:
+        """Let candidates enter: the query (C,) each is for, its row (C,), squared distance (C,) and
+        group (C,).
 
         Candidates of a query's own group must have been left out, and no row offered twice.
         """
@@ -83,20 +94,29 @@ class Neighbours:
         self.row[at], self.squared[at], self.group[at] = row[best], squared[best], group[best]
 
     def positives(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows int32 (Q, K), -1 where there is none, and Euclidean distances float32 (Q, K), inf there."""
+        """Rows int32 (Q, K), -1 where there is none, and Euclidean distances float32 (Q, K), inf
+        there.
+        """
         found = self.row != NOBODY
-        return np.where(found, self.row, -1), np.where(found, np.sqrt(self.squared), np.inf).astype(np.float32)
+        return np.where(found, self.row, -1), np.where(found, np.sqrt(self.squared), np.inf).astype(
+            np.float32
+        )
 
 
 class Searcher(Protocol):
     """A pool of poses made ready by one engine."""
 
-    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
-        """Improve `found`, row by row that of `queries`, by the poses of the pool; tells how many were answered."""
+    def search(
+        self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
+    ) -> None:
+        """Improve `found`, row by row that of `queries`, by the poses of the pool; tells how many
+        were answered.
+        """
 
 
 class Fallback:
-    """A searcher made when it is first needed, for the queries that another one could not answer for certain.
+    """A searcher made when it is first needed, for the queries that another one could not answer
+    for certain.
 
     `answered` counts them.
     """
@@ -106,7 +126,13 @@ class Fallback:
         self._searcher: Searcher | None = None
         self.answered = 0
 
-    def search(self, rows: np.ndarray, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
+    def search(
+        self,
+        rows: np.ndarray,
+        queries: EmbeddedPoses,
+        found: Neighbours,
+        on_rows: Callable[[int], None],
+    ) -> None:
         """Improve the rows (R,) of `found`; those of the others stay as they are."""
         if not len(rows):
             return
@@ -120,8 +146,8 @@ class Fallback:
 def squared_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Squared Euclidean distance of (..., D) and (..., D), broadcast: float64 (...).
 
-    Summed axis by axis, never fused or regrouped: every engine does it in this order, so that all of them agree to
-    the last bit and ties are ties everywhere.
+    Summed axis by axis, never fused or regrouped: every engine does it in this order, so that all
+    of them agree to the last bit and ties are ties everywhere.
     """
     total = np.zeros(np.broadcast_shapes(first.shape[:-1], second.shape[:-1]))
     for axis in range(first.shape[-1]):
@@ -131,7 +157,9 @@ def squared_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _first_of_group(query: np.ndarray, row: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Of candidates sorted by query and distance, the places of the first of each group, and all empty ones."""
+    """Of candidates sorted by query and distance, the places of the first of each group, and all
+    empty ones.
+    """
     name = np.where(row == NOBODY, -1 - np.arange(len(row)), group)
     _, first = np.unique(np.stack([query, name], axis=1), axis=0, return_index=True)
     return np.sort(first)

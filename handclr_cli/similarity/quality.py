@@ -1,4 +1,6 @@
-"""How good mined pairs are where the true 3D hands are known: against chance and against the best there is."""
+"""How good mined pairs are where the true 3D hands are known: against chance and against the best
+there is.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.metrics import root_relative
 from ..contract.errors import HandclrError
-from ..contract.fields import JOINTS, KEYPOINTS_3D
+from ..contract.fields import JOINT_COUNT, KEYPOINTS_3D
 from ..contract.index import ShardIndex
+from ..hand.alignment import root_relative
 
 QUERIES = 2000
 QUERY_TILE = 128
 POOL_TILE = 2048
 DEFINITION = (
-    "3D distance between two crops in mm: each hand moved so that its wrist is the origin, no rotation, no scale; "
-    "the mean over the 21 joints of the Euclidean distance. Query: a crop with truth whose positive has truth; where "
-    "there are more of them than queries, these are a sample by the seed. Mined: the query's nearest positive. "
-    "Random: a crop with truth of another video (another group, where some are kept from pairing), drawn by the seed. "
-    "Best: the nearest such crop by this very distance. "
-    "Truth is looked up by key, so a hand taken for one of the other side has none. "
-    "Mean and median are over the same queries in all three."
+    "3D distance between two crops in mm: each hand moved so that its wrist is the origin, no"
+    " rotation, no scale; the mean over the 21 joints of the Euclidean distance. Query: a crop with"
+    " truth whose positive has truth; where there are more of them than queries, these are a sample"
+    " by the seed. Mined: the query's nearest positive. Random: a crop with truth of another video"
+    " (another group, where some are kept from pairing), drawn by the seed. Best: the nearest such"
+    " crop by this very distance. Truth is looked up by key, so a hand taken for one of the other"
+    " side has none. Mean and median are over the same queries in all three."
 )
 
 
@@ -30,8 +32,9 @@ DEFINITION = (
 class PairQuality:
     """Distances of Q queries in mm, and what was counted.
 
-    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool`: rows with truth; of those
-    asked about, `without_truth` have none and `unpaired` have no positive, or one without truth.
+    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool`: rows with
+    truth; of those asked about, `without_truth` have none and `unpaired` have no positive, or one
+    without truth.
     """
 
     rows: np.ndarray
@@ -59,20 +62,26 @@ class PairQuality:
 
 
 def true_hands(index: ShardIndex, keys: np.ndarray, names: str) -> np.ndarray:
-    """The true hands of crops, looked up by their keys bytes (N,): float32 (N, 21, 3) metres, NaN where none.
+    """The true hands of crops, looked up by their keys bytes (N,): float32 (N, 21, 3) metres, NaN
+    where none.
 
     Raises HandclrError where no key is in the shards `names`, or no sample has 3D keypoints.
     """
-    hands = np.full((len(keys), JOINTS, 3), np.nan, np.float32)
+    hands = np.full((len(keys), JOINT_COUNT, 3), np.nan, np.float32)
     place = index.rows_of(keys)
     if (place < 0).all():
-        raise HandclrError(f"--truth: no key in {names} is one of the poses; is this the truth of the same footage?")
+        raise HandclrError(
+            f"--truth: no key in {names} is one of the poses; is this the truth of the same"
+            " footage?"
+        )
     for row in np.flatnonzero(place >= 0).tolist():
         sample = index[place[row]]
         if KEYPOINTS_3D in sample:
             hands[row] = sample.keypoints3d
     if np.isnan(hands).all():
-        raise HandclrError(f"--truth: no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels")
+        raise HandclrError(
+            f"--truth: no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels"
+        )
     return hands
 
 
@@ -87,15 +96,17 @@ def pair_quality(
 ) -> PairQuality:
     """Measure mined pairs by the true hands, beside random pairs and the best possible ones.
 
-    keypoints3d: (N, 21, 3) metres, rows that are not finite have no truth; video_id: (N,) integers; asked: (A,) the
-    rows that positives were looked for, ascending; positive: (A,) rows, -1 where none; one of the own video is none.
-    The first `pool_size` rows, or all, are the pool: positive, random and best are of it. At most `queries` rows are
-    measured, a sample by `seed`; crops of a row's own video are neither its random nor its best. Costs `queries` x N
-    x 21.
+    keypoints3d: (N, 21, 3) metres, rows that are not finite have no truth; video_id: (N,) integers;
+    asked: (A,) the rows that positives were looked for, ascending; positive: (A,) rows, -1 where
+    none; one of the own video is none. The first `pool_size` rows, or all, are the pool: positive,
+    random and best are of it. At most `queries` rows are measured, a sample by `seed`; crops of a
+    row's own video are neither its random nor its best. Costs `queries` x N x 21.
     """
     known = np.isfinite(keypoints3d).all(axis=(1, 2))
     pool = np.flatnonzero(known[:pool_size])
-    paired = known[asked] & (positive >= 0) & known[positive] & (video_id[positive] != video_id[asked])
+    paired = (
+        known[asked] & (positive >= 0) & known[positive] & (video_id[positive] != video_id[asked])
+    )
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(np.flatnonzero(paired))[:queries])
     rows = asked[chosen]
@@ -122,20 +133,33 @@ def pair_distance_mm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return 1000 * np.linalg.norm(first - second, axis=-1).mean(axis=-1)
 
 
-def _random_others(rng: np.random.Generator, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray) -> np.ndarray:
-    """Draw for each row a row of the pool, evenly among those of other videos; there must be one."""
+def _random_others(
+    rng: np.random.Generator, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray
+) -> np.ndarray:
+    """Draw for each row a row of the pool, evenly among those of other videos; there must
+    be one.
+    """
     by_video = pool[np.argsort(video_id[pool], kind="stable")]
-    begin, end = (np.searchsorted(video_id[by_video], video_id[rows], side) for side in ("left", "right"))
+    begin, end = (
+        np.searchsorted(video_id[by_video], video_id[rows], side) for side in ("left", "right")
+    )
     place = rng.integers(len(pool) - (end - begin))
     return by_video[np.where(place < begin, place, place + end - begin)]
 
 
-def _nearest_others(keypoints3d: np.ndarray, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray) -> np.ndarray:
-    """Find for each row the row of the pool of another video at the least distance, ties to the lower one."""
+def _nearest_others(
+    keypoints3d: np.ndarray, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray
+) -> np.ndarray:
+    """Find for each row the row of the pool of another video at the least distance, ties to the
+    lower one.
+    """
     nearest = np.full(len(rows), -1, np.int64)
     for start in range(0, len(rows), QUERY_TILE):
         part = slice(start, start + QUERY_TILE)
-        queries, least = _by_joint(keypoints3d[rows[part]]), np.full(len(rows[part]), np.inf, np.float32)
+        queries, least = (
+            _by_joint(keypoints3d[rows[part]]),
+            np.full(len(rows[part]), np.inf, np.float32),
+        )
         for at in range(0, len(pool), POOL_TILE):
             others = pool[at : at + POOL_TILE]
             tile = _summed_distance(queries, _by_joint(keypoints3d[others]))
@@ -147,12 +171,16 @@ def _nearest_others(keypoints3d: np.ndarray, rows: np.ndarray, pool: np.ndarray,
 
 
 def _by_joint(hands: np.ndarray) -> np.ndarray:
-    """(B, 21, 3) to float32 (20, 3, B) from the wrist, which is left out: it is the origin in all of them."""
+    """(B, 21, 3) to float32 (20, 3, B) from the wrist, which is left out: it is the origin in all
+    of them.
+    """
     return np.ascontiguousarray(root_relative(hands)[:, 1:].transpose(1, 2, 0), dtype=np.float32)
 
 
 def _summed_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Sum the distances of the joints, all pairs: (J, 3, A) and (J, 3, B) in, float32 (A, B) out."""
+    """Sum the distances of the joints, all pairs: (J, 3, A) and (J, 3, B) in, float32 (A,
+    B) out.
+    """
     total = np.zeros((first.shape[2], second.shape[2]), np.float32)
     for one, other in zip(first, second, strict=True):
         squared = np.zeros_like(total)

@@ -1,4 +1,6 @@
-"""Mined pairs in numbers: how far apart, how many chose each other, and whether a few crops are chosen by all."""
+"""Mined pairs in numbers: how far apart, how many chose each other, and whether a few crops are
+chosen by all.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,26 @@ DEFINITIONS = {
     "without_positive": "queries for which no crop was allowed.",
     "pool": "crops that could be chosen.",
     "top_k": "positives looked for, K.",
-    "distance": "Euclidean distance between the pose embeddings of a query and its nearest positive, over the queries "
-    "that have one: least, percentiles with linear interpolation, greatest.",
-    "mutual": "of the queries whose nearest positive is a query too ('pairs'), the share that are in turn its nearest "
-    "positive; null where the queries are not crops of the pool. Of crops at equal distance the first row is nearest.",
-    "most_chosen": "the crop of the pool that is the nearest positive of the most queries (the first of several): its "
-    "row, and of how many it is.",
+    "distance": (
+        "Euclidean distance between the pose embeddings of a query and its nearest positive, over"
+        " the queries that have one: least, percentiles with linear interpolation, greatest."
+    ),
+    "mutual": (
+        "of the queries whose nearest positive is a query too ('pairs'), the share that are in turn"
+        " its nearest positive; null where the queries are not crops of the pool. Of crops at equal"
+        " distance the first row is nearest."
+    ),
+    "most_chosen": (
+        "the crop of the pool that is the nearest positive of the most queries (the first of"
+        " several): its row, and of how many it is."
+    ),
     "never_chosen": "share of the pool that is the nearest positive of no query.",
-    "skewness": "hubness (Radovanovic et al., JMLR 2010). N_K of a crop: how many queries have it among their K "
-    "positives. The third central moment of N_K over the pool, divided by the cube of its standard deviation: near 0 "
-    "where crops are chosen evenly, large where many choose a few hubs; null where N_K is the same for all.",
+    "skewness": (
+        "hubness (Radovanovic et al., JMLR 2010). N_K of a crop: how many queries have it among"
+        " their K positives. The third central moment of N_K over the pool, divided by the cube of"
+        " its standard deviation: near 0 where crops are chosen evenly, large where many choose a"
+        " few hubs; null where N_K is the same for all."
+    ),
 }
 
 
@@ -32,10 +44,10 @@ DEFINITIONS = {
 class PairSummary:
     """Counts, quantiles and shares of mined pairs; DEFINITIONS says what each is.
 
-    `distance` has a value for each name in QUANTILES, None where no query has a positive. `mutual` and
-    `never_chosen` are in 0..1. `mutual_pairs` counts what `mutual` is over; both are None where queries are not in
-    the pool, and `mutual` where it is over nothing. `most_chosen_row` is a row of the pool, None where no crop is
-    chosen.
+    `distance` has a value for each name in QUANTILES, None where no query has a positive. `mutual`
+    and `never_chosen` are in 0..1. `mutual_pairs` counts what `mutual` is over; both are None where
+    queries are not in the pool, and `mutual` where it is over nothing. `most_chosen_row` is a row
+    of the pool, None where no crop is chosen.
     """
 
     queries: int
@@ -69,17 +81,24 @@ class PairSummary:
 
 
 def summarise(
-    positive: np.ndarray, distance: np.ndarray, query_rows: np.ndarray | None, video: np.ndarray, pool: int
+    positive: np.ndarray,
+    distance: np.ndarray,
+    query_rows: np.ndarray | None,
+    video: np.ndarray,
+    pool: int,
 ) -> PairSummary:
     """Summarise mined pairs.
 
-    positive: (Q, K) int32 rows of the pool, nearest first, -1 where none; distance: (Q, K) float32, inf there;
-    query_rows: (Q,) int64, the row of the pool that each query is, all different, or None where queries are not in
-    the pool; video: (Q,) integers, the video of each query; pool: rows that could be chosen. Costs Q K.
+    positive: (Q, K) int32 rows of the pool, nearest first, -1 where none; distance: (Q, K) float32,
+    inf there; query_rows: (Q,) int64, the row of the pool that each query is, all different, or
+    None where queries are not in the pool; video: (Q,) integers, the video of each query; pool:
+    rows that could be chosen. Costs Q K.
     """
     nearest = positive[:, 0]
     paired = nearest >= 0
-    mutual, mutual_pairs = (None, None) if query_rows is None else _mutual(nearest, query_rows, pool)
+    mutual, mutual_pairs = (
+        (None, None) if query_rows is None else _mutual(nearest, query_rows, pool)
+    )
     chosen = np.bincount(nearest[paired], minlength=pool)
     times = int(chosen.max(initial=0))
     return PairSummary(

@@ -1,4 +1,6 @@
-"""Exact search in a tree whose walk passes over the query's own video: the engine for many poses on a CPU."""
+"""Exact search in a tree whose walk passes over the query's own video: the engine for many poses on
+a CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import numpy as np
 
 from .kernels import ABSENT, MIXED, WIDTH, spatial_order, walk
-from .neighbours import Neighbours, Poses
+from .neighbours import EmbeddedPoses, Neighbours
 
 QUERIES_PER_TASK = 2048
 
@@ -16,16 +18,17 @@ QUERIES_PER_TASK = 2048
 class Tree:
     """A pool as a tree of 16 children a node and 16 poses a leaf, each child with its bounding box.
 
-    Distances to 16 boxes or poses are computed at once in float32, and whatever may enter is decided in float64. A
-    child whose poses are all of the query's group is passed over unseen, so that near-duplicate frames of a video
-    cost nothing. A node ends the walk where its box is farther than the K-th nearest so far, or as far and its
-    lowest row is higher: ties go to the lower row, and a pool of equal poses is not searched one by one. Takes
-    about 75 bytes a pose at 14 dimensions.
+    Distances to 16 boxes or poses are computed at once in float32, and whatever may enter is
+    decided in float64. A child whose poses are all of the query's group is passed over unseen, so
+    that near-duplicate frames of a video cost nothing. A node ends the walk where its box is
+    farther than the K-th nearest so far, or as far and its lowest row is higher: ties go to the
+    lower row, and a pool of equal poses is not searched one by one. Takes about 75 bytes a pose at
+    14 dimensions.
 
     `first_row` is the number of the pool's first row in the answers; `threads` search side by side.
     """
 
-    def __init__(self, pool: Poses, first_row: int = 0, threads: int = 1) -> None:
+    def __init__(self, pool: EmbeddedPoses, first_row: int = 0, threads: int = 1) -> None:
         self.threads = threads
         embedding = np.ascontiguousarray(pool.embedding, np.float32)
         order = spatial_order(embedding)
@@ -37,10 +40,14 @@ class Tree:
         groups.reshape(-1)[len(order) :] = ABSENT
         self._parts = (np.ascontiguousarray(blocks), groups, rows, *inner)
 
-    def search(self, queries: Poses, found: Neighbours, on_rows: Callable[[int], None]) -> None:
+    def search(
+        self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
+    ) -> None:
         """Improve `found` by the poses of this pool; ties go to the lower row."""
         embedding = np.ascontiguousarray(queries.embedding, np.float32)
-        order = spatial_order(embedding)  # neighbours walk the same nodes, which are then in the cache
+        order = spatial_order(
+            embedding
+        )  # neighbours walk the same nodes, which are then in the cache
         axes = (0,) * embedding.shape[1]
         step = min(QUERIES_PER_TASK, max(1, len(order) // (4 * self.threads)))
         tasks = [order[start : start + step] for start in range(0, len(order), step)]
@@ -48,7 +55,16 @@ class Tree:
         def answer(rows: np.ndarray) -> int:
             part = found.take(rows)
             group = queries.group[rows].astype(np.int32)
-            walk(embedding[rows], group, *self._parts, part.row, part.squared, part.group, found.distinct, axes)
+            walk(
+                embedding[rows],
+                group,
+                *self._parts,
+                part.row,
+                part.squared,
+                part.group,
+                found.distinct,
+                axes,
+            )
             found.put(rows, part)
             return len(rows)
 
@@ -63,9 +79,11 @@ class Tree:
 def _inner_nodes(
     blocks: np.ndarray, groups: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (B, 2, D, 16), groups and lowest rows (B, 16) of all nodes' children, and where each level begins (L,).
+    """Boxes (B, 2, D, 16), groups and lowest rows (B, 16) of all nodes' children, and where each
+    level begins (L,).
 
-    Levels follow each other from the leaves' parents to the root, which has a level of its own even over one leaf.
+    Levels follow each other from the leaves' parents to the root, which has a level of its own even
+    over one leaf.
     """
     low, high, low_row = blocks.min(axis=2), blocks.max(axis=2), rows.min(axis=1)
     group = np.where((groups == groups[:, :1]).all(axis=1), groups[:, 0], MIXED)
@@ -73,7 +91,10 @@ def _inner_nodes(
     levels: list[int] = []
     while not levels or len(group) > 1:
         absent = -len(group) % WIDTH
-        children = [np.pad(part, [(0, absent)] + [(0, 0)] * (part.ndim - 1), mode="edge") for part in (low, high)]
+        children = [
+            np.pad(part, [(0, absent)] + [(0, 0)] * (part.ndim - 1), mode="edge")
+            for part in (low, high)
+        ]
         low, high = (part.reshape(-1, WIDTH, part.shape[1]) for part in children)
         boxes.append(np.stack([low.transpose(0, 2, 1), high.transpose(0, 2, 1)], axis=1))
         padded = np.pad(group, (0, absent), mode="edge").reshape(-1, WIDTH)

@@ -1,4 +1,6 @@
-"""What lies behind a synthetic hand: a studio's cloth, or a scene composed at random from a wide vocabulary."""
+"""What lies behind a synthetic hand: a studio's cloth, or a scene composed at random from a wide
+vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,32 @@ from .painting import Canvas, hsv, noise
 from .scenery import draw_scene
 
 # Hue, saturation and value of the cloths and papers that studios hang up.
-_CLOTHS = ((0.6, 0.03, 0.5), (0.6, 0.03, 0.75), (0.6, 0.06, 0.28), (0.6, 0.55, 0.5), (0.38, 0.55, 0.45))
+_CLOTHS = (
+    (0.6, 0.03, 0.5),
+    (0.6, 0.03, 0.75),
+    (0.6, 0.06, 0.28),
+    (0.6, 0.55, 0.5),
+    (0.38, 0.55, 0.45),
+)
 
 
 def lab_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw a studio's seamless cloth or paper, at times with the edge of a table: (height, width, 3) float32 RGB, 0..1.
+    """Draw a studio's seamless cloth or paper, at times with the edge of a table: (height, width,
+    3) float32 RGB, 0..1.
 
     Raises HandclrError where a side is not positive.
     """
     _check_size(width, height)
-    cloth = hsv(*(np.array(_CLOTHS[rng.integers(len(_CLOTHS))]) + rng.normal(0, (0.015, 0.02, 0.04))))
+    cloth = hsv(
+        *(np.array(_CLOTHS[rng.integers(len(_CLOTHS))]) + rng.normal(0, (0.015, 0.02, 0.04)))
+    )
     light = _light(rng, width, height, 0.18)
     threads = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), 0.8)
-    light *= 1 + rng.uniform(0.0, 0.02) * threads + rng.uniform(0.0, 0.025) * noise(rng, width, height, 0.5)
+    light *= (
+        1
+        + rng.uniform(0.0, 0.02) * threads
+        + rng.uniform(0.0, 0.025) * noise(rng, width, height, 0.5)
+    )
     picture = light[..., None] * (np.array(cloth, np.float32) / 255)
     if rng.random() < 0.4:
         edge = int(height * rng.uniform(0.6, 0.95))
@@ -37,7 +52,8 @@ def lab_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarra
 
 
 def wild_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw a room, a table, a desk, the outdoors, a cloth or anything else: (height, width, 3) float32 RGB, 0..1.
+    """Draw a room, a table, a desk, the outdoors, a cloth or anything else: (height, width, 3)
+    float32 RGB, 0..1.
 
     Raises HandclrError where a side is not positive.
     """
@@ -59,7 +75,9 @@ def wild_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarr
 
 
 def _light(rng: np.random.Generator, width: int, height: int, depth: float) -> np.ndarray:
-    """Draw the light on a scene (height, width) float32: a bright side, soft unevenness, darker corners; about 1."""
+    """Draw the light on a scene (height, width) float32: a bright side, soft unevenness, darker
+    corners; about 1.
+    """
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     angle = rng.uniform(0, 2 * math.pi)
@@ -71,12 +89,17 @@ def _light(rng: np.random.Generator, width: int, height: int, depth: float) -> n
 
 
 def _window_light(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw what a window or a lamp throws on a scene (height, width) float32: slanted panes of sun, shade between."""
+    """Draw what a window or a lamp throws on a scene (height, width) float32: slanted panes of sun,
+    shade between.
+    """
     shade = Canvas(rng, max(1, width // 4), max(1, height // 4))
     slant, pitch = rng.normal(0, 0.5), rng.uniform(0.15, 0.6)
     for left in np.arange(-1.0, shade.w + 1.0, pitch):
         right = left + 0.8 * pitch
-        shade.fill([(left, 0), (right, 0), (right + slant, shade.h), (left + slant, shade.h)], (255, 255, 255))
+        shade.fill(
+            [(left, 0), (right, 0), (right + slant, shade.h), (left + slant, shade.h)],
+            (255, 255, 255),
+        )
     soft = cv2.GaussianBlur(shade.picture[..., 0], (0, 0), 1 + 0.02 * shade.unit)
     dim = rng.uniform(0.5, 0.8)
     table = np.linspace(dim, 1.1, 256).astype(np.float32)
@@ -84,7 +107,9 @@ def _window_light(rng: np.random.Generator, width: int, height: int) -> np.ndarr
 
 
 def _focus(canvas: Canvas) -> np.ndarray:
-    """Blur a canvas by its depth of field, in a third of the scenes more towards the top, where things are far."""
+    """Blur a canvas by its depth of field, in a third of the scenes more towards the top, where
+    things are far.
+    """
     picture, rng = canvas.picture, canvas.rng
     sigma = canvas.blur * canvas.unit
     if sigma < 0.3:
@@ -93,7 +118,9 @@ def _focus(canvas: Canvas) -> np.ndarray:
     size = picture.shape[1::-1]
     small = (max(1, size[0] // shrink), max(1, size[1] // shrink))
     blurred = cv2.resize(picture, small, interpolation=cv2.INTER_AREA) if shrink > 1 else picture
-    blurred = cv2.resize(cv2.GaussianBlur(blurred, (0, 0), sigma / shrink), size, interpolation=cv2.INTER_LINEAR)
+    blurred = cv2.resize(
+        cv2.GaussianBlur(blurred, (0, 0), sigma / shrink), size, interpolation=cv2.INTER_LINEAR
+    )
     if rng.random() < 0.67:
         return blurred
     start, end = sorted(rng.uniform(0, 1, 2) * picture.shape[0])
@@ -104,4 +131,6 @@ def _focus(canvas: Canvas) -> np.ndarray:
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise HandclrError(f"a backdrop of {width}x{height} pixels cannot be drawn; ask for at least 1x1")
+        raise HandclrError(
+            f"a backdrop of {width}x{height} pixels cannot be drawn; ask for at least 1x1"
+        )

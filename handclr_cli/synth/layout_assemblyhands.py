@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.camera import project
+from ..hand.camera import project
 from .layout_files import (
     FRAMES,
     Advance,
@@ -32,18 +32,21 @@ _STEP = 10
 # One's own hands, from the left of the picture.
 _SIDES = ("left", "right")
 _PARTS = {"right": slice(0, 21), "left": slice(21, 42)}
-# The joint in MediaPipe's order for each of a hand's places: every finger from its tip, the wrist last.
+# The joint in MediaPipe's order for each of a hand's places: every finger from its tip, the wrist
+# last.
 _ORDER = [base + step for base in (1, 5, 9, 13, 17) for step in (3, 2, 1, 0)] + [0]
 
 
 def write_assemblyhands(root: Path, make_scene: MakeScene, count: int, advance: Advance) -> int:
-    """Write both hands of a person before four head cameras in AssemblyHands' layout; return the number of images.
+    """Write both hands of a person before four head cameras in AssemblyHands' layout; return the
+    number of images.
 
-    About `count` images for train and max(1, count // 8) for val, in fours, in sequences of up to FRAMES frames; those
-    without a hand in view are left out, as in the original, so fewer may come. 636x480, grey; millimetres; pixel
-    coordinates as in the Shot. Boxes are tight around a hand's joints, within the image. Left out: the test split,
-    which has no public labels. Raises UsageError where `root` is not empty, HandclrError where the intrinsics of a
-    camera change within a scene: the layout has no place for that.
+    About `count` images for train and max(1, count // 8) for val, in fours, in sequences of up to
+    FRAMES frames; those without a hand in view are left out, as in the original, so fewer may come.
+    636x480, grey; millimetres; pixel coordinates as in the Shot. Boxes are tight around a hand's
+    joints, within the image. Left out: the test split, which has no public labels. Raises
+    UsageError where `root` is not empty, HandclrError where the intrinsics of a camera change
+    within a scene: the layout has no place for that.
     """
     with whole_folder(root, count) as folder:
         written = first = 0
@@ -60,7 +63,9 @@ def write_assemblyhands(root: Path, make_scene: MakeScene, count: int, advance: 
 
 
 class _Labels:
-    """The images of a split, written as they come, and the labels that end up in its three files."""
+    """The images of a split, written as they come, and the labels that end up in its
+    three files.
+    """
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split = folder, split
@@ -71,7 +76,9 @@ class _Labels:
 
     def add_scene(self, scene: Scene, index: int, frames: int, advance: Advance) -> None:
         person = 9001 + scene.subject
-        sequence = f"nusar-2021_action_both_{person}-s{index:04d}_{person}_user_id_2021-02-02_161800"
+        sequence = (
+            f"nusar-2021_action_both_{person}-s{index:04d}_{person}_user_id_2021-02-02_161800"
+        )
         intrinsics: dict[str, np.ndarray] = {}
         poses: dict[str, dict[str, Any]] = {}
         self.world[sequence] = {}
@@ -79,7 +86,9 @@ class _Labels:
             frame = time * _STEP
             shots = {name: scene.shoot(time, camera) for camera, name in enumerate(_CAMERAS)}
             self.world[sequence][f"{frame:06d}"] = _world(list(shots.values()))
-            poses[f"{frame:06d}"] = {name + _SUFFIX: _millimetres(shot).tolist() for name, shot in shots.items()}
+            poses[f"{frame:06d}"] = {
+                name + _SUFFIX: _millimetres(shot).tolist() for name, shot in shots.items()
+            }
             for name, shot in shots.items():
                 keep(intrinsics, name + _SUFFIX, shot.intrinsics, "intrinsics")
                 self.add_image(sequence, name, frame, shot)
@@ -97,9 +106,18 @@ class _Labels:
         path = f"ego_images_rectified/{self.split}/{sequence}/{camera}{_SUFFIX}/{frame:06d}.jpg"
         save_image(self.folder / "images" / path, cv2.cvtColor(shot.image, cv2.COLOR_RGB2GRAY))
         number, (height, width) = len(self.images), shot.image.shape[:2]
-        image = {"id": number, "seq_name": sequence, "camera": camera, "frame_idx": frame, "file_name": path}
+        image = {
+            "id": number,
+            "seq_name": sequence,
+            "camera": camera,
+            "frame_idx": frame,
+            "file_name": path,
+        }
         self.images.append({**image, "width": width, "height": height})
-        boxes = {side: _box(joints[part], shot) if valid[part].any() else None for side, part in _PARTS.items()}
+        boxes = {
+            side: _box(joints[part], shot) if valid[part].any() else None
+            for side, part in _PARTS.items()
+        }
         annotation = {"id": number, "image_id": number, "bbox": boxes}
         self.annotations.append({**annotation, "joint_valid": valid.astype(int).tolist()})
 
@@ -114,7 +132,9 @@ class _Labels:
 
 
 def _joints(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
-    """The 42 joints in the data set's order, (42, 3) metres in the camera frame, and which of them exist."""
+    """The 42 joints in the data set's order, (42, 3) metres in the camera frame, and which of them
+    exist.
+    """
     joints, present = np.zeros((42, 3)), np.zeros(42, dtype=bool)
     for truth in shot.hands:
         part = _PARTS[truth.side]
@@ -123,7 +143,9 @@ def _joints(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _world(shots: list[Shot]) -> dict[str, Any]:
-    """The 42 joints in the world, from whichever camera has them; zeros for a hand that none has."""
+    """The 42 joints in the world, from whichever camera has them; zeros for a hand that
+    none has.
+    """
     points, known = np.zeros((42, 3)), np.zeros(42, dtype=bool)
     for shot in shots:
         joints, present = _joints(shot)
@@ -139,7 +161,9 @@ def _millimetres(shot: Shot) -> np.ndarray:
 
 
 def _box(joints: np.ndarray, shot: Shot) -> list[float]:
-    """Box x0, y0, x1, y1 of those of a hand's joints that are before the camera, within the image."""
+    """Box x0, y0, x1, y1 of those of a hand's joints that are before the camera, within
+    the image.
+    """
     pixels = project(joints[joints[:, 2] > 0], shot.intrinsics)
     height, width = shot.image.shape[:2]
     corners = np.stack([pixels.min(axis=0), pixels.max(axis=0)]).clip(0, [width, height])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..benchmarks.camera import project
+from ..hand.camera import project
 from .layout_files import (
     FRAMES,
     Advance,
@@ -57,17 +57,20 @@ _SHIFT = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
 def write_dexycb(root: Path, make_scene: MakeScene, count: int, advance: Advance) -> int:
-    """Write single hands, right and left by turns, in DexYCB's layout and return the number of images.
+    """Write single hands, right and left by turns, in DexYCB's layout and return the number of
+    images.
 
-    8 cameras see each of max(2, count / 8) moments: the first of up to 50 scenes, each a sequence, then up to FRAMES
-    of each, then more scenes. The scene's person is the subject; more than ten people share ten folders, each person
-    always in the same one. 640x480; metres, camera frame; pixel centres at integers, as RealSense has them;
-    extrinsics lead from a camera to the master's, `apriltag` from the scene's world. -1 in `joint_3d` and `joint_2d`,
-    and no hand in `seg`, mark hands out of view and every 21st image, because the original has unlabelled images too.
-    Not known here, hence zeros: `pose_m` (so that whoever goes by MANO finds no hand rather than a wrong one),
-    `pose_y`, `betas`. The held object's number is a stand-in; the depth camera's intrinsics repeat colour's. Left
-    out: depth images, pose.npz, models, bop. Raises UsageError where `root` is not empty, HandclrError where a
-    camera moves or has other intrinsics in another scene: the layout has no place for that.
+    8 cameras see each of max(2, count / 8) moments: the first of up to 50 scenes, each a sequence,
+    then up to FRAMES of each, then more scenes. The scene's person is the subject; more than ten
+    people share ten folders, each person always in the same one. 640x480; metres, camera frame;
+    pixel centres at integers, as RealSense has them; extrinsics lead from a camera to the master's,
+    `apriltag` from the scene's world. -1 in `joint_3d` and `joint_2d`, and no hand in `seg`, mark
+    hands out of view and every 21st image, because the original has unlabelled images too. Not
+    known here, hence zeros: `pose_m` (so that whoever goes by MANO finds no hand rather than a
+    wrong one), `pose_y`, `betas`. The held object's number is a stand-in; the depth camera's
+    intrinsics repeat colour's. Left out: depth images, pose.npz, models, bop. Raises UsageError
+    where `root` is not empty, HandclrError where a camera moves or has other intrinsics in another
+    scene: the layout has no place for that.
     """
     with whole_folder(root, count) as folder:
         moments = max(2, round(count / len(_SERIALS)))
@@ -92,7 +95,9 @@ def write_dexycb(root: Path, make_scene: MakeScene, count: int, advance: Advance
 
 
 class _Images:
-    """The images with their labels, written as they come; their number, and the cameras they have in common."""
+    """The images with their labels, written as they come; their number, and the cameras they have
+    in common.
+    """
 
     def __init__(self) -> None:
         self.written = 0
@@ -130,7 +135,11 @@ def _labels(shot: Shot, side: str, ycb: int, wanted: bool) -> dict[str, np.ndarr
     pixels = None if labelled is None else project(labelled, shot.intrinsics - _SHIFT)
     things = np.where(shot.segmentation == OBJECT, ycb, 0)
     return {
-        "seg": np.where(shot.segmentation >= LEFT_HAND, 0 if labelled is None else 255, things).astype(np.uint8),
+        "seg": (
+            np.where(shot.segmentation >= LEFT_HAND, 0 if labelled is None else 255, things).astype(
+                np.uint8
+            )
+        ),
         "pose_y": np.zeros((1, 3, 4), np.float32),
         "pose_m": np.zeros((1, 51), np.float32),
         "joint_3d": _or_absent(labelled, 3),
@@ -139,17 +148,25 @@ def _labels(shot: Shot, side: str, ycb: int, wanted: bool) -> dict[str, np.ndarr
 
 
 def _or_absent(points: np.ndarray | None, axes: int) -> np.ndarray:
-    return np.full((1, 21, axes), -1, np.float32) if points is None else points[None].astype(np.float32)
+    return (
+        np.full((1, 21, axes), -1, np.float32)
+        if points is None
+        else points[None].astype(np.float32)
+    )
 
 
-def _save_texts(calibration: Path, place: Path, side: str, ycb: int, frames: int, poses: dict[str, np.ndarray]) -> None:
-    """Write a sequence's meta.yml and what it refers to: the poses of its cameras and the shape of its hand."""
+def _save_texts(
+    calibration: Path, place: Path, side: str, ycb: int, frames: int, poses: dict[str, np.ndarray]
+) -> None:
+    """Write a sequence's meta.yml and what it refers to: the poses of its cameras and the shape of
+    its hand.
+    """
     date, _, subject = place.parent.name.partition("-")
     mano = f"{date}_140042_{subject}_{side}"
     serials = "".join(f"  - '{serial}'\n" for serial in _SERIALS)
     meta = (
-        f"serials:\n{serials}num_frames: {frames}\nextrinsics: '{place.name}'\nycb_ids: [{ycb}]\nycb_grasp_ind: 0\n"
-        f"mano_sides:\n  - '{side}'\nmano_calib:\n  - '{mano}'\n"
+        f"serials:\n{serials}num_frames: {frames}\nextrinsics: '{place.name}'\nycb_ids:"
+        f" [{ycb}]\nycb_grasp_ind: 0\nmano_sides:\n  - '{side}'\nmano_calib:\n  - '{mano}'\n"
     )
     save(place / "meta.yml", meta.encode())
     save(calibration / f"mano_{mano}" / "mano.yml", ("betas:\n" + "- 0.0\n" * 10).encode())
@@ -158,7 +175,8 @@ def _save_texts(calibration: Path, place: Path, side: str, ycb: int, frames: int
     to_master = {f"'{serial}'": master @ np.linalg.inv(pose) for serial, pose in cameras.items()}
     # Fixed-point, because YAML 1.1 takes 1e-17 for a word; adding zero drops the sign of -0.
     tuples = "".join(
-        f"  {name}: !!python/tuple\n" + "".join(f"  - {value + 0.0:.12f}\n" for value in matrix[:3].round(12).flat)
+        f"  {name}: !!python/tuple\n"
+        + "".join(f"  - {value + 0.0:.12f}\n" for value in matrix[:3].round(12).flat)
         for name, matrix in {**to_master, "apriltag": master}.items()
     )
     text = f"extrinsics:\n{tuples}master: '{_MASTER}'\n"

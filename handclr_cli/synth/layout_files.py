@@ -1,4 +1,6 @@
-"""What the layouts of labelled data sets share: the scenes they ask for, views of joints, files and whole folders."""
+"""What the layouts of labelled data sets share: the scenes they ask for, views of joints, files and
+whole folders.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..benchmarks.camera import project
 from ..contract.errors import HandclrError, UsageError
+from ..hand.camera import project
 from .shot import Shot
 
 
@@ -26,7 +28,9 @@ class Scene(Protocol):
         """Number of the person, from 0."""
 
     def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
-        """Take a picture: one `time` is one 3D pose for all cameras, another `backdrop` only changes what is behind."""
+        """Take a picture: one `time` is one 3D pose for all cameras, another `backdrop` only
+        changes what is behind.
+        """
 
 
 # Of the scene's number, the picture's width and height, and the sides of the hands in it.
@@ -38,12 +42,16 @@ FRAMES = 8
 
 
 def hand(shot: Shot, side: str) -> np.ndarray | None:
-    """Return the joints of the shot's hand of that side, (21, 3) metres in the camera frame, None without one."""
+    """Return the joints of the shot's hand of that side, (21, 3) metres in the camera frame, None
+    without one.
+    """
     return next((truth.keypoints3d for truth in shot.hands if truth.side == side), None)
 
 
 def in_view(joints: np.ndarray, shot: Shot) -> np.ndarray:
-    """Tell which camera-frame points (N, 3) lie before the camera and within the picture, (N) bool."""
+    """Tell which camera-frame points (N, 3) lie before the camera and within the picture,
+    (N) bool.
+    """
     before = joints[:, 2] > 0
     pixels = project(np.where(before[:, None], joints, [0, 0, 1]), shot.intrinsics)
     height, width = shot.image.shape[:2]
@@ -54,7 +62,8 @@ def keep(known: dict[str, np.ndarray], camera: str, matrix: np.ndarray, what: st
     """Remember a camera's matrix; HandclrError where it is not the one known already (to 1e-6)."""
     if not np.allclose(known.setdefault(camera, matrix), matrix, rtol=0, atol=1e-6):
         raise HandclrError(
-            f"the {what} of camera {camera} change, and the layout has one place for them; fix the camera"
+            f"the {what} of camera {camera} change, and the layout has one place for them; fix the"
+            " camera"
         )
 
 
@@ -67,8 +76,8 @@ def shares(total: int, parts: int) -> list[int]:
 def whole_folder(root: Path, count: int) -> Iterator[Path]:
     """Make a folder beside `root` that takes its name when the block ends without an exception.
 
-    Raises UsageError where `root` is something else than an empty folder or `count` is no number of images,
-    HandclrError where the disk refuses.
+    Raises UsageError where `root` is something else than an empty folder or `count` is no number of
+    images, HandclrError where the disk refuses.
     """
     if count < 1:
         raise UsageError(f"cannot write {count} images; ask for 1 or more")
@@ -76,7 +85,9 @@ def whole_folder(root: Path, count: int) -> Iterator[Path]:
     temporary = root.with_name(f".{root.name}.tmp-{os.getpid()}")
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UsageError(f"{root} exists and is not an empty folder; remove it or give another name")
+            raise UsageError(
+                f"{root} exists and is not an empty folder; remove it or give another name"
+            )
         temporary.mkdir(parents=True)
         yield temporary
         os.replace(temporary, root)

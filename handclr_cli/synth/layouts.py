@@ -1,4 +1,6 @@
-"""Synthetic hands written to disk as FreiHAND, DexYCB and AssemblyHands lie there after downloading."""
+"""Synthetic hands written to disk as FreiHAND, DexYCB and AssemblyHands lie there after
+downloading.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ import numpy as np
 from ..contract.errors import HandclrError
 from .layout_assemblyhands import write_assemblyhands
 from .layout_dexycb import write_dexycb
-from .layout_files import FRAMES, Advance, MakeScene, Scene, hand, save_image, save_json, whole_folder
+from .layout_files import (
+    FRAMES,
+    Advance,
+    MakeScene,
+    Scene,
+    hand,
+    save_image,
+    save_json,
+    whole_folder,
+)
 from .shot import LEFT_HAND
 
 __all__ = [
@@ -32,16 +43,18 @@ _VERSIONS = 4
 def write_freihand(root: Path, make_scene: MakeScene, count: int, advance: Advance) -> int:
     """Write right hands in FreiHAND's layout and return the number of images.
 
-    `count` poses in 4 versions (other backdrops) for training and max(1, count // 8) for evaluation, 224x224, each
-    of a scene of its own at time 0. Metres; intrinsics as in the Shot. Masks show the hand without what it holds.
-    Evaluation's xyz lies in FreiHAND_pub_v2_eval, as it was released. Left out, because these hands are no MANO
-    meshes: *_mano.json and *_verts.json. Raises UsageError where `root` is not empty, HandclrError where a scene is
-    without a hand.
+    `count` poses in 4 versions (other backdrops) for training and max(1, count // 8) for
+    evaluation, 224x224, each of a scene of its own at time 0. Metres; intrinsics as in the Shot.
+    Masks show the hand without what it holds. Evaluation's xyz lies in FreiHAND_pub_v2_eval, as it
+    was released. Left out, because these hands are no MANO meshes: *_mano.json and *_verts.json.
+    Raises UsageError where `root` is not empty, HandclrError where a scene is without a hand.
     """
     with whole_folder(root, count) as folder:
         base, tests = folder / "FreiHAND_pub_v2", max(1, count // 8)
         train = _freihand_split(base / "training", make_scene, range(count), _VERSIONS, advance)
-        test = _freihand_split(base / "evaluation", make_scene, range(count, count + tests), 1, advance)
+        test = _freihand_split(
+            base / "evaluation", make_scene, range(count, count + tests), 1, advance
+        )
         for name in ("K", "scale"):
             save_json(base / f"training_{name}.json", train[name])
             save_json(base / f"evaluation_{name}.json", test[name])
@@ -64,7 +77,9 @@ def _freihand_split(
             save_image(folder / "mask" / f"{sample:08d}.jpg", mask)
         joints = hand(shots[0], "right")
         if joints is None:
-            raise HandclrError(f"scene {index} shows no right hand, and FreiHAND's layout has no place for that")
+            raise HandclrError(
+                f"scene {index} shows no right hand, and FreiHAND's layout has no place for that"
+            )
         labels["K"].append(shots[0].intrinsics.tolist())
         labels["xyz"].append(joints.tolist())
         labels["scale"].append(float(np.linalg.norm(joints[9] - joints[10])))

@@ -1,7 +1,8 @@
-"""How synthetic hands move: poses that a hand can take, and smooth tracks of pose, orientation and place.
+"""How synthetic hands move: poses that a hand can take, and smooth tracks of pose, orientation and
+place.
 
-Key poses in which capsules around the bones run through each other are refused. All randomness comes from the
-generator that is passed in.
+Key poses in which capsules around the bones run through each other are refused. All randomness
+comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -39,14 +40,28 @@ _RADII = np.array(
         [0.0088, 0.0080, 0.0072, 0.0066],
     ]
 )
-# Metacarpals of index to pinky: their ends at the wrist, and how far below the knuckles' axes the palm's flesh is.
-_CARPUS = np.array([[-0.010, 0.012, -0.004], [-0.003, 0.012, -0.004], [0.006, 0.012, -0.005], [0.014, 0.012, -0.006]])
+# Metacarpals of index to pinky: their ends at the wrist, and how far below the knuckles' axes the
+# palm's flesh is.
+_CARPUS = np.array(
+    [
+        [-0.010, 0.012, -0.004],
+        [-0.003, 0.012, -0.004],
+        [0.006, 0.012, -0.005],
+        [0.014, 0.012, -0.006],
+    ]
+)
 _BELOW_KNUCKLES = np.array([0.0, -0.004, -0.004])
 _START_RADII = np.append(_RADII[:, :3], np.full(4, 0.0120))
 _END_RADII = np.append(_RADII[:, 1:], np.full(4, 0.0115))
-# Capsules: three for each finger, then the four of the palm. A finger's first bone grows out of the palm.
+# Capsules: three for each finger, then the four of the palm. A finger's first bone grows out of the
+# palm.
 _PAIRS = np.array(
-    [(a, b) for a in range(15) for b in range(a + 1, 19) if (a // 3 != b // 3 if b < 15 else a % 3 > 0)]
+    [
+        (a, b)
+        for a in range(15)
+        for b in range(a + 1, 19)
+        if (a // 3 != b // 3 if b < 15 else a % 3 > 0)
+    ]
 ).T
 
 _VOCABULARY = np.radians(np.stack(list(VOCABULARY.values())))
@@ -65,27 +80,36 @@ _BATCH, _BATCHES = 4, 8
 def collision_depth(angles: np.ndarray) -> np.ndarray:
     """How deep the fingers of the average build run through each other or the palm.
 
-    `angles` (T, 22) radians. Returns (T,) metres, 0 where nothing touches. Capsules get thinner towards the tips.
+    `angles` (T, 22) radians. Returns (T,) metres, 0 where nothing touches. Capsules get thinner
+    towards the tips.
     """
     build = average_build()
     joints = pose_bones(build, angles)[1]
     fingers = joints[:, 1:].reshape(-1, 5, 4, 3)
     palm = (len(joints), 4, 3)
-    starts = np.concatenate([fingers[:, :, :3].reshape(-1, 15, 3), np.broadcast_to(_CARPUS, palm)], axis=1)
+    starts = np.concatenate(
+        [fingers[:, :, :3].reshape(-1, 15, 3), np.broadcast_to(_CARPUS, palm)], axis=1
+    )
     knuckles = np.broadcast_to(build.bases[1:] + _BELOW_KNUCKLES, palm)
     ends = np.concatenate([fingers[:, :, 1:].reshape(-1, 15, 3), knuckles], axis=1)
     first, second = _PAIRS
-    along, other, distance = _nearest(starts[:, first], ends[:, first], starts[:, second], ends[:, second])
+    along, other, distance = _nearest(
+        starts[:, first], ends[:, first], starts[:, second], ends[:, second]
+    )
     slope = _END_RADII - _START_RADII
-    reach = _START_RADII[first] + slope[first] * along + _START_RADII[second] + slope[second] * other
+    reach = (
+        _START_RADII[first] + slope[first] * along + _START_RADII[second] + slope[second] * other
+    )
     return np.maximum(reach - distance, 0).max(axis=1)
 
 
 def random_pose(rng: np.random.Generator) -> np.ndarray:
-    """A pose (22,) in radians: near the vocabulary, between two of its poses, or free within the limits.
+    """A pose (22,) in radians: near the vocabulary, between two of its poses, or free within the
+    limits.
 
-    Poses in which fingers run through each other or the palm are drawn again; after a bounded number of tries the
-    best of them moves towards the nearest pose of the vocabulary until it is possible.
+    Poses in which fingers run through each other or the palm are drawn again; after a bounded
+    number of tries the best of them moves towards the nearest pose of the vocabulary until it is
+    possible.
     """
     for _ in range(_BATCHES):
         drafts = clip_angles(np.stack([_draft(rng) for _ in range(_BATCH)]))
@@ -104,11 +128,14 @@ def draw_grasp(rng: np.random.Generator) -> str:
     return GRASPS[rng.integers(len(GRASPS))]
 
 
-def pose_track(rng: np.random.Generator, frames: int, fps: float, grasp: str | None = None) -> np.ndarray:
+def pose_track(
+    rng: np.random.Generator, frames: int, fps: float, grasp: str | None = None
+) -> np.ndarray:
     """A movement through poses of the vocabulary and free ones, with holds and a slight tremor.
 
-    Returns (frames, 22) radians within the limits. With `grasp`, a name of the vocabulary, that pose is kept with
-    small variations, the wrist moving freely. UsageError for a name that is not there.
+    Returns (frames, 22) radians within the limits. With `grasp`, a name of the vocabulary, that
+    pose is kept with small variations, the wrist moving freely. UsageError for a name that is not
+    there.
     """
     if grasp is not None and grasp not in VOCABULARY:
         raise UsageError(f"{grasp}: no such pose; choose from {', '.join(VOCABULARY)}")
@@ -135,12 +162,16 @@ def pose_track(rng: np.random.Generator, frames: int, fps: float, grasp: str | N
     return clip_angles(keys[leg] + share * (keys[leg + 1] - keys[leg]) + _tremor(rng, times))
 
 
-def orientation_track(rng: np.random.Generator, frames: int, fps: float, spread: float) -> np.ndarray:
-    """How a hand turns before a camera: rotations (frames, 3, 3) from the hand frame to the camera's.
+def orientation_track(
+    rng: np.random.Generator, frames: int, fps: float, spread: float
+) -> np.ndarray:
+    """How a hand turns before a camera: rotations (frames, 3, 3) from the hand frame to the
+    camera's.
 
-    The camera frame has x right, y down, z forward. `spread` 0: fingers up, palm or back within about 35 degrees of
-    facing the camera. `spread` 1: nearly all views, few of them along the forearm; half with the fingers up, the
-    others at any in-plane angle. Palm and back are equally likely.
+    The camera frame has x right, y down, z forward. `spread` 0: fingers up, palm or back within
+    about 35 degrees of facing the camera. `spread` 1: nearly all views, few of them along the
+    forearm; half with the fingers up, the others at any in-plane angle. Palm and back are equally
+    likely.
     """
 
     def draw(before: np.ndarray | None) -> np.ndarray:
@@ -159,14 +190,22 @@ def orientation_track(rng: np.random.Generator, frames: int, fps: float, spread:
     return rotation(2, roll) @ rotation(0, elevation) @ facing @ rotation(1, -azimuth)
 
 
-def position_track(rng: np.random.Generator, frames: int, fps: float, extent: np.ndarray) -> np.ndarray:
-    """A smooth wander (frames, 3) in a box of side lengths `extent` (3,) around zero, in its units (metres)."""
+def position_track(
+    rng: np.random.Generator, frames: int, fps: float, extent: np.ndarray
+) -> np.ndarray:
+    """A smooth wander (frames, 3) in a box of side lengths `extent` (3,) around zero, in its units
+    (metres).
+    """
     half = np.asarray(extent, np.float64) / 2
     return _wander(rng, frames, fps, lambda _: rng.uniform(-half, half), _MOVE_SPEED)
 
 
-def _nearest(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where segments ab and cd (..., 3) are nearest: the two shares along them, and the distance."""
+def _nearest(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where segments ab and cd (..., 3) are nearest: the two shares along them, and the
+    distance.
+    """
     u, v, w = b - a, d - c, a - c
     uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
     uw, vw = (u * w).sum(-1), (v * w).sum(-1)
@@ -197,7 +236,9 @@ def _draft(rng: np.random.Generator) -> np.ndarray:
 
 
 def _free(rng: np.random.Generator) -> np.ndarray:
-    """A pose with its fingers drawn freely: neighbours alike, DIP after PIP, less abduction the more MCP is bent."""
+    """A pose with its fingers drawn freely: neighbours alike, DIP after PIP, less abduction the
+    more MCP is bent.
+    """
     curl = np.clip(rng.random() + np.cumsum(rng.normal(0, 0.16, 4)), 0, 1)
     curl = np.where(rng.random(4) < 0.15, rng.random(4), curl)
     knuckle = np.clip(curl + rng.normal(0, 0.25, 4), 0, 1)
@@ -226,7 +267,9 @@ def _key(rng: np.random.Generator, grasp: str | None) -> np.ndarray:
         if rng.random() < 0.6:
             return random_pose(rng)
         return _turn_wrist(rng, _VOCABULARY[rng.integers(len(_VOCABULARY))])
-    return _turn_wrist(rng, np.radians(VOCABULARY[grasp]) + np.clip(rng.normal(0, 0.12, 22), -0.25, 0.25) * _NOISE)
+    return _turn_wrist(
+        rng, np.radians(VOCABULARY[grasp]) + np.clip(rng.normal(0, 0.12, 22), -0.25, 0.25) * _NOISE
+    )
 
 
 def _detour(start: np.ndarray, goal: np.ndarray) -> list[np.ndarray]:
@@ -258,7 +301,9 @@ def _tremor(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 
 
 def _view(rng: np.random.Generator, spread: float) -> np.ndarray:
-    """Azimuth about the fingers (0: the back faces the camera), elevation above the palm's plane's normal, roll."""
+    """Azimuth about the fingers (0: the back faces the camera), elevation above the palm's plane's
+    normal, roll.
+    """
     cap = np.radians(30 + 60 * spread)
     while True:
         height, around = rng.uniform(np.cos(cap), 1), rng.uniform(0, 2 * np.pi)
@@ -268,7 +313,11 @@ def _view(rng: np.random.Generator, spread: float) -> np.ndarray:
             break
     azimuth = np.arctan2(x, height) + np.pi * rng.integers(2)
     upright = rng.random() < 0.5
-    tilt = rng.normal(0, np.radians(8 + 10 * spread)) if upright else rng.uniform(-np.pi, np.pi) * max(spread, 0.08)
+    tilt = (
+        rng.normal(0, np.radians(8 + 10 * spread))
+        if upright
+        else rng.uniform(-np.pi, np.pi) * max(spread, 0.08)
+    )
     return np.array([azimuth, elevation, tilt])
 
 
@@ -279,7 +328,9 @@ def _wander(
     draw: Callable[[np.ndarray | None], np.ndarray],
     speed: float,
 ) -> np.ndarray:
-    """A smooth track (frames, D) from key to key, never outside the range of the keys; `draw` makes the next one."""
+    """A smooth track (frames, D) from key to key, never outside the range of the keys; `draw` makes
+    the next one.
+    """
     keys = [draw(None)]
     keys.append(keys[0])
     # Longer than the kernel reaches: a single frame is a key.
@@ -291,5 +342,7 @@ def _wander(
     taps = np.linspace(-0.35, 0.35, 21)
     weights = np.exp(-0.5 * (taps / 0.15) ** 2)
     moments = np.arange(frames)[:, None] / fps + taps
-    columns = [np.interp(moments, times, column) @ (weights / weights.sum()) for column in np.stack(keys).T]
+    columns = [
+        np.interp(moments, times, column) @ (weights / weights.sum()) for column in np.stack(keys).T
+    ]
     return np.stack(columns, axis=1)

@@ -1,4 +1,6 @@
-"""Simple things to hold: balls, cylinders, pens and boxes as meshes with plain or patterned surfaces."""
+"""Simple things to hold: balls, cylinders, pens and boxes as meshes with plain or patterned
+surfaces.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class ObjectPaint:
         colours = rng.uniform(0.02, 0.9, (2, 3)) ** rng.uniform(0.6, 2.0)
         self._colours = floats(colours, points.device)
         self._gloss = rng.uniform(0.02, 0.5)
-        self._waves = floats(rng.normal(0, 1, (2, 3)) * 6.2832 / rng.uniform(0.008, 0.05), points.device)
+        self._waves = floats(
+            rng.normal(0, 1, (2, 3)) * 6.2832 / rng.uniform(0.008, 0.05), points.device
+        )
         self._amount = float(rng.choice([0.0, 0.25, 1.0], p=[0.45, 0.25, 0.3]))
 
     def __call__(self, seen: Fragments, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +39,9 @@ class ObjectPaint:
         return colour, torch.full_like(pattern, self._gloss)
 
 
-def held_part(name: str, build: Build, moments: int, device: torch.device | str, rng: np.random.Generator) -> Part:
+def held_part(
+    name: str, build: Build, moments: int, device: torch.device | str, rng: np.random.Generator
+) -> Part:
     """What the vocabulary's pose `name` holds, in the hand frame, the same at each of `moments`.
 
     Raises KeyError for a pose that holds nothing.
@@ -53,7 +59,9 @@ def held_part(name: str, build: Build, moments: int, device: torch.device | str,
 
 
 def object_mesh(held: HeldObject) -> Mesh:
-    """Vertices (V, 3) metres and unit normals (V, 3) in the object's frame, and faces (F, 3), outwards."""
+    """Vertices (V, 3) metres and unit normals (V, 3) in the object's frame, and faces (F, 3),
+    outwards.
+    """
     if held.kind == "box":
         return _box(held.size / 2)
     radius, half = held.size[0] / 2, held.size[1] / 2
@@ -64,7 +72,13 @@ def object_mesh(held: HeldObject) -> Mesh:
     # Each straight piece of the outline has two points of its own, so that edges stay sharp.
     outline = [(0, -half), (radius, -half), (radius, half), (0, half)]
     if held.kind == "pen":
-        outline = [(0, -half), (0.12 * radius, -half), (radius, -half + 3.2 * radius), (radius, half), (0, half)]
+        outline = [
+            (0, -half),
+            (0.12 * radius, -half),
+            (radius, -half + 3.2 * radius),
+            (radius, half),
+            (0, half),
+        ]
     profile = np.repeat(np.array(outline, float), 2, axis=0)[1:-1]
     along = np.repeat(profile[1::2] - profile[::2], 2, axis=0)
     slopes = np.stack([along[:, 1], -along[:, 0]], axis=1)
@@ -72,7 +86,9 @@ def object_mesh(held: HeldObject) -> Mesh:
 
 
 def _revolved(profile: np.ndarray, slopes: np.ndarray) -> Mesh:
-    """Turn an outline (N, 2) of radius and y, from bottom to top, with its normals (N, 2), around the y axis."""
+    """Turn an outline (N, 2) of radius and y, from bottom to top, with its normals (N, 2), around
+    the y axis.
+    """
     angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
     around = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], axis=1)
     up = np.array([0.0, 1.0, 0.0])
@@ -81,7 +97,9 @@ def _revolved(profile: np.ndarray, slopes: np.ndarray) -> Mesh:
     ring, spoke = np.meshgrid(np.arange(len(profile) - 1), np.arange(_AROUND), indexing="ij")
     here, there = ring * _AROUND + spoke, ring * _AROUND + (spoke + 1) % _AROUND
     above, beyond = here + _AROUND, there + _AROUND
-    faces = np.concatenate([np.stack([here, above, beyond], -1), np.stack([here, beyond, there], -1)])
+    faces = np.concatenate(
+        [np.stack([here, above, beyond], -1), np.stack([here, beyond, there], -1)]
+    )
     return points.reshape(-1, 3), normals.reshape(-1, 3), faces.reshape(-1, 3)
 
 

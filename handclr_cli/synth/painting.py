@@ -15,7 +15,9 @@ _SHIFT = 4
 
 
 class Canvas:
-    """An RGB picture painted in units of its shorter side: x from 0 to `w`, y from 0 to `h`, the shorter being 1."""
+    """An RGB picture painted in units of its shorter side: x from 0 to `w`, y from 0 to `h`, the
+    shorter being 1.
+    """
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         self.rng = rng
@@ -41,7 +43,9 @@ class Canvas:
     def line(self, points: Points | np.ndarray, colour: Colour, thickness: float) -> None:
         """Draw a line through (N, 2) points, at least a pixel thick."""
         thick = max(1, round(thickness * self.unit))
-        cv2.polylines(self.picture, [self._fixed(points)], False, colour, thick, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            self.picture, [self._fixed(points)], False, colour, thick, cv2.LINE_AA, _SHIFT
+        )
 
     def disc(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
         """Fill an ellipse around (x, y)."""
@@ -49,22 +53,34 @@ class Canvas:
         radii = [max(8, radius + 8) for radius in radii]
         cv2.ellipse(self.picture, centre, radii, 0, 0, 360, colour, -1, cv2.LINE_AA, _SHIFT)
 
-    def lay(self, y0: float, y1: float, material: Callable[[Canvas], None], lean: float = 0.0) -> None:
-        """Cover the picture's width from y0 to y1 with a material; `lean` > 0 lays it down as a floor."""
+    def lay(
+        self, y0: float, y1: float, material: Callable[[Canvas], None], lean: float = 0.0
+    ) -> None:
+        """Cover the picture's width from y0 to y1 with a material; `lean` > 0 lays it down as a
+        floor.
+        """
         height, width = self.picture.shape[:2]
         top, bottom = (min(height, max(0, round(y * self.unit))) for y in (y0, y1))
         if bottom <= top:
             return
-        cloth = Canvas(self.rng, width, bottom - top if lean == 0 else max(bottom - top, height // 2))
+        cloth = Canvas(
+            self.rng, width, bottom - top if lean == 0 else max(bottom - top, height // 2)
+        )
         cloth.palette = self.palette
         material(cloth)
         sheet: np.ndarray = cloth.picture
         if lean > 0:
             wide, tall = float(width), float(bottom - top)
-            corners = np.array([(0, 0), (wide, 0), (wide * (1 + lean), tall), (-wide * lean, tall)], np.float32)
-            source = np.array([(0, 0), (wide, 0), (wide, sheet.shape[0]), (0, sheet.shape[0])], np.float32)
+            corners = np.array(
+                [(0, 0), (wide, 0), (wide * (1 + lean), tall), (-wide * lean, tall)], np.float32
+            )
+            source = np.array(
+                [(0, 0), (wide, 0), (wide, sheet.shape[0]), (0, sheet.shape[0])], np.float32
+            )
             warp = cv2.getPerspectiveTransform(source, corners)
-            sheet = cv2.warpPerspective(sheet, warp, (width, bottom - top), borderMode=cv2.BORDER_REFLECT)
+            sheet = cv2.warpPerspective(
+                sheet, warp, (width, bottom - top), borderMode=cv2.BORDER_REFLECT
+            )
         self.picture[top:bottom] = sheet
 
     def _fixed(self, points: Points | np.ndarray) -> np.ndarray:
@@ -73,8 +89,12 @@ class Canvas:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Return the RGB colour of a hue in turns, and of a saturation and value that are cut to 0..1."""
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, min(1, max(0, saturation)), min(1, max(0, value)))
+    """Return the RGB colour of a hue in turns, and of a saturation and value that are cut
+    to 0..1.
+    """
+    red, green, blue = colorsys.hsv_to_rgb(
+        hue % 1, min(1, max(0, saturation)), min(1, max(0, value))
+    )
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -85,7 +105,9 @@ def rgb(values: np.ndarray) -> Colour:
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
-    """Draw a colour as things have: mostly muted, at times vivid, often the browns of wood, leather and skin."""
+    """Draw a colour as things have: mostly muted, at times vivid, often the browns of wood, leather
+    and skin.
+    """
     value = rng.uniform(0.06, 0.95)
     if rng.random() < 0.35:
         return hsv(rng.normal(0.07, 0.025), rng.uniform(0.15, 0.75), value)
@@ -93,10 +115,14 @@ def any_colour(rng: np.random.Generator) -> Colour:
     return hsv(rng.random(), rng.beta(0.9, 2.2) * (1.2 - 0.6 * value), value)
 
 
-def noise(rng: np.random.Generator, width: int, height: int, roughness: float, stretch: float = 1.0) -> np.ndarray:
-    """Draw noise (height, width) float32 of mean 0 and deviation 1, `stretch` times as long in x as in y.
+def noise(
+    rng: np.random.Generator, width: int, height: int, roughness: float, stretch: float = 1.0
+) -> np.ndarray:
+    """Draw noise (height, width) float32 of mean 0 and deviation 1, `stretch` times as long in x as
+    in y.
 
-    Each octave has `roughness` times the amplitude of the coarser one: 1 gives the spectra of photographs.
+    Each octave has `roughness` times the amplitude of the coarser one: 1 gives the spectra of
+    photographs.
     """
     finest = (max(1, math.ceil(width / stretch / 2)), max(1, math.ceil(height / 2)))
     field: np.ndarray = np.zeros((1, 1), np.float32)
@@ -112,7 +138,10 @@ def noise(rng: np.random.Generator, width: int, height: int, roughness: float, s
 def ramp(c: Canvas, field: np.ndarray, colours: Sequence[Colour]) -> None:
     """Colour a canvas by a field: -2 is the first of the colours and 2 the last."""
     stops = np.linspace(0, 255, len(colours))
-    table = np.stack([np.interp(np.arange(256), stops, [colour[k] for colour in colours]) for k in range(3)], axis=-1)
+    table = np.stack(
+        [np.interp(np.arange(256), stops, [colour[k] for colour in colours]) for k in range(3)],
+        axis=-1,
+    )
     index = cv2.convertScaleAbs(field.clip(-2, 2) + 2, alpha=63.75)
     c.picture[:] = cv2.applyColorMap(index, np.rint(table).astype(np.uint8).reshape(256, 1, 3))
 
@@ -140,8 +169,14 @@ def wood(c: Canvas) -> None:
     dark = np.array(hsv(rng.normal(0.07, 0.02), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.6)))
     planks = rng.integers(1, 9)
     row = np.arange(height) * planks // height
-    grain = mottle(c, 0.8, rng.uniform(6, 20)) + rng.normal(0, 1.5, planks)[row][:, None].astype(np.float32)
-    ramp(c, np.sin(grain * np.float32(rng.uniform(1, 4))) * 2, [rgb(dark), rgb(dark * rng.uniform(1.2, 1.7))])
+    grain = mottle(c, 0.8, rng.uniform(6, 20)) + rng.normal(0, 1.5, planks)[row][:, None].astype(
+        np.float32
+    )
+    ramp(
+        c,
+        np.sin(grain * np.float32(rng.uniform(1, 4))) * 2,
+        [rgb(dark), rgb(dark * rng.uniform(1.2, 1.7))],
+    )
     for y in np.arange(1, planks) * c.h / planks:
         c.line([(0, y), (c.w, y)], rgb(dark * 0.5), 0.004)
 
@@ -150,11 +185,15 @@ def tiles(c: Canvas) -> None:
     """Paint tiles, bricks or paving: a grid of slightly different colours with joints."""
     rng = c.rng
     across, down = int(rng.integers(2, 12)), int(rng.integers(2, 16))
-    tiles = np.array(c.colour()) + rng.normal(0, rng.uniform(1, 25), (down, across, 1)) + np.zeros(3)
+    tiles = (
+        np.array(c.colour()) + rng.normal(0, rng.uniform(1, 25), (down, across, 1)) + np.zeros(3)
+    )
     if rng.random() < 0.3:
         tiles[np.indices((down, across)).sum(axis=0) % 2 == 0] = c.colour()
     size = c.picture.shape[1::-1]
-    c.picture[:] = cv2.resize(tiles.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    c.picture[:] = cv2.resize(
+        tiles.clip(0, 255).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
+    )
     joint, thick, shift = c.colour(), rng.uniform(0.002, 0.015), rng.choice([0.0, 0.5])
     for row, y in enumerate(np.arange(down + 1) * c.h / down):
         c.line([(0, y), (c.w, y)], joint, thick)
@@ -177,12 +216,18 @@ def weave(c: Canvas) -> None:
     rows, columns = np.indices((height, width), dtype=np.float32)
     bend *= np.float32(rng.uniform(0, 0.03) * c.unit)
     c.picture[:] = cv2.remap(
-        cloth.astype(np.uint8), columns + bend, rows + bend, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        cloth.astype(np.uint8),
+        columns + bend,
+        rows + bend,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
     )
 
 
 def leaves(c: Canvas) -> None:
-    """Paint foliage, gravel, litter or a crowd of things: many pointed shapes, large below small."""
+    """Paint foliage, gravel, litter or a crowd of things: many pointed shapes, large
+    below small.
+    """
     rng = c.rng
     stone(c)
     count = int(rng.integers(80, 350) * c.w * c.h)

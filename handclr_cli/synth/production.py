@@ -1,4 +1,6 @@
-"""Scenes made into files: videos with their truth, and labelled crops, by several processes in a fixed order."""
+"""Scenes made into files: videos with their truth, and labelled crops, by several processes in a
+fixed order.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.crops import labelled_crop, labelled_sample
 from ..contract.errors import HandclrError, UsageError
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
-from ..footage.crew import one_thread
-from ..footage.writer import video_writer
+from ..hand.film import video_writer
+from ..hand.labelled_crop import labelled_crop, labelled_sample
+from ..work.crew import one_thread
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
 from .worlds import WORLDS
 
-# A labelled picture is a little larger than the crop, so that the crop is about as sharp as the picture.
+# A labelled picture is a little larger than the crop, so that the crop is about as sharp as the
+# picture.
 _FRAME_OVER_CROP = 1.3
 _MARGIN = 1.5
 # Moments of a layout's scene lie far apart, so that their poses differ.
@@ -41,7 +44,9 @@ class Crops:
 
 @dataclass(frozen=True)
 class Film:
-    """Videos to make: `world` and `seed`, `frames` at `fps` of `size` (width, height), into `folder`."""
+    """Videos to make: `world` and `seed`, `frames` at `fps` of `size` (width, height), into
+    `folder`.
+    """
 
     folder: Path
     world: str
@@ -61,7 +66,8 @@ class Film:
         return self.folder / "truth" / f"{self.video(index).stem}.tar"
 
     def done(self, index: int) -> bool:
-        """Whether the video is there; raises UsageError where one made with other arguments has its name.
+        """Whether the video is there; raises UsageError where one made with other arguments has its
+        name.
 
         Raises HandclrError where its truth is damaged.
         """
@@ -71,18 +77,26 @@ class Film:
         try:
             first = next(read_samples([str(truth)]), None)
         except HandclrError as error:
-            raise HandclrError(f"{truth}: damaged; remove it, and its video is filmed again") from error
+            raise HandclrError(
+                f"{truth}: damaged; remove it, and its video is filmed again"
+            ) from error
         made = (first.origin if first else None) or {}
         if made != self.record:
             before, now = made.get("arguments", {}), self.record["arguments"]
-            names = [f"--{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
+            names = [
+                f"--{name} {before.get(name)}" for name in now if before.get(name) != now[name]
+            ]
             other = ", ".join(names) or f"handclr {made.get('version')}"
-            raise UsageError(f"{self.video(index)}: made with {other}; remove the folder or name another")
+            raise UsageError(
+                f"{self.video(index)}: made with {other}; remove the folder or name another"
+            )
         return True
 
     def make(self, index: int) -> int:
         """Write video `index` and its truth; returns the number of hands."""
-        scene = Scene(WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps)
+        scene = Scene(
+            WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps
+        )
         path = self.video(index)
         name = video_names([Path(os.path.abspath(path))])[0]
         # Contexts end from the last to the first: the video has its name before the truth does.
@@ -110,7 +124,8 @@ class Portraits:
 
     def make(self, index: int) -> Sample:
         """One hand, left or right by turns, of scene `index`."""
-        # A wider margin shows more of the picture around a smaller hand, a narrower one less of a larger picture.
+        # A wider margin shows more of the picture around a smaller hand, a narrower one less of a
+        # larger picture.
         wide = self.crops.margin / _MARGIN
         world = WORLDS[self.world]
         world = replace(world, reach=(world.reach[0] / max(wide, 1), world.reach[1] / max(wide, 1)))
@@ -136,10 +151,14 @@ def scene_maker(world: str, seed: int) -> MakeScene:
     return make
 
 
-def _labelled(shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subject: int, crops: Crops) -> Sample:
+def _labelled(
+    shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subject: int, crops: Crops
+) -> Sample:
     """The crop around one hand of a shot with its labels."""
     left = hand.side == "left"
-    crop = labelled_crop(shot.image, hand.keypoints3d, shot.intrinsics, crops.size, crops.margin, left)
+    crop = labelled_crop(
+        shot.image, hand.keypoints3d, shot.intrinsics, crops.size, crops.margin, left
+    )
     height, width = shot.image.shape[:2]
     info = {
         **info,

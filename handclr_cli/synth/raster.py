@@ -1,6 +1,8 @@
-"""A small rasteriser in torch: which triangle is seen through each pixel, for a batch of pictures at once.
+"""A small rasteriser in torch: which triangle is seen through each pixel, for a batch of pictures
+at once.
 
-No gradients, no external kernels; nearest-surface ties go to the lower face number, so CPU and GPU agree.
+No gradients, no external kernels; nearest-surface ties go to the lower face number, so CPU and GPU
+agree.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ def floats(values: np.ndarray, device: torch.device | str) -> torch.Tensor:
 class Fragments:
     """What is seen: for each of P covered pixels its place and the point of the surface.
 
-    `pixel` (P) int64 flat index into (B, H, W), ascending; `image` (P) int64 in 0..B-1; `face` (P) int64;
-    `weights` (P, 3) float32 barycentric coordinates, perspective-correct; `depth` (P) float32.
+    `pixel` (P) int64 flat index into (B, H, W), ascending; `image` (P) int64 in 0..B-1; `face` (P)
+    int64; `weights` (P, 3) float32 barycentric coordinates, perspective-correct; `depth` (P)
+    float32.
     """
 
     pixel: torch.Tensor
@@ -39,7 +42,9 @@ class Fragments:
         """Interpolate per-vertex values, (V, C) or (B, V, C), at the fragments: (P, C)."""
         corners = faces[self.face]
         if values.dim() == 3:
-            picked = values.reshape(-1, values.shape[-1])[corners + (self.image * values.shape[1])[:, None]]
+            picked = values.reshape(-1, values.shape[-1])[
+                corners + (self.image * values.shape[1])[:, None]
+            ]
         else:
             picked = values[corners]
         return (picked * self.weights[..., None]).sum(dim=1)
@@ -48,8 +53,9 @@ class Fragments:
 def rasterize(points: torch.Tensor, faces: torch.Tensor, height: int, width: int) -> Fragments:
     """Find the nearest triangle at every pixel centre.
 
-    `points` (B, V, 3) float32: pixel x, pixel y (centres at .5) and positive depth; `faces` (F, 3) int64,
-    counter-clockwise seen from outside. The backs of faces are not seen, nor triangles nearer than 2 cm.
+    `points` (B, V, 3) float32: pixel x, pixel y (centres at .5) and positive depth; `faces` (F, 3)
+    int64, counter-clockwise seen from outside. The backs of faces are not seen, nor triangles
+    nearer than 2 cm.
     """
     batch = len(points)
     keys = torch.full((batch * height * width,), _NOTHING, dtype=torch.int64, device=points.device)
@@ -59,7 +65,11 @@ def rasterize(points: torch.Tensor, faces: torch.Tensor, height: int, width: int
     limit = torch.tensor([width - 1, height - 1], dtype=points.dtype, device=points.device)
     low, high = low.clamp(min=0), torch.minimum(high, limit)
     # On the screen y points down, which turns counter-clockwise around.
-    seen = (high >= low).all(dim=-1) & (corners[..., 2].amin(dim=2) > _NEAR) & (_doubled_area(corners) < 0)
+    seen = (
+        (high >= low).all(dim=-1)
+        & (corners[..., 2].amin(dim=2) > _NEAR)
+        & (_doubled_area(corners) < 0)
+    )
     image, face = torch.nonzero(seen, as_tuple=True)
     corners, low = corners[image, face], low[image, face].long()
     size = (high[image, face].long() - low + 1).amax(dim=1)
@@ -116,7 +126,9 @@ def _doubled_area(corners: torch.Tensor) -> torch.Tensor:
 
 
 def _planes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Barycentric coordinates in triangles (N, 3, 2) as planes: slopes in x and y, constant; (N, 3) each."""
+    """Barycentric coordinates in triangles (N, 3, 2) as planes: slopes in x and y, constant; (N, 3)
+    each.
+    """
     ahead, beyond = points[:, [1, 2, 0]], points[:, [2, 0, 1]]
     slope_x = ahead[..., 1] - beyond[..., 1]
     slope_y = beyond[..., 0] - ahead[..., 0]

@@ -1,4 +1,6 @@
-"""From posed meshes to pictures: projection, visibility, shadow, light and colour, for a batch of frames at once."""
+"""From posed meshes to pictures: projection, visibility, shadow, light and colour, for a batch of
+frames at once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from .raster import Fragments, rasterize
 
 Paint = Callable[[Fragments, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 _SHADOW_SIZE = 160
-# Depth in metres that a surface may lie behind the shadow map before it is dark, and over which it darkens.
+# Depth in metres that a surface may lie behind the shadow map before it is dark, and over which it
+# darkens.
 _SHADOW_BIAS, _SHADOW_SOFTNESS = 0.004, 0.006
 # Light passes the edge of a shadow in skin, red the furthest.
 _SCATTER = (0.30, 0.14, 0.10)
@@ -21,9 +24,10 @@ _SCATTER = (0.30, 0.14, 0.10)
 class Part:
     """One mesh in the camera frame (x right, y down, z forward, metres).
 
-    `vertices` and `normals` (B, V, 3) float32, `faces` (F, 3) int64 whose corners run counter-clockwise seen from
-    outside, `open_sky` (B, V) ambient light in 0..1, `paint` gives linear albedo (P, 3) and gloss (P) of fragments
-    of the faces, `label` is its value in the segmentation.
+    `vertices` and `normals` (B, V, 3) float32, `faces` (F, 3) int64 whose corners run
+    counter-clockwise seen from outside, `open_sky` (B, V) ambient light in 0..1, `paint` gives
+    linear albedo (P, 3) and gloss (P) of fragments of the faces, `label` is its value in the
+    segmentation.
     """
 
     vertices: torch.Tensor
@@ -36,7 +40,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Lights:
-    """`key` (B, 3) directions towards the light, colours (3) linear; ambient: `sky` from above, `ground` from below."""
+    """`key` (B, 3) directions towards the light, colours (3) linear; ambient: `sky` from above,
+    `ground` from below.
+    """
 
     key: torch.Tensor
     key_colour: torch.Tensor
@@ -46,7 +52,9 @@ class Lights:
 
 @dataclass(frozen=True)
 class Picture:
-    """`colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B, H, W) uint8."""
+    """`colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B,
+    H, W) uint8.
+    """
 
     colour: torch.Tensor
     alpha: torch.Tensor
@@ -54,9 +62,16 @@ class Picture:
 
 
 def render(
-    parts: list[Part], intrinsics: torch.Tensor, lights: Lights, height: int, width: int, samples: int = 2
+    parts: list[Part],
+    intrinsics: torch.Tensor,
+    lights: Lights,
+    height: int,
+    width: int,
+    samples: int = 2,
 ) -> Picture:
-    """Draw parts through a pinhole camera (B, 3, 3), pixels with centres at .5, with samples x samples per pixel."""
+    """Draw parts through a pinhole camera (B, 3, 3), pixels with centres at .5, with samples x
+    samples per pixel.
+    """
     batch, device = len(intrinsics), intrinsics.device
     vertices = torch.cat([part.vertices for part in parts], dim=1)
     faces, starts = _join(parts)
@@ -76,7 +91,10 @@ def render(
     fine[seen.pixel] = torch.cat([shades, torch.ones_like(shades[:, :1]), marks[:, None]], dim=1)
     blocks = fine.reshape(batch, tall // samples, samples, wide // samples, samples, 5)
     coarse = blocks[..., :4].mean(dim=(2, 4))
-    rows, columns = slice(top // samples, bottom // samples), slice(left // samples, right // samples)
+    rows, columns = (
+        slice(top // samples, bottom // samples),
+        slice(left // samples, right // samples),
+    )
     colour[:, rows, columns], alpha[:, rows, columns] = coarse[..., :3], coarse[..., 3]
     most = blocks[..., 4].amax(dim=(2, 4)).to(torch.uint8)
     labels[:, rows, columns] = torch.where(coarse[..., 3] >= 0.5, most, torch.zeros_like(most))
@@ -84,7 +102,9 @@ def render(
 
 
 def _join(parts: list[Part]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """Faces of all parts with vertices counted on, and for each part where its faces begin and end."""
+    """Faces of all parts with vertices counted on, and for each part where its faces
+    begin and end.
+    """
     faces, starts, vertex, face = [], [], 0, 0
     for part in parts:
         faces.append(part.faces + vertex)
@@ -101,7 +121,9 @@ def _project(vertices: torch.Tensor, intrinsics: torch.Tensor, samples: int) -> 
     return torch.cat([pixels * samples, depth], dim=-1)
 
 
-def _window(points: torch.Tensor, height: int, width: int, samples: int) -> tuple[int, int, int, int]:
+def _window(
+    points: torch.Tensor, height: int, width: int, samples: int
+) -> tuple[int, int, int, int]:
     """The part of the picture that the meshes can touch, in whole pixels of the coarse grid."""
     low = points[..., :2].amin(dim=(0, 1)).tolist()
     high = points[..., :2].amax(dim=(0, 1)).tolist()
@@ -118,7 +140,9 @@ def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> t
     scale = (_SHADOW_SIZE - 4) / (high - low)[..., :2].amax(dim=-1, keepdim=True)
     depth = 1 + seen[..., 2:] - low[..., 2:]
     # About the middle, so that the mirror image of a scene has the mirror image of the map.
-    points = torch.cat([(seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2, depth], dim=-1)
+    points = torch.cat(
+        [(seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2, depth], dim=-1
+    )
     fragments = rasterize(points, faces, _SHADOW_SIZE, _SHADOW_SIZE)
     nearest = torch.full((len(vertices), _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
     nearest.view(-1)[fragments.pixel] = fragments.depth
@@ -176,9 +200,15 @@ def _shade(
 
 
 def _light(
-    values: torch.Tensor, albedo: torch.Tensor, gloss: torch.Tensor, lights: Lights, key: torch.Tensor
+    values: torch.Tensor,
+    albedo: torch.Tensor,
+    gloss: torch.Tensor,
+    lights: Lights,
+    key: torch.Tensor,
 ) -> torch.Tensor:
-    """Linear radiance (P, 3): scattered key light, ambient light from above and below, a soft highlight."""
+    """Linear radiance (P, 3): scattered key light, ambient light from above and below, a soft
+    highlight.
+    """
     toward = -values[:, :3] / values[:, :3].norm(dim=1, keepdim=True)
     normal = values[:, 3:6] / values[:, 3:6].norm(dim=1, keepdim=True)
     open_sky, sun = values[:, 6:7].clamp(0.05, 1), values[:, 7:8]

@@ -1,4 +1,6 @@
-"""Scenes composed at random of simple things: rooms, tables, desks, streets, shelves, walls and cloths."""
+"""Scenes composed at random of simple things: rooms, tables, desks, streets, shelves, walls and
+cloths.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,17 @@ def _thing(c: Canvas, x: float, y: float, size: float) -> None:
         side, lift = wide * rng.uniform(0.2, 0.6), wide * rng.uniform(0.1, 0.3)
         c.box(x - wide / 2, y - tall, x + wide / 2, y, rgb(base))
         right, top = x + wide / 2, y - tall
-        c.fill([(right, top), (right + side, top - lift), (right + side, y - lift), (right, y)], rgb(base * 0.6))
         c.fill(
-            [(x - wide / 2, top), (right, top), (right + side, top - lift), (x - wide / 2 + side, top - lift)],
+            [(right, top), (right + side, top - lift), (right + side, y - lift), (right, y)],
+            rgb(base * 0.6),
+        )
+        c.fill(
+            [
+                (x - wide / 2, top),
+                (right, top),
+                (right + side, top - lift),
+                (x - wide / 2 + side, top - lift),
+            ],
             rgb(base * 1.3),
         )
         if rng.random() < 0.5:
@@ -75,7 +85,10 @@ def _sheet(c: Canvas, x: float, y: float, size: float) -> None:
             c.disc(x, y, size / 2 * radius, size / 2 * radius, rgb(base * factor))
         return
     turn, wide = rng.uniform(0, math.pi), size * rng.uniform(0.2, 0.5)
-    along, aside = np.array([math.cos(turn), math.sin(turn)]), np.array([-math.sin(turn), math.cos(turn)])
+    along, aside = (
+        np.array([math.cos(turn), math.sin(turn)]),
+        np.array([-math.sin(turn), math.cos(turn)]),
+    )
     square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (size / 2, wide)
     corners = square[:, :1] * along + square[:, 1:] * aside + (x, y)
     base = np.array(c.colour())
@@ -83,11 +96,18 @@ def _sheet(c: Canvas, x: float, y: float, size: float) -> None:
     c.fill(corners, rgb(base))
     for row in np.linspace(-0.8, 0.8, rng.integers(2, 16)) * wide:
         start, end = np.sort(rng.uniform(-0.45, 0.45, 2)) * size
-        c.line([(x, y) + start * along + row * aside, (x, y) + end * along + row * aside], rgb(base * 0.5), 0.006)
+        c.line(
+            [(x, y) + start * along + row * aside, (x, y) + end * along + row * aside],
+            rgb(base * 0.5),
+            0.006,
+        )
 
 
 def _window(c: Canvas, x0: float, y0: float, x1: float, y1: float) -> None:
-    frame, outside = c.colour(), hsv(c.rng.uniform(0.5, 0.65), c.rng.uniform(0, 0.3), c.rng.uniform(0.6, 1))
+    frame, outside = (
+        c.colour(),
+        hsv(c.rng.uniform(0.5, 0.65), c.rng.uniform(0, 0.3), c.rng.uniform(0.6, 1)),
+    )
     c.box(x0 - 0.02, y0 - 0.02, x1 + 0.02, y1 + 0.02, frame)
     c.box(x0, y0, x1, y1, outside)
     c.box(x0, y0 + c.rng.uniform(0.4, 0.9) * (y1 - y0), x1, y1, c.colour())
@@ -137,13 +157,24 @@ def _furniture(c: Canvas, x: float, y: float) -> None:
         return
     c.box(x, y - tall, x + wide, y, rgb(base))
     c.fill(
-        [(x + wide, y - tall), (x + wide + 0.06, y - tall - 0.03), (x + wide + 0.06, y - 0.05), (x + wide, y)],
+        [
+            (x + wide, y - tall),
+            (x + wide + 0.06, y - tall - 0.03),
+            (x + wide + 0.06, y - 0.05),
+            (x + wide, y),
+        ],
         rgb(base * 0.55),
     )
     rows, columns = rng.integers(1, 5), rng.integers(1, 4)
     for row, column in np.ndindex(rows, columns):
         left, top = x + column * wide / columns, y - tall + row * tall / rows
-        c.box(left + 0.01, top + 0.01, left + wide / columns - 0.01, top + tall / rows - 0.01, rgb(base * 1.12))
+        c.box(
+            left + 0.01,
+            top + 0.01,
+            left + wide / columns - 0.01,
+            top + tall / rows - 0.01,
+            rgb(base * 1.12),
+        )
         c.disc(left + wide / columns / 2, top + 0.04, 0.008, 0.008, rgb(base * 0.3))
 
 
@@ -167,8 +198,16 @@ def _desk(c: Canvas) -> None:
     c.lay(table, c.h, wood if rng.random() < 0.6 else plaster, lean=0.8)
     for left in np.arange(rng.uniform(-0.4, 0.3), c.w, 1.3):
         top, right = table - rng.uniform(0.35, 0.5), left + rng.uniform(0.6, 0.8)
-        c.box((left + right) / 2 - 0.05, table - 0.1, (left + right) / 2 + 0.05, table + 0.04, hsv(0, 0, 0.15))
-        c.box(left - 0.02, top - 0.02, right + 0.02, table - 0.05, hsv(0, 0, rng.uniform(0.02, 0.9)))
+        c.box(
+            (left + right) / 2 - 0.05,
+            table - 0.1,
+            (left + right) / 2 + 0.05,
+            table + 0.04,
+            hsv(0, 0, 0.15),
+        )
+        c.box(
+            left - 0.02, top - 0.02, right + 0.02, table - 0.05, hsv(0, 0, rng.uniform(0.02, 0.9))
+        )
         c.box(left, top, right, table - 0.07, c.colour(1.3))
         c.box(left, top, left + 0.15, table - 0.07, c.colour())
         _writing(c, left + 0.17, top, right, table - 0.08, c.colour(0.6))
@@ -192,12 +231,17 @@ def _outdoors(c: Canvas) -> None:
     rng = c.rng
     blue = hsv(rng.normal(0.58, 0.03), rng.uniform(0.1, 0.7), rng.uniform(0.5, 1))
     ramp(c, mottle(c, 0.7, 2), [blue, blue, hsv(0.1, rng.uniform(0, 0.2), rng.uniform(0.7, 1))])
-    c.palette = [hsv(rng.normal(0.25, 0.06), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.8)) for _ in range(5)]
+    c.palette = [
+        hsv(rng.normal(0.25, 0.06), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.8)) for _ in range(5)
+    ]
     horizon = rng.uniform(0.2, 0.8) * c.h
     x = np.linspace(0, c.w, 60)
     for depth in (0.25, 0.12, 0.05):
         hills = horizon - depth * (1 + 0.4 * noise(rng, 60, 1, 0.7)[0])
-        c.fill(np.concatenate([np.stack([x, hills], axis=-1), [(c.w, c.h), (0, c.h)]]), c.colour(0.6 + 2 * depth))
+        c.fill(
+            np.concatenate([np.stack([x, hills], axis=-1), [(c.w, c.h), (0, c.h)]]),
+            c.colour(0.6 + 2 * depth),
+        )
     for left in rng.uniform(-0.2, c.w, round(rng.integers(0, 4) * c.w)):
         wide, tall = rng.uniform(0.1, 0.4), rng.uniform(0.2, 0.7)
         c.box(left, horizon - tall, left + wide, horizon, any_colour(rng))
@@ -215,7 +259,9 @@ def _lights(c: Canvas) -> None:
     for x, y in rng.uniform((0, 0), (c.w, c.h), (int(rng.integers(10, 60) * c.w * c.h), 2)):
         patch = c.picture.copy() if rng.random() < 0.1 else None
         size = radius * rng.uniform(0.7, 1.2)
-        c.disc(x, y, size, size, hsv(rng.normal(0.1, 0.15), rng.uniform(0.1, 0.8), rng.uniform(0.4, 1)))
+        c.disc(
+            x, y, size, size, hsv(rng.normal(0.1, 0.15), rng.uniform(0.1, 0.8), rng.uniform(0.4, 1))
+        )
         if patch is not None:
             c.picture[:] = cv2.addWeighted(patch, 0.5, c.picture, 0.5, 0)
 
@@ -237,7 +283,9 @@ def _shelves(c: Canvas) -> None:
         _shelf(c, 0, c.w, y, gap - 0.025)
 
 
-_SHARES = {_room: 5, _kitchen: 5, _desk: 3, _from_above: 5, _outdoors: 5, _lights: 2, _posters: 2, _shelves: 2,
-           leaves: 3, weave: 2, stone: 2, wood: 1, tiles: 1, plaster: 2}  # fmt: skip
+_SHARES = {
+    **{_room: 5, _kitchen: 5, _desk: 3, _from_above: 5, _outdoors: 5, _lights: 2, _posters: 2},
+    **{_shelves: 2, leaves: 3, weave: 2, stone: 2, wood: 1, tiles: 1, plaster: 2},
+}
 _SCENES = tuple(_SHARES)
 _CHANCES = np.array(list(_SHARES.values())) / sum(_SHARES.values())

@@ -12,7 +12,9 @@ OBJECT, LEFT_HAND, RIGHT_HAND = 1, 254, 255
 
 @dataclass(frozen=True)
 class HandTruth:
-    """One hand of a shot: `side` "left" or "right", `keypoints3d` (21, 3) float64 metres in the camera frame."""
+    """One hand of a shot: `side` "left" or "right", `keypoints3d` (21, 3) float64 metres in the
+    camera frame.
+    """
 
     side: str
     keypoints3d: np.ndarray
@@ -22,10 +24,10 @@ class HandTruth:
 class Shot:
     """A rendered picture with its truth.
 
-    `image` (H, W, 3) uint8 RGB; `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `extrinsics` (3, 4)
-    float64, world to camera in metres (x right, y down, z forward); `hands` as they are in the scene, nothing
-    mirrored; `segmentation` (H, W) uint8: 0 background and sleeves, 1 a held object, 254 left hand and
-    bare forearm, 255 right ones.
+    `image` (H, W, 3) uint8 RGB; `intrinsics` (3, 3) float64 pixels, pixel centres at .5;
+    `extrinsics` (3, 4) float64, world to camera in metres (x right, y down, z forward); `hands` as
+    they are in the scene, nothing mirrored; `segmentation` (H, W) uint8: 0 background and sleeves,
+    1 a held object, 254 left hand and bare forearm, 255 right ones.
     """
 
     image: np.ndarray

@@ -1,7 +1,8 @@
-"""The bones of a synthetic hand: 21 joints, 22 angles with anatomical limits, adults of different build.
+"""The bones of a synthetic hand: 21 joints, 22 angles with anatomical limits, adults of different
+build.
 
-The hand frame is a right hand's: x towards the little finger, y towards the fingertips, z out of the back,
-the wrist at the origin, metres. Left hands are its mirror image in x.
+The hand frame is a right hand's: x towards the little finger, y towards the fingertips, z out of
+the back, the wrist at the origin, metres. Left hands are its mirror image in x.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import numpy as np
 FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 # The angles of a pose, radians: 4 for each finger, then the wrist's.
 # Flexion bends towards the palm; abduction leans towards the thumb's side.
-ANGLES = tuple(f"{finger}_{angle}" for finger in FINGERS for angle in ("flexion", "abduction", "flexion2", "flexion3"))
+ANGLES = tuple(
+    f"{finger}_{angle}"
+    for finger in FINGERS
+    for angle in ("flexion", "abduction", "flexion2", "flexion3")
+)
 ANGLES += ("wrist_flexion", "wrist_deviation")
 
-# Degrees. For the thumb the three flexions are those of CMC, MCP and IP; for a finger of MCP, PIP and DIP.
+# Degrees. For the thumb the three flexions are those of CMC, MCP and IP; for a finger of MCP, PIP
+# and DIP.
 LIMITS = np.radians(
     [
         *[(-15, 58), (-28, 22), (-12, 55), (-18, 80)],
@@ -28,11 +34,15 @@ LIMITS = np.radians(
     ]
 )
 
-# Bones that carry skin. The frame of each has its origin at the joint nearer to the wrist and y along the bone.
-BONES = ("forearm", "palm") + tuple(f"{finger}_{number}" for finger in FINGERS for number in (1, 2, 3))
+# Bones that carry skin. The frame of each has its origin at the joint nearer to the wrist and y
+# along the bone.
+BONES = ("forearm", "palm") + tuple(
+    f"{finger}_{number}" for finger in FINGERS for number in (1, 2, 3)
+)
 FOREARM, PALM = 0, 1
 
-# Metacarpal bases and bone lengths near the means of adults (Buryanov and Kotiuk 2010, radiographs).
+# Metacarpal bases and bone lengths near the means of adults (Buryanov and Kotiuk 2010,
+# radiographs).
 _BASES = np.array(
     [
         [-0.0200, 0.0180, -0.0100],
@@ -56,7 +66,8 @@ _SPREAD = np.radians([0.0, 9.0, 1.0, -7.5, -17.0])
 _ROLL = np.radians([0.0, -6.0, 0.0, 6.0, 12.0])
 _THUMB_Y = np.array([-0.66, 0.69, -0.30])
 _THUMB_Z = np.array([-0.60, -0.20, 0.77])
-# Where keypoints differ from joints: metres behind the end of the bone, and share of the thumb's metacarpal.
+# Where keypoints differ from joints: metres behind the end of the bone, and share of the thumb's
+# metacarpal.
 _TIP_DEPTH = 0.0030
 _CMC_SHARE = 0.25
 # Opposition turns the thumb's pad to the fingers.
@@ -67,9 +78,9 @@ _THUMB_TWIST = 1.4
 class Build:
     """The build of one person's hand.
 
-    `bases` (5, 3) metres, where thumb CMC and finger MCPs sit; `lengths` (5, 3) metres of the phalanges (thumb:
-    metacarpal and two phalanges); `girth` (17, 3), the size of each bone's flesh relative to the template, in x
-    and z across the bone and y along it.
+    `bases` (5, 3) metres, where thumb CMC and finger MCPs sit; `lengths` (5, 3) metres of the
+    phalanges (thumb: metacarpal and two phalanges); `girth` (17, 3), the size of each bone's flesh
+    relative to the template, in x and z across the bone and y along it.
     """
 
     bases: np.ndarray
@@ -83,7 +94,9 @@ def average_build() -> Build:
 
 
 def draw_build(rng: np.random.Generator) -> Build:
-    """Draw an adult: size, proportions of palm and fingers, and slenderness, each varied by a few per cent."""
+    """Draw an adult: size, proportions of palm and fingers, and slenderness, each varied by a few
+    per cent.
+    """
     size = np.clip(rng.normal(1.0, 0.065), 0.84, 1.17)
     palm = size * np.clip(rng.normal(1.0, [0.045, 0.03, 0.05]), 0.88, 1.12)
     slender = np.clip(rng.normal(1.0, 0.07), 0.84, 1.18)
@@ -91,7 +104,9 @@ def draw_build(rng: np.random.Generator) -> Build:
     lengths = _LENGTHS * fingers * np.clip(rng.normal(1.0, 0.025, (5, 1)), 0.93, 1.07)
     lengths *= np.clip(rng.normal(1.0, 0.015, (5, 3)), 0.96, 1.04)
     girth = np.ones((len(BONES), 3))
-    girth[FOREARM] = size * slender * np.array([1.0, 1.0, 1.0]) * np.clip(rng.normal(1.0, 0.06), 0.88, 1.15)
+    girth[FOREARM] = (
+        size * slender * np.array([1.0, 1.0, 1.0]) * np.clip(rng.normal(1.0, 0.06), 0.88, 1.15)
+    )
     girth[PALM] = palm * np.array([1.0, 1.0, slender])
     across = size * slender * np.clip(rng.normal(1.0, 0.03, 5), 0.92, 1.08)
     for finger in range(5):
@@ -104,8 +119,8 @@ def draw_build(rng: np.random.Generator) -> Build:
 def pose_bones(build: Build, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Forward kinematics: the frames of the bones and the joints, in the hand frame.
 
-    `angles` (T, 22) radians in the order of ANGLES. Returns rigid frames (T, 17, 4, 4) in the order of BONES and
-    joints (T, 21, 3) in metres, MediaPipe's order.
+    `angles` (T, 22) radians in the order of ANGLES. Returns rigid frames (T, 17, 4, 4) in the order
+    of BONES and joints (T, 21, 3) in metres, MediaPipe's order.
     """
     angles = np.atleast_2d(np.asarray(angles, np.float64))
     count = len(angles)
@@ -135,8 +150,8 @@ def pose_bones(build: Build, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def keypoints(frames: np.ndarray, joints: np.ndarray) -> np.ndarray:
     """The 21 keypoints (T, 21, 3) that go with bones (T, 17, 4, 4) and joints (T, 21, 3).
 
-    They differ from the joints as landmarks do: a fingertip's lies a little behind the end of the bone, the thumb's
-    CMC a little along its metacarpal, where annotators and detectors place them.
+    They differ from the joints as landmarks do: a fingertip's lies a little behind the end of the
+    bone, the thumb's CMC a little along its metacarpal, where annotators and detectors place them.
     """
     marks = joints.copy()
     for finger in range(5):

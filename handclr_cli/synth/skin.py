@@ -27,7 +27,8 @@ _TONES = np.array(
     ]
 )
 _PALM_PINK = np.array([0.90, 0.66, 0.58])
-# The creases of the palm in the rest frame's x and y, metres: heart, head and life line, two of the wrist.
+# The creases of the palm in the rest frame's x and y, metres: heart, head and life line, two of the
+# wrist.
 _PALM_LINES = (
     [(0.044, 0.060), (0.026, 0.064), (0.006, 0.072), (-0.009, 0.084)],
     [(-0.033, 0.068), (-0.014, 0.062), (0.010, 0.051), (0.030, 0.037)],
@@ -51,10 +52,14 @@ class Complexion:
 
 
 def draw_complexion(rng: np.random.Generator, depth: float | None = None) -> Complexion:
-    """Draw a complexion; `depth` in 0..1 fixes how dark it is, else the whole human range is equally likely."""
+    """Draw a complexion; `depth` in 0..1 fixes how dark it is, else the whole human range is
+    equally likely.
+    """
     depth = rng.uniform(0, 1) if depth is None else depth
     place = depth * (len(_TONES) - 1)
-    tone = np.array([np.interp(place, range(len(_TONES)), _TONES[:, channel]) for channel in range(3)])
+    tone = np.array(
+        [np.interp(place, range(len(_TONES)), _TONES[:, channel]) for channel in range(3)]
+    )
     back = np.clip(tone * rng.normal(1, [0.03, 0.03, 0.045]), 0.05, 0.98)
     pink = rng.uniform(0.25, 0.5) if depth < 0.6 else rng.uniform(0.35, 0.6)
     palm = (1 - pink) * back + pink * _PALM_PINK * (1 - 0.35 * depth)
@@ -75,10 +80,14 @@ def draw_complexion(rng: np.random.Generator, depth: float | None = None) -> Com
 class SkinPaint:
     """Paints fragments of the template's faces; holds what that takes as tensors of one device."""
 
-    def __init__(self, template: Template, complexion: Complexion, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, template: Template, complexion: Complexion, device: torch.device | str = "cpu"
+    ) -> None:
         self.complexion = complexion
         self._bone = torch.tensor(template.bone, device=device)
-        self._points = floats(np.concatenate([template.vertices, template.dorsal[:, None]], axis=1), device)
+        self._points = floats(
+            np.concatenate([template.vertices, template.dorsal[:, None]], axis=1), device
+        )
         self._turns = floats(template.frames[:, :3, :3], device)
         self._origins = floats(template.frames[:, :3, 3], device)
         lengths, radii = np.ones(len(template.frames)), np.ones(len(template.frames))
@@ -86,7 +95,10 @@ class SkinPaint:
         self._lengths, self._radii = floats(lengths, device), floats(radii, device)
         segments = [(*line[i], *line[i + 1]) for line in _PALM_LINES for i in range(len(line) - 1)]
         self._segments = floats(np.array(segments), device)
-        self._colours = {name: floats(getattr(complexion, name), device) ** 2.2 for name in ("back", "palm", "nail")}
+        self._colours = {
+            name: floats(getattr(complexion, name), device) ** 2.2
+            for name in ("back", "palm", "nail")
+        }
         self._phase = floats(complexion.phase, device)
 
     def __call__(self, seen: Fragments, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +115,9 @@ class SkinPaint:
         # Folds are darker and redder, knuckles and fingertips redder.
         stain = torch.tensor([0.62, 0.80, 0.86], device=crease.device)
         colour = colour * (1 - self.complexion.creases * crease[:, None].clamp(0, 1) * stain)
-        colour = colour * (1 - flush[:, None] * torch.tensor([0.02, 0.14, 0.13], device=flush.device))
+        colour = colour * (
+            1 - flush[:, None] * torch.tensor([0.02, 0.14, 0.13], device=flush.device)
+        )
         nail, light = self._nails(local, bone)
         nails = self._colours["nail"] * (1 - light[:, None]) + light[:, None] * 0.6
         colour = colour * (1 - nail[:, None]) + nails * nail[:, None]
@@ -113,10 +127,14 @@ class SkinPaint:
     def _mottling(self, point: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Soft patches and fine grain, (P, 3) around one."""
         waves = torch.zeros_like(point[:, :1])
-        for octave, (period, share) in enumerate(((0.045, 0.05), (0.017, 0.04), (0.006, 0.03), (0.0019, 0.045))):
+        for octave, (period, share) in enumerate(
+            ((0.045, 0.05), (0.017, 0.04), (0.006, 0.03), (0.0019, 0.045))
+        ):
             phase = self._phase[octave]
             x, y, z = (point * (6.2832 / period)).unbind(dim=1)
-            wave = torch.sin(x + 1.7 * torch.sin(y * 0.7 + phase[0])) + torch.sin(y + 1.3 * torch.sin(z + phase[1]))
+            wave = torch.sin(x + 1.7 * torch.sin(y * 0.7 + phase[0])) + torch.sin(
+                y + 1.3 * torch.sin(z + phase[1])
+            )
             waves = waves + (share * 0.5 * (wave + torch.sin(z + 1.1 * x + phase[2])))[:, None]
         tint = torch.tensor([0.75, 1.0, 1.0], device=point.device)
         return 1 + self.complexion.mottling * waves * tint * (0.7 + 0.3 * back)
@@ -131,7 +149,9 @@ class SkinPaint:
         length = self._lengths[bone]
         wobble = 0.0004 * torch.sin(local[:, 0] * 900 + bone)
         near, far = local[:, 1] + wobble, local[:, 1] - length + wobble
-        gap = torch.where(number == 2, near, torch.where(number == 0, far, torch.where(near < -far, near, far)))
+        gap = torch.where(
+            number == 2, near, torch.where(number == 0, far, torch.where(near < -far, near, far))
+        )
         thumb = (bone >= 2) & (bone <= 4)
         lines = _line(gap, 0.0008) + 0.6 * _line(gap.abs() - 0.0021, 0.0006)
         lines = lines + torch.where((number == 0) & ~thumb, _line(local[:, 1] - 0.0195, 0.0008), 0)
@@ -141,7 +161,9 @@ class SkinPaint:
         crease = torch.where(finger, 0.75 * palmar * lines + 0.42 * backward * folds, 0)
         flush = torch.where(finger, torch.exp(-((gap / 0.008) ** 2)) * backward, 0)
         flush = flush + torch.where(number == 2, _ramp(local[:, 1] / length, 0.5, 1.1), 0)
-        palm = torch.nonzero(((bone == PALM) | (bone == FOREARM) | (bone == 2)) & (palmar > 0))[:, 0]
+        palm = torch.nonzero(((bone == PALM) | (bone == FOREARM) | (bone == 2)) & (palmar > 0))[
+            :, 0
+        ]
         drawn = _line(self._palm_distance(point[palm, :2]), 0.0009) * palmar[palm]
         return crease.index_add(0, palm, 0.5 * drawn), flush
 
@@ -154,7 +176,9 @@ class SkinPaint:
         return (offset - along[..., None] * axis).norm(dim=-1).amin(dim=1)
 
     def _nails(self, local: torch.Tensor, bone: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Coverage (P) by a nail, and (P) how much it is the white of the lunula or of the free edge."""
+        """Coverage (P) by a nail, and (P) how much it is the white of the lunula or of the free
+        edge.
+        """
         last = (bone >= 2) & ((bone - 2) % 3 == 2)
         radius, length = self._radii[bone], self._lengths[bone]
         across = local[:, 0] / (0.80 * radius)

@@ -1,4 +1,6 @@
-"""One person's hand as a mesh that follows its bones: the template in that person's build, then dual quaternions."""
+"""One person's hand as a mesh that follows its bones: the template in that person's build, then
+dual quaternions.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ _OCCLUSION_HEIGHTS = (0.007, 0.016, 0.032)
 class SkinnedMesh:
     """A mesh bound to the bones of one person.
 
-    `vertices` (V, 3) and `normals` (V, 3) float32 at rest in the hand frame, `faces` (F, 3) int64, `weights`
-    (V, 17) float32, `build` the person's.
+    `vertices` (V, 3) and `normals` (V, 3) float32 at rest in the hand frame, `faces` (F, 3) int64,
+    `weights` (V, 17) float32, `build` the person's.
     """
 
     vertices: torch.Tensor
@@ -35,18 +37,24 @@ class SkinnedMesh:
         return pose_bones(self.build, rest_pose())[0][0]
 
     def posed(self, frames: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Skin by dual quaternions (Kavan et al. 2007): vertices and normals (T, V, 3) for bones (T, 17, 4, 4)."""
+        """Skin by dual quaternions (Kavan et al. 2007): vertices and normals (T, V, 3) for bones
+        (T, 17, 4, 4).
+        """
         real, dual = _dual_quaternions(frames @ np.linalg.inv(self._rest))
         blended = self.weights @ floats(np.concatenate([real, dual], axis=-1), self.vertices.device)
         blended = blended / blended[..., :4].norm(dim=-1, keepdim=True)
         turn, shift = blended[..., :4], blended[..., 4:]
         w, v = turn[..., :1], turn[..., 1:]
-        moved = 2 * (w * shift[..., 1:] - shift[..., :1] * v + torch.linalg.cross(v, shift[..., 1:]))
+        moved = 2 * (
+            w * shift[..., 1:] - shift[..., :1] * v + torch.linalg.cross(v, shift[..., 1:])
+        )
         return _rotate(w, v, self.vertices) + moved, _rotate(w, v, self.normals)
 
 
 def skinned(template: Template, build: Build, device: torch.device | str = "cpu") -> SkinnedMesh:
-    """Give the template a person's build: each bone's flesh is stretched to the person's lengths and girth."""
+    """Give the template a person's build: each bone's flesh is stretched to the person's lengths
+    and girth.
+    """
     frames, _ = pose_bones(build, rest_pose())
     stretch = np.tile(np.eye(4), (len(BONES), 1, 1))
     for axis in range(3):
@@ -63,18 +71,27 @@ def skinned(template: Template, build: Build, device: torch.device | str = "cpu"
     )
 
 
-def occlusion(vertices: torch.Tensor, normals: torch.Tensor, frames: np.ndarray, build: Build) -> torch.Tensor:
-    """Ambient light that reaches the skin, (T, V) in 0..1, by the distance to the capsules around the bones."""
+def occlusion(
+    vertices: torch.Tensor, normals: torch.Tensor, frames: np.ndarray, build: Build
+) -> torch.Tensor:
+    """Ambient light that reaches the skin, (T, V) in 0..1, by the distance to the capsules around
+    the bones.
+    """
     starts, axes, radii = (floats(part, vertices.device) for part in _capsules(frames, build))
     lengths, bases = (axes * axes).sum(dim=-1)[:, None], (starts * starts).sum(dim=-1)[:, None]
     offsets = (starts * axes).sum(dim=-1)[:, None]
     open_sky = torch.ones_like(vertices[..., 0])
     for height in _OCCLUSION_HEIGHTS:
         points = vertices + normals * height
-        # Squared distances to segments, (T, V, C), expanded so that the products are matrix products.
+        # Squared distances to segments, (T, V, C), expanded so that the products are matrix
+        # products.
         along = points @ axes.transpose(1, 2) - offsets
         share = (along / lengths).clamp(0, 1)
-        apart = (points * points).sum(dim=-1, keepdim=True) - 2 * points @ starts.transpose(1, 2) + bases
+        apart = (
+            (points * points).sum(dim=-1, keepdim=True)
+            - 2 * points @ starts.transpose(1, 2)
+            + bases
+        )
         squared = apart + share * (share * lengths - 2 * along)
         nearest = (squared.clamp(min=0).sqrt() - radii).amin(dim=-1)
         open_sky = open_sky - (1 - nearest.clamp(0, height) / height) / len(_OCCLUSION_HEIGHTS)
@@ -102,11 +119,15 @@ def _capsules(frames: np.ndarray, build: Build) -> tuple[np.ndarray, np.ndarray,
 
 
 def _dual_quaternions(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rigid transforms (T, 17, 4, 4) as real and dual parts (T, 17, 4), w first, of one sign along each chain."""
+    """Rigid transforms (T, 17, 4, 4) as real and dual parts (T, 17, 4), w first, of one sign along
+    each chain.
+    """
     from scipy.spatial.transform import Rotation
 
     shape = transforms.shape[:2]
-    quaternion = Rotation.from_matrix(transforms[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(*shape, 4)
+    quaternion = (
+        Rotation.from_matrix(transforms[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(*shape, 4)
+    )
     real = np.concatenate([quaternion[..., 3:], quaternion[..., :3]], axis=-1)
     for bone in range(2, len(BONES)):
         parent = PALM if (bone - 2) % 3 == 0 else bone - 1
@@ -122,6 +143,8 @@ def _dual_quaternions(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rotate(w: torch.Tensor, v: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Rotate points (V, 3) by unit quaternions with scalar part (T, V, 1) and vector part (T, V, 3)."""
+    """Rotate points (V, 3) by unit quaternions with scalar part (T, V, 1) and vector part (T, V,
+    3).
+    """
     points = points.expand_as(v)
     return points + 2 * torch.linalg.cross(v, torch.linalg.cross(v, points) + w * points)

@@ -23,7 +23,14 @@ class Sleeve:
     def part(self, frames: np.ndarray) -> Part:
         """The sleeve in the hand frame for bones (T, 17, 4, 4)."""
         vertices, normals = self.mesh.posed(frames)
-        return Part(vertices, normals, self.mesh.faces, torch.full_like(vertices[..., 0], 0.85), self.paint, 0)
+        return Part(
+            vertices,
+            normals,
+            self.mesh.faces,
+            torch.full_like(vertices[..., 0], 0.85),
+            self.paint,
+            0,
+        )
 
 
 class Cloth:
@@ -44,9 +51,13 @@ class Cloth:
         wave = torch.sin(point[:, 1] * 3900) * torch.sin((point[:, 0] + point[:, 2]) * 3700)
         colour = self._colour.expand(len(point), 3)
         if self._striped:
-            stripe = (torch.sin(point[:, 1] * (6.2832 / self._period)) * 6).clamp(-1, 1)[:, None] * 0.5 + 0.5
+            stripe = (torch.sin(point[:, 1] * (6.2832 / self._period)) * 6).clamp(-1, 1)[
+                :, None
+            ] * 0.5 + 0.5
             colour = colour * (1 - stripe) + self._stripe * stripe
-        return (colour * (1 + self._weave * wave[:, None])).clamp(0.01, 0.95), torch.full_like(wave, 0.02)
+        return (colour * (1 + self._weave * wave[:, None])).clamp(0.01, 0.95), torch.full_like(
+            wave, 0.02
+        )
 
 
 def draw_sleeve(rng: np.random.Generator, template: Template, hand: SkinnedMesh) -> Sleeve:
@@ -56,7 +67,9 @@ def draw_sleeve(rng: np.random.Generator, template: Template, hand: SkinnedMesh)
     below = (template.vertices[:, 1] < cuff)[template.faces].all(axis=1)
     used, faces = np.unique(template.faces[below], return_inverse=True)
     rest = template.vertices[used]
-    fold = rng.uniform(0.0, 0.0035) * np.sin(rest[:, 1] * rng.uniform(150, 420) + 30 * rest[:, 0] + rng.uniform(0, 6))
+    fold = rng.uniform(0.0, 0.0035) * np.sin(
+        rest[:, 1] * rng.uniform(150, 420) + 30 * rest[:, 0] + rng.uniform(0, 6)
+    )
     widening = 0.06 * np.clip(cuff - rest[:, 1], 0, 0.1)
     push = torch.tensor(thickness + fold + widening).to(hand.vertices)[:, None]
     index = torch.tensor(used, device=hand.vertices.device)

@@ -1,7 +1,8 @@
-"""The skin of the template hand: a closed mesh around the bones, made once, and how it hangs on them.
+"""The skin of the template hand: a closed mesh around the bones, made once, and how it hangs on
+them.
 
-The surface is the zero set of round cones joined by smooth minima, meshed by surface nets (Gibson 1998) and bound
-to the bones for dual quaternion skinning.
+The surface is the zero set of round cones joined by smooth minima, meshed by surface nets (Gibson
+1998) and bound to the bones for dual quaternion skinning.
 """
 
 from __future__ import annotations
@@ -63,10 +64,11 @@ _THUMB = BONES.index("thumb_1")
 class Template:
     """The template's mesh and binding.
 
-    `vertices` (V, 3) float32 metres in the hand frame at rest, `normals` (V, 3) float32 unit, `faces` (F, 3)
-    int64 counter-clockwise seen from outside, `weights` (V, 17) float32 that sum to one, `bone` (V) int64 the
-    heaviest, `local` (V, 3) float32 coordinates in that bone's rest frame, `dorsal` (V) float32 in -1..1, how much
-    the skin faces the back of its bone; `frames` (17, 4, 4) float64 the bones at rest.
+    `vertices` (V, 3) float32 metres in the hand frame at rest, `normals` (V, 3) float32 unit,
+    `faces` (F, 3) int64 counter-clockwise seen from outside, `weights` (V, 17) float32 that sum to
+    one, `bone` (V) int64 the heaviest, `local` (V, 3) float32 coordinates in that bone's rest
+    frame, `dorsal` (V) float32 in -1..1, how much the skin faces the back of its bone; `frames`
+    (17, 4, 4) float64 the bones at rest.
     """
 
     vertices: np.ndarray
@@ -111,7 +113,9 @@ def template() -> Template:
 
 
 def distance_field(axes: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Signed distances, metres, negative inside, of the template at rest on the grid of three coordinate axes."""
+    """Signed distances, metres, negative inside, of the template at rest on the grid of three
+    coordinate axes.
+    """
     frames, joints = pose_bones(average_build(), rest_pose())
     field = _cones(_PALM_CONES, axes, 0.0055)
     field = _smooth_min(field, _cones(_ARM_CONES, axes, 0.005), 0.010)
@@ -123,7 +127,9 @@ def distance_field(axes: tuple[np.ndarray, ...]) -> np.ndarray:
         cones = [np.concatenate([chain[i], chain[i + 1], radii[i : i + 2]]) for i in range(3)]
         cones += _pads(finger, chain, frames[0])
         # The thumb's base is wrapped in muscle; the fingers leave the palm more sharply.
-        field = _smooth_min(field, _cones(np.array(cones), axes, 0.0016), 0.012 if finger == 0 else 0.006)
+        field = _smooth_min(
+            field, _cones(np.array(cones), axes, 0.0016), 0.012 if finger == 0 else 0.006
+        )
     return field
 
 
@@ -141,7 +147,9 @@ def _pads(finger: int, chain: np.ndarray, frames: np.ndarray) -> list[np.ndarray
         cones.append(np.concatenate([middle - along, middle + along, [radius * 0.93] * 2]))
     if finger:
         knuckle = chain[0] + frames[2 + 3 * finger, :3, 2] * 0.0035
-        cones.append(np.concatenate([knuckle, knuckle + [0, 0.001, 0], [RADII[finger, 0] * 0.82] * 2]))
+        cones.append(
+            np.concatenate([knuckle, knuckle + [0, 0.001, 0], [RADII[finger, 0] * 0.82] * 2])
+        )
     return cones
 
 
@@ -168,26 +176,35 @@ def _cones(cones: np.ndarray, axes: tuple[np.ndarray, ...], blend: float) -> np.
     return -blend * np.log(np.maximum(total, far))
 
 
-def cone_distance(points: np.ndarray, start: np.ndarray, end: np.ndarray, first: float, second: float) -> np.ndarray:
-    """Distances (...) in metres from points (..., 3) to the capsule whose radius goes from `first` to `second`."""
+def cone_distance(
+    points: np.ndarray, start: np.ndarray, end: np.ndarray, first: float, second: float
+) -> np.ndarray:
+    """Distances (...) in metres from points (..., 3) to the capsule whose radius goes from `first`
+    to `second`.
+    """
     axis = (end - start).astype(points.dtype)
     offset = points - start.astype(points.dtype)
     share = np.clip(offset @ axis / np.float32(axis @ axis), 0, 1)
     across = offset - share[..., None] * axis
-    return np.sqrt((across * across).sum(axis=-1)) - (first + (second - first) * share).astype(points.dtype)
+    return np.sqrt((across * across).sum(axis=-1)) - (first + (second - first) * share).astype(
+        points.dtype
+    )
 
 
 def _smooth_min(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
-    """The quadratic smooth minimum: equal to the minimum where the two differ by more than `width`."""
+    """The quadratic smooth minimum: equal to the minimum where the two differ by more
+    than `width`.
+    """
     share = np.maximum(width - np.abs(first - second), 0) / width
     return np.minimum(first, second) - share * share * np.float32(width / 4)
 
 
 def surface_net(field: np.ndarray, axes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Mesh the zero set of a field sampled on a rectilinear grid: one vertex a cell that it crosses.
+    """Mesh the zero set of a field sampled on a rectilinear grid: one vertex a cell that it
+    crosses.
 
-    Returns vertices (V, 3) float64 and triangles (F, 3) int64, counter-clockwise seen from where the field is
-    positive.
+    Returns vertices (V, 3) float64 and triangles (F, 3) int64, counter-clockwise seen from where
+    the field is positive.
     """
     inside = field < 0
     sums, counts = _edge_crossings(field, inside, axes)
@@ -228,7 +245,9 @@ def _pair(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 def _edge_crossings(
     field: np.ndarray, inside: np.ndarray, axes: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each cell the sum (..., 3) of the points where its edges cross the surface, and their number."""
+    """For each cell the sum (..., 3) of the points where its edges cross the surface, and their
+    number.
+    """
     shape = tuple(length - 1 for length in field.shape)
     sums, counts = np.zeros((*shape, 3)), np.zeros(shape)
     for axis in range(3):
@@ -251,10 +270,18 @@ def _edge_crossings(
 
 
 def _gradient(field: np.ndarray, axes: tuple[np.ndarray, ...], points: np.ndarray) -> np.ndarray:
-    """Unit gradients (N, 3) of a sampled field at points, by trilinear interpolation of its differences."""
+    """Unit gradients (N, 3) of a sampled field at points, by trilinear interpolation of its
+    differences.
+    """
     slopes = np.stack(np.gradient(field, *axes), axis=-1)
-    cell = [np.clip(np.searchsorted(axis, points[:, i]) - 1, 0, len(axis) - 2) for i, axis in enumerate(axes)]
-    share = [(points[:, i] - axes[i][cell[i]]) / (axes[i][cell[i] + 1] - axes[i][cell[i]]) for i in range(3)]
+    cell = [
+        np.clip(np.searchsorted(axis, points[:, i]) - 1, 0, len(axis) - 2)
+        for i, axis in enumerate(axes)
+    ]
+    share = [
+        (points[:, i] - axes[i][cell[i]]) / (axes[i][cell[i] + 1] - axes[i][cell[i]])
+        for i in range(3)
+    ]
     normals = np.zeros_like(points)
     for corner in np.ndindex(2, 2, 2):
         weight = np.prod([share[i] if corner[i] else 1 - share[i] for i in range(3)], axis=0)
@@ -263,12 +290,19 @@ def _gradient(field: np.ndarray, axes: tuple[np.ndarray, ...], points: np.ndarra
 
 
 def _weights(vertices: np.ndarray, joints: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Bind each vertex to the bones near it: a softmax of squared distances, then smoothed over the mesh."""
+    """Bind each vertex to the bones near it: a softmax of squared distances, then smoothed over the
+    mesh.
+    """
     distance = np.full((len(vertices), len(BONES)), np.inf)
     segments = [(FOREARM, [0, -0.80, 0], [0, -0.004, 0])]
-    segments += [(PALM, [0.8 * joints[5 + 4 * i][0], 0.012, 0], joints[5 + 4 * i]) for i in range(4)]
+    segments += [
+        (PALM, [0.8 * joints[5 + 4 * i][0], 0.012, 0], joints[5 + 4 * i]) for i in range(4)
+    ]
     for finger in range(5):
-        segments += [(2 + 3 * finger + n, joints[1 + 4 * finger + n], joints[2 + 4 * finger + n]) for n in range(3)]
+        segments += [
+            (2 + 3 * finger + n, joints[1 + 4 * finger + n], joints[2 + 4 * finger + n])
+            for n in range(3)
+        ]
     for bone, start, end in segments:
         one = cone_distance(vertices, np.asarray(start), np.asarray(end), 0.0, 0.0)
         distance[:, bone] = np.minimum(distance[:, bone], one)
@@ -276,16 +310,21 @@ def _weights(vertices: np.ndarray, joints: np.ndarray, faces: np.ndarray) -> np.
     weights = np.exp((nearest**2 - distance**2) / (2 * _BLEND**2))
     weights /= weights.sum(axis=1, keepdims=True)
     weights = _spread(weights, faces, 4)
-    # The thumb's metacarpal moves deep inside the thenar's muscle: its skin gives way over a wide area.
+    # The thumb's metacarpal moves deep inside the thenar's muscle: its skin gives way over a wide
+    # area.
     both = weights[:, [PALM, _THUMB]].sum(axis=1)
-    share = _spread(weights[:, _THUMB : _THUMB + 1] / np.maximum(both, 0.05)[:, None], faces, 25)[:, 0]
+    share = _spread(weights[:, _THUMB : _THUMB + 1] / np.maximum(both, 0.05)[:, None], faces, 25)[
+        :, 0
+    ]
     weights[:, _THUMB], weights[:, PALM] = both * share, both * (1 - share)
     weights[weights < 0.004] = 0
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _spread(values: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
-    """Smooth values (V, C) over the mesh: each round takes every vertex half-way to its neighbours' mean."""
+    """Smooth values (V, C) over the mesh: each round takes every vertex half-way to its neighbours'
+    mean.
+    """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     degree = np.bincount(edges[:, 0], minlength=len(values))[:, None]
     for _ in range(rounds):

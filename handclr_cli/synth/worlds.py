@@ -1,4 +1,6 @@
-"""Two worlds that differ on purpose, as labelled sets and in-the-wild footage do: a studio, and everything else."""
+"""Two worlds that differ on purpose, as labelled sets and in-the-wild footage do: a studio, and
+everything else.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ Range = tuple[float, float]
 class World:
     """What scenes are drawn from.
 
-    number: part of every seed. subjects: how many people there are, None for a new one in each scene.
-    tone: range of skin depth in 0..1. spread: of the views, 0..1. field: view angle of the frame's shorter side,
-    degrees. reach: length of a hand over the shorter side of the frame. pairs, sleeves, objects: probabilities of
-    two hands, of a sleeve, of a held object. shake: of the camera, degrees. shutter: share of the frame's time that
-    it is open. key, ambient: ranges of the light. backdrop and sensor draw what is behind and the camera.
+    number: part of every seed. subjects: how many people there are, None for a new one in each
+    scene. tone: range of skin depth in 0..1. spread: of the views, 0..1. field: view angle of the
+    frame's shorter side, degrees. reach: length of a hand over the shorter side of the frame.
+    pairs, sleeves, objects: probabilities of two hands, of a sleeve, of a held object. shake: of
+    the camera, degrees. shutter: share of the frame's time that it is open. key, ambient: ranges of
+    the light. backdrop and sensor draw what is behind and the camera.
     """
 
     name: str

@@ -14,8 +14,9 @@ _END = object()
 def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     """Yield the items in order, asked for by a thread that is at most `depth` items ahead.
 
-    The thread starts when the first is asked for, and has ended when the last was taken, the iterator is closed or
-    an error comes out; what raises there raises here, after the items before it. The source is closed in the thread.
+    The thread starts when the first is asked for, and has ended when the last was taken, the
+    iterator is closed or an error comes out; what raises there raises here, after the items before
+    it. The source is closed in the thread.
     """
     done: SimpleQueue[tuple[object, BaseException | None]] = SimpleQueue()
     room, stopped = Semaphore(depth), Event()
@@ -39,7 +40,10 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
 
 
 def _produce(
-    items: Iterable[Item], done: SimpleQueue[tuple[object, BaseException | None]], room: Semaphore, stopped: Event
+    items: Iterable[Item],
+    done: SimpleQueue[tuple[object, BaseException | None]],
+    room: Semaphore,
+    stopped: Event,
 ) -> None:
     source = iter(items)
     try:

@@ -19,9 +19,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2
-# Results that wait for their turn, for each worker: enough that none idles while a long item is answered.
+# Results that wait for their turn, for each worker: enough that none idles while a long item is
+# answered.
 AHEAD = 512
-# So much work for each worker is the end, where the longest items go first, so that all end together.
+# So much work for each worker is the end, where the longest items go first, so that all end
+# together.
 ENDING = 128
 # Workers in a row that end before they are ready for an item.
 STILLBORN = 4
@@ -45,7 +47,9 @@ class _Task(Generic[Item, Result]):
 
 
 class _Worker:
-    """A process and a plain pipe to it, because a pool's workers wait for ever where their parent was killed."""
+    """A process and a plain pipe to it, because a pool's workers wait for ever where their parent
+    was killed.
+    """
 
     def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
         context = get_context("spawn")
@@ -62,7 +66,8 @@ class _Worker:
     def take(self, task: _Task[Any, Any]) -> None:
         """Begin a task; what an earlier worker has answered of it already is not kept twice."""
         self.task, self.skip = task, task.received
-        # A filter lets this signal end it where its reader has gone; a worker that has gone is to be replaced.
+        # A filter lets this signal end it where its reader has gone; a worker that has gone is to
+        # be replaced.
         with _ignored(signal.SIGPIPE), suppress(ConnectionError):  # seen when it is to answer
             self.pipe.send(task.item)
 
@@ -75,15 +80,19 @@ class _Worker:
 
 
 class Crew(Generic[Item, Result]):
-    """Processes that each answer one item after another; a context manager, at whose end they are gone.
+    """Processes that each answer one item after another; a context manager, at whose end they are
+    gone.
 
-    `work` gives any number of results for an item, always the same ones. It is sent to the processes once and may
-    keep there what is costly to make; where it has a method `prepare`, that is called first. After `recycle` results a
-    process is replaced by a new one, so that what a native library leaks stays bounded. Without `workers`, which may be
-    set until the first item is asked for, the work is done here.
+    `work` gives any number of results for an item, always the same ones. It is sent to the
+    processes once and may keep there what is costly to make; where it has a method `prepare`, that
+    is called first. After `recycle` results a process is replaced by a new one, so that what a
+    native library leaks stays bounded. Without `workers`, which may be set until the first item is
+    asked for, the work is done here.
     """
 
-    def __init__(self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None) -> None:
+    def __init__(
+        self, work: Callable[[Item], Iterable[Result]], workers: int, recycle: int | None = None
+    ) -> None:
         self._work, self.workers, self._recycle = work, workers, recycle
         self._crew: list[_Worker] = []
         # To be handed out before anything else: what has cost a process, and the end.
@@ -108,13 +117,17 @@ class Crew(Generic[Item, Result]):
         while len(self._crew) < min(self.workers, items):
             self._crew.append(_Worker(self._work))
 
-    def answers(self, items: Iterable[Item], sizes: Sequence[int] = ()) -> Iterator[tuple[Item, Iterator[Result]]]:
-        """Yield each item with its results, in order; the results are to be taken before the next item is.
+    def answers(
+        self, items: Iterable[Item], sizes: Sequence[int] = ()
+    ) -> Iterator[tuple[Item, Iterator[Result]]]:
+        """Yield each item with its results, in order; the results are to be taken before the next
+        item is.
 
-        The results do not depend on the number of workers, nor on `sizes`, about how many results each item has, by
-        which the last items are handed out so that the workers end together. Taking them raises what `work` raised, and
-        WorkerLostError where two processes ended over one item; the items after it can be taken all the same. Raises
-        HandclrError where process after process ends before it is ready for an item.
+        The results do not depend on the number of workers, nor on `sizes`, about how many results
+        each item has, by which the last items are handed out so that the workers end together.
+        Taking them raises what `work` raised, and WorkerLostError where two processes ended over
+        one item; the items after it can be taken all the same. Raises HandclrError where process
+        after process ends before it is ready for an item.
         """
         if self.workers < 1:
             one_thread()
@@ -185,7 +198,9 @@ class Crew(Generic[Item, Result]):
         return not self._first and max(waiting, len(tasks)) > AHEAD * self.workers
 
     def _listen(self, head: _Task[Item, Result] | None, tasks: deque[_Task[Item, Result]]) -> None:
-        """Wait for messages and keep them; only from the one whose turn it is where enough is waiting."""
+        """Wait for messages and keep them; only from the one whose turn it is where enough is
+        waiting.
+        """
         busy = [worker for worker in self._crew if worker.task is not None]
         if head and self._ahead(tasks):
             busy = [worker for worker in busy if worker.task is head]
@@ -221,7 +236,9 @@ class Crew(Generic[Item, Result]):
         assert task is not None
         self._stillborn += not worker.ready
         if self._stillborn >= STILLBORN:
-            raise HandclrError("worker processes end before they do anything; are they killed for want of memory?")
+            raise HandclrError(
+                "worker processes end before they do anything; are they killed for want of memory?"
+            )
         task.lost += worker.ready
         if task.lost < ATTEMPTS:
             self._first.append(task)
@@ -229,7 +246,9 @@ class Crew(Generic[Item, Result]):
         code = worker.process.exitcode
         how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
         task.over = True
-        task.error = WorkerLostError(f"a worker process ended {how}, twice; fewer --workers need less memory")
+        task.error = WorkerLostError(
+            f"a worker process ended {how}, twice; fewer --workers need less memory"
+        )
 
     def _retire(self, worker: _Worker) -> None:
         worker.end()
@@ -239,11 +258,14 @@ class Crew(Generic[Item, Result]):
 _NOTHING: Any = object()
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int, batch: int = 1) -> Iterator[Result]:
-    """Yield work(item) for each item in order, by `workers` processes that take `batch` items at a time.
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, batch: int = 1
+) -> Iterator[Result]:
+    """Yield work(item) for each item in order, by `workers` processes that take `batch` items at a
+    time.
 
-    Each process uses one thread. With less than two workers the work is done here. Raises what `work` raised, or
-    WorkerLostError.
+    Each process uses one thread. With less than two workers the work is done here. Raises what
+    `work` raised, or WorkerLostError.
     """
     with Crew(_Each(work), workers if workers > 1 else 0) as crew:
         for _, results in crew.answers(_batches(items, batch if workers > 1 else 1)):
@@ -265,7 +287,9 @@ class _Each(Generic[Item, Result]):
 
 
 def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
-    """Say that all is ready, then answer what comes through a pipe until its other end is closed."""
+    """Say that all is ready, then answer what comes through a pipe until its other end is
+    closed.
+    """
     # As an exception, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _let_go_of_pipes()
@@ -291,7 +315,9 @@ def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
 
 
 def _let_go_of_pipes() -> None:
-    """Leave standard input and output to the parent: what a native library prints does not belong into a tar."""
+    """Leave standard input and output to the parent: what a native library prints does not belong
+    into a tar.
+    """
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
@@ -309,7 +335,9 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
 
 
 def one_thread() -> None:
-    """Keep OpenCV, and torch where it is loaded, to one thread: small pictures, and bytes free of the cores."""
+    """Keep OpenCV, and torch where it is loaded, to one thread: small pictures, and bytes free of
+    the cores.
+    """
     import cv2
 
     cv2.setNumThreads(1)

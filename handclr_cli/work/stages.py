@@ -1,4 +1,6 @@
-"""Stages of handclr commands run one after another as subprocesses; what is finished is not run again."""
+"""Stages of handclr commands run one after another as subprocesses; what is finished is not run
+again.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import __version__
-from .contract.errors import HandclrError, UsageError
-from .contract.output import atomic_write
+from ..version import __version__
+from ..contract.errors import HandclrError, UsageError
+from ..contract.output import atomic_write
 
 BOOK = "demo.json"
 PROGRAM = (sys.executable, "-m", "handclr_cli")
 # 3: done, but some inputs were skipped; the command has said which.
 DONE = (0, 3)
 CLOSED_PIPE = (-13, 141)
-# Ctrl-C and schedulers signal the children too; a second signal in the middle of their cleaning up would leave
-# behind what they were about to remove.
+# Ctrl-C and schedulers signal the children too; a second signal in the middle of their cleaning up
+# would leave behind what they were about to remove.
 GRACE_S = 2.0
 
 Line = list[str]
-Plan = list[tuple["Stage", Line]]
+Lines = list[tuple["Stage", Line]]
 
 
 @dataclass(frozen=True)
 class Stage:
     """A named command line and the files that it `makes`, relative to the folder.
 
-    The line is without the word handclr: `|` connects two commands, `> FILE` takes standard output, {dir} is the
-    folder, other {names} are numbers. A file or subfolder at the top of the folder is made by one stage.
+    The line is without the word handclr: `|` connects two commands, `> FILE` takes standard output,
+    {dir} is the folder, other {names} are numbers. A file or subfolder at the top of the folder is
+    made by one stage.
     """
 
     name: str
@@ -49,9 +52,14 @@ class Stage:
         return {Path(name).parts[0] for name in self.makes}
 
 
-def plan_of(stages: Sequence[Stage], numbers: Mapping[str, Any]) -> Plan:
-    """Each stage with the words of its line, the numbers filled in; {dir} stays, so that the folder can move."""
-    return [(stage, [word.format(dir="{dir}", **numbers) for word in shlex.split(stage.line)]) for stage in stages]
+def plan_of(stages: Sequence[Stage], numbers: Mapping[str, Any]) -> Lines:
+    """Each stage with the words of its line, the numbers filled in; {dir} stays, so that the folder
+    can move.
+    """
+    return [
+        (stage, [word.format(dir="{dir}", **numbers) for word in shlex.split(stage.line)])
+        for stage in stages
+    ]
 
 
 def command_line(line: Line, folder: Path) -> str:
@@ -62,9 +70,11 @@ def command_line(line: Line, folder: Path) -> str:
 
 
 class Book:
-    """`demo.json` in a folder: the line and the seconds of each finished stage; of one only begun, no seconds.
+    """`demo.json` in a folder: the line and the seconds of each finished stage; of one only begun,
+    no seconds.
 
-    Raises UsageError where the folder holds something else, and HandclrError where the file is damaged.
+    Raises UsageError where the folder holds something else, and HandclrError where the file is
+    damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,14 +85,20 @@ class Book:
             if path.exists():
                 self.entries = self._usable(json.loads(path.read_text(encoding="utf-8")))
             elif any(folder.iterdir()):
-                raise UsageError(f"{folder}: neither empty nor the folder of a demo; name another one")
+                raise UsageError(
+                    f"{folder}: neither empty nor the folder of a demo; name another one"
+                )
         except OSError as error:
             raise HandclrError(f"cannot use {folder}: {error.strerror or error}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise HandclrError(f"{path}: damaged; remove the folder, or name another one") from error
+            raise HandclrError(
+                f"{path}: damaged; remove the folder, or name another one"
+            ) from error
 
-    def waiting(self, plan: Plan) -> list[Stage]:
-        """The stages to run: those not finished, those finished by another line, and all that read what they make."""
+    def waiting(self, plan: Lines) -> list[Stage]:
+        """The stages to run: those not finished, those finished by another line, and all that read
+        what they make.
+        """
         remade: set[str] = set()
         stages = []
         for stage, line in plan:
@@ -91,14 +107,20 @@ class Book:
             if entry and (entry["line"] != line or touched & remade):
                 del self.entries[stage.name]
                 entry = None
-            if not entry or entry["seconds"] is None or not all((self.folder / name).exists() for name in stage.makes):
+            if (
+                not entry
+                or entry["seconds"] is None
+                or not all((self.folder / name).exists() for name in stage.makes)
+            ):
                 stages.append(stage)
                 remade |= stage.tops
         self._save()
         return stages
 
     def begin(self, stage: Stage, line: Line) -> None:
-        """Note that a stage runs. What it left before goes, unless the same stage can go on from there."""
+        """Note that a stage runs. What it left before goes, unless the same stage can go on from
+        there.
+        """
         if stage.name not in self.entries:
             for name in sorted(stage.tops):
                 _remove(self.folder / name)
@@ -113,12 +135,17 @@ class Book:
         return float(self.entries[stage.name]["seconds"])
 
     def _usable(self, book: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """All but what was only begun under another name of the folder: trainers know the paths they began with."""
+        """All but what was only begun under another name of the folder: trainers know the paths
+        they began with.
+        """
         here = book["folder"] == str(self.folder)
         entries = {
-            name: {"line": list(entry["line"]), "seconds": entry["seconds"]} for name, entry in book["stages"].items()
+            name: {"line": list(entry["line"]), "seconds": entry["seconds"]}
+            for name, entry in book["stages"].items()
         }
-        return {name: entry for name, entry in entries.items() if here or entry["seconds"] is not None}
+        return {
+            name: entry for name, entry in entries.items() if here or entry["seconds"] is not None
+        }
 
     def _note(self, stage: Stage, line: Line, seconds: float | None) -> None:
         self.entries[stage.name] = {"line": line, "seconds": seconds}
@@ -133,8 +160,9 @@ class Book:
 def run_stage(book: Book, stage: Stage, line: Line, options: Sequence[str] = ()) -> None:
     """Run a stage's commands, with `options` for each, and note it in the book.
 
-    Their standard error is ours, their standard output goes to the line's file or to nowhere. Raises HandclrError
-    naming the stage and its command where one fails; when this process is interrupted, so are they.
+    Their standard error is ours, their standard output goes to the line's file or to nowhere.
+    Raises HandclrError naming the stage and its command where one fails; when this process is
+    interrupted, so are they.
     """
     commands, target = _commands(line, book.folder)
     book.begin(stage, line)
@@ -155,7 +183,9 @@ def run_stage(book: Book, stage: Stage, line: Line, options: Sequence[str] = ())
 
 
 def _run_connected(commands: list[list[str]], output: BinaryIO | None) -> list[int]:
-    """Run commands as a pipe and return their exit codes; none is left behind, whatever interrupts."""
+    """Run commands as a pipe and return their exit codes; none is left behind, whatever
+    interrupts.
+    """
     processes: list[subprocess.Popen[bytes]] = []
     source: Any = subprocess.DEVNULL
     try:
@@ -184,7 +214,9 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _commands(line: Line, folder: Path) -> tuple[list[Line], str | None]:
     """The commands that a line connects, and the file that takes the output of the last."""
-    words = [word.replace("{dir}", str(folder)) if word.startswith("{dir}") else word for word in line]
+    words = [
+        word.replace("{dir}", str(folder)) if word.startswith("{dir}") else word for word in line
+    ]
     target = None
     if ">" in words:
         words, target = words[: words.index(">")], words[words.index(">") + 1]

@@ -1,19 +1,24 @@
-"""How fast extract and keypoints are beside plain loops, how much memory they take, and whether kills change a byte.
+"""How fast extract and keypoints are beside plain loops, how much memory they take, and whether
+kills change a byte.
 
     python tests/benchmarks/extraction.py speed videos/ --fps 5 --copies 3 --rounds 3
     python tests/benchmarks/extraction.py memory --hours 2
     python tests/benchmarks/extraction.py kills videos/ --fps 5 --kills 50
 
-speed: frames a second over the same frames, in turn, each a command of its own that is timed from start to end.
-one: a loop of cv2.VideoCapture.grab, .retrieve of the sampled frames and HandLandmarker.detect, in one process with
-the threads that OpenCV takes; it neither crops nor writes. several: as many of these at once as there are workers, each
-on one thread, each over all the footage; their sum is the limit. cropping: the same, and each loop cuts the hands out
-and encodes them, which is work that extract cannot leave out. Likewise for keypoints: the loop decodes crops and looks
-for hands with the same padding. `copies` of the footage make starting up, the same for all, a small part.
+speed: frames a second over the same frames, in turn, each a command of its own that is timed from
+start to end. one: a loop of cv2.VideoCapture.grab, .retrieve of the sampled frames and
+HandLandmarker.detect, in one process with the threads that OpenCV takes; it neither crops nor
+writes. several: as many of these at once as there are workers, each on one thread, each over all
+the footage; their sum is the limit. cropping: the same, and each loop cuts the hands out and
+encodes them, which is work that extract cannot leave out. Likewise for keypoints: the loop decodes
+crops and looks for hands with the same padding. `copies` of the footage make starting up, the same
+for all, a small part.
 
-memory: resident megabytes of the command and of each of its processes, every two seconds, over one long video.
+memory: resident megabytes of the command and of each of its processes, every two seconds, over one
+long video.
 
-kills: the command is killed after a random time and started again; whenever it ends, the bytes are compared.
+kills: the command is killed after a random time and started again; whenever it ends, the bytes are
+compared.
 """
 
 from __future__ import annotations
@@ -38,13 +43,17 @@ HANDCLR = [sys.executable, "-m", "handclr_cli"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["speed", "memory", "kills", "loop", "keypoint-loop"])
     parser.add_argument("footage", nargs="*", type=Path)
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stages", nargs="+", choices=["extract", "keypoints"], default=["extract", "keypoints"])
+    parser.add_argument(
+        "--stages", nargs="+", choices=["extract", "keypoints"], default=["extract", "keypoints"]
+    )
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--kills", type=int, default=50)
@@ -52,7 +61,13 @@ def main() -> None:
     parser.add_argument("--crops", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write all numbers")
     options = parser.parse_args()
-    run = {"speed": speed, "memory": memory, "kills": kills, "loop": loop, "keypoint-loop": keypoint_loop}
+    run = {
+        "speed": speed,
+        "memory": memory,
+        "kills": kills,
+        "loop": loop,
+        "keypoint-loop": keypoint_loop,
+    }
     with tempfile.TemporaryDirectory() as folder:
         found = run[options.what](options, Path(folder))
     if options.json and found is not None:
@@ -69,7 +84,16 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
     stages = {
         "extract": ([*HANDCLR, *ours, folder / "again.tar"], [*plain, "loop", footage]),
         "keypoints": (
-            [*HANDCLR, "keypoints", crops, "--workers", options.workers, "-q", "-o", folder / "hands.tar"],
+            [
+                *HANDCLR,
+                "keypoints",
+                crops,
+                "--workers",
+                options.workers,
+                "-q",
+                "-o",
+                folder / "hands.tar",
+            ],
             [*plain, "keypoint-loop", crops],
         ),
     }
@@ -82,7 +106,11 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
         items = 0
         for number in range(options.rounds):
             begin = time.perf_counter()
-            items = int(subprocess.run(list(map(str, peer)), check=True, capture_output=True, text=True).stdout)
+            items = int(
+                subprocess.run(
+                    list(map(str, peer)), check=True, capture_output=True, text=True
+                ).stdout
+            )
             rates["one"].append(items / (time.perf_counter() - begin))
             together = seconds([*peer, "--threads", 1], options.workers)
             rates["several"].append(options.workers * items / together)
@@ -107,14 +135,18 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
 def seconds(command: Sequence[object], times: int = 1) -> float:
     """Wall time of a command, or of several of it at once."""
     begin = time.perf_counter()
-    started = [subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) for _ in range(times)]
+    started = [
+        subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) for _ in range(times)
+    ]
     if any(process.wait() not in (0, 3) for process in started):
         sys.exit(f"{command} failed")
     return time.perf_counter() - begin
 
 
 def copies(footage: Sequence[Path], count: int, folder: Path) -> Path:
-    """The footage several times, as files of their own: what is a link to the same file is read once."""
+    """The footage several times, as files of their own: what is a link to the same file is read
+    once.
+    """
     for number in range(count):
         for path in footage:
             target = folder / str(number) / path.name
@@ -152,7 +184,7 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
 def crops_of(image, found):  # type: ignore[no-untyped-def]
     """The hands of a frame as JPEG bytes, cut as extract cuts them."""
     from handclr_cli.contract.fields import encode_image
-    from handclr_cli.footage.crops import cut, square_box
+    from handclr_cli.hand.square import cut, square_box
 
     height, width = image.shape[:2]
     for marks, sides in zip(found.hand_landmarks, found.handedness, strict=True):
@@ -167,11 +199,15 @@ def detector():  # type: ignore[no-untyped-def]
     from handclr_cli.footage.model_file import model_file
 
     base = BaseOptions(model_asset_path=str(model_file(None, print)))
-    return vision.HandLandmarker.create_from_options(vision.HandLandmarkerOptions(base_options=base, num_hands=2))
+    return vision.HandLandmarker.create_from_options(
+        vision.HandLandmarkerOptions(base_options=base, num_hands=2)
+    )
 
 
 def keypoint_loop(options: argparse.Namespace, folder: Path) -> None:
-    """Decode crops one by one and look for a hand with every padding; prints how many crops there were."""
+    """Decode crops one by one and look for a hand with every padding; prints how many crops there
+    were.
+    """
     import cv2
 
     from handclr_cli.contract.shards import read_samples
@@ -209,22 +245,33 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     while process.poll() is None:
         for pid in (process.pid, *children(process.pid)):
             if megabytes := resident(pid):
-                sampled.setdefault("command" if pid == process.pid else f"worker {pid}", []).append(megabytes)
+                sampled.setdefault("command" if pid == process.pid else f"worker {pid}", []).append(
+                    megabytes
+                )
         time.sleep(2)
     for name, values in sampled.items():
         if len(values) > 20:
-            thirds = [max(part) for part in (values[5 : len(values) // 2], values[len(values) // 2 :])]
-            print(f"{name}: {len(values)} samples, first half at most {thirds[0]:.0f} MB, second {thirds[1]:.0f} MB")
+            thirds = [
+                max(part) for part in (values[5 : len(values) // 2], values[len(values) // 2 :])
+            ]
+            print(
+                f"{name}: {len(values)} samples, first half at most {thirds[0]:.0f} MB, second"
+                f" {thirds[1]:.0f} MB"
+            )
     return sampled
 
 
 def write_long(film: Path, footage: Sequence[Path], hours: float) -> None:
-    """A long film: short ones repeated without decoding, or a moving test picture where none is named."""
+    """A long film: short ones repeated without decoding, or a moving test picture where none is
+    named.
+    """
     import imageio_ffmpeg
 
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     source = (
-        ["-stream_loop", "-1", "-i", str(footage[0])] if footage else ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10"]
+        ["-stream_loop", "-1", "-i", str(footage[0])]
+        if footage
+        else ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10"]
     )
     coded = ["-c", "copy", "-an"] if footage else ["-c:v", "libx264", "-preset", "ultrafast"]
     subprocess.run(
@@ -244,7 +291,11 @@ def children(pid: int) -> list[int]:
 
 def resident(pid: int) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        return (
+            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            * os.sysconf("SC_PAGE_SIZE")
+            / 1e6
+        )
     except (OSError, IndexError):
         return 0.0
 
@@ -270,7 +321,9 @@ def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
     rng, killed, finished = random.Random(0), 0, 0
     wrong = 0
     while killed < options.kills:
-        process = subprocess.Popen([*map(str, command), "-o", str(folder / "killed" / "crops-%06d.tar")])
+        process = subprocess.Popen(
+            [*map(str, command), "-o", str(folder / "killed" / "crops-%06d.tar")]
+        )
         try:
             process.wait(rng.uniform(0, 0.7) * lasted)
         except subprocess.TimeoutExpired:
@@ -284,7 +337,8 @@ def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
     seconds([*command, "-o", folder / "killed" / "crops-%06d.tar"])
     wrong += contents(folder / "killed") != contents(folder / "whole")
     print(
-        f"{killed} kills, {finished + 1} finished outputs of {len(contents(folder / 'whole'))} shards, {wrong} differ"
+        f"{killed} kills, {finished + 1} finished outputs of {len(contents(folder / 'whole'))}"
+        f" shards, {wrong} differ"
     )
     return {"kills": killed, "finished": finished + 1, "differing": wrong}
 

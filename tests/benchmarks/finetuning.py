@@ -2,10 +2,11 @@
 
     python tests/benchmarks/finetuning.py --arch resnet18 --size 64 --batch 32 --rounds 3 --json finetuning.json
 
-limit: the network of handclr with its head, placed, compiled and cast as there, on random images that are on the device
-already; forward, the sum of the outputs, backward, step. Nothing that trains this network so can be faster.
-handclr: the command itself, from labelled crops in shards, without saves at the ends of epochs; crops that --cache
-keeps are there before the first step. Without SHARDS, crops of 224 px with random labels are drawn.
+limit: the network of handclr with its head, placed, compiled and cast as there, on random images
+that are on the device already; forward, the sum of the outputs, backward, step. Nothing that trains
+this network so can be faster. handclr: the command itself, from labelled crops in shards, without
+saves at the ends of epochs; crops that --cache keeps are there before the first step. Without
+SHARDS, crops of 224 px with random labels are drawn.
 
 Turns, warm-up and memory are as in pretraining.py, which this is run beside.
 """
@@ -42,13 +43,15 @@ from handclr_cli.learning.hardware import pick_precision, place
 from handclr_cli.learning.heads import HEADS
 from handclr_cli.learning.optim import build_optimizer, parameter_groups
 from handclr_cli.learning.pose import PoseNet
-from handclr_cli.options import worker_count
+from handclr_cli.work.cores import worker_count
 
 LIMIT, OURS = "finetune limit", "finetune"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", nargs="*", help="labelled crops; drawn where none are named")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--head", choices=HEADS, default="detnet")
@@ -69,23 +72,36 @@ def main() -> None:
     options.steps += -options.steps % max(1, options.workers)
     rates: dict[str, list[float]] = {LIMIT: [], OURS: []}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        options.folder, options.shards = folder, expand_inputs(options.shards or [draw_labelled(folder, options)])
+        options.folder, options.shards = (
+            folder,
+            expand_inputs(options.shards or [draw_labelled(folder, options)]),
+        )
         turns = {name: stack.enter_context(process(name, options)) for name in rates}
         for number in range(options.rounds):
             for name, turn in turns.items():
                 told = turn()
                 rates[name].append(told["rate"] / 2)  # which counts two views to a pair
-                say(f"round {number + 1}: {name} {rates[name][-1]:,.0f} images/s {told.get('cache', '')}")
+                say(
+                    f"round {number + 1}: {name} {rates[name][-1]:,.0f} images/s"
+                    f" {told.get('cache', '')}"
+                )
     share = np.median(np.array(rates[OURS]) / np.array(rates[LIMIT]))
     limit, ours = (f"{np.median(rates[name]):,.0f}" for name in rates)
-    print(f"{options.arch}, {options.head}, {options.size} px: {ours} of {limit} images/s, {share:.3f} of the limit")
+    print(
+        f"{options.arch}, {options.head}, {options.size} px: {ours} of {limit} images/s,"
+        f" {share:.3f} of the limit"
+    )
     if options.json:
-        options.json.write_text(json.dumps({"options": vars(options), "rates": rates}, indent=2, default=str) + "\n")
+        options.json.write_text(
+            json.dumps({"options": vars(options), "rates": rates}, indent=2, default=str) + "\n"
+        )
 
 
 def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
     autocast = pick_precision(options.precision, device)
-    model = place(PoseNet(build_encoder(options.arch), head=options.head), device, options.compile).train()
+    model = place(
+        PoseNet(build_encoder(options.arch), head=options.head), device, options.compile
+    ).train()
     optimizer = build_optimizer("adamw", parameter_groups([model], 0.0), 1e-3)
     images = torch.randn(options.batch, 3, options.size, options.size, device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -99,8 +115,14 @@ def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
 
 
 def ours(turns: Turns, options: Namespace, device: torch.device) -> None:
-    """The command, but for when steps begin, saves within, and when the crops to be kept are decoded."""
-    differentiate, choose, build = PoseObjective.__call__, store.choose_cache, store.CropStore.__init__
+    """The command, but for when steps begin, saves within, and when the crops to be kept are
+    decoded.
+    """
+    differentiate, choose, build = (
+        PoseObjective.__call__,
+        store.choose_cache,
+        store.CropStore.__init__,
+    )
 
     def timed(objective: PoseObjective, batch: Any) -> dict[str, Tensor]:
         turns()
@@ -128,13 +150,19 @@ def draw_labelled(folder: str, options: Namespace) -> str:
     """Drawn crops with random labels."""
     source = Path(folder, "crops")
     source.mkdir()
-    pretraining.draw_crops(str(source), options=Namespace(crops=options.crops, batch=[options.batch]))
+    pretraining.draw_crops(
+        str(source), options=Namespace(crops=options.crops, batch=[options.batch])
+    )
     random = np.random.default_rng(0)
     with ShardOutput(f"{folder}/labelled-%03d.tar", provenance("synth", {})) as output:
         for sample in ShardIndex(expand_inputs([str(source)])):
             points, pose = random.uniform(20, 200, (21, 2)), random.normal(0, 0.05, (21, 3))
-            sample.members[fields.KEYPOINTS_2D.suffix] = fields.encode_array(fields.KEYPOINTS_2D, points)
-            sample.members[fields.KEYPOINTS_3D.suffix] = fields.encode_array(fields.KEYPOINTS_3D, pose)
+            sample.members[fields.KEYPOINTS_2D.suffix] = fields.encode_array(
+                fields.KEYPOINTS_2D, points
+            )
+            sample.members[fields.KEYPOINTS_3D.suffix] = fields.encode_array(
+                fields.KEYPOINTS_3D, pose
+            )
             output.write(sample)
     return f"{folder}/labelled-*.tar"
 

@@ -14,7 +14,7 @@ import numpy as np
 from handclr_cli.contract.fields import KEYPOINTS_2D
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
-from handclr_cli.footage.crops import Box, box_overlap, to_source
+from handclr_cli.hand.square import Box, box_overlap, to_source
 
 LEAST_OVERLAP = 0.3
 # A frame, as the JSON of a crop names it.
@@ -34,7 +34,9 @@ Other = TypeVar("Other", bound=Boxed)
 
 @dataclass(frozen=True)
 class Crop:
-    """A crop with the keypoints found in the frame and those found in it (None where there are none), crop pixels."""
+    """A crop with the keypoints found in the frame and those found in it (None where there are
+    none), crop pixels.
+    """
 
     key: str
     place: Place
@@ -55,12 +57,16 @@ class Crop:
         return to_source(points, self.box, self.size, self.flipped)
 
 
-def found(footage: Sequence[str], sampling: Sequence[object], folder: Path, workers: int) -> list[Crop]:
+def found(
+    footage: Sequence[str], sampling: Sequence[object], folder: Path, workers: int
+) -> list[Crop]:
     """Run both commands, where that is not done yet."""
     folder.mkdir(parents=True, exist_ok=True)
     frames, crops = folder / "extract.tar", folder / "keypoints.tar"
     if not frames.exists():
-        handclr("extract", *footage, *sampling, "--with-keypoints", "--workers", workers, "-o", frames)
+        handclr(
+            "extract", *footage, *sampling, "--with-keypoints", "--workers", workers, "-o", frames
+        )
     if not crops.exists():
         handclr("keypoints", frames, "--keep-empty", "--workers", workers, "-o", crops)
     first, second = ShardIndex([str(frames)]), ShardIndex([str(crops)])
@@ -87,7 +93,9 @@ def _crop(one: Sample, other: Sample) -> Crop:
 def linked(first: Sequence[One], second: Sequence[Other]) -> Iterator[tuple[One, Other]]:
     """Pairs whose boxes overlap most, the surest first, each in one pair at most."""
     overlaps = {
-        (i, j): box_overlap(one.box, other.box) for i, one in enumerate(first) for j, other in enumerate(second)
+        (i, j): box_overlap(one.box, other.box)
+        for i, one in enumerate(first)
+        for j, other in enumerate(second)
     }
     lines, columns = set(range(len(first))), set(range(len(second)))
     for i, j in sorted(overlaps, key=lambda pair: -overlaps[pair]):

@@ -1,10 +1,12 @@
-"""What `handclr extract` and `handclr keypoints` find in real footage, and which of their keypoints are better.
+"""What `handclr extract` and `handclr keypoints` find in real footage, and which of their keypoints
+are better.
 
     python tests/benchmarks/footage_quality.py --footage videos/ --fps 5 --freihand FreiHAND/ --dexycb DexYCB/ \
         --synthetic wild/ --sheet crops.png --differing differing.png --json quality.json
 
-Each footage goes once through `handclr extract --with-keypoints`, which gives the keypoints found in the frame, and
-its crops through `handclr keypoints --keep-empty`, which gives those found in the crop.
+Each footage goes once through `handclr extract --with-keypoints`, which gives the keypoints found
+in the frame, and its crops through `handclr keypoints --keep-empty`, which gives those found in the
+crop.
 
 alone      MediaPipe's HandLandmarker on the same frame as it is: IMAGE mode, two hands, thresholds of 0.5, no padding.
 hand size  the longer side of the bounding box of the keypoints, those of the frame, or the true ones.
@@ -53,7 +55,11 @@ def main() -> None:
             named = [str(path) for path in arguments.footage]
             crops = found(named, ("--fps", arguments.fps), work / "footage", arguments.workers)
             looks = looked_at(named, arguments.fps, crops, work / "looks.json")
-            result |= {"frames": of_frames(looks), "tracks": of_tracks(looks, crops), "crops": of_crops(crops)}
+            result |= {
+                "frames": of_frames(looks),
+                "tracks": of_tracks(looks, crops),
+                "crops": of_crops(crops),
+            }
             draw(arguments, crops, work)
         for truth in truths(arguments):
             crops = found(truth.footage, ("--every", 1), work / truth.name, arguments.workers)
@@ -73,7 +79,8 @@ def looked_at(footage: Sequence[str], fps: float, crops: list[Crop], kept: Path)
                 hands = alone.detect(wrapped(frame.image)).hand_landmarks
                 row = {"video": video, "frame": frame.number, "alone": len(hands)}
                 row["extract"] = counts[video, frame.number]
-                # Where only one of the two has a hand: is it the padding, or what extract leaves out?
+                # Where only one of the two has a hand: is it the padding, or what extract leaves
+                # out?
                 if bool(row["alone"]) != bool(row["extract"]):
                     row["padded"] = len(padded.find(frame.image))
                 rows.append(row)
@@ -91,7 +98,9 @@ def plain_detector(model: Path) -> Any:
     """MediaPipe as its own documentation sets it up."""
     from mediapipe.tasks.python import BaseOptions, vision
 
-    options = vision.HandLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(model)), num_hands=2)
+    options = vision.HandLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(model)), num_hands=2
+    )
     return vision.HandLandmarker.create_from_options(options)
 
 
@@ -106,7 +115,10 @@ def of_frames(looks: list[Row]) -> Row:
     folders = defaultdict(list)
     for look in looks:
         folders[look["video"].rpartition("/")[0]].append(look)
-    return {"all": _of_frames(looks), "folders": {name: _of_frames(rows) for name, rows in sorted(folders.items())}}
+    return {
+        "all": _of_frames(looks),
+        "folders": {name: _of_frames(rows) for name, rows in sorted(folders.items())},
+    }
 
 
 def _of_frames(looks: list[Row]) -> Row:
@@ -142,22 +154,34 @@ def of_tracks(looks: list[Row], crops: list[Crop]) -> Row:
     return {
         "all": _flips([(one, other) for one, other, _ in pairs]),
         "in_frames_with_one_hand": _flips([(one, other) for one, other, lone in pairs if lone]),
-        "scores_over_0.8": _flips([(one, other) for one, other, _ in pairs if min(one.score, other.score) > SURE]),
+        "scores_over_0.8": _flips(
+            [(one, other) for one, other, _ in pairs if min(one.score, other.score) > SURE]
+        ),
         "worst": {video: f"{count} of {per_video[video]}" for video, count in worst.most_common(8)},
     }
 
 
 def _flips(pairs: list[tuple[Crop, Crop]]) -> Row:
     flips = sum(one.side != other.side for one, other in pairs)
-    return {"pairs": len(pairs), "flips": flips, "per_1000": round(1000 * flips / max(1, len(pairs)), 1)}
+    return {
+        "pairs": len(pairs),
+        "flips": flips,
+        "per_1000": round(1000 * flips / max(1, len(pairs)), 1),
+    }
 
 
 def of_crops(crops: list[Crop]) -> Row:
-    """How many crops `keypoints` finds a hand in, whether it lies inside, and how far it is from the frame's."""
+    """How many crops `keypoints` finds a hand in, whether it lies inside, and how far it is from
+    the frame's.
+    """
     there = [crop for crop in crops if crop.of_crop is not None]
-    inside = np.array([np.all((crop.of_crop >= 0) & (crop.of_crop <= crop.size), axis=1) for crop in there])
+    inside = np.array(
+        [np.all((crop.of_crop >= 0) & (crop.of_crop <= crop.size), axis=1) for crop in there]
+    )
     apart = np.array([crop.apart for crop in there])
-    sizes = np.array([np.ptp(crop.of_crop, axis=0).max() / np.ptp(crop.of_frame, axis=0).max() for crop in there])
+    sizes = np.array(
+        [np.ptp(crop.of_crop, axis=0).max() / np.ptp(crop.of_frame, axis=0).max() for crop in there]
+    )
     return {
         "crops": len(crops),
         "keypoints_found": round(len(there) / len(crops), 4),
@@ -171,14 +195,21 @@ def of_crops(crops: list[Crop]) -> Row:
 
 
 def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
-    """How many labelled hands are found, and the errors of both kinds of keypoints where both are there."""
+    """How many labelled hands are found, and the errors of both kinds of keypoints where both are
+    there.
+    """
     crops_at = defaultdict(list)
     for crop in crops:
         crops_at[crop.place].append(crop)
-    pairs = [pair for place, hands in truth.hands.items() for pair in linked(hands, crops_at[place])]
+    pairs = [
+        pair for place, hands in truth.hands.items() for pair in linked(hands, crops_at[place])
+    ]
     hands = sum(map(len, truth.hands.values()))
     errors = [
-        (error(crop.in_source(crop.of_frame), hand.keypoints), error(crop.in_source(crop.of_crop), hand.keypoints))
+        (
+            error(crop.in_source(crop.of_frame), hand.keypoints),
+            error(crop.in_source(crop.of_crop), hand.keypoints),
+        )
         for hand, crop in pairs
         if crop.of_crop is not None
     ]
@@ -195,14 +226,19 @@ def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
         "of_crop": {**quantiles(both[:, 1]), "over_0.25": share(both[:, 1] > GROSS)},
         "of_frame_is_nearer": share(difference > 0),
         "mean_difference_95": [
-            round(float(edge), 4) for edge in np.percentile(difference[drawn].mean(axis=1), (2.5, 97.5))
+            round(float(edge), 4)
+            for edge in np.percentile(difference[drawn].mean(axis=1), (2.5, 97.5))
         ],
     }
 
 
 def quantiles(values: np.ndarray) -> Row:
     middle, high = np.percentile(values, (50, 95))
-    return {"mean": round(float(values.mean()), 4), "median": round(middle, 4), "p95": round(high, 4)}
+    return {
+        "mean": round(float(values.mean()), 4),
+        "median": round(middle, 4),
+        "p95": round(high, 4),
+    }
 
 
 def share(flags: Any) -> float:
@@ -210,7 +246,9 @@ def share(flags: Any) -> float:
 
 
 def draw(arguments: argparse.Namespace, crops: list[Crop], work: Path) -> None:
-    """A sheet of crops drawn by lot with their keypoints, and one of those where the two kinds differ most."""
+    """A sheet of crops drawn by lot with their keypoints, and one of those where the two kinds
+    differ most.
+    """
     images = ShardIndex([str(work / "footage" / "keypoints.tar")])
 
     def image(crop: Crop) -> np.ndarray:
@@ -219,12 +257,16 @@ def draw(arguments: argparse.Namespace, crops: list[Crop], work: Path) -> None:
     if arguments.sheet:
         drawn = np.random.default_rng(arguments.seed).permutation(len(crops))[:TILES]
         tiles = [
-            Tile(image(crop), caption(crop, "" if crop.of_crop is not None else "none"), crop.of_crop)
+            Tile(
+                image(crop), caption(crop, "" if crop.of_crop is not None else "none"), crop.of_crop
+            )
             for crop in (crops[row] for row in drawn)
         ]
         write_png(arguments.sheet, grid_sheet(tiles, 10))
     if arguments.differing:
-        worst = sorted((crop for crop in crops if crop.of_crop is not None), key=lambda crop: -crop.apart)[:DIFFERING]
+        worst = sorted(
+            (crop for crop in crops if crop.of_crop is not None), key=lambda crop: -crop.apart
+        )[:DIFFERING]
         tiles = []
         for crop in worst:
             picture = draw_skeleton(image(crop), crop.of_frame, width=2, colour=BLUE)
@@ -247,7 +289,9 @@ def truths(arguments: argparse.Namespace) -> Iterator[Truth]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--footage", type=Path, nargs="*", help="videos, or folders of them")
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--freihand", type=Path, help="the data set as it is unpacked")
@@ -257,7 +301,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of the sheet")
     parser.add_argument("--sheet", type=Path, help="crops by lot with their keypoints, PNG")
-    parser.add_argument("--differing", type=Path, help="crops where frame (blue) and crop (orange) differ most, PNG")
+    parser.add_argument(
+        "--differing", type=Path, help="crops where frame (blue) and crop (orange) differ most, PNG"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     return parser.parse_args()
 

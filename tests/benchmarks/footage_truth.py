@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from footage_crops import Place
 
-from handclr_cli.benchmarks.camera import project
-from handclr_cli.benchmarks.dexycb import DexYCB
-from handclr_cli.benchmarks.freihand import FreiHAND
-from handclr_cli.benchmarks.labelled import LabelledHand, LabelledSet
 from handclr_cli.contract.shards import read_samples
-from handclr_cli.footage.crops import Box, square_box, to_source
+from handclr_cli.datasets.dexycb import DexYCB
+from handclr_cli.datasets.freihand import FreiHAND
+from handclr_cli.datasets.labelled import LabelledHand, LabelledSet
 from handclr_cli.footage.video import Sampling, find_footage, pieces
+from handclr_cli.hand.camera import project
+from handclr_cli.hand.square import Box, square_box, to_source
 
 MARGIN = 1.5
 

@@ -1,22 +1,26 @@
-"""Pre-training throughput beside its limit and beside what is usually written: images a second, in turn.
+"""Pre-training throughput beside its limit and beside what is usually written: images a second, in
+turn.
 
     python tests/benchmarks/pretraining.py --arch resnet18 --size 64 --batch 64 256 --rounds 5 --json pretraining.json
 
-limit: the network of handclr, placed, compiled and cast as there, on random images that are on the device already;
-forward, a loss of one product, backward, step. Nothing that trains this network so can be faster.
-handclr: the command itself, from crops in shards. Saves at the ends of epochs are left out. Crops that --cache keeps
-are there before the first step, as in every epoch but the first; --cache none is the first epoch.
-plain: a DataLoader, Pillow, torchvision.transforms.v2 crop by crop on the CPU, the same network in the default memory
-order and not compiled, NT-Xent as one product and a cross entropy, the same optimiser.
-lightly: the loop of its SimCLR example with its transform, head, loss and SGD; left out where it is not installed.
+limit: the network of handclr, placed, compiled and cast as there, on random images that are on the
+device already; forward, a loss of one product, backward, step. Nothing that trains this network so
+can be faster. handclr: the command itself, from crops in shards. Saves at the ends of epochs are
+left out. Crops that --cache keeps are there before the first step, as in every epoch but the first;
+--cache none is the first epoch. plain: a DataLoader, Pillow, torchvision.transforms.v2 crop by crop
+on the CPU, the same network in the default memory order and not compiled, NT-Xent as one product
+and a cross entropy, the same optimiser. lightly: the loop of its SimCLR example with its transform,
+head, loss and SGD; left out where it is not installed.
 
-Both peers have the crops as JPEG bytes in memory, as many workers, bfloat16 where handclr has it on CUDA, and an
-epoch that does not end. An image is a view: a pair is two. Without SHARDS, crops of 224 px are drawn: ellipses, noise.
+Both peers have the crops as JPEG bytes in memory, as many workers, bfloat16 where handclr has it on
+CUDA, and an epoch that does not end. An image is a view: a pair is two. Without SHARDS, crops of
+224 px are drawn: ellipses, noise.
 
-Each contestant is a process of its own, stopped with its workers while another has its turn. A turn is --warmup steps
-(2 batches for each worker lie ready when it begins, so at least as many), then --steps, rounded up to a multiple of the
-workers because their batches arrive in bursts; the device is waited for at both ends of those alone. Ratios are medians
-over the rounds. Memory is the peak of the main process; of the GPU's, of what PyTorch had in the measured steps.
+Each contestant is a process of its own, stopped with its workers while another has its turn. A turn
+is --warmup steps (2 batches for each worker lie ready when it begins, so at least as many), then
+--steps, rounded up to a multiple of the workers because their batches arrive in bursts; the device
+is waited for at both ends of those alone. Ratios are medians over the rounds. Memory is the peak of
+the main process; of the GPU's, of what PyTorch had in the measured steps.
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ from handclr_cli.learning.augmentation import IMAGENET_MEAN, IMAGENET_STD, Augme
 from handclr_cli.learning.hardware import Autocast, pick_device, pick_precision, place
 from handclr_cli.learning.optim import build_optimizer, default_lr, parameter_groups
 from handclr_cli.learning.pretraining import METHODS, ContrastiveModel, Objective
-from handclr_cli.options import worker_count
+from handclr_cli.work.cores import worker_count
 
 LIMIT, OURS = "limit", "handclr"
 PACKAGES = ("torch", "torchvision", "lightly", "opencv-contrib-python", "pillow", "numpy")
@@ -72,14 +76,18 @@ say = partial(print, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", nargs="*", help="crops; drawn where none are named")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 256], help="pairs")
     parser.add_argument("--method", choices=METHODS, default="peclr")
     parser.add_argument("--pairs", help="NPZ, for the methods that need it")
-    parser.add_argument("--peers", nargs="*", choices=["plain", "lightly"], default=["plain", "lightly"])
+    parser.add_argument(
+        "--peers", nargs="*", choices=["plain", "lightly"], default=["plain", "lightly"]
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction)
@@ -95,12 +103,31 @@ def main() -> None:
     options.warmup = 2 * options.workers + 3 if options.warmup is None else options.warmup
     options.steps += -options.steps % max(1, options.workers)
     flops = network_flops(options.arch, options.size)
-    columns = ("images/s", "least to most", "of the limit", "handclr / it", "of the peak", "MB", "MB of the GPU")
-    print(f"{options.arch} at {options.size} px: {flops / 1e9:.3g} GFLOP an image, forward and backward\n")
-    print("| pairs | contestant |", " | ".join(columns), "|\n|--:|---|" + "--:|" * len(columns), flush=True)
+    columns = (
+        "images/s",
+        "least to most",
+        "of the limit",
+        "handclr / it",
+        "of the peak",
+        "MB",
+        "MB of the GPU",
+    )
+    print(
+        f"{options.arch} at {options.size} px: {flops / 1e9:.3g} GFLOP an image, forward and"
+        " backward\n"
+    )
+    print(
+        "| pairs | contestant |",
+        " | ".join(columns),
+        "|\n|--:|---|" + "--:|" * len(columns),
+        flush=True,
+    )
     cells: list[Told] = []
     with tempfile.TemporaryDirectory() as folder:
-        options.folder, options.shards = folder, expand_inputs(options.shards or [draw_crops(folder, options)])
+        options.folder, options.shards = (
+            folder,
+            expand_inputs(options.shards or [draw_crops(folder, options)]),
+        )
         crops = len(ShardIndex(options.shards))
         if crops < max(options.batch):
             parser.error(f"--batch {max(options.batch)}: there are {crops} crops")
@@ -108,13 +135,24 @@ def main() -> None:
             cells.append(measure(Namespace(**{**vars(options), "batch": batch})))
             print_rows(cells[-1], flops, options.peak_tflops * 1e12)
             if options.json:
-                versions = {one.name: one.version for one in distributions() if one.name in PACKAGES}
-                about = {"versions": versions, "cores": os.cpu_count(), "options": vars(options), "flops": flops}
-                options.json.write_text(json.dumps(about | {"cells": cells}, indent=2, default=str) + "\n")
+                versions = {
+                    one.name: one.version for one in distributions() if one.name in PACKAGES
+                }
+                about = {
+                    "versions": versions,
+                    "cores": os.cpu_count(),
+                    "options": vars(options),
+                    "flops": flops,
+                }
+                options.json.write_text(
+                    json.dumps(about | {"cells": cells}, indent=2, default=str) + "\n"
+                )
 
 
 def measure(options: Namespace) -> Told:
-    """Let all contestants train on batches of this many pairs; gives what each told, round by round."""
+    """Let all contestants train on batches of this many pairs; gives what each told, round by
+    round.
+    """
     told: dict[str, list[Told]] = {}
     with ExitStack() as stack:
         turns = {}
@@ -126,13 +164,18 @@ def measure(options: Namespace) -> Told:
         for number in range(options.rounds):
             for name, turn in turns.items():
                 told[name].append(turn())
-                say(f"round {number + 1}, {options.batch} pairs: {name} {told[name][-1]['rate']:,.0f} images/s")
+                say(
+                    f"round {number + 1}, {options.batch} pairs: {name}"
+                    f" {told[name][-1]['rate']:,.0f} images/s"
+                )
     return {"batch": options.batch, "told": told}
 
 
 @contextmanager
 def process(name: str, options: Namespace) -> Iterator[Callable[[], Told]]:
-    """A contestant in a process group of its own, ready; called, it has its turn, and is stopped after it."""
+    """A contestant in a process group of its own, ready; called, it has its turn, and is stopped
+    after it.
+    """
     spawn = get_context("spawn")
     pipe, theirs = spawn.Pipe()
     child = spawn.Process(target=contest, args=(name, options, theirs))
@@ -165,29 +208,41 @@ def process(name: str, options: Namespace) -> Iterator[Callable[[], Told]]:
 
 def contest(name: str, options: Namespace, pipe: Connection) -> None:
     """Be a contestant: train, a turn at a time, until it is ended."""
-    os.setpgid(0, 0)  # with the workers to come, and in the starter's session: its end is that of a stopped group
+    os.setpgid(
+        0, 0
+    )  # with the workers to come, and in the starter's session: its end is that of a stopped group
     device = pick_device(options.device)
     CONTESTANTS[name](Turns(pipe, device, options), options, device)
 
 
 class Turns:
-    """Called as each step begins: waits for a turn, and measures the steps of it that follow the warm-up."""
+    """Called as each step begins: waits for a turn, and measures the steps of it that follow the
+    warm-up.
+    """
 
     def __init__(self, pipe: Connection, device: torch.device, options: Namespace) -> None:
         self.pipe, self.device = pipe, device
-        self.warmup, self.steps, self.images = options.warmup, options.steps, 2 * options.batch * options.steps
+        self.warmup, self.steps, self.images = (
+            options.warmup,
+            options.steps,
+            2 * options.batch * options.steps,
+        )
         self.left, self.begin = 0, math.nan
         self.notes: Told = {}
 
     def __call__(self) -> None:
         if self.left == 0:
-            self.pipe.send({"rate": self.images / (self._now() - self.begin), **self.notes, **self._memory()})
+            self.pipe.send(
+                {"rate": self.images / (self._now() - self.begin), **self.notes, **self._memory()}
+            )
             self.pipe.recv()
             self.left = self.warmup + self.steps
         if self.left == self.steps:
             self.begin = self._now()
             if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.device)  # cuDNN has tried out algorithms in the first step
+                torch.cuda.reset_peak_memory_stats(
+                    self.device
+                )  # cuDNN has tried out algorithms in the first step
         self.left -= 1
 
     def _now(self) -> float:
@@ -206,7 +261,9 @@ class Turns:
 
 def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
     autocast = pick_precision(options.precision, device)
-    model = place(ContrastiveModel.build(options.arch, "random", 0), device, options.compile).train()
+    model = place(
+        ContrastiveModel.build(options.arch, "random", 0), device, options.compile
+    ).train()
     optimizer = adamw(model, options.batch)
     images = torch.randn(2 * options.batch, 3, options.size, options.size, device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -221,7 +278,9 @@ def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
 
 
 def ours(turns: Turns, options: Namespace, device: torch.device) -> None:
-    """The command, but for when steps begin, saves within, and when the crops to be kept are decoded."""
+    """The command, but for when steps begin, saves within, and when the crops to be kept are
+    decoded.
+    """
     differentiate, choose, build = Objective.__call__, store.choose_cache, store.CropStore.__init__
 
     def timed(objective: Objective, views: Any) -> dict[str, Tensor]:
@@ -254,9 +313,15 @@ def plain(turns: Turns, options: Namespace, device: torch.device) -> None:
     view = v2.Compose(
         [
             v2.ToImage(),
-            v2.RandomResizedCrop(size, scale=[fraction**2 for fraction in config.scale], ratio=(1, 1)),
+            v2.RandomResizedCrop(
+                size, scale=[fraction**2 for fraction in config.scale], ratio=(1, 1)
+            ),
             # On the small picture, which makes it several times quicker than on the crop.
-            v2.RandomAffine(config.rotation, (config.translation,) * 2, interpolation=v2.InterpolationMode.BILINEAR),
+            v2.RandomAffine(
+                config.rotation,
+                (config.translation,) * 2,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
             v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
             v2.RandomApply([v2.GaussianBlur(13, config.blur_sigma)], p=config.blur_probability),
             v2.ToDtype(torch.float32, scale=True),
@@ -271,7 +336,9 @@ def plain(turns: Turns, options: Namespace, device: torch.device) -> None:
         return F.cross_entropy((latent @ latent.T / 0.5).fill_diagonal_(-math.inf), positives)
 
     optimizer, autocast = adamw(model, options.batch), peer_precision(options, device)
-    for views in loader(options, lambda image: (view(image), view(image)), pin_memory=device.type == "cuda"):
+    for views in loader(
+        options, lambda image: (view(image), view(image)), pin_memory=device.type == "cuda"
+    ):
         turns()
         with autocast():
             latent = model(torch.cat([images.to(device, non_blocking=True) for images in views]))
@@ -301,10 +368,15 @@ def lightly(turns: Turns, options: Namespace, device: torch.device) -> None:
 
 
 class Crops(Dataset[Any]):
-    """Crops in files, as it were: decoded by Pillow and transformed one by one, the same again after the last."""
+    """Crops in files, as it were: decoded by Pillow and transformed one by one, the same again
+    after the last.
+    """
 
     def __init__(self, options: Namespace, transform: Callable[[Any], Any]) -> None:
-        self.files, self.transform = [bytes(sample.members["jpg"]) for sample in ShardIndex(options.shards)], transform
+        self.files, self.transform = (
+            [bytes(sample.members["jpg"]) for sample in ShardIndex(options.shards)],
+            transform,
+        )
         self.length = options.batch * (steps_of(options) + 3 * options.workers)
 
     def __len__(self) -> int:
@@ -313,12 +385,19 @@ class Crops(Dataset[Any]):
     def __getitem__(self, row: int) -> Any:
         from PIL import Image
 
-        return self.transform(Image.open(io.BytesIO(self.files[row % len(self.files)])).convert("RGB"))
+        return self.transform(
+            Image.open(io.BytesIO(self.files[row % len(self.files)])).convert("RGB")
+        )
 
 
 def loader(options: Namespace, transform: Callable[[Any], Any], **pinned: bool) -> DataLoader[Any]:
-    workers = {"num_workers": options.workers, "multiprocessing_context": "fork" if options.workers else None}
-    return DataLoader(Crops(options, transform), options.batch, shuffle=True, drop_last=True, **workers, **pinned)
+    workers = {
+        "num_workers": options.workers,
+        "multiprocessing_context": "fork" if options.workers else None,
+    }
+    return DataLoader(
+        Crops(options, transform), options.batch, shuffle=True, drop_last=True, **workers, **pinned
+    )
 
 
 def adamw(model: nn.Module, batch: int) -> torch.optim.Optimizer:
@@ -345,7 +424,10 @@ def draw_crops(folder: str, options: Namespace) -> str:
             colours = random.integers(30, 220, (6, 6, 3), np.uint8)
             image = cv2.resize(colours, (side, side), interpolation=cv2.INTER_CUBIC)
             for _ in range(12):
-                centre, axes = random.integers(0, side, 2).tolist(), random.integers(8, 60, 2).tolist()
+                centre, axes = (
+                    random.integers(0, side, 2).tolist(),
+                    random.integers(8, 60, 2).tolist(),
+                )
                 turn, colour = int(random.integers(180)), random.integers(0, 256, 3).tolist()
                 cv2.ellipse(image, centre, axes, turn, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
             noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (2, 2, 2))
@@ -365,13 +447,18 @@ def network_flops(arch: str, size: int) -> float:
 
 def print_rows(cell: Told, flops: float, peak: float) -> None:
     """The rows of one batch size."""
-    rates = {name: np.array([told["rate"] for told in rounds]) for name, rounds in cell["told"].items()}
+    rates = {
+        name: np.array([told["rate"] for told in rounds]) for name, rounds in cell["told"].items()
+    }
     for name, rate in rates.items():
         first, last = cell["told"][name][0], cell["told"][name][-1]
         label = f"{name}, cache {first['cache']}" if "cache" in first else name
         words = [f"{np.median(rate):,.0f}", f"{rate.min():,.0f} to {rate.max():,.0f}"]
         words += [f"{np.median(rate / rates[LIMIT]):.3f}", f"{np.median(rates[OURS] / rate):.2f}"]
-        words += [f"{np.median(rate) * flops / peak:.1%}" if "device" in first else "", f"{last['MB']:,.0f}"]
+        words += [
+            f"{np.median(rate) * flops / peak:.1%}" if "device" in first else "",
+            f"{last['MB']:,.0f}",
+        ]
         words += [f"{last['device_MB']:,.0f}" if "device" in first else ""]
         print(f"| {cell['batch']} | {label} |", " | ".join(words), "|", flush=True)
 

@@ -1,4 +1,5 @@
-"""Fine-tune on real labelled hands from several encoders; test on other images of the same set, and on another set.
+"""Fine-tune on real labelled hands from several encoders; test on other images of the same set, and
+on another set.
 
     handclr extract videos/ --fps 5 | handclr keypoints -o real.tar
     handclr pca real.tar synthetic.tar -o pose.npz && handclr mine pose.npz -o pairs.npz
@@ -11,9 +12,9 @@
     python tests/benchmarks/real_hands.py --train freihand.tar --test test.tar dexycb.tar --run runs/real \
         --encoders random runs/handclr/encoder.pt --options --head regress
 
-Each cell is one `handclr finetune` of as many steps as every other, gone on with where it stopped, and an
-`handclr evaluate` on each test set. An error is that of the seeds' mean, its interval that of the test images: joints
-after root and reference-bone alignment, mm, 95 %, by bootstrap.
+Each cell is one `handclr finetune` of as many steps as every other, gone on with where it stopped,
+and an `handclr evaluate` on each test set. An error is that of the seeds' mean, its interval that
+of the test images: joints after root and reference-bone alignment, mm, 95 %, by bootstrap.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from handclr_cli.benchmarks.metrics import joint_errors_mm
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import read_npz
+from handclr_cli.hand.alignment import joint_errors_mm
 
 RESAMPLES = 2000
 
@@ -39,23 +40,49 @@ def main() -> None:
     samples = len(ShardIndex([str(arguments.train)]))
     rows = []
     for encoder, fraction in product(arguments.encoders, arguments.fractions):
-        runs = [cell(arguments, encoder, fraction, seed, samples) for seed in range(arguments.seeds)]
+        runs = [
+            cell(arguments, encoder, fraction, seed, samples) for seed in range(arguments.seeds)
+        ]
         for test in arguments.test:
             found = [evaluate(run, test, arguments) for run in runs]
             rows.append((name_of(encoder), fraction, test.stem, *summary(found)))
-    print(f"\n{samples} labelled crops of {arguments.train.stem}, {arguments.steps} steps of {arguments.batch}\n")
-    print("| encoder | labels | tested on | MPJPE | 95 % | of the seeds | mean pose |\n|---|--:|---|--:|--:|--:|--:|")
+    print(
+        f"\n{samples} labelled crops of {arguments.train.stem}, {arguments.steps} steps of"
+        f" {arguments.batch}\n"
+    )
+    print(
+        "| encoder | labels | tested on | MPJPE | 95 % | of the seeds | mean pose"
+        " |\n|---|--:|---|--:|--:|--:|--:|"
+    )
     for encoder, fraction, test, error, interval, seeds, chance in rows:
-        words = (encoder, f"{fraction:.0%}", test, f"{error:.1f}", f"{interval[0]:.1f} to {interval[1]:.1f}")
-        print("|", " | ".join((*words, ", ".join(f"{one:.1f}" for one in seeds), f"{chance:.1f}")), "|")
+        words = (
+            encoder,
+            f"{fraction:.0%}",
+            test,
+            f"{error:.1f}",
+            f"{interval[0]:.1f} to {interval[1]:.1f}",
+        )
+        print(
+            "|",
+            " | ".join((*words, ", ".join(f"{one:.1f}" for one in seeds), f"{chance:.1f}")),
+            "|",
+        )
 
 
-def cell(arguments: argparse.Namespace, encoder: str, fraction: float, seed: int, samples: int) -> Path:
+def cell(
+    arguments: argparse.Namespace, encoder: str, fraction: float, seed: int, samples: int
+) -> Path:
     """Fine-tune one model; gives its run directory."""
     run = arguments.run / f"{name_of(encoder)}-{fraction:g}-{seed}"
     batch = min(arguments.batch, max(1, round(fraction * samples)))
     epochs = max(1, round(arguments.steps / (max(1, round(fraction * samples)) // batch)))
-    options = {"encoder": encoder, "fraction": fraction, "seed": seed, "run": run, "arch": arguments.arch}
+    options = {
+        "encoder": encoder,
+        "fraction": fraction,
+        "seed": seed,
+        "run": run,
+        "arch": arguments.arch,
+    }
     options |= {"size": arguments.size, "batch": batch, "epochs": epochs, "save-every": 200}
     if not (run / "model.pt").exists():
         handclr("finetune", arguments.train, *flags(options), *arguments.options)
@@ -63,7 +90,9 @@ def cell(arguments: argparse.Namespace, encoder: str, fraction: float, seed: int
 
 
 def evaluate(run: Path, test: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, float]:
-    """Errors (N, 21) of a model on a test set after root and bone, mm, and what the mean pose has there."""
+    """Errors (N, 21) of a model on a test set after root and bone, mm, and what the mean pose has
+    there.
+    """
     output, report = run / f"{test.stem}.npz", run / f"{test.stem}.json"
     if not report.exists():
         report.write_bytes(handclr("evaluate", test, "--model", run / "model.pt", "-o", output))
@@ -73,8 +102,12 @@ def evaluate(run: Path, test: Path, arguments: argparse.Namespace) -> tuple[np.n
     return errors, told["mean_pose_of_training_set"]["root+bone"]["mpjpe_mm"]
 
 
-def summary(found: list[tuple[np.ndarray, float]]) -> tuple[float, tuple[float, float], list[float], float]:
-    """MPJPE over seeds and images, its interval over images, that of each seed, and the mean pose's."""
+def summary(
+    found: list[tuple[np.ndarray, float]],
+) -> tuple[float, tuple[float, float], list[float], float]:
+    """MPJPE over seeds and images, its interval over images, that of each seed, and the mean
+    pose's.
+    """
     seeds = [float(errors.mean()) for errors, _ in found]
     images = np.mean([errors.mean(axis=1) for errors, _ in found], axis=0)
     drawn = np.random.default_rng(0).integers(len(images), size=(RESAMPLES, len(images)))
@@ -96,18 +129,24 @@ def handclr(*words: object) -> bytes:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, nargs="+", required=True)
     parser.add_argument("--run", type=Path, default=Path("runs/real"))
-    parser.add_argument("--encoders", nargs="+", default=["random"], help="random, imagenet or files")
+    parser.add_argument(
+        "--encoders", nargs="+", default=["random"], help="random, imagenet or files"
+    )
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.1, 1.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="the rest: for finetune")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="the rest: for finetune"
+    )
     return parser.parse_args()
 
 

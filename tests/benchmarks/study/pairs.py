@@ -1,16 +1,19 @@
-"""What makes a mined pair good: one choice at a time changed from the paper's, measured by the true hands.
+"""What makes a mined pair good: one choice at a time changed from the paper's, measured by the true
+hands.
 
     handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
     handclr extract wild/ --fps 6 | handclr keypoints -o hands.tar
     handclr extract wild/ --fps 6 --with-keypoints -o frame.tar
     python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --truth wild/truth --run runs/pairs
 
-3D is the root-aligned distance of a crop to its positive in mm, as `mine --truth` has it; 2D that of their true
-keypoints in shares of the crop's side. A crop's truth is the hand whose square overlaps its own most, as the crop
-shows it: a left hand taken for a right one is a left one. Crops without truth are left out of the pool too, so that all
-variants are asked about the same crops; where one leaves some without a positive, it is measured on the others. "Best"
-is the least 3D distance there is between these crops and any of another video. Intervals are 95 % of the difference to
-the paper's setting, by bootstrap of the videos. Pools that are parts of the videos are all searched, and averaged.
+3D is the root-aligned distance of a crop to its positive in mm, as `mine --truth` has it; 2D that
+of their true keypoints in shares of the crop's side. A crop's truth is the hand whose square
+overlaps its own most, as the crop shows it: a left hand taken for a right one is a left one. Crops
+without truth are left out of the pool too, so that all variants are asked about the same crops;
+where one leaves some without a positive, it is measured on the others. "Best" is the least 3D
+distance there is between these crops and any of another video. Intervals are 95 % of the difference
+to the paper's setting, by bootstrap of the videos. Pools that are parts of the videos are all
+searched, and averaged.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from pairs_crops import Crops, read_crops, write_sets
 
-from handclr_cli.benchmarks.intervals import PERCENTILES, resampled_means
 from handclr_cli.contract.npz import read_npz, write_npz
+from handclr_cli.evaluation.intervals import PERCENTILES, resampled_means
 from handclr_cli.report.curves import save_figure
 from handclr_cli.similarity.quality import pair_distance_mm, pair_quality
 
@@ -39,10 +42,12 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed of the paper's setting: the keypoints, options of `pca` and `mine`, what is done with pairs.
+    """What is changed of the paper's setting: the keypoints, options of `pca` and `mine`, what is
+    done with pairs.
 
-    `parts`: the pool is one of so many parts of the videos. `kept`: only this share of the pairs, those with the least
-    `by`: the distance of the embeddings, or how far the keypoints found in frame and crop are apart in the worse crop.
+    `parts`: the pool is one of so many parts of the videos. `kept`: only this share of the pairs,
+    those with the least `by`: the distance of the embeddings, or how far the keypoints found in
+    frame and crop are apart in the worse crop.
     """
 
     factor: str
@@ -64,11 +69,17 @@ FINER = ("--normalize", "root-scale", "--dim", 28)
 VARIANTS = [
     Variant("keypoints", "found in the frame", "frame"),
     Variant("keypoints", "the true ones", "truth"),
-    *(Variant("normalisation", name, pca=("--normalize", name)) for name in ("root", "root-scale", "box")),
+    *(
+        Variant("normalisation", name, pca=("--normalize", name))
+        for name in ("root", "root-scale", "box")
+    ),
     Variant("normalisation", "root, turned upright", "turned"),
     Variant("normalisation", "root-scale, turned upright", "turned", ("--normalize", "root-scale")),
     *(Variant("dimensions", str(count), pca=("--dim", count)) for count in (2, 4, 8, 20, 28, 42)),
-    *(Variant("positive", f"any of the nearest {count}", mine=("--top-k", count)) for count in (4, 16, 64)),
+    *(
+        Variant("positive", f"any of the nearest {count}", mine=("--top-k", count))
+        for count in (4, 16, 64)
+    ),
     Variant("positive", "any of the nearest 16 videos", mine=("--top-k", 16, "--distinct-videos")),
     *(Variant("ceiling", f"the nearest {kept:.0%}", kept=kept) for kept in (0.25, 0.5, 0.75, 0.9)),
     *(
@@ -99,23 +110,37 @@ def main() -> None:
         if arguments.frame or not variant.needs_frame:
             found = measured(variant, crops, run)
             rows.append(row_of(variant, found, paper, limits.best_mm, crops.video))
-    about = {**counts, "videos": len(np.unique(crops.video)), "random_mm": float(limits.random_mm.mean())}
+    about = {
+        **counts,
+        "videos": len(np.unique(crops.video)),
+        "random_mm": float(limits.random_mm.mean()),
+    }
     (run / "pairs.json").write_text(json.dumps({**about, "variants": rows}, indent=2) + "\n")
     print(tables(about, rows))
     draw(about, rows, run / "pairs.png")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("hands", help="crops with the keypoints found in them: of extract | keypoints")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "hands", help="crops with the keypoints found in them: of extract | keypoints"
+    )
     parser.add_argument("--frame", help="the same crops with the keypoints found in the frame")
-    parser.add_argument("--truth", required=True, help="shards with the true hands, of synth footage")
-    parser.add_argument("--run", type=Path, default=Path("runs/pairs"), help="keep everything here; go on from it")
+    parser.add_argument(
+        "--truth", required=True, help="shards with the true hands, of synth footage"
+    )
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/pairs"), help="keep everything here; go on from it"
+    )
     return parser.parse_args()
 
 
 def pairs_of(variant: Variant, crops: Crops, run: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mine a variant, in each part of the videos: rows of the crops (N, k), -1 where none, and distances (N, k)."""
+    """Mine a variant, in each part of the videos: rows of the crops (N, k), -1 where none, and
+    distances (N, k).
+    """
     pose, found = run / f"{slug('pose', variant.keypoints, *variant.pca)}.npz", []
     handclr("pca", run / f"{variant.keypoints}.tar", *variant.pca, output=pose)
     for part in range(variant.parts):
@@ -124,7 +149,9 @@ def pairs_of(variant: Variant, crops: Crops, run: Path) -> list[tuple[np.ndarray
         handclr("mine", pose, *variant.mine, *against, output=output)
         arrays, _ = read_npz(str(output), "pairs")
         row = np.array([crops.row[key] for key in arrays.get("target", arrays["key"]).tolist()])
-        found.append((np.where(arrays["positive"] < 0, -1, row[arrays["positive"]]), arrays["distance"]))
+        found.append(
+            (np.where(arrays["positive"] < 0, -1, row[arrays["positive"]]), arrays["distance"])
+        )
     return found
 
 
@@ -134,7 +161,9 @@ def part_of(pose: Path, part: int, parts: int) -> Path:
     if not path.exists():
         arrays, record = read_npz(str(pose), "pose")
         number = np.random.default_rng(0).permutation(len(arrays["video"]))[arrays["video_id"]]
-        chosen = {name: arrays[name][number % parts == part] for name in ("key", "video_id", "embedding")}
+        chosen = {
+            name: arrays[name][number % parts == part] for name in ("key", "video_id", "embedding")
+        }
         write_npz(str(path), "pose", {**arrays, **chosen}, record or {})
     return path
 
@@ -152,7 +181,9 @@ def handclr(*words: object, output: Path) -> None:
 
 
 def measured(variant: Variant, crops: Crops, run: Path) -> np.ndarray:
-    """Each crop's MEASURES, the mean over its positives: (4, N), NaN where it has none, or none that is kept."""
+    """Each crop's MEASURES, the mean over its positives: (4, N), NaN where it has none, or none
+    that is kept.
+    """
     values = [
         distances(crops, positive, embedding)
         for mined in pairs_of(variant, crops, run)
@@ -177,23 +208,36 @@ def row_of(
     variant: Variant, found: np.ndarray, paper: np.ndarray, best: np.ndarray, video: np.ndarray
 ) -> dict[str, Any]:
     has = np.isfinite(found[0])
-    row = {"factor": variant.factor, "name": variant.name, "kept": float(has.mean()), "best": float(best[has].mean())}
+    row = {
+        "factor": variant.factor,
+        "name": variant.name,
+        "kept": float(has.mean()),
+        "best": float(best[has].mean()),
+    }
     for name, one, other in zip(MEASURES[:2], found[:2], paper[:2], strict=True):
         row |= {name: float(np.nanmean(one)), f"{name}_difference": difference(one, other, video)}
     return row
 
 
 def difference(values: np.ndarray, reference: np.ndarray, units: np.ndarray) -> list[float]:
-    """The mean of values (N,) less that of their reference, NaN left out, and its 95 % interval over units (N,)."""
+    """The mean of values (N,) less that of their reference, NaN left out, and its 95 % interval
+    over units (N,).
+    """
     both = (values, reference)
-    means = [resampled_means(np.nan_to_num(one)[:, None], np.isfinite(one)[:, None], units) for one in both]
+    means = [
+        resampled_means(np.nan_to_num(one)[:, None], np.isfinite(one)[:, None], units)
+        for one in both
+    ]
     interval = np.percentile(means[0] - means[1], PERCENTILES)
     return [float(np.nanmean(values) - np.nanmean(reference)), *interval.tolist()]
 
 
 def tables(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """A markdown table of each factor, the paper's setting first in all."""
-    counts = f"{about['crops']:,} crops of {about['videos']} videos, {about['without_truth']} without truth left out"
+    counts = (
+        f"{about['crops']:,} crops of {about['videos']} videos, {about['without_truth']} without"
+        " truth left out"
+    )
     lines = [f"{counts}; 3D distance of a random pair {about['random_mm']:.1f} mm"]
     for factor, group in groupby(rows[1:], key=lambda row: row["factor"]):
         lines.append(f"\n| {factor} | 3D, mm | to the paper's | 2D, sides | kept | best, mm |")
@@ -221,8 +265,20 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
             middle, low, high = row["mm_difference"]
             colour, all_kept = BLUE if high < 0 else ORANGE if low > 0 else GREY, row["kept"] == 1
             axes.plot((low, high), (place, place), color=colour, linewidth=1.6)
-            axes.plot(middle, place, "o", color=colour, markersize=5, markerfacecolor=colour if all_kept else "white")
-            axes.text(1.01, place, f"{row['mm']:.1f} mm" + ("" if all_kept else f" of {row['kept']:.0%}"), **beside)
+            axes.plot(
+                middle,
+                place,
+                "o",
+                color=colour,
+                markersize=5,
+                markerfacecolor=colour if all_kept else "white",
+            )
+            axes.text(
+                1.01,
+                place,
+                f"{row['mm']:.1f} mm" + ("" if all_kept else f" of {row['kept']:.0%}"),
+                **beside,
+            )
             ticks.append((place, row["name"]))
         place += 1.5
     axes.set_yticks(*zip(*ticks, strict=True), fontsize=8)
@@ -231,9 +287,15 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel("change of the 3D distance to the positive, mm, with the 95 % interval over videos", fontsize=9)
+    axes.set_xlabel(
+        "change of the 3D distance to the positive, mm, with the 95 % interval over videos",
+        fontsize=9,
+    )
     known = (rows[0]["mm"], about["random_mm"], rows[0]["best"])
-    axes.set_title("The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}".format(*known), fontsize=9)
+    axes.set_title(
+        "The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}".format(*known),
+        fontsize=9,
+    )
     save_figure(figure, path)
 
 

@@ -17,15 +17,17 @@ from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import CROP_SIDE, Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
-from handclr_cli.footage.crops import Box, box_overlap, to_crop, to_source
-from handclr_cli.similarity.embedding import MIDDLE_MCP, WRIST
+from handclr_cli.hand.joints import MIDDLE_MCP, WRIST
+from handclr_cli.hand.square import Box, box_overlap, to_crop, to_source
 
 LEAST_OVERLAP = 0.3
 MIRROR = np.array([-1, 1, 1])
 
 
 class Hand(NamedTuple):
-    """A true hand as the camera sees it: its square and keypoints (21, 2) in pixels of the frame, (21, 3) in metres."""
+    """A true hand as the camera sees it: its square and keypoints (21, 2) in pixels of the frame,
+    (21, 3) in metres.
+    """
 
     box: Box
     points: np.ndarray
@@ -33,9 +35,11 @@ class Hand(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """What is known of N crops: `row` by key, `video` numbers, true hands (N, 21, 3) in metres, (N, 21, 2) in sides.
+    """What is known of N crops: `row` by key, `video` numbers, true hands (N, 21, 3) in metres, (N,
+    21, 2) in sides.
 
-    `apart` (N,): the mean distance of the keypoints found in the frame from those found in the crop, in sides, or NaN.
+    `apart` (N,): the mean distance of the keypoints found in the frame from those found in the
+    crop, in sides, or NaN.
     """
 
     row: dict[bytes, int]
@@ -46,7 +50,9 @@ class Crops(NamedTuple):
 
 
 def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
-    """Write the same crops with each kind of keypoints, and the true hands, to RUN/KIND.tar; gives counts."""
+    """Write the same crops with each kind of keypoints, and the true hands, to RUN/KIND.tar; gives
+    counts.
+    """
     counted, counts = arguments.run / "sets.json", Counter(crops=0, without_truth=0)
     if counted.exists() and (not arguments.frame or (arguments.run / "frame.tar").exists()):
         return json.loads(counted.read_text())
@@ -54,9 +60,14 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
     kinds = ("crop", "truth", "turned") + ("frame",) * bool(frames)
     truth, record = true_hands(arguments.truth), provenance("study", {}, [])
     with contextlib.ExitStack() as stack:
-        outputs = {kind: stack.enter_context(ShardOutput(str(arguments.run / f"{kind}.tar"), record)) for kind in kinds}
+        outputs = {
+            kind: stack.enter_context(ShardOutput(str(arguments.run / f"{kind}.tar"), record))
+            for kind in kinds
+        }
         for sample in read_samples(expand_inputs([arguments.hands])):
-            hand = nearest_hand(tuple(sample.info["box"]), truth[sample.info["video"], sample.info["frame"]])
+            hand = nearest_hand(
+                tuple(sample.info["box"]), truth[sample.info["video"], sample.info["frame"]]
+            )
             counts["without_truth" if hand is None else "crops"] += 1
             if hand is None:
                 continue
@@ -64,7 +75,9 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
             kept = {"crop": scaled(sample), "truth": points, "turned": upright(scaled(sample))}
             if frames is not None:
                 kept["frame"] = scaled(other := frames[frames.row(sample.key)])
-                assert other.info["box"] == sample.info["box"], f"--frame: {sample.key} is another crop"
+                assert other.info["box"] == sample.info["box"], (
+                    f"--frame: {sample.key} is another crop"
+                )
             for kind, output in outputs.items():
                 output.write(lean(sample, kept[kind], joints))
     counted.write_text(json.dumps(counts))
@@ -89,7 +102,9 @@ def nearest_hand(box: Box, hands: list[Hand]) -> Hand | None:
 
 
 def seen(hand: Hand, crop: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """A hand's keypoints in a crop of the contract's size, and in metres, mirrored where the crop is."""
+    """A hand's keypoints in a crop of the contract's size, and in metres, mirrored where the crop
+    is.
+    """
     flipped = crop.info["flipped"]
     points = to_crop(hand.points, tuple(crop.info["box"]), CROP_SIDE, flipped)
     return points, hand.joints * MIRROR if flipped else hand.joints
@@ -109,7 +124,10 @@ def upright(points: np.ndarray) -> np.ndarray:
 
 def lean(sample: Sample, points: np.ndarray, joints: np.ndarray) -> Sample:
     """A sample without its image, which `pca` takes for one of the contract's size."""
-    members = {INFO.suffix: sample.members[INFO.suffix], KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points)}
+    members = {
+        INFO.suffix: sample.members[INFO.suffix],
+        KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points),
+    }
     return Sample(sample.key, {**members, KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints)})
 
 
@@ -120,7 +138,9 @@ def read_crops(run: Path) -> Crops:
     row = {sample.key.encode(): number for number, sample in enumerate(samples)}
     apart = np.full(len(samples), np.nan)
     if (run / "frame.tar").exists():
-        apart = np.linalg.norm(_points(run / "frame.tar") - _points(run / "crop.tar"), axis=2).mean(axis=1)
+        apart = np.linalg.norm(_points(run / "frame.tar") - _points(run / "crop.tar"), axis=2).mean(
+            axis=1
+        )
     joints = np.stack([sample.keypoints3d for sample in samples])
     return Crops(row, video, joints, _points(run / "truth.tar"), apart)
 

@@ -1,4 +1,6 @@
-"""What the study runs: footage, pools, methods, labels and budgets of a scale, and the commands that they take."""
+"""What the study runs: footage, pools, methods, labels and budgets of a scale, and the commands
+that they take.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ NONE = "none"
 
 
 class Pairing(NamedTuple):
-    """How pairs are made of the same crops: options of `pca` and of `mine`, and one crop in how many has a pair."""
+    """How pairs are made of the same crops: options of `pca` and of `mine`, and one crop in how
+    many has a pair.
+    """
 
     pca: str = ""
     mine: str = ""
@@ -22,7 +26,9 @@ class Pairing(NamedTuple):
 
 
 class Method(NamedTuple):
-    """What is pre-trained: options of `pretrain`, the name of its pairing, how many times the epochs of its pool."""
+    """What is pre-trained: options of `pretrain`, the name of its pairing, how many times the
+    epochs of its pool.
+    """
 
     title: str
     options: str
@@ -35,7 +41,8 @@ PAIRINGS = {
     "half": Pairing(mine="--max-distance 50%", one_in=2),
     "28": Pairing(pca="--dim 28"),
 }
-# Spelt out, as it was measured before it was a preset: `handclr-soft` is this with a temperature of 0.1.
+# Spelt out, as it was measured before it was a preset: `handclr-soft` is this with a temperature of
+# 0.1.
 SOFT = "--method handclr --targets pose --undo crop"
 METHODS = {
     "simclr": Method("SimCLR", "--method simclr"),
@@ -45,17 +52,24 @@ METHODS = {
     "handclr": Method("HandCLR", "--method handclr"),
     "crop": Method("HandCLR, `--undo crop`", "--method handclr --undo crop"),
     "soft-crop": Method("`handclr-soft`, temperature 0.5", SOFT),
-    "soft-self": Method("`handclr-soft`, temperature 0.5, nothing mined", f"{SOFT} --positives self"),
+    "soft-self": Method(
+        "`handclr-soft`, temperature 0.5, nothing mined", f"{SOFT} --positives self"
+    ),
     "soft-cold": Method("`handclr-soft`, temperature 0.2", f"{SOFT} --temperature 0.2"),
     "soft-colder": Method("`handclr-soft`", f"{SOFT} --temperature 0.1"),
     "soft-coldest": Method("`handclr-soft`, temperature 0.05", f"{SOFT} --temperature 0.05"),
-    "soft-unturned": Method("`handclr-soft`, temperature 0.5, views not turned", f"{SOFT} --rotation 0"),
+    "soft-unturned": Method(
+        "`handclr-soft`, temperature 0.5, views not turned", f"{SOFT} --rotation 0"
+    ),
     "soft-cold-unturned": Method(
-        "`handclr-soft`, temperature 0.2, views not turned", f"{SOFT} --temperature 0.2 --rotation 0"
+        "`handclr-soft`, temperature 0.2, views not turned",
+        f"{SOFT} --temperature 0.2 --rotation 0",
     ),
     "cold": Method("HandCLR, temperature 0.1", "--method handclr --temperature 0.1"),
     "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
-    "soft-half": Method("`handclr-soft`, the nearer half of the pairs", f"{SOFT} --temperature 0.1", "half"),
+    "soft-half": Method(
+        "`handclr-soft`, the nearer half of the pairs", f"{SOFT} --temperature 0.1", "half"
+    ),
     "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
     "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
     "simclr-published": Method("SimCLR, augmented as published", "--method simclr --as-published"),
@@ -87,7 +101,9 @@ TESTS = ("lab", "wild")
 
 
 class Pool(NamedTuple):
-    """Crops to pre-train on: the first videos of the footage, and how often they are passed over."""
+    """Crops to pre-train on: the first videos of the footage, and how often they are
+    passed over.
+    """
 
     videos: int
     epochs: int
@@ -97,8 +113,9 @@ class Pool(NamedTuple):
 class Scale:
     """How large everything is.
 
-    Steps are equal, since videos times epochs, and fraction times epochs, hardly vary; but for the pools that have the
-    epochs of the main one. What the tables compare is run with `seeds` seeds, variants of the methods with `others`.
+    Steps are equal, since videos times epochs, and fraction times epochs, hardly vary; but for the
+    pools that have the epochs of the main one. What the tables compare is run with `seeds` seeds,
+    variants of the methods with `others`.
     """
 
     frames: int
@@ -117,7 +134,8 @@ class Scale:
     batch: int = 128
     tune_batch: int = 32
     head: str = "regress"
-    # Of the hands in fine-tuning, degrees; with so few steps better than 90, on 200 other crops and two encoders.
+    # Of the hands in fine-tuning, degrees; with so few steps better than 90, on 200 other crops and
+    # two encoders.
     rotation: int = 30
     seeds: int = 3
     others: int = 1
@@ -126,7 +144,9 @@ class Scale:
     def equal_steps(self) -> list[str]:
         """The pools that are trained on for as many steps as the main one, the smallest first."""
         main = self.pools[self.main]
-        return self._smallest_first(lambda pool: pool.videos * pool.epochs == main.videos * main.epochs)
+        return self._smallest_first(
+            lambda pool: pool.videos * pool.epochs == main.videos * main.epochs
+        )
 
     @property
     def equal_epochs(self) -> list[str]:
@@ -226,7 +246,9 @@ def _wanted(scale: Scale) -> Iterator[Model]:
 
 
 def fingerprint(scale: Scale, model: Model) -> str:
-    """Of all commands that lead to a model: of results with the same one, the inputs were the same."""
+    """Of all commands that lead to a model: of results with the same one, the inputs were
+    the same.
+    """
     lines = "\n".join(cell.line for cell in chain(scale, Path("RUN"), model))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
@@ -243,10 +265,25 @@ def chain(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
 
 def _labelled(scale: Scale, root: Path) -> Iterator[Cell]:
     """Labels of one laboratory; tests on people of another one, and in the wild."""
-    sets = {"train": ("lab", scale.labels), "lab": ("lab", scale.tests), "wild": ("wild", scale.tests)}
+    sets = {
+        "train": ("lab", scale.labels),
+        "lab": ("lab", scale.tests),
+        "wild": ("wild", scale.tests),
+    }
     for seed, (name, (world, count)) in enumerate(sets.items(), 1):
         output = root / "labelled" / f"{name}.tar"
-        options = ("--world", world, "--count", count, "--size", scale.crop, "--seed", seed, "-o", output)
+        options = (
+            "--world",
+            world,
+            "--count",
+            count,
+            "--size",
+            scale.crop,
+            "--seed",
+            seed,
+            "-o",
+            output,
+        )
         yield Cell(f"labelled/{name}", ("synth", "labelled", *options))
 
 
@@ -254,10 +291,28 @@ def _pool(scale: Scale, root: Path) -> Iterator[Cell]:
     """Film, and find hands and keypoints as in footage of anybody's."""
     folder, crops, hands = (root / kind / "wild" for kind in ("footage", "crops", "hands"))
     (width, height), videos = scale.frame, [pool.videos for pool in scale.pools.values()]
-    film = ("--videos", max(videos), "--frames", scale.frames, "--fps", scale.fps, "--width", width, "--height", height)
+    film = (
+        "--videos",
+        max(videos),
+        "--frames",
+        scale.frames,
+        "--fps",
+        scale.fps,
+        "--width",
+        width,
+        "--height",
+        height,
+    )
     yield Cell("footage/wild", ("synth", "footage", folder, *film))
     # Every pool is a whole number of shards.
-    shards = ("--fps", scale.fps, "--shard-size", min(videos) * scale.frames, "-o", crops / "crops-%06d.tar")
+    shards = (
+        "--fps",
+        scale.fps,
+        "--shard-size",
+        min(videos) * scale.frames,
+        "-o",
+        crops / "crops-%06d.tar",
+    )
     yield Cell("crops/wild", ("extract", folder, *shards))
     yield Cell("hands/wild", ("keypoints", crops, "-o", hands / "hands-%06d.tar"))
 
@@ -285,21 +340,60 @@ def shards_of(scale: Scale, root: Path, pool: str) -> str:
 def _model(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
     start, run = model.encoder, model.folder(root)
     weights = "random" if start.method == NONE else root / "pretrain" / start.name / "encoder.pt"
-    options = ("--encoder", weights, "--arch", scale.arch, "--size", scale.size, "--head", scale.head)
+    options = (
+        "--encoder",
+        weights,
+        "--arch",
+        scale.arch,
+        "--size",
+        scale.size,
+        "--head",
+        scale.head,
+    )
     options += ("--precision", scale.precision, "--rotation", scale.rotation)
-    options += ("--fraction", model.fraction, "--epochs", scale.fractions[model.fraction], "--batch", scale.tune_batch)
+    options += (
+        "--fraction",
+        model.fraction,
+        "--epochs",
+        scale.fractions[model.fraction],
+        "--batch",
+        scale.tune_batch,
+    )
     options += ("--seed", start.seed, "--save-every", 1000, "--run", run)
     yield Cell(f"finetune/{model.name}", ("finetune", root / "labelled" / "train.tar", *options))
     for test in TESTS:
-        words = ("evaluate", root / "labelled" / f"{test}.tar", "--model", run / "model.pt", "-o", run / f"{test}.npz")
+        words = (
+            "evaluate",
+            root / "labelled" / f"{test}.tar",
+            "--model",
+            run / "model.pt",
+            "-o",
+            run / f"{test}.npz",
+        )
         yield Cell(f"evaluate/{model.name}/{test}", words, run / f"{test}.json")
 
 
 def _pretrain(scale: Scale, root: Path, start: Encoder) -> Cell:
     method = METHODS[start.method]
     epochs = scale.pools[start.pool].epochs * method.times * PAIRINGS[method.pairing].one_in
-    options = ("--pairs", _pairs_of(scale, root, start.pool, method.pairing) / "pairs.npz", *method.options.split())
-    options += ("--arch", scale.arch, "--size", scale.size, "--precision", scale.precision, "--batch", scale.batch)
+    options = (
+        "--pairs",
+        _pairs_of(scale, root, start.pool, method.pairing) / "pairs.npz",
+        *method.options.split(),
+    )
+    options += (
+        "--arch",
+        scale.arch,
+        "--size",
+        scale.size,
+        "--precision",
+        scale.precision,
+        "--batch",
+        scale.batch,
+    )
     options += ("--epochs", epochs, "--save-every", 50, "--seed", start.seed)
     run = root / "pretrain" / start.name
-    return Cell(f"pretrain/{start.name}", ("pretrain", shards_of(scale, root, start.pool), *options, "--run", run))
+    return Cell(
+        f"pretrain/{start.name}",
+        ("pretrain", shards_of(scale, root, start.pool), *options, "--run", run),
+    )

@@ -1,4 +1,6 @@
-"""What the study has measured: of the runs that are there, and of earlier ones that are kept in a file."""
+"""What the study has measured: of the runs that are there, and of earlier ones that are kept in a
+file.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from plan import TESTS, Model, Scale, encoder, fingerprint, models
 
-from handclr_cli.benchmarks.intervals import PERCENTILES
-from handclr_cli.benchmarks.metrics import AUC_RANGES, area_shares, joint_errors_mm
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.output import atomic_write
+from handclr_cli.evaluation.intervals import PERCENTILES
+from handclr_cli.evaluation.metrics import AUC_RANGES, area_shares
+from handclr_cli.hand.alignment import joint_errors_mm
 
 ALIGNMENT = "root+bone"
 RESAMPLES = 2000
@@ -23,9 +26,11 @@ NOTES = "notes"
 
 
 class Result(NamedTuple):
-    """Of one method on one test set: what was measured of each image (seeds, 2, N), and the mean pose's error in mm.
+    """Of one method on one test set: what was measured of each image (seeds, 2, N), and the mean
+    pose's error in mm.
 
-    Measured: the mean error of the joints in mm, and what the image adds to the area under the PCK curve, 0..1.
+    Measured: the mean error of the joints in mm, and what the image adds to the area under the PCK
+    curve, 0..1.
     """
 
     images: np.ndarray
@@ -46,7 +51,8 @@ class Result(NamedTuple):
     def interval(self, measure: int = 0) -> tuple[float, float]:
         """Of a mean over RESAMPLES draws of the seeds and of the images, the same for every method.
 
-        NaN where there is one seed: an interval over its images would not tell how far another seed lies.
+        NaN where there is one seed: an interval over its images would not tell how far another seed
+        lies.
         """
         rng = np.random.default_rng(0)
         values = self.images[:, measure]
@@ -61,7 +67,9 @@ class Result(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A pose model on one test set (2, N), the mean pose's error in mm, and the fingerprint of its commands."""
+    """A pose model on one test set (2, N), the mean pose's error in mm, and the fingerprint of its
+    commands.
+    """
 
     images: np.ndarray
     mean_pose: float
@@ -69,7 +77,9 @@ class Measured(NamedTuple):
 
 
 class Results:
-    """What is known of a scale: in the folder of its runs, and in a file, where what other commands made is no more."""
+    """What is known of a scale: in the folder of its runs, and in a file, where what other commands
+    made is no more.
+    """
 
     def __init__(self, scale: Scale, root: Path | None = None, file: Path | None = None) -> None:
         self.scale = scale
@@ -85,19 +95,26 @@ class Results:
 
     def of(self, method: str, pool: str, fraction: float, test: str = TESTS[0]) -> Result | None:
         """The seeds of one cell up to one that is not there; None where there are none."""
-        of_seeds = (Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds))
+        of_seeds = (
+            Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds)
+        )
         names = takewhile(self._known.__contains__, (f"{model.name}/{test}" for model in of_seeds))
         found = [self._known[name] for name in names]
         if not found:
             return None
-        return Result(np.stack([one.images for one in found]), float(np.mean([one.mean_pose for one in found])))
+        return Result(
+            np.stack([one.images for one in found]),
+            float(np.mean([one.mean_pose for one in found])),
+        )
 
     def keep(self, file: Path) -> None:
         """Write all of it to a file, the images as float16."""
         arrays = {name: one.images.astype(np.float16) for name, one in self._known.items()}
         notes = {name: [one.mean_pose, one.made_by] for name, one in self._known.items()}
         with atomic_write(file) as out:
-            np.savez_compressed(out, allow_pickle=False, **{NOTES: np.array(json.dumps(notes))}, **arrays)
+            np.savez_compressed(
+                out, allow_pickle=False, **{NOTES: np.array(json.dumps(notes))}, **arrays
+            )
 
 
 def _kept(file: Path) -> Iterator[tuple[str, Measured]]:

@@ -1,4 +1,5 @@
-"""The paper's comparison in small, end to end, on data that anybody can make again; every cell is a handclr command.
+"""The paper's comparison in small, end to end, on data that anybody can make again; every cell is a
+handclr command.
 
     python tests/benchmarks/study/study.py runs/study                    # all of it; run again to go on
     python tests/benchmarks/study/study.py runs/study --list             # what is done and what is not
@@ -6,10 +7,11 @@
     python tests/benchmarks/study/study.py runs/study --only '*/handclr/*' --dry-run
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
 
-In-the-wild footage is filmed by `synth`, its hands are found and their keypoints told by MediaPipe, pairs are mined of
-these; encoders are pre-trained by every method on the same crops for as many steps, fine-tuned on fractions of the
-labels of one studio for as many steps, and tested on people of another studio and in the wild. What is done is noted
-in RUN/done with its command, and what the command said in RUN/log. `plan.py` has the sizes.
+In-the-wild footage is filmed by `synth`, its hands are found and their keypoints told by MediaPipe,
+pairs are mined of these; encoders are pre-trained by every method on the same crops for as many
+steps, fine-tuned on fractions of the labels of one studio for as many steps, and tested on people
+of another studio and in the wild. What is done is noted in RUN/done with its command, and what the
+command said in RUN/log. `plan.py` has the sizes.
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ def main() -> None:
     todo = [cell for cell in chosen if not done(cell, root)]
     if arguments.list:
         waiting = {cell.name for cell in todo}
-        print("\n".join(f"{'    ' if cell.name in waiting else 'done'} {cell.name}" for cell in chosen))
+        print(
+            "\n".join(
+                f"{'    ' if cell.name in waiting else 'done'} {cell.name}" for cell in chosen
+            )
+        )
     elif arguments.dry_run:
         print("\n".join(cell.line for cell in todo))
     else:
@@ -47,12 +53,19 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="cpu")
-    parser.add_argument("--jobs", type=int, default=1, help="cells to run at a time, which share the cores")
     parser.add_argument(
-        "--only", nargs="+", default=["*"], help="patterns of the names of cells; what they need is run too"
+        "--jobs", type=int, default=1, help="cells to run at a time, which share the cores"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=["*"],
+        help="patterns of the names of cells; what they need is run too",
     )
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
@@ -62,12 +75,18 @@ def parse() -> argparse.Namespace:
 def leading_to(patterns: Sequence[str], chain: Iterable[Cell]) -> list[Cell]:
     """A chain up to the last cell that is asked for; nothing of a chain without one."""
     cells = list(chain)
-    asked = [number for number, cell in enumerate(cells, 1) if any(fnmatch.fnmatch(cell.name, p) for p in patterns)]
+    asked = [
+        number
+        for number, cell in enumerate(cells, 1)
+        if any(fnmatch.fnmatch(cell.name, p) for p in patterns)
+    ]
     return cells[: asked[-1]] if asked else []
 
 
 def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) -> None:
-    """Run what is to be done of every chain in its order, of `jobs` chains at a time; what several need once."""
+    """Run what is to be done of every chain in its order, of `jobs` chains at a time; what several
+    need once.
+    """
     locks, numbers = {name: Lock() for name in todo}, count(1)
     cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} if jobs > 1 else {}
 
@@ -76,7 +95,11 @@ def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) 
             if cell.name in todo:
                 with locks[cell.name]:
                     if not done(cell, root):
-                        print(f"{next(numbers)} of {len(todo)}: {cell.name}", file=sys.stderr, flush=True)
+                        print(
+                            f"{next(numbers)} of {len(todo)}: {cell.name}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
                         run(cell, root, os.environ | cores)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -89,12 +112,17 @@ def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) 
 
 
 def done(cell: Cell, root: Path) -> bool:
-    """Whether a cell was run; a note of another command under its name ends the study, for its results would mix."""
+    """Whether a cell was run; a note of another command under its name ends the study, for its
+    results would mix.
+    """
     note = root / "done" / cell.name
     if not note.is_file():
         return False
     if note.read_text().strip() != cell.line:
-        sys.exit(f"{note}: was made by another command; remove it and what it made, or name another folder")
+        sys.exit(
+            f"{note}: was made by another command; remove it and what it made, or name another"
+            " folder"
+        )
     return True
 
 
@@ -107,7 +135,9 @@ def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
     with log.open("a") as said:
         print(f"$ {cell.line}", file=said, flush=True)
         command = [sys.executable, "-m", "handclr_cli", *map(str, cell.words)]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment)
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment
+        )
         print(f"{time.monotonic() - begin:.1f} s, exit code {ended.returncode}", file=said)
     if ended.returncode not in (0, DONE_WITH_SKIPS):
         sys.exit(f"{cell.name} ended with exit code {ended.returncode}; {log} has what it said")

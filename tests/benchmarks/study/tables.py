@@ -1,12 +1,13 @@
-"""The study's tables and pictures of the runs that are there: Table 1, Table 2, Figure 2, and what beats HandCLR.
+"""The study's tables and pictures of the runs that are there: Table 1, Table 2, Figure 2, and what
+beats HandCLR.
 
     python tests/benchmarks/study/tables.py runs/study                                   # on standard output
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
     python tests/benchmarks/study/tables.py --measured tests/benchmarks/study/measured.npz
 
-MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in brackets the 95 %
-interval by bootstrap, in which both the test images and the seeds are drawn anew; where there is one seed, none. AUC of
-the PCK curve, 0 to 50 mm.
+MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in
+brackets the 95 % interval by bootstrap, in which both the test images and the seeds are drawn anew;
+where there is one seed, none. AUC of the PCK curve, 0 to 50 mm.
 """
 
 from __future__ import annotations
@@ -35,11 +36,23 @@ Column = tuple[str, float, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="folder of the runs; none: only what was measured before")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="folder of the runs; none: only what was measured before"
+    )
     parser.add_argument("--scale", choices=SCALES, default="cpu")
-    parser.add_argument("--measured", type=Path, help="file of what was measured before; what RUN has is added to it")
-    parser.add_argument("--readme", type=Path, help="put the tables between its <!-- study: NAME --> and <!-- end -->")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        help="file of what was measured before; what RUN has is added to it",
+    )
+    parser.add_argument(
+        "--readme",
+        type=Path,
+        help="put the tables between its <!-- study: NAME --> and <!-- end -->",
+    )
     parser.add_argument("--pictures", type=Path, help="folder for the PNGs")
     arguments = parser.parse_args()
     results = Results(SCALES[arguments.scale], arguments.run, arguments.measured)
@@ -60,7 +73,12 @@ def put(text: str, tables: dict[str, str]) -> str:
     """Replace what stands between the marks of each table that the text has."""
     for name, table in tables.items():
         pattern = rf"(<!-- study: {re.escape(name)} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)
+        text = re.sub(
+            pattern,
+            lambda found, table=table: f"{found[1]}{table}\n{found[2]}",
+            text,
+            flags=re.DOTALL,
+        )
     return text
 
 
@@ -72,11 +90,21 @@ def table_1(results: Results) -> str:
     for method in SHOWN:
         found = [results.of(method, *column) for column in columns]
         if found[0]:
-            rows.append([TITLES[method], *map(cell, found), area(found[0]), str(len(found[0].images))])
-    rows += [[*gains(results, columns, names), "", ""] for names in (("handclr", "peclr"), (BEST[-1], "handclr"))]
+            rows.append(
+                [TITLES[method], *map(cell, found), area(found[0]), str(len(found[0].images))]
+            )
+    rows += [
+        [*gains(results, columns, names), "", ""]
+        for names in (("handclr", "peclr"), (BEST[-1], "handclr"))
+    ]
     # The same of every method.
-    known = [next(filter(None, (results.of(name, *column) for name in SHOWN)), None) for column in columns]
-    rows.append(["mean pose", *(f"{result.mean_pose:.1f}" if result else "" for result in known), "", ""])
+    known = [
+        next(filter(None, (results.of(name, *column) for name in SHOWN)), None)
+        for column in columns
+    ]
+    rows.append(
+        ["mean pose", *(f"{result.mean_pose:.1f}" if result else "" for result in known), "", ""]
+    )
     head = [f"{described(scale, pool)}: {test}" for pool, _, test in columns]
     return markdown(["method", *head, "AUC, first column", "seeds"], rows)
 
@@ -95,7 +123,10 @@ def by_pool(results: Results, pools: Iterable[str]) -> str:
     """Method by pool, few labels, both test sets; of a method the same seeds in every column."""
     columns = [(pool, min(results.scale.fractions), test) for test, pool in product(TESTS, pools)]
     rows = [*by_method(results, columns), gains(results, columns)]
-    return markdown(["method", *(f"{described(results.scale, pool)}: {test}" for pool, _, test in columns)], rows)
+    return markdown(
+        ["method", *(f"{described(results.scale, pool)}: {test}" for pool, _, test in columns)],
+        rows,
+    )
 
 
 def figure_2(results: Results) -> str:
@@ -104,9 +135,14 @@ def figure_2(results: Results) -> str:
     columns = [(scale.main, fraction, TESTS[0]) for fraction in fractions]
     rows = by_method(results, columns)
     fewest, most = PUBLISHED_FRACTIONS
-    rows += [gains(results, columns), ["the same in the paper", fewest, *[""] * (len(columns) - 2), most]]
+    rows += [
+        gains(results, columns),
+        ["the same in the paper", fewest, *[""] * (len(columns) - 2), most],
+    ]
     rows.append(gains(results, columns, (BEST[-1], "handclr")))
-    return markdown(["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)], rows)
+    return markdown(
+        ["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)], rows
+    )
 
 
 def peclr(results: Results) -> str:
@@ -116,20 +152,31 @@ def peclr(results: Results) -> str:
 
 def beyond(results: Results) -> str:
     """What is tried against HandCLR under the same budget."""
-    variants = (name for name, one in METHODS.items() if "handclr" in one.options and name != "handclr")
+    variants = (
+        name for name, one in METHODS.items() if "handclr" in one.options and name != "handclr"
+    )
     return compared(results, ((name, "handclr") for name in variants))
 
 
 def compared(results: Results, pairs: Iterable[tuple[str, str]]) -> str:
-    """What each first one has over the second, few labels, both test sets: differences of the same images and seeds."""
+    """What each first one has over the second, few labels, both test sets: differences of the same
+    images and seeds.
+    """
     scale, rows = results.scale, []
     for names in pairs:
-        found = [[results.of(name, scale.main, min(scale.fractions), test) for name in names] for test in TESTS]
+        found = [
+            [results.of(name, scale.main, min(scale.fractions), test) for name in names]
+            for test in TESTS
+        ]
         both = [(ours, base) for ours, base in found if ours and base]
         if both:
             seeds = min(len(result.images) for result in both[0])
             rows.append(
-                [" against ".join(TITLES[name] for name in names), *(versus(*pair) for pair in both), str(seeds)]
+                [
+                    " against ".join(TITLES[name] for name in names),
+                    *(versus(*pair) for pair in both),
+                    str(seeds),
+                ]
             )
     return markdown(["", *(f"{test}, mm" for test in TESTS), "seeds"], rows)
 
@@ -142,7 +189,9 @@ def versus(ours: Result, base: Result) -> str:
     return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {share:+.0%}"
 
 
-def gains(results: Results, columns: Sequence[Column], names: tuple[str, str] = ("handclr", "peclr")) -> list[str]:
+def gains(
+    results: Results, columns: Sequence[Column], names: tuple[str, str] = ("handclr", "peclr")
+) -> list[str]:
     """What a method has over another one in each column."""
     both = (across(results, method, columns) for method in names)
     title = " over ".join(TITLES[name] for name in names)
@@ -190,7 +239,8 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def draw(results: Results, rows: dict[str, dict[str, tuple[str, float]]], path: Path) -> None:
-    """Curves with intervals on each test set of every method that has more than one point; a row of panels for each.
+    """Curves with intervals on each test set of every method that has more than one point; a row of
+    panels for each.
 
     rows: by what stands under a row, pools and shares of the labels by what stands under them.
     """
@@ -204,7 +254,12 @@ def draw(results: Results, rows: dict[str, dict[str, tuple[str, float]]], path: 
                 points = [(at, result) for at, result in enumerate(found) if result]
                 if len(points) > 1:
                     middle, bars = whiskers(result for _, result in points)
-                    style = {"color": colours[method], "marker": "o", "capsize": 3, "label": named(method)}
+                    style = {
+                        "color": colours[method],
+                        "marker": "o",
+                        "capsize": 3,
+                        "label": named(method),
+                    }
                     axes.errorbar([at for at, _ in points], middle, yerr=bars, **style)
             axes.set(title=test, xlabel=label)
             axes.set_xticks(range(len(columns)), list(columns))
@@ -233,12 +288,17 @@ def draw_table_1(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
     figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
     for number, test in enumerate(TESTS, 1):
-        axes = figure.add_subplot(1, len(TESTS), number, title=test, xlabel="MPJPE after root and bone, mm")
+        axes = figure.add_subplot(
+            1, len(TESTS), number, title=test, xlabel="MPJPE after root and bone, mm"
+        )
         found = {method: results.of(method, scale.main, small, test) for method in SHOWN}
         there = {method: result for method, result in found.items() if result}
         middle, bars = whiskers(there.values())
         axes.errorbar(middle, range(len(there)), xerr=bars, fmt="o", capsize=3)
-        labels = [f"{named(method)} ({len(result.images)})" if number == 1 else "" for method, result in there.items()]
+        labels = [
+            f"{named(method)} ({len(result.images)})" if number == 1 else ""
+            for method, result in there.items()
+        ]
         axes.set_yticks(range(len(there)), labels)
         axes.invert_yaxis()
         axes.margins(y=0.1)
@@ -250,8 +310,13 @@ def draw_table_1(results: Results, path: Path) -> None:
 def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
     rows = {
-        f"videos to pre-train on, {what}": {f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools}
-        for what, pools in (("as many steps", scale.equal_steps), ("as many epochs", scale.equal_epochs))
+        f"videos to pre-train on, {what}": {
+            f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools
+        }
+        for what, pools in (
+            ("as many steps", scale.equal_steps),
+            ("as many epochs", scale.equal_epochs),
+        )
     }
     draw(results, rows, path)
 

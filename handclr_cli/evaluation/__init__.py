@@ -1,0 +1,1 @@
+"""Evaluation: metrics, intervals, predictions, the protocols of data sets."""

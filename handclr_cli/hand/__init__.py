@@ -1,0 +1,1 @@
+"""The hand: joints, alignments, square crops, cameras, films of it."""

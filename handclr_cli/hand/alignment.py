@@ -1,0 +1,136 @@
+"""Alignments of 3D hands and the joint errors after them; joints without labels are left out."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..contract.errors import HandclrError
+from .joints import JOINT_NAMES, REFERENCE_BONE, WRIST
+
+Alignment = Literal["none", "root", "root+bone", "procrustes"]
+
+# Shorter than any bone that a model means: dividing by it would only blow up rounding noise.
+_NO_LENGTH = 1e-12
+
+
+def root_relative(x: np.ndarray) -> np.ndarray:
+    """Move the wrist to the origin; (..., 21, 3) in, the same shape and unit out."""
+    return x - x[..., WRIST : WRIST + 1, :]
+
+
+def bone_scaled(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Give the root-relative prediction the true length of the reference bone.
+
+    (..., 21, 3) metres in and out, wrist at the origin. The paper's alignment: no rotation. Where
+    the bone has no length in either, the scale stays 1.
+    """
+    start, end = REFERENCE_BONE
+    pred_length = np.linalg.norm(pred[..., end, :] - pred[..., start, :], axis=-1)
+    true_length = np.linalg.norm(truth[..., end, :] - truth[..., start, :], axis=-1)
+    usable = (pred_length > _NO_LENGTH) & (true_length > _NO_LENGTH)
+    scale = np.where(usable, true_length, 1.0) / np.where(usable, pred_length, 1.0)
+    return root_relative(pred) * scale[..., None, None]
+
+
+def procrustes(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Align each prediction to its truth by the best similarity transform without a reflection.
+
+    (N, 21, 3) metres in and out, in the frame of the truth; fitted on the joints that are `valid`
+    (N, 21), applied to all. Umeyama's closed form; FreiHAND's official script lets the rotation
+    mirror the hand, this does not. A prediction without extent lands on the truth's centroid.
+    """
+    mask = mask_of(valid, pred)[..., None]
+    share = mask / mask.sum(axis=1, keepdims=True)
+    pred_mean = (pred * share).sum(axis=1, keepdims=True)
+    true_mean = (truth * share).sum(axis=1, keepdims=True)
+    pred_centred, true_centred = pred - pred_mean, (truth - true_mean) * mask
+    u, singular, vt = np.linalg.svd(np.swapaxes(pred_centred, 1, 2) @ true_centred)
+    signs = np.ones_like(singular)
+    signs[:, -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    rotation = (u * signs[:, None, :]) @ vt
+    extent = np.square(pred_centred * mask).sum(axis=(1, 2))
+    usable = extent > _NO_LENGTH**2
+    scale = np.where(usable, (singular * signs).sum(axis=1), 1.0) / np.where(usable, extent, 1.0)
+    return scale[:, None, None] * (pred_centred @ rotation) + true_mean
+
+
+def joint_errors_mm(
+    pred: np.ndarray, truth: np.ndarray, alignment: Alignment, valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Measure the distance of every joint from its truth after an alignment.
+
+    (N, 21, 3) metres in, (N, 21) float64 millimetres out, 0 where a joint is not `valid` (N, 21).
+    Raises HandclrError where shapes differ, values are not finite, or a wrist or middle knuckle has
+    no label.
+    """
+    pred, truth, mask = checked(pred, truth, valid)
+    if alignment == "root":
+        pred, truth = root_relative(pred), root_relative(truth)
+    elif alignment == "root+bone":
+        pred, truth = bone_scaled(pred, truth), root_relative(truth)
+    elif alignment == "procrustes":
+        pred = procrustes(pred, truth, mask)
+    elif alignment != "none":
+        raise ValueError(f"alignment {alignment!r} is not one of {', '.join(get_args(Alignment))}")
+    return np.linalg.norm(pred - truth, axis=-1) * 1000.0 * mask
+
+
+def joint_means(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Average (N, 21, ...) over the samples in which a joint is `valid` (N, 21): (21, ...), NaN
+    where it never is.
+    """
+    mask = mask_of(valid, values).reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
+    with np.errstate(invalid="ignore"):
+        return (values * mask).sum(axis=0) / mask.sum(axis=0)
+
+
+def mean_over_joints(by_joint: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Average over the joints of `axis` that are not NaN: those with a label anywhere."""
+    return np.nanmean(by_joint, axis=axis)
+
+
+def checked(
+    pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both as float64 (N, 21, 3) and the mask bool (N, 21), or raise HandclrError."""
+    pred, truth = np.asarray(pred, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if pred.shape != truth.shape or pred.ndim != 3 or pred.shape[1:] != (len(JOINT_NAMES), 3):
+        raise HandclrError(
+            f"predictions {pred.shape} and ground truth {truth.shape} must both have the shape (N,"
+            " 21, 3); predict exactly the samples that are evaluated"
+        )
+    if not len(pred):
+        raise HandclrError(
+            "there is no prediction to evaluate; check that the input holds labelled samples"
+        )
+    mask = mask_of(valid, pred)
+    for name, bad, advice in (
+        (
+            "predictions hold NaN or infinite values",
+            ~np.isfinite(pred),
+            "use another checkpoint or a lower rate",
+        ),
+        (
+            "ground-truth poses hold NaN or infinite values",
+            ~np.isfinite(truth),
+            "drop the samples without labels",
+        ),
+        (
+            "samples have no label of the wrist or the middle knuckle",
+            ~mask[:, REFERENCE_BONE],
+            "drop them",
+        ),
+    ):
+        count = int(bad.reshape(len(pred), -1).any(axis=1).sum())
+        if count:
+            raise HandclrError(f"{count} of {len(pred)} {name}; {advice}")
+    return pred, truth, mask
+
+
+def mask_of(valid: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """Which joints count, bool (N, 21): those that are `valid` (N, 21), or all of `values` (N, 21,
+    ...).
+    """
+    return np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)

@@ -1,0 +1,1 @@
+"""Work shared out: processes, threads ahead, stages, cores."""
