@@ -29,8 +29,8 @@ from .commands import (
     synth,
 )
 from .contract.errors import HandclrError
-from .options import Command
-from .version import __version__
+from .contract.version import __version__
+from .parsing import Command
 
 app = typer.Typer(
     name="handclr",

@@ -3,77 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
 import signal
-import tomllib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from . import choices, console
 from .contract.errors import HandclrError, UsageError
 from .contract.inputs import STDIN, expand_inputs
 from .contract.output import refuse_terminal
-
-if TYPE_CHECKING:
-    from .learning.run import Run
-
-
-NOT_IN_FILES = ("config", "fresh")
-# What help calls the values of options that have no name of their own.
-_VALUES = {
-    "<int>": "N",
-    "<int range>": "N",
-    "<float>": "NUMBER",
-    "<float range>": "NUMBER",
-    "<str>": "TEXT",
-    "<path>": "PATH",
-}
-
-
-class Command(TyperCommand):
-    """A command that names the option where a job says which of its settings is at fault."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except HandclrError as error:
-            error.where = self._option(error.setting, ctx.params.get(error.setting))
-            raise
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments and options of the help, values by their names and not by their types."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for param in self.get_params(ctx):
-            if record := param.get_help_record(ctx):
-                name, help = record
-                if param.param_type_name == "argument":
-                    sections["Arguments"].append((name.partition(" <")[0], help))
-                else:
-                    name, bracket, kind = name.partition(" <")
-                    kind = _VALUES.get(f"<{kind}", f"<{kind}") if bracket else ""
-                    sections["Options"].append((f"{name} {kind}".rstrip(), help))
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-    def _option(self, setting: str, value: Any) -> str:
-        """What the user calls a setting, and what it was set to where that is a word or a number."""
-        shown = f" {value:g}" if isinstance(value, float) else f" {value}"
-        shown = shown if isinstance(value, str | int | float) and value is not True else ""
-        for param in self.params:
-            if param.name == setting:
-                names = [name for name in param.opts if name.startswith("--")]
-                return f"{max(names, key=len)}{shown}" if names else str(param.metavar or setting)
-        return f"--{setting.replace('_', '-')}" if setting else ""
+from .parsing import read_config
 
 
 def _set_quiet(value: bool) -> bool:
@@ -86,52 +29,12 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
-def _read_config(context: typer.Context, path: str | None) -> str | None:
-    """Make what a file says the defaults of the options; the command line overrides it."""
-    if path is None:
-        return None
-    known = {name: param for param in context.command.params for name in _names(param)}
-    values: dict[str, Any] = dict(context.default_map or {})
-    for name, value in _read_table(path).items():
-        param = known.get(name.replace("_", "-"))
-        if param is None or param.name in NOT_IN_FILES:
-            raise UsageError(f"--config {path}: {context.info_name} has no option {name}")
-        values[str(param.name)] = (
-            [value] if param.multiple and not isinstance(value, list) else value
-        )
-    context.default_map = values
-    return path
-
-
-def _read_table(path: str) -> dict[str, Any]:
-    """Options from TOML or JSON; of a run's config.json its arguments and seed."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-    except OSError as error:
-        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UsageError(f"--config {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"--config {path}: holds no options")
-    return (
-        {**found["arguments"], "seed": found.get("seed", 0)}
-        if isinstance(found.get("arguments"), dict)
-        else found
-    )
-
-
-def _names(param: Any) -> list[str]:
-    """What an option is called on the command line, without the dashes."""
-    return [name.removeprefix("--") for name in param.opts if name.startswith("--")]
-
-
 Config = Annotated[
     str | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        callback=_read_config,
+        callback=read_config,
         is_eager=True,
         help=(
             "TOML with options as keys, or the config.json of a run; the command line overrides it."
@@ -255,18 +158,14 @@ def read_once(*names: str | None) -> None:
 
 
 def prepare_output(output: str) -> None:
-    """Refuse a terminal; let a closed pipe end this filter at once (exit 141), as it ends any Unix
-    filter.
-    """
+    """Refuse a terminal; let a closed pipe end this filter at once, as any Unix filter (141)."""
     if output == "-":
         refuse_terminal()
         end_with_pipe()
 
 
 def prepare_files(*paths: str | None) -> None:
-    """Raise before the work where a file beside the output cannot appear, or two outputs
-    are one.
-    """
+    """Raise before the work where an output cannot be written, or two outputs are one file."""
     files = [
         path
         for path in paths
@@ -276,7 +175,7 @@ def prepare_files(*paths: str | None) -> None:
         if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
             raise HandclrError(f"cannot write {path}: no such folder")
         if sum(os.path.realpath(path) == os.path.realpath(other) for other in files) > 1:
-            raise UsageError(f"{path}: named for two outputs")
+            raise UsageError(f"{path}: the same file is given for two outputs")
 
 
 def end_with_pipe() -> None:
@@ -304,8 +203,9 @@ def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def seconds_of(time: str | None) -> float:
-    """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s; infinite
-    where there is none.
+    """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s.
+
+    Infinite where there is none.
     """
     if time is None:
         return math.inf
@@ -324,20 +224,3 @@ def choose(option: str, value: str, choices: Iterable[str]) -> None:
     """Raise UsageError where a value is none of the choices."""
     if value not in choices:
         raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")
-
-
-def finish_run(run: Run, label: str, path: Path) -> None:
-    """Draw the loss curve and print the path of the weights, the one word of a trainer on standard
-    output.
-    """
-    from .report.curves import loss_plot
-
-    typer.echo(str(path))
-    records = [record for record in run.records() if "loss" in record]  # the others are the probe's
-    if not records:
-        return
-    loss_plot(records, run.folder / "loss.png")
-    first, last = records[0]["loss"], records[-1]["loss"]
-    console.say(
-        f"{label}: loss {first:.4f} at step 1, {last:.4f} at step {records[-1]['step']:,}; {path}"
-    )

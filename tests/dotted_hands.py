@@ -14,8 +14,9 @@ from drawn_hand import write_video
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.footage.extraction import CropSettings, crops
-from handclr_cli.footage.frames import Hand
-from handclr_cli.footage.video import Sampling, find_footage, read_frames
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Hand, Sampling
+from handclr_cli.footage.video import read_frames
 from handclr_cli.learning.posemodel import MeanPose, Poses
 
 SIZE = (480, 640)

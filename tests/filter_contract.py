@@ -1,8 +1,10 @@
-"""What every filter promises, whatever it computes; test_filters.py applies it to each of them."""
+"""What every filter promises, whatever it computes; the tests of filters apply it to each."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import pty
 import subprocess
@@ -10,8 +12,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from shard_helpers import CLI, cli_env, error_line, run_cli
+from shard_helpers import CLI, cli_env, error_line, load_npz, pose_arrays, run_cli
 
 
 def read_terminal(master: int) -> bytes:
@@ -118,7 +121,7 @@ class FilterContract:
         _, errors = process.communicate(self.good(), timeout=120)
         reader.join()
         done = subprocess.CompletedProcess(command, process.returncode, b"", errors)
-        assert "refusing to write binary data to the terminal; use -o" in error_line(done, 2)
+        assert "refusing to write binary data to the terminal; name a file" in error_line(done, 2)
         assert shown == [b""]
 
     def test_a_closed_pipe(self, tmp_path: Path) -> None:
@@ -185,3 +188,29 @@ class FilterContract:
         done = run_cli(*self.arguments(tmp_path), "-o", "/dev/null", stdin=self.good())
         assert done.returncode == 0
         assert not os.path.isfile("/dev/null") and os.path.exists("/dev/null")
+
+
+class NpzOutput(FilterContract):
+    def complete(self, data: bytes) -> bool:
+        try:
+            return "meta" in load_npz(data)
+        except (ValueError, EOFError, OSError):
+            return False
+
+
+class MineContract(NpzOutput):
+    name = "mine"
+
+    def good(self) -> bytes:
+        return pose_file((0, 0, 1, 1, 2))
+
+    def large(self) -> bytes:
+        return pose_file(tuple(row % 7 for row in range(3000)))
+
+
+@functools.cache
+def pose_file(videos: tuple[int, ...]) -> bytes:
+    """A pose file without provenance, as any program may write it."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **pose_arrays(videos))
+    return buffer.getvalue()

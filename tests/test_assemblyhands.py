@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fake_scenes import FakeScene
 from labelled_truth import assert_recovers, brightest
-from test_layouts import FakeScene
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import VALID

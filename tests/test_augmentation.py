@@ -17,8 +17,8 @@ from handclr_cli.learning.augmentation import (
     AugmentationConfig,
     Geometry,
     View,
-    apply,
-    draw,
+    apply_view,
+    draw_view,
     move_pose,
     to_tensor,
     transform_points,
@@ -58,13 +58,13 @@ def test_a_dot_lands_where_its_point_does(side: int, size: int) -> None:
     config = AugmentationConfig(size=size, rotation=180, scale=(0.5, 1.3), translation=0.2, **PLAIN)
     seen = 0
     while seen < 60:
-        view, point = draw(config, rng), rng.uniform(0.1, 0.9, size=2)
+        view, point = draw_view(config, rng), rng.uniform(0.1, 0.9, size=2)
         expected = transform_points(view, point) * size
         sigma = 1.5 * max(1.0, side / size)
         if np.abs(expected - size / 2).max() > size / 2 - 12:
             continue
         seen += 1
-        image = apply(view, dot(side, point, sigma))
+        image = apply_view(view, dot(side, point, sigma))
         assert image.shape == (size, size, 3) and image.dtype == np.uint8
         assert np.abs(centroid(image) - expected).max() < 0.3
 
@@ -80,22 +80,24 @@ def test_the_documented_signs() -> None:
 def test_the_identity_view_is_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
     before = image.copy()
-    np.testing.assert_array_equal(apply(View(size=32), image), image)
-    changed = apply(View(size=32, angle_deg=20, brightness=1.3, hue=0.1, blur_sigma=1.0), image)
+    np.testing.assert_array_equal(apply_view(View(size=32), image), image)
+    changed = apply_view(
+        View(size=32, angle_deg=20, brightness=1.3, hue=0.1, blur_sigma=1.0), image
+    )
     assert not np.array_equal(changed, image)
     np.testing.assert_array_equal(image, before)
 
 
 def test_outside_the_crop_is_black() -> None:
     image = np.full((32, 32, 3), 200, dtype=np.uint8)
-    out = apply(View(size=32, scale=2.0), image)
+    out = apply_view(View(size=32, scale=2.0), image)
     assert (out[:7] == 0).all() and (out[10:22, 10:22] == 200).all()
 
 
 def test_views_are_reproducible_and_within_range() -> None:
     config = AugmentationConfig()
-    views = [draw(config, np.random.default_rng([4, i])) for i in range(300)]
-    assert views == [draw(config, np.random.default_rng([4, i])) for i in range(300)]
+    views = [draw_view(config, np.random.default_rng([4, i])) for i in range(300)]
+    assert views == [draw_view(config, np.random.default_rng([4, i])) for i in range(300)]
     assert len(set(views)) == 300
     for values, bound in (
         ([v.angle_deg for v in views], 45.0),
@@ -106,7 +108,7 @@ def test_views_are_reproducible_and_within_range() -> None:
         assert -bound <= min(values) < -0.9 * bound and 0.9 * bound < max(values) <= bound
     assert all(0.6 <= v.scale <= 1.0 for v in views)
     assert 0.4 < np.mean([v.blur_sigma > 0 for v in views]) < 0.6
-    still = draw(AugmentationConfig(geometric=False), np.random.default_rng([4, 0]))
+    still = draw_view(AugmentationConfig(geometric=False), np.random.default_rng([4, 0]))
     assert (still.angle_deg, still.scale, still.translation) == (0.0, 1.0, (0.0, 0.0))
     assert (still.hue, still.blur_sigma) == (views[0].hue, views[0].blur_sigma)
 
@@ -115,19 +117,21 @@ def test_colours() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(90, 160, size=(16, 16, 3), dtype=np.uint8)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float)
-    darker = apply(View(16, brightness=0.5), image)
+    darker = apply_view(View(16, brightness=0.5), image)
     np.testing.assert_allclose(darker, image / 2, atol=1)
-    flat = apply(View(16, contrast=0.0), image)
+    flat = apply_view(View(16, contrast=0.0), image)
     np.testing.assert_allclose(flat, grey.mean(), atol=1.5)
-    dull = apply(View(16, saturation=0.0), image)
+    dull = apply_view(View(16, saturation=0.0), image)
     np.testing.assert_allclose(dull, np.repeat(grey[..., None], 3, axis=2), atol=1.5)
     for hue in (-0.1, 0.1):
-        turned = apply(View(16, hue=hue), image)
+        turned = apply_view(View(16, hue=hue), image)
         np.testing.assert_allclose(cv2.cvtColor(turned, cv2.COLOR_RGB2GRAY), grey, atol=2)
         assert np.abs(turned.astype(int) - image).max() > 10
     red = np.full((8, 8, 3), (200, 60, 60), dtype=np.uint8)
-    third = apply(View(8, hue=1 / 3), red)[0, 0]
-    assert sorted({int(third.argmax()), int(apply(View(8, hue=-1 / 3), red)[0, 0].argmax())}) == [
+    third = apply_view(View(8, hue=1 / 3), red)[0, 0]
+    assert sorted(
+        {int(third.argmax()), int(apply_view(View(8, hue=-1 / 3), red)[0, 0].argmax())}
+    ) == [
         1,
         2,
     ]
@@ -166,7 +170,7 @@ def test_move_pose_keeps_picture_and_pose_together() -> None:
     """With a weak perspective camera, projecting the turned pose gives the turned keypoints."""
     rng = np.random.default_rng(3)
     for _ in range(20):
-        view = draw(AugmentationConfig(size=64, rotation=90, **PLAIN), rng)
+        view = draw_view(AugmentationConfig(size=64, rotation=90, **PLAIN), rng)
         keypoints3d = rng.normal(scale=0.05, size=(21, 3)).astype(np.float32)
         keypoints2d = (112 + 600 * keypoints3d[:, :2]).astype(np.float32)
         moved, turned = move_pose(view, keypoints2d / 224, keypoints3d)

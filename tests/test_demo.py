@@ -17,9 +17,9 @@ import pytest
 import typer
 from shard_helpers import ROOT, cli_env, error_line, run_cli
 
-from handclr_cli.commands.demo import PAGE, QUICK, SCALE, STAGES
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.main import app
+from handclr_cli.report.demo_job import PAGE, QUICK, SCALE, STAGES
 from handclr_cli.work import stages
 from handclr_cli.work.stages import Book, Lines, Stage, command_line, plan_of, run_stage
 
@@ -54,7 +54,8 @@ elif verb == "wait":
 DRIVER = """
 import signal, sys
 from pathlib import Path
-from handclr_cli import main, stages
+from handclr_cli import main
+from handclr_cli.work import stages
 stages.PROGRAM = (sys.executable, sys.argv[1])
 stages.GRACE_S = 0.2
 signal.signal(signal.SIGTERM, main._terminate)

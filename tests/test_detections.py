@@ -15,8 +15,9 @@ from labelled_helpers import handclr
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.footage.detections import boxes_of, read_detections
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Footage
 from handclr_cli.footage.path_match import find_by_tail
-from handclr_cli.footage.video import Footage, find_footage
 from handclr_cli.hand.square import cut, square_box
 
 HEADER = "video,frame,x0,y0,x1,y1,score,hand\n"
@@ -108,9 +109,9 @@ DOH = [
         ((HEADER + ROW + "b,0,-5,0,40,30,0.25,1").replace("\n", "\r\n"), "x.csv"),
         (b"\xef\xbb\xbf" + (HEADER + "\n" + ROW + "\n\nb,0.0,-5,0,40,30,0.25,1.0\n").encode(), "x"),
         (
-            'More, Hand,SCORE,y1,x1,y0,x0,frame,video\n,"l",.9,220,110.5,20,10,30,"a.mp4"\nq\n'.replace(
-                "q", ",r,.25,30,40,0,-5,0,b"
-            ),
+            "More, Hand,SCORE,y1,x1,y0,x0,frame,video\n"
+            ',"l",.9,220,110.5,20,10,30,"a.mp4"\n'
+            ",r,.25,30,40,0,-5,0,b\n",
             "x.txt",
         ),
         (LINES, "x.jsonl"),

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_scenes import FakeScene
 from labelled_truth import assert_recovers, brightest
-from test_layouts import FakeScene
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.datasets.dexycb import SPLITS, DexYCB, in_split
 from handclr_cli.datasets.labelled import Importer, Invalid
-from handclr_cli.datasets.plain_yaml import parse_yaml
+from handclr_cli.datasets.yaml_file import read_yaml
 from handclr_cli.synth.layouts import write_dexycb
 
 SUBJECTS = ("20200709-subject-01", "20200928-subject-07")
@@ -232,10 +232,8 @@ def test_damaged_labels_are_a_reason_not_an_exception(
             r"meta\.yml: expected serials, num_frames and mano_sides",
         ),
         (
-            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text(
-                "a: {b: 1}\n"
-            ),
-            r"meta\.yml: line 1 has a value of an unknown form: {b: 1}",
+            lambda root: (root / SUBJECTS[0] / "20200709_150003/meta.yml").write_text("a: {b: 1\n"),
+            r"meta\.yml: line 2: did not find expected ',' or '}'; unpack it again",
         ),
         (
             lambda root: (root / f"calibration/intrinsics/{SERIALS[1]}_640x480.yml").write_text(
@@ -277,60 +275,83 @@ YAML = """# a comment
 serials:
 - '836212060125'
 - "839512060362"
+- 836212060125
+- 0123
 num_frames: 72
 name: 20200709-subject-01_right  # with a comment
 empty:
 lens:
   color:
     fx: 614.8
-    k: [0.5, -1e-3, .25]
+    k: [0.5, -1e-3, .25, 1e-3, 1E5, -2e+3]
 none: []
 extrinsics:
   '836212060125': !!python/tuple
   - -0.25
   - 1
+  apriltag: !!python/tuple [1, [2, 3]]
 nested:
   - - 0
     - 2
   -   - 3
   - [4, 5]
+words: [on, yes, no, null, 2020-07-09, 0x10, 1_000, '1', .inf]
+time: 1:30
+map: {1: 2}
 last: 1
 """
 
 
-def test_yaml_is_read_as_other_readers_do() -> None:
+def test_yaml_is_read_as_other_readers_do_but_for_words_that_look_like_more(tmp_path: Path) -> None:
+    path = tmp_path / "meta.yml"
+    path.write_text(YAML)
     expected = {
-        "serials": ["836212060125", "839512060362"],
+        "serials": ["836212060125", "839512060362", 836212060125, 123],
         "num_frames": 72,
         "name": "20200709-subject-01_right",
         "empty": None,
-        "lens": {"color": {"fx": 614.8, "k": [0.5, -0.001, 0.25]}},
+        "lens": {"color": {"fx": 614.8, "k": [0.5, -0.001, 0.25, 0.001, 100000.0, -2000.0]}},
         "none": [],
-        "extrinsics": {"836212060125": [-0.25, 1]},
+        "extrinsics": {"836212060125": [-0.25, 1], "apriltag": [1, [2, 3]]},
         "nested": [[0, 2], [3], [4, 5]],
+        "words": ["on", "yes", "no", "null", "2020-07-09", "0x10", "1_000", "1", ".inf"],
+        "time": "1:30",
+        "map": {"1": 2},
         "last": 1,
     }
-    assert parse_yaml(YAML) == expected
+    assert read_yaml(path) == expected
+    assert all(isinstance(number, float) for number in read_yaml(path)["lens"]["color"]["k"])
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "words"),
     [
-        ("a: 1\na: 2\n", 2),
-        ("a: &x 1\n", 1),
-        ("a: !!python/object:os.system 1\n", 1),
-        ("a: |\n  text\n", 1),
-        ("a: [1, [2]]\n", 1),
-        ("a: 1\n  b: 2\n", 2),
-        ("- a: 1\n", 1),
-        ("just words and no key\n", 1),
-        ("a: 'open\n", 1),
-        ("a: 1\n- 2\n", 2),
+        ("a: 1\na: 2\n", "line 2: the key a comes twice"),
+        ("1: 1\n'1': 2\n", "line 2: the key 1 comes twice"),
+        ("a: &x 1\nb: *x\n", "line 2: has an alias"),
+        ("a: &x [*x]\n", "line 1: has an alias"),
+        ("a: !!python/object:os.system 1\n", "line 1: could not determine a constructor"),
+        ("a: !!python/object/apply:os.getcwd []\n", "line 1: could not determine a constructor"),
+        ("a: !!python/tuple 1\n", "line 1: expected a sequence"),
+        ("a: 1\n  b: 2\n", "line 2: "),
+        ("- a: 1\n", "holds no mapping"),
+        ("just words and no key\n", "holds no mapping"),
+        ("", "holds no mapping"),
+        ("a: 'open\n", "line 2: "),
+        ("a: 1\n- 2\n", "line 2: "),
+        ("[a]: 1\n", "line 1: a key is not text"),
+        ("a: 1\n---\nb: 2\n", "line 2: "),
+        ("a: \x01\n", "not allowed"),
+        (f"a: {'[' * 100_000}", "line 1: nested too deeply"),
+        (f"a: {'9' * 5_000}", "4300 digits"),
     ],
 )
-def test_more_of_yaml_than_that_is_refused(text: str, line: int) -> None:
-    with pytest.raises(ValueError, match=f"line {line} "):
-        parse_yaml(text)
+def test_what_is_no_plain_yaml_is_one_line(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "meta.yml"
+    path.write_text(text)
+    with pytest.raises(HandclrError, match=f"meta.yml: .*{words}.*; unpack it again") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.real

@@ -77,7 +77,9 @@ def test_one_process_is_alone(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
 def test_an_environment_that_is_half_set_is_refused(name: str) -> None:
     left = {key: value for key, value in TORCHRUN.items() if key != name}
-    with pytest.raises(UsageError, match=f"half set: {name} missing"):
+    with pytest.raises(
+        UsageError, match=f"incomplete torchrun or Slurm environment: missing {name}"
+    ):
         ranks_of(left)
 
 
@@ -85,7 +87,9 @@ def test_an_environment_that_is_half_set_is_refused(name: str) -> None:
     "name", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"]
 )
 def test_a_slurm_step_that_is_half_set_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"half set: {name} missing"):
+    with pytest.raises(
+        UsageError, match=f"incomplete torchrun or Slurm environment: missing {name}"
+    ):
         ranks_of({key: value for key, value in SLURM.items() if key != name})
 
 

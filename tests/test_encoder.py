@@ -90,10 +90,6 @@ LAYOUTS = {
         "head": "detnet",
         "state": {**prefixed(s, "encoder."), **ours("head.")},
     },
-    "model.pt of before": lambda s: {
-        **model_file(),
-        "state": {**prefixed(s, "encoder."), **ours("")},
-    },
     "features": lambda s: numbered(s, ""),
     "parallel": lambda s: prefixed(s, "module."),
     "parallel lightning": lambda s: {"state_dict": numbered(s, "module.encoder.")},
@@ -225,7 +221,7 @@ def test_another_architecture_is_named(donor: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(donor.state_dict(), path)
     with pytest.raises(
-        HandclrError, match="holds a resnet18, not a resnet34; pass --arch resnet18"
+        HandclrError, match="holds a resnet18, not a resnet34; choose the architecture resnet18"
     ):
         build_encoder("resnet34", init=path)
 
@@ -259,7 +255,7 @@ def test_imagenet_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise URLError("no route")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(HandclrError, match="--init random"):
+    with pytest.raises(HandclrError, match="start from random weights"):
         build_encoder("resnet18", init="imagenet")
 
 

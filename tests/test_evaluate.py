@@ -5,22 +5,30 @@ subprocesses.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from labelled_helpers import CAMERA, SIZE, error_line, handclr, labelled_sample, write_labelled
 
 from handclr_cli.contract import fields
-from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import read_npz, write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput
-from handclr_cli.evaluation import predictions
-from handclr_cli.evaluation.report import arrays, comparison, evaluation
+from handclr_cli.evaluation import crops, predictions
+from handclr_cli.evaluation.evaluate_job import EvaluateSettings, run_evaluate
+from handclr_cli.evaluation.labels import read_labels
+from handclr_cli.evaluation.scoring import (
+    compare_evaluations,
+    evaluated_arrays,
+    score_predictions,
+)
 from handclr_cli.hand.camera import project
 
 STAGE = provenance("import freihand", {})
@@ -61,7 +69,7 @@ def test_labels_are_read_as_they_stand(tmp_path: Path) -> None:
         fields.VALID, np.arange(21) % 9 == 0
     )
     del samples[2].members[fields.KEYPOINTS_3D.suffix]
-    labels = predictions.read_labels(ShardIndex([str(write_shard(tmp_path / "x.tar", samples))]))
+    labels = read_labels(ShardIndex([str(write_shard(tmp_path / "x.tar", samples))]))
     assert labels.rows.tolist() == [0, 1] and labels.position.tolist() == [3, 0]
     assert (
         labels.mirrored.tolist() == labels.left.tolist() == [True, False] and labels.of_both_hands
@@ -77,28 +85,28 @@ def test_labels_are_read_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_units_come_from_the_field_that_is_named(index: ShardIndex) -> None:
-    assert np.unique(predictions.read_labels(index, "video").units).tolist() == [
+    assert np.unique(read_labels(index, "video").units).tolist() == [
         b"video0-v0",
         b"video1-v0",
     ]
-    assert predictions.read_labels(index, "hand").units.tolist() == [b"right"] * 6
+    assert read_labels(index, "hand").units.tolist() == [b"right"] * 6
     with pytest.raises(HandclrError, match="no 'subject' in its JSON"):
-        predictions.read_labels(index, "subject")
+        read_labels(index, "subject")
 
 
 def test_placed_hands_are_where_the_labels_are(index: ShardIndex) -> None:
-    labels = predictions.read_labels(index)
+    labels = read_labels(index)
     hands = labels.keypoints3d.astype(np.float64)
     bones = np.linalg.norm(hands[:, 9] - hands[:, 0], axis=-1)
     units = (hands - hands[:, :1]) / bones[:, None, None]
     seen = project(hands, CAMERA) / SIZE
-    true = predictions.placed(units * 0.08, seen, labels, "true", 0.08)
+    true = predictions.place_predictions(units * 0.08, seen, labels, "true", 0.08)
     np.testing.assert_allclose(true.keypoints3d, hands, atol=1e-6)
     # By a mean bone the hand is as much farther away as it is too large.
-    mean = predictions.placed(units * 0.08, seen, labels, "training", 0.08)
+    mean = predictions.place_predictions(units * 0.08, seen, labels, "training", 0.08)
     np.testing.assert_allclose(mean.keypoints3d, hands * (0.08 / bones)[:, None, None], atol=1e-6)
     assert mean.placed and "80.00 mm" in mean.scale and "true bone" in true.scale
-    report = evaluation(true, labels, None, ["dexycb"], 0)
+    report = score_predictions(true, labels, None, ["dexycb"], 0)
     assert (
         report["model"]["none"]["mpjpe_mm"] < 1e-2
         and report["official"]["dexycb"]["absolute"]["mpjpe_mm"] < 1e-2
@@ -106,14 +114,14 @@ def test_placed_hands_are_where_the_labels_are(index: ShardIndex) -> None:
 
 
 def test_without_intrinsics_there_is_no_absolute_error(index: ShardIndex) -> None:
-    labels = predictions.read_labels(index)
+    labels = read_labels(index)
     camera = labels.intrinsics.copy()
     camera[2] = np.nan
-    found = predictions.placed(
+    found = predictions.place_predictions(
         labels.keypoints3d, np.zeros((6, 21, 2)), replace(labels, intrinsics=camera), "true", 1
     )
     assert not found.placed and found.position == "none: 1 of 6 samples have no intrinsics.npy"
-    assert set(evaluation(found, labels, None, [], 0)["model"]) == {
+    assert set(score_predictions(found, labels, None, [], 0)["model"]) == {
         "root",
         "root+bone",
         "procrustes",
@@ -121,7 +129,7 @@ def test_without_intrinsics_there_is_no_absolute_error(index: ShardIndex) -> Non
 
 
 def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path: Path) -> None:
-    labels = predictions.read_labels(index)
+    labels = read_labels(index)
     order = [4, 2, 0, 5, 1, 3]
     path = str(tmp_path / "theirs.npz")
     keys = [index.keys[row] for row in order]
@@ -146,19 +154,19 @@ def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path:
 
 def test_missing_labels_and_both_hands_bring_assemblyhands_protocol(tmp_path: Path) -> None:
     samples = [split_sample(0), split_sample(1, left=True)]
-    labels = predictions.read_labels(ShardIndex([str(write_shard(tmp_path / "x.tar", samples))]))
+    labels = read_labels(ShardIndex([str(write_shard(tmp_path / "x.tar", samples))]))
     predicted = predictions.Predicted(labels.keypoints3d + 0.01, True, "", "")
-    scores = evaluation(predicted, labels, None, [], 0)["official"]["assemblyhands"]
+    scores = score_predictions(predicted, labels, None, [], 0)["official"]["assemblyhands"]
     assert scores == {
         "mpjpe_mm": pytest.approx(0, abs=1e-4),
         "right_mm": scores["right_mm"],
         "left_mm": scores["left_mm"],
     }
     right = replace(labels, left=np.zeros(2, bool))
-    assert "official" not in evaluation(predicted, right, None, [], 0)
+    assert "official" not in score_predictions(predicted, right, None, [], 0)
     valid = np.ones((2, 21), bool)
     valid[1, 4] = False
-    report = evaluation(predicted, replace(right, valid=valid), None, [], 0)
+    report = score_predictions(predicted, replace(right, valid=valid), None, [], 0)
     assert (
         report["joints_without_labels"] == 1
         and report["official"]["assemblyhands"]["left_mm"] is None
@@ -166,17 +174,17 @@ def test_missing_labels_and_both_hands_bring_assemblyhands_protocol(tmp_path: Pa
 
 
 def test_compared_files_must_be_of_the_same_samples(index: ShardIndex, tmp_path: Path) -> None:
-    labels = predictions.read_labels(index)
+    labels = read_labels(index)
     rng = np.random.default_rng(0)
     off = rng.normal(0, 0.01, labels.keypoints3d.shape)
     for name, factor in (("a", 2), ("b", 1)):
         predicted = predictions.Predicted(labels.keypoints3d + factor * off, True, "", "")
-        found = arrays(predicted, labels)
+        found = evaluated_arrays(predicted, labels)
         rows = slice(None, None, -1 if name == "b" else 1)
         found = {key: value[rows] for key, value in found.items()}
         write_npz(str(tmp_path / f"{name}.npz"), "predictions", found, STAGE)
     first, second = (str(tmp_path / f"{name}.npz") for name in "ab")
-    report = comparison(*predictions.read_pair(first, second), 0)
+    report = compare_evaluations(*predictions.read_pair(first, second), 0)
     assert report["interval"]["units"] == 6
     assert set(report["comparison"]) == {"none", "root", "root+bone", "procrustes"}
     row = report["comparison"]["root"]
@@ -195,25 +203,25 @@ def test_compared_files_must_be_of_the_same_samples(index: ShardIndex, tmp_path:
     with pytest.raises(HandclrError, match="other labels under the same keys"):
         predictions.read_pair(first, second)
     write_predictions(Path(second), index.keys, labels.keypoints3d)
-    with pytest.raises(HandclrError, match="holds no truth3d; write it with handclr evaluate -o"):
+    with pytest.raises(HandclrError, match="holds no truth3d; write it with handclr evaluate"):
         predictions.read_pair(first, second)
 
 
 def test_the_crop_is_named_by_the_history_of_the_shards() -> None:
     def kind(*stages: str) -> str:
         *past, last = ({"stage": stage} for stage in stages)
-        return predictions.crop_kind([{**last, "history": past}])
+        return crops.crop_kind([{**last, "history": past}])
 
     assert kind("import dexycb") == kind("synth labelled", "keypoints") == "ground truth"
     assert kind("extract", "keypoints") == "detected"
     assert kind("extract", "import freihand", "join") == "ground truth and detected"
-    assert kind("other") == predictions.crop_kind([]) == "unknown"
+    assert kind("other") == crops.crop_kind([]) == "unknown"
     again = {
         "stage": "evaluate",
         "arguments": {"crop": "detected"},
         "history": [{"stage": "import freihand"}],
     }
-    assert predictions.crop_kind([again]) == "detected"
+    assert crops.crop_kind([again]) == "detected"
 
 
 def test_detected_crops_give_points_of_the_crop_in_the_shard(tmp_path: Path) -> None:
@@ -221,24 +229,67 @@ def test_detected_crops_give_points_of_the_crop_in_the_shard(tmp_path: Path) -> 
     del samples[1].members[fields.KEYPOINTS_2D.suffix]
     record = {**provenance("keypoints", {}), "history": [STAGE]}
     index = ShardIndex([str(write_shard(tmp_path / "x.tar", samples, record))])
-    labels = predictions.read_labels(index)
-    assert "found in 1 of 2" in predictions.detected_kind(index.origins, labels)
-    with pytest.raises(HandclrError, match="handclr keypoints --keep-empty"):
-        predictions.detected_kind([STAGE], labels)
+    labels = read_labels(index)
+    assert "found in 1 of 2" in crops.detected_kind(index.origins, labels)
+    with pytest.raises(HandclrError, match="^crop: .* through handclr keypoints first"):
+        crops.detected_kind([STAGE], labels)
     given = samples[0].keypoints2d
     low, high = given.min(axis=0), given.max(axis=0)
-    crops: list[np.ndarray] = []
+    seen: list[np.ndarray] = []
 
     def model(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        crops.extend(images)
+        seen.extend(images)
         return np.zeros((len(images), 21, 3)), np.full((len(images), 21, 2), [0.5, 1.0])
 
-    ((_, uv),) = predictions.predict_detected(model, index, labels.rows, 8)
-    assert [crop.shape for crop in crops] == [(SIZE, SIZE, 3)] * 2
-    np.testing.assert_array_equal(crops[1], index[1].image)
+    ((_, uv),) = crops.predict_detected(model, index, labels.rows, 8)
+    assert [crop.shape for crop in seen] == [(SIZE, SIZE, 3)] * 2
+    np.testing.assert_array_equal(seen[1], index[1].image)
     middle, side = (low + high) / 2, 1.5 * (high - low).max()
     np.testing.assert_allclose(uv[0, 0] * SIZE, middle + [0, side / 2], atol=1.5)
     np.testing.assert_allclose(uv[1, 0], [0.5, 1.0])
+
+
+class Recalled:
+    """A model that knows the labels, in hands of another size."""
+
+    def __init__(self, hands: np.ndarray) -> None:
+        rooted = hands - hands[:, :1]
+        self.hands = 2 * rooted
+        self.seen = project(hands.astype(np.float64), CAMERA) / SIZE
+        bone = float(np.linalg.norm(self.hands[:, 9], axis=-1).mean())
+        self.mean = SimpleNamespace(pose=self.hands.mean(axis=0), bone=bone)
+
+    def __call__(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("the crops of the shards were asked for")
+
+    def predict(
+        self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first in range(0, len(rows), batch):
+            part = rows[first : first + batch]
+            yield self.hands[part], self.seen[part]
+
+
+def test_anything_that_predicts_is_a_model(index: ShardIndex, tmp_path: Path) -> None:
+    labels = read_labels(index)
+    shards, output = [str(tmp_path / "eval.tar")], str(tmp_path / "a.npz")
+    settings = EvaluateSettings(shards=shards, bone="true", batch=4, workers=0, output=output)
+    with pytest.raises(UsageError, match="one of the two"):
+        run_evaluate(settings)
+    done = run_evaluate(settings, Recalled(labels.keypoints3d))
+    assert done.report["model"]["root+bone"]["mpjpe_mm"] < 1e-3
+    assert set(done.curves()) >= {"no alignment", "procrustes", "mean pose, root+bone"}
+    assert done.report["provenance"]["arguments"] == {
+        "resample_by": "sample",
+        "bone": "true",
+        "crop": "given",
+    }
+    given = EvaluateSettings(shards=shards, predictions=output)
+    again = run_evaluate(given).report
+    assert again["provenance"]["arguments"] == {"resample_by": "sample"}
+    assert again["model"]["root"]["mpjpe_mm"] == pytest.approx(
+        done.report["model"]["root"]["mpjpe_mm"], abs=1e-3
+    )
 
 
 @pytest.fixture(scope="module")

@@ -71,11 +71,9 @@ def test_bytes_that_are_no_text() -> None:
 
 
 def test_patterns_of_no_use() -> None:
-    with pytest.raises(UsageError, match=r"--exclude-by \(: not a regular expression: "):
+    with pytest.raises(UsageError, match=r"exclude_by: not a regular expression: "):
         by_key("(", KEYS, VIDEOS)
-    with pytest.raises(
-        HandclrError, match=r"--exclude-by zzz\+: found in no key, such as p1-a_00000000_r"
-    ):
+    with pytest.raises(HandclrError, match=r"exclude_by: found in no key, such as p1-a_00000000_r"):
         by_key("zzz+", KEYS, VIDEOS)
 
 
@@ -125,12 +123,13 @@ def test_samples_without_a_json_and_videos_elsewhere() -> None:
 
 def test_fields_of_no_use() -> None:
     with pytest.raises(
-        HandclrError, match="subject: no crop of these videos has this field; they have take, video"
+        HandclrError,
+        match="exclude_by: no crop of these videos has this field; they have take, video",
     ):
         by_field("subject", [sample("attic", take=1)], NAMES)
     with pytest.raises(
         HandclrError,
-        match="subject: no crop of these videos has this field; are these their shards",
+        match="exclude_by: no crop of these videos has this field; are these their shards",
     ):
         by_field("subject", [sample("elsewhere", subject="a")], NAMES)
 

@@ -13,11 +13,11 @@ from shard_helpers import write_shard
 from torch import Tensor, nn
 
 from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.contract.fields import JOINT_COUNT
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning import export
 from handclr_cli.learning.encoder import Encoder
 from handclr_cli.learning.export import OPSET, PoseGraph, check_onnx, export_onnx, require_onnx
-from handclr_cli.contract.fields import JOINT_COUNT
 from handclr_cli.learning.heads import DetNet, PoseMaps
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, PoseModel, save_payload

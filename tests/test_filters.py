@@ -9,18 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer
-from filter_contract import FilterContract
+from filter_contract import FilterContract, MineContract, NpzOutput
 from shard_helpers import (
     cli_env,
     crop,
     crops,
     error_line,
     jpeg,
-    load_npz,
-    pose_arrays,
     run_cli,
     tar_bytes,
     write_pose,
@@ -33,27 +30,12 @@ from handclr_cli.main import app
 
 
 @functools.cache
-def many_poses() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **pose_arrays([row % 7 for row in range(3000)]))
-    return buffer.getvalue()
-
-
-@functools.cache
 def many_crops() -> bytes:
     one = crop().members["keypoints2d.npy"]
     samples = crops(["attic"], frames=1000, keypoints=False)
     for sample in samples:
         sample.members = {"keypoints2d.npy": one}
     return tar_bytes(samples)
-
-
-class NpzOutput(FilterContract):
-    def complete(self, data: bytes) -> bool:
-        try:
-            return "meta" in load_npz(data)
-        except (ValueError, EOFError, OSError):
-            return False
 
 
 @pytest.mark.slow
@@ -72,16 +54,8 @@ class TestPca(NpzOutput):
 
 
 @pytest.mark.slow
-class TestMine(NpzOutput):
-    name = "mine"
-
-    def good(self) -> bytes:
-        buffer = io.BytesIO()
-        np.savez(buffer, **pose_arrays([0, 0, 1, 1, 2]))
-        return buffer.getvalue()
-
-    def large(self) -> bytes:
-        return many_poses()
+class TestMine(MineContract):
+    pass
 
 
 @pytest.mark.slow
@@ -122,13 +96,13 @@ class TestKeypoints(FilterContract):
         (["keypoints", "gone-*.tar"], 2, "gone-*.tar: nothing matches"),
         (["keypoints", "-", "-"], 2, "only once"),
         (["keypoints", "--landmarker", "gone.task"], 1, "no landmarker at gone.task"),
-        (["keypoints"], 1, "name it with --landmarker or HANDCLR_LANDMARKER"),
+        (["keypoints"], 1, "name it here or as HANDCLR_LANDMARKER"),
         (["keypoints", "--landmarker", "words"], 1, "words: not a MediaPipe hand landmarker"),
         (["import", "freihand", "gone"], None, "gone"),
         (
             ["import", "freihand", ".", "--split", "test"],
             2,
-            "--split test: choose from train, eval",
+            "'--split': 'test' is not one of 'train', 'eval'",
         ),
     ],
 )
@@ -173,7 +147,8 @@ RUN = f"""
 import atexit, sys
 def check():
     sys.stdout.flush()
-    print("heavy:", *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr, flush=True)
+    heavy = [name for name in {HEAVY!r} if name in sys.modules]
+    print("heavy:", *heavy, file=sys.stderr, flush=True)
 atexit.register(check)
 sys.argv[0] = "handclr"
 from handclr_cli.main import main

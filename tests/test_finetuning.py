@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.sample import Sample
+from handclr_cli.evaluation.metrics import evaluate_pose
 from handclr_cli.learning import loop
 from handclr_cli.learning.augmentation import Appearance, Geometry
 from handclr_cli.learning.distributed import Ranks, distribute, joined
@@ -34,6 +36,7 @@ from handclr_cli.learning.finetuning import (
     pose_augmentation,
     read_labels,
 )
+from handclr_cli.learning.hardware import ViewsMade
 from handclr_cli.learning.heads import HEADS
 from handclr_cli.learning.loop import train
 from handclr_cli.learning.pose import PoseNet
@@ -45,8 +48,8 @@ from handclr_cli.learning.validation import (
     ROOT,
     ROOT_BONE,
     BestKept,
+    Validation,
     build_validation,
-    mpjpe_mm,
     refuse_shared,
 )
 
@@ -119,14 +122,14 @@ def test_what_is_held_out_is_on_no_other_side(tmp_path: Path) -> None:
         refuse_shared(labels, held)
 
 
-@pytest.mark.parametrize("made", ["crops", "draws"])
-def test_the_device_makes_the_same_batch(made: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [ViewsMade.ON_DEVICE, ViewsMade.FROM_CACHE])
+def test_the_device_makes_the_same_batch(made: ViewsMade, tmp_path: Path) -> None:
     index = index_of(tmp_path, 6, missing=(4,))
     labels, size = read_labels(index).take(np.array([0, 2, 5])), 32
     crops, config = CropStore(index, 36), pose_augmentation(size, 90.0)
     here, there = (
         collate_labelled([PoseDataset(crops, labels, config, 7, how)[3, row] for row in (2, 0)])
-        for how in ("views", made)
+        for how in (ViewsMade.BY_WORKERS, made)
     )
     assert (
         torch.equal(here.rows, torch.tensor([2, 0]))
@@ -134,37 +137,46 @@ def test_the_device_makes_the_same_batch(made: str, tmp_path: Path) -> None:
         and here.valid[0].all()
     )
     assert all(torch.equal(one, other) for one, other in zip(here[3:], there[3:], strict=True))
-    kept = crops.on_device(CPU, 0, labels.rows.tolist()) if made == "draws" else None
-    assert (there.images is None) == (made == "draws")
+    cached = made is ViewsMade.FROM_CACHE
+    kept = crops.on_device(CPU, 0, labels.rows.tolist()) if cached else None
+    assert (there.images is None) == cached
     net = nn.Identity()
     expected = PoseObjective(net, HEADS["regress"](4), size, CPU)._images(here)
     found = PoseObjective(net, HEADS["regress"](4), size, CPU, made=made, crops=kept)._images(there)
     assert (found - expected).abs().mean() < 0.02 and (found - expected).abs().max() < 0.3
 
 
+def with_a_dot(sample: Sample, joint: int) -> Sample:
+    """The sample, its picture black but for a dot of three pixels at a joint."""
+    points, image = sample.keypoints2d.copy(), np.zeros((64, 64, 3), np.uint8)
+    column, row = np.floor(points[joint]).astype(int)
+    image[row - 1 : row + 2, column - 1 : column + 2] = 255
+    points[joint] = column + 0.5, row + 0.5
+    sample.members[fields.IMAGE.suffix] = fields.encode_image(image, 100)
+    sample.members[fields.KEYPOINTS_2D.suffix] = fields.encode_array(fields.KEYPOINTS_2D, points)
+    return sample
+
+
+def centre_of_light(image: np.ndarray) -> np.ndarray:
+    """The mean place (2,) of what is bright, x and y, pixel centres at .5."""
+    weights = np.clip(image.astype(float).sum(axis=2) - 250, 0, None)
+    rows, columns = np.indices(weights.shape) + 0.5
+    return np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
+
+
 def test_the_labels_go_where_the_picture_goes(tmp_path: Path) -> None:
     """A dot at a joint is at the joint in the view, whichever way it was turned; 3D turns
     with it.
     """
-    sample = labelled_sample(0)
-    points, poses = sample.keypoints2d.copy(), sample.keypoints3d
-    image = np.zeros((64, 64, 3), np.uint8)
-    column, row = np.floor(points[9]).astype(int)
-    image[row - 1 : row + 2, column - 1 : column + 2] = 255
-    points[9] = column + 0.5, row + 0.5
-    sample.members[fields.IMAGE.suffix] = fields.encode_image(image, 100)
-    sample.members[fields.KEYPOINTS_2D.suffix] = fields.encode_array(fields.KEYPOINTS_2D, points)
+    sample = with_a_dot(labelled_sample(0), 9)
     index = ShardIndex([str(write_shard(tmp_path / "dot.tar", [sample]))])
     dataset = PoseDataset(CropStore(index, 64), read_labels(index), pose_augmentation(64, 180.0), 0)
     for epoch in range(20):
         shown = dataset[epoch, 0]
         assert shown.image is not None
-        weights = np.clip(shown.image.astype(float).sum(axis=2) - 250, 0, None)
-        rows, columns = np.indices(weights.shape) + 0.5
-        centroid = np.array([(weights * columns).sum(), (weights * rows).sum()]) / weights.sum()
-        assert np.linalg.norm(centroid - shown.keypoints2d[9]) < 0.7
+        assert np.linalg.norm(centre_of_light(shown.image) - shown.keypoints2d[9]) < 0.7
         angle = np.radians(shown.view.angle_deg)
-        x, y, z = poses[9]
+        x, y, z = sample.keypoints3d[9]
         turned = [np.cos(angle) * x - np.sin(angle) * y, np.sin(angle) * x + np.cos(angle) * y, z]
         np.testing.assert_allclose(shown.keypoints3d[9], turned, atol=1e-6)
 
@@ -256,8 +268,22 @@ def test_validation_is_what_evaluate_defines(tmp_path: Path) -> None:
             if valid[n, joint]
         ]
         means += [np.mean(off)] if off else []
-    found = mpjpe_mm(*map(torch.from_numpy, (pred, truth, valid)))
-    assert len(means) == 20 and float(found) == pytest.approx(np.mean(means))
+    mean = MeanPose(np.zeros((21, 3), np.float32), 0.1)
+    found = Validation(torch.zeros(5, 32, 32, 3), truth, valid, mean).errors(pred)
+    assert len(means) == 20 and found[ROOT] == pytest.approx(np.mean(means))
+    evaluated = evaluate_pose(pred, truth, valid, placed=False)
+    for name, alignment in ((ROOT, "root"), (ROOT_BONE, "root+bone")):
+        assert found[name] == evaluated[alignment]["mpjpe_mm"]
+
+
+def test_a_prediction_that_is_not_finite_has_no_error() -> None:
+    pose = np.random.default_rng(0).normal(size=(2, 21, 3)).astype(np.float32)
+    mean = MeanPose(pose[0], 0.1)
+    measured = Validation(torch.zeros(2, 32, 32, 3), pose, np.ones((2, 21), bool), mean)
+    diverged = pose.copy()
+    diverged[1, 4, 2] = np.nan
+    assert np.isnan(list(measured.errors(diverged).values())).all()
+    assert measured.errors(pose) == {ROOT: 0.0, ROOT_BONE: 0.0}
 
 
 @pytest.mark.slow
@@ -287,20 +313,14 @@ def test_validation_sees_the_crops_as_a_model_in_use_does(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_model_of_before_there_were_heads_still_loads(tmp_path: Path) -> None:
-    network, mean = (
-        PoseNet(Encoder("resnet18"), seed=5),
-        MeanPose(np.zeros((21, 3), np.float32), 0.1),
-    )
+def test_a_model_comes_back_and_needs_all_its_tensors(tmp_path: Path) -> None:
+    mean = MeanPose(np.zeros((21, 3), np.float32), 0.1)
+    network = PoseNet(Encoder("resnet18"), seed=5)
     payload = save_payload(network, 32, mean)
-    assert payload.pop("head") == "detnet"
-    payload["state"] = {
-        name.removeprefix("head."): tensor for name, tensor in payload["state"].items()
-    }
     torch.save(payload, tmp_path / "model.pt")
     state = load_model(tmp_path / "model.pt").network.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-    del payload["state"]["heat.0.weight"]
+    del payload["state"]["head.heat.0.weight"]
     torch.save(payload, tmp_path / "model.pt")
     with pytest.raises(
         HandclrError, match="not those of a resnet18 pose model with the head detnet"
@@ -354,15 +374,15 @@ def walk(folder: Path, die: Callable[[str, int], bool] = lambda where, epoch: Fa
     optimizer = torch.optim.SGD(weight.parameters(), lr=1.0)
     try:
         train(
-            run,
-            "walk",
-            weight,
-            optimizer,
-            Nothing(),
-            list,
-            differentiate,
-            WALK,
-            CPU,
+            run=run,
+            label="walk",
+            model=weight,
+            optimizer=optimizer,
+            dataset=Nothing(),
+            collate=list,
+            differentiate=differentiate,
+            schedule=WALK,
+            device=CPU,
             examine=best,
             before_save=best.write,
         )

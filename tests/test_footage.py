@@ -16,14 +16,9 @@ import numpy as np
 import pytest
 from films import H264, ffmpeg, film, number_in, numbered
 
-from handclr_cli.footage.video import (
-    Footage,
-    Frame,
-    Sampling,
-    UnreadableError,
-    find_footage,
-    read_frames,
-)
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Footage, Frame, Sampling, UnreadableError
+from handclr_cli.footage.video import read_frames
 
 EVERY = Sampling(every=1)
 TOTAL = 150

@@ -225,7 +225,8 @@ from handclr_cli.similarity.exact import Tiles
 from handclr_cli.similarity.graph import Graph
 from handclr_cli.similarity.neighbours import Neighbours, EmbeddedPoses
 rng = np.random.default_rng(0)
-pool = EmbeddedPoses(rng.normal(size=(600, 2)).astype(np.float32), rng.integers(0, 50, 600).astype(np.int32))
+points = rng.normal(size=(600, 2)).astype(np.float32)
+pool = EmbeddedPoses(points, rng.integers(0, 50, 600).astype(np.int32))
 made = Graph(pool, 0, 1, None).arrays()
 walked = refused = 0
 for round in range(int(sys.argv[1])):

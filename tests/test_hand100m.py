@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,25 @@ def reference_crop(box: tuple[float, ...], size: tuple[int, int]) -> list[tuple[
     return crop
 
 
+def annotation(number: int, image: int, side: str, shares: np.ndarray) -> dict[str, Any]:
+    """A hand as the file has it; numbers are sometimes words there."""
+    return {
+        "image_id": str(image) if number % 2 else image,
+        "hand_id": f"{1000 + number}" if number % 3 else 1000 + number,
+        "boxes": json.dumps(BOXES[number % len(BOXES)]),
+        "left_right": side,
+        "keypoint_25d": shares.ravel().tolist(),
+        "positive_sample": [1000 + (number + 6) % 12, str(1000 + (number + 7) % 12)],
+        "distance": [0.25, 0.5],
+    }
+
+
+def in_its_crop(shares: np.ndarray, number: int) -> np.ndarray:
+    """Keypoints (21, 2) in pixels of the frame, of shares of the crop that was published."""
+    (x0, x1), (y0, y1) = reference_crop(BOXES[number % len(BOXES)], SIZE)
+    return (x0, y0) + shares[:, :2] * (x1 - x0, y1 - y0)
+
+
 def make_set(root: Path, videos: int = 2, **changes: Any) -> tuple[Path, dict[str, np.ndarray]]:
     """Frames with a bright dot at each joint, their annotation file, and the joints (21, 2) in
     pixels by hand id.
@@ -58,42 +78,21 @@ def make_set(root: Path, videos: int = 2, **changes: Any) -> tuple[Path, dict[st
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     truth = {}
-    for video in range(videos):
-        folder = root / "frames" / f"video_{video}-x"
-        folder.mkdir(parents=True)
-        for frame in range(3):
-            picture = np.full((SIZE[1], SIZE[0], 3), 30, np.uint8)
-            name = f"raw/video_{video}-x/frame_{30 * frame:06d}.jpg"
-            images.append(
-                {"id": len(images), "file_name": name, "width": SIZE[0], "height": SIZE[1]}
-            )
-            for side in ("Left", "Right"):
-                box, number = BOXES[len(annotations) % len(BOXES)], len(annotations)
-                (x0, x1), (y0, y1) = reference_crop(box, SIZE)
-                shares = np.column_stack([rng.uniform(0.1, 0.9, (21, 2)), rng.normal(size=21)])
-                points = (x0, y0) + shares[:, :2] * (x1 - x0, y1 - y0)
-                for x, y in points:
-                    cv2.circle(picture, (round(x - 0.5), round(y - 0.5)), 2, (255, 255, 255), -1)
-                annotations.append(
-                    {
-                        "image_id": str(images[-1]["id"]) if number % 2 else images[-1]["id"],
-                        "hand_id": f"{1000 + number}" if number % 3 else 1000 + number,
-                        "boxes": json.dumps(box),
-                        "left_right": side,
-                        "keypoint_25d": shares.ravel().tolist(),
-                        "positive_sample": [
-                            1000 + (number + 6) % 12,
-                            str(1000 + (number + 7) % 12),
-                        ],
-                        "distance": [0.25, 0.5],
-                    }
-                )
-                truth[str(1000 + number)] = points
-            cv2.imwrite(
-                str(root / "frames" / name.removeprefix("raw/")),
-                picture,
-                [cv2.IMWRITE_JPEG_QUALITY, 98],
-            )
+    for video, frame in product(range(videos), range(3)):
+        picture = np.full((SIZE[1], SIZE[0], 3), 30, np.uint8)
+        name = f"raw/video_{video}-x/frame_{30 * frame:06d}.jpg"
+        image = {"id": len(images), "file_name": name, "width": SIZE[0], "height": SIZE[1]}
+        images.append(image)
+        for side in ("Left", "Right"):
+            number = len(annotations)
+            shares = np.column_stack([rng.uniform(0.1, 0.9, (21, 2)), rng.normal(size=21)])
+            annotations.append(annotation(number, image["id"], side, shares))
+            truth[str(1000 + number)] = points = in_its_crop(shares, number)
+            for x, y in points:
+                cv2.circle(picture, (round(x - 0.5), round(y - 0.5)), 2, (255, 255, 255), -1)
+        file = root / "frames" / name.removeprefix("raw/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), picture, [cv2.IMWRITE_JPEG_QUALITY, 98])
     path = root / "Hand100M_test.json"
     path.write_text(
         json.dumps({"info": {}, "images": images, "annotations": annotations} | changes)
@@ -164,23 +163,26 @@ def test_keypoints_come_out_where_they_were_and_crops_show_them(small: Any, tmp_
     index = ShardIndex([str(out)])
     assert len(index) == 12
     for row, sample in enumerate(index):
-        info = sample.info
-        np.testing.assert_allclose(mapped_back(sample), truth[str(info["hand_id"])], atol=1e-3)
-        assert info["hand"] == ("right", "left")[row % 2 == 0] and info["flipped"] == (
-            info["hand"] == "left"
-        )
-        assert info["video"] == f"video_{row // 6}-x" and info["frame"] == 30 * (row // 2 % 3)
-        assert (info["hand_id"], info["index"]) == (
-            1000 + row if row % 3 == 0 else str(1000 + row),
-            row,
-        )
-        assert info["source_size"] == list(SIZE) and info["time_s"] is None
-        match = KEY.fullmatch(sample.key)
-        assert match and int(match["frame"]) == info["frame"] and match["hand"] == info["hand"][0]
-        x0, y0, x1, y1 = info["box"]
+        points = truth[str(sample.info["hand_id"])]
+        np.testing.assert_allclose(mapped_back(sample), points, atol=1e-3)
+        assert_names_its_source(sample, row)
+        x0, y0, x1, y1 = sample.info["box"]
         assert x1 - x0 == y1 - y0 and sample.image.shape == (224, 224, 3)
         for x, y in sample.keypoints2d:
             assert sample.image[int(y), int(x)].min() > 128
+
+
+def assert_names_its_source(sample: Sample, row: int) -> None:
+    """Side, video, frame and number of the hand in a row of the file."""
+    info, number = sample.info, 1000 + row
+    assert info["hand"] == ("left" if row % 2 == 0 else "right")
+    assert info["flipped"] == (info["hand"] == "left")
+    assert info["video"] == f"video_{row // 6}-x" and info["frame"] == 30 * (row // 2 % 3)
+    assert info["index"] == row
+    assert info["hand_id"] == (number if row % 3 == 0 else str(number))
+    assert info["source_size"] == list(SIZE) and info["time_s"] is None
+    match = KEY.fullmatch(sample.key)
+    assert match and int(match["frame"]) == info["frame"] and match["hand"] == info["hand"][0]
 
 
 @pytest.mark.slow
@@ -266,7 +268,7 @@ def test_parts_and_a_rerun_make_what_one_run_makes(small: Any, tmp_path: Path) -
     refused = error_line(
         handclr(*read, "-o", parts / "x-%d.tar", "--part", "0/2", "--pairs", "p.npz", code=2)
     )
-    assert "run once more without --part" in refused
+    assert "--pairs p.npz: the pairs are of all parts" in refused
     done = handclr(*read, "-o", parts / "x-%d.tar", "--pairs", parts / "pairs.npz", code=3)
     assert (
         "3 of 3 shards there already" in done.stderr.decode()

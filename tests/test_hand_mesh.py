@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mesh_layers import layers_above
 
 from handclr_cli.synth.motion import random_pose
 from handclr_cli.synth.skeleton import (
@@ -43,26 +44,6 @@ def any_poses(count: int, seed: int = 0) -> np.ndarray:
 
 def directed_edges(faces: np.ndarray) -> np.ndarray:
     return np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-
-
-def layers_above(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """How many more outer sides than inner ones a ray along y from each of the points (P, 3) leaves
-    through.
-
-    For a closed surface that is the number of times it winds around the point; the arm's open end
-    lies the other way.
-    """
-    corners = vertices[faces]
-    flat = corners[None, :, :, [2, 0]] - points[:, None, None, [2, 0]]
-    ahead = flat[:, :, [1, 2, 0]]
-    turns = flat[..., 0] * ahead[..., 1] - flat[..., 1] * ahead[..., 0]
-    inward, outward = (turns < 0).all(axis=-1), (turns > 0).all(axis=-1)
-    point, face = np.nonzero(inward | outward)
-    share = turns[point, face][:, [1, 2, 0]]
-    height = (share * corners[face][..., 1]).sum(axis=1) / share.sum(axis=1)
-    beyond = height > points[point, 1]
-    signs = np.where(outward[point, face], 1, -1)[beyond]
-    return np.bincount(point[beyond], weights=signs, minlength=len(points)).round().astype(int)
 
 
 def keypoint_layers(shape: Template, build: Build, pose: np.ndarray) -> np.ndarray:

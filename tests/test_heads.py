@@ -81,6 +81,24 @@ def test_the_location_is_read_at_the_hottest_cell() -> None:
     assert uv[0, 1].tolist() == [22.0, 14.0] and uv[0, 4].tolist() == [30.0, 2.0]
 
 
+def weight_of_cell(row: int, column: int, x: float, y: float, size: int) -> float:
+    """How near a cell of a map is to a joint at x, y of the picture, or of its border."""
+    du = column + 0.5 - min(max(x, 0), size) / 4
+    dv = row + 0.5 - min(max(y, 0), size) / 4
+    return math.exp(-0.5 * (du * du + dv * dv))
+
+
+def true_maps(xyz: Tensor, valid: Tensor, joint: int) -> dict[str, np.ndarray]:
+    """What the maps of a joint of one hand (21, 3) say; the bone only where its parent is valid."""
+    bone = math.dist(xyz[0], xyz[9])
+    found = {"location": ((xyz[joint] - xyz[0]) / bone).numpy()}
+    parent = 0 if joint % 4 == 1 else max(joint - 1, 0)
+    if valid[parent]:
+        step = (xyz[joint] - xyz[parent]).double().numpy()
+        found["delta"] = step / max(np.linalg.norm(step), 1e-9)
+    return found
+
+
 @pytest.mark.parametrize(
     "missing", [(), ((0, 3), (1, 5), (1, 6), (1, 20))], ids=["all labels", "some"]
 )
@@ -93,40 +111,34 @@ def test_the_detnet_loss_is_its_formula(missing: tuple[tuple[int, int], ...]) ->
         valid[at], uv[at], xyz[at] = False, 1e30, -1e30
     truth = pose_truth(uv, xyz, size, valid)
     maps = noisy(perfect(truth))
-    heat_error = heat_count = 0.0
-    sums = {"location": [0.0, 0.0], "delta": [0.0, 0.0]}
-    for b in range(n):
-        bone = math.dist(xyz[b, 0], xyz[b, 9])
-        for j in range(21):
-            if not valid[b, j]:
-                continue
-            x, y = uv[b, j].tolist()
-            seen = 0 <= x < size and 0 <= y < size
-            parent = 0 if j % 4 == 1 else max(j - 1, 0)
-            place = ((xyz[b, j] - xyz[b, 0]) / bone).numpy()
-            step = (xyz[b, j] - xyz[b, parent]).double().numpy()
-            step = step / max(np.linalg.norm(step), 1e-9)
-            heat_count += seen
-            for r in range(size // 4):
-                for c in range(size // 4):
-                    du, dv = c + 0.5 - min(max(x, 0), size) / 4, r + 0.5 - min(max(y, 0), size) / 4
-                    weight = math.exp(-0.5 * (du * du + dv * dv))
-                    heat_error += (
-                        seen * (float(maps.heat[b, j, r, c]) - weight) ** 2 / (size // 4) ** 2
-                    )
-                    for name, true in (("location", place), ("delta", step)):
-                        if name == "delta" and not valid[b, parent]:
-                            continue
-                        found = getattr(maps, name)[b, j, :, r, c].numpy()
-                        sums[name][0] += weight * float(((found - true) ** 2).sum())
-                        sums[name][1] += weight
-    losses = DETNET.loss(maps, truth)
-    expected = {name: above / below for name, (above, below) in sums.items()}
-    expected["heat"] = 0.5 * 21 * heat_error / heat_count
+    expected = summed_over_cells(maps, uv, xyz, valid, size)
     expected["total"] = 100 * expected["heat"] + expected["delta"] + 10 * expected["location"]
+    losses = DETNET.loss(maps, truth)
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(
         expected, rel=2e-5
     )
+
+
+def summed_over_cells(
+    maps: PoseMaps, uv: Tensor, xyz: Tensor, valid: Tensor, size: int
+) -> dict[str, float]:
+    """The parts of the loss, cell by cell; of a joint without labels nothing."""
+    heat_error = heat_count = 0.0
+    sums = {"location": [0.0, 0.0], "delta": [0.0, 0.0]}
+    for b, j in zip(*np.nonzero(valid.numpy()), strict=True):
+        x, y = uv[b, j].tolist()
+        seen = 0 <= x < size and 0 <= y < size
+        heat_count += seen
+        here = true_maps(xyz[b], valid[b], j)
+        for r, c in np.ndindex(size // 4, size // 4):
+            weight = weight_of_cell(r, c, x, y, size)
+            heat_error += seen * (float(maps.heat[b, j, r, c]) - weight) ** 2 / (size // 4) ** 2
+            for name, true in here.items():
+                found = getattr(maps, name)[b, j, :, r, c].numpy()
+                sums[name][0] += weight * float(((found - true) ** 2).sum())
+                sums[name][1] += weight
+    found = {name: above / below for name, (above, below) in sums.items()}
+    return found | {"heat": 0.5 * 21 * heat_error / heat_count}
 
 
 def test_the_loss_of_points_is_its_formula() -> None:

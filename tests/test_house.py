@@ -4,18 +4,19 @@ front door.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
+from house import PACKAGE, ROOT
 
 from handclr_cli.contract.document import rewrite
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "handclr_cli"
 ROOMS = [
     path for path in PACKAGE.rglob("*.py") if path.parent not in (PACKAGE, PACKAGE / "commands")
 ]
@@ -56,10 +57,112 @@ def test_mediapipe_is_imported_in_one_place() -> None:
 
 
 def test_every_command_has_a_file_and_a_test() -> None:
-    commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
+    shared = {"__init__", "trainers"}
+    commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - shared
     stages = {"extract", "keypoints", "pca", "mine", "pretrain", "finetune", "evaluate"}
     assert commands == stages | {"import_", "predict", "inspect", "synth", "demo"}
     missing = [
         name for name in commands if not (ROOT / "tests" / f"test_{name.strip('_')}.py").exists()
     ]
     assert not missing
+
+
+# From the ground up; what stands on one floor stands side by side, without an arrow between.
+FLOORS = (
+    {"console", "choices", "contract"},
+    {"hand", "work"},
+    {"footage", "similarity", "datasets", "learning", "evaluation", "synth"},
+    {"report", "inspection"},
+    {"commands"},
+    {"main"},
+    {"__main__"},
+)
+# Of the front door of the terminal; what lies at the front door of Python is no floor.
+BESIDE = {"parsing", "options", "__init__"}
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def test_no_files_need_each_other() -> None:
+    assert house.circles(house.needs()) == []
+
+
+def test_arrows_run_downwards_only() -> None:
+    floor = {name: number for number, rooms in enumerate(FLOORS) for name in rooms}
+    assert {house.room(name) for name in house.modules()} == floor.keys() | BESIDE
+    upwards = []
+    for name, others in house.needs().items():
+        for other in others:
+            here, there = house.room(name), house.room(other)
+            if here in BESIDE or here == there:
+                continue
+            if there in BESIDE:
+                allowed = here in ("commands", "main") and there != "__init__"
+            else:
+                allowed = floor[there] < floor[here]
+            if not allowed:
+                upwards.append(f"{name} -> {other}")
+    assert upwards == []
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_knows_no_options(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [(line, text) for line, text in house.texts(tree) if re.search(r"(?<!-)--[a-z]", text)]
+    # Of another program: what pip is called with.
+    own = [text for _, text in found if path.name != "model_file.py" or text not in PIP]
+    assert own == []
+
+
+PIP = {
+    *("--python-version=3.12", "--implementation=cp", "--abi=cp312"),
+    *("--platform=manylinux_2_28_x86_64", "--quiet", "--disable-pip-version-check"),
+    *("--no-deps", "--only-binary=:all:", "--dest"),
+}
+
+
+def test_a_statement_has_one_comprehension() -> None:
+    crowded = []
+    for name, path in house.modules().items():
+        for statement in house.statements(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = house.own_expressions(statement)
+            if sum(isinstance(part, COMPREHENSIONS) for part in parts) > 1:
+                crowded.append(f"{name}:{statement.lineno}")
+    assert crowded == []
+
+
+def test_a_file_is_no_longer_than_a_room_should_be() -> None:
+    lengths = {name: path.read_text().count("\n") for name, path in house.modules().items()}
+    assert {name: length for name, length in lengths.items() if length > 350} == {}
+
+
+def test_a_file_of_tests_imports_no_other() -> None:
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{path.name}: {name}" for name in names if name.startswith("test_")]
+    assert found == []
+
+
+def test_settings_have_a_sentence_for_each_field() -> None:
+    lacking = []
+    for name, path in house.modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Settings") and node.bases:
+                lacking += [f"{name}.{node.name}.{field}" for field in _undescribed(node)]
+    assert lacking == []
+
+
+def _undescribed(node: ast.ClassDef) -> list[str]:
+    """The fields of a class without a text below them."""
+    found = []
+    for statement, below in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):
+        if not isinstance(statement, ast.AnnAssign) or "ClassVar" in ast.unparse(
+            statement.annotation
+        ):
+            continue
+        described = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        if not described:
+            found.append(ast.unparse(statement.target))
+    return found

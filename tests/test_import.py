@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fake_scenes import FakeScene
 from labelled_helpers import command, error_line, handclr
-from test_layouts import FakeScene
 
 from handclr_cli.contract.fields import INTRINSICS
 from handclr_cli.contract.index import ShardIndex
@@ -79,7 +79,7 @@ def test_options_that_do_not_fit_are_one_line(freihand: Path, tmp_path: Path) ->
     ]
     handclr(*read)
     line = error_line(handclr(*read, "--margin", 2, code=2))
-    assert "x-000.tar: made with --margin 1.5; remove the old shards" in line
+    assert "x-000.tar: made with margin 1.5; remove the old shards" in line
     assert "needs numbered shards" in error_line(
         handclr(*read, "--part", "0/2", "-o", tmp_path / "x.tar", code=2)
     )
@@ -210,7 +210,7 @@ def test_a_folder_that_is_none_is_one_line(name: str, words: str, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["freihand", "dexycb", "assemblyhands"])
 def test_a_split_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
-    assert "--split test: choose from" in error_line(
+    assert "'--split': 'test' is not one of" in error_line(
         handclr("import", name, tmp_path, "--split", "test", code=2)
     )
 

@@ -318,8 +318,8 @@ def test_shards_that_were_made_differently_are_a_warning(tmp_path: Path) -> None
     item = only(described(*paths))
     assert [variant["shards"] for variant in item["provenance"]] == [2, 1]
     told = " ".join(item["warnings"])
-    assert f"extract --fps: 1.0 in 2 ({paths[0]}), 2.0 in 1 ({paths[2]})" in told
-    assert 'extract version: "1" in 2' in told and "min-score" not in told and item["sound"]
+    assert f"extract fps: 1.0 in 2 ({paths[0]}), 2.0 in 1 ({paths[2]})" in told
+    assert 'extract version: "1" in 2' in told and "min_score" not in told and item["sound"]
     assert only(described(*paths[:2]))["warnings"] == []
 
 
@@ -658,26 +658,26 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
     (run / "log.jsonl").write_text(
         "".join(json.dumps(record) + "\n" for record in records) + '{"step": 4'
     )
+    assert_is_a_whole_run(describe_run(run), records)
+
+    torch.save({"step": 16, "model": network.state_dict(), "optimizer": {}}, run / "last.pt")
+    (run / "model.pt").write_bytes(b"PK words")
     item = describe_run(run)
+    assert not item["complete"] and item["steps"] == 16
+    assert not item["sound"] and "model.pt" in item["problems"][0]
+    (run / "config.json").write_text("[1")
+    with pytest.raises(HandclrError, match="not the configuration of a run"):
+        describe_run(run)
+
+
+def assert_is_a_whole_run(item: dict[str, Any], records: list[dict[str, Any]]) -> None:
+    """A run of 40 steps with all its weights, the last two of its records by kind."""
     assert item["complete"] and item["sound"] and (item["steps"], item["steps_planned"]) == (40, 40)
     assert item["last"] == records[2] and item["measured"] == records[1]
     assert [each["type"] for each in item["weights"]] == ["encoder", "pose model", "training state"]
     assert item["weights"][1]["head"] == "regress" and item["weights"][2]["step"] == 40
     shown = listing(item)
     assert "40 of 40" in shown and "loss 1.5" in shown and "resnet18, regress, 64 px" in shown
-
-    torch.save({"step": 16, "model": network.state_dict(), "optimizer": {}}, run / "last.pt")
-    (run / "model.pt").write_bytes(b"PK words")
-    item = describe_run(run)
-    assert (
-        not item["complete"]
-        and item["steps"] == 16
-        and not item["sound"]
-        and "model.pt" in item["problems"][0]
-    )
-    (run / "config.json").write_text("[1")
-    with pytest.raises(HandclrError, match="not the configuration of a run"):
-        describe_run(run)
 
 
 # The command.

@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 from conftest import Handclr, unpack
+from fake_scenes import AWAY, FakeScene, project
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.datasets.freihand import FreiHAND
 from handclr_cli.synth import layout_dexycb
 from handclr_cli.synth.layouts import (
-    FRAMES,
     LAYOUTS,
     write_assemblyhands,
     write_dexycb,
@@ -27,64 +28,8 @@ from handclr_cli.synth.shot import HandTruth, Shot
 
 pytestmark = pytest.mark.slow
 
-AWAY = 7
-DOT = 3.0
 # Where InterHand2.6M's order, which AssemblyHands has, keeps MediaPipe's joints 0 to 20.
 TO_MEDIAPIPE = [20, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 19, 18, 17, 16]
-
-
-class FakeScene:
-    """Two clouds of joints before a rig of cameras; a red dot where the first hand's wrist is.
-
-    With two hands the rig moves, camera 1 sees the left one only and camera 2 sees neither.
-    """
-
-    people = 3
-    restless = False
-
-    def __init__(self, index: int, size: tuple[int, int], sides: tuple[str, ...]) -> None:
-        self.index, self.size, self.sides = index, size, sides
-        self.subject = index % self.people
-
-    def world(self, time: int, side: str) -> np.ndarray:
-        assert 0 <= time < FRAMES
-        rng = np.random.default_rng([self.index, time, side == "left"])
-        return rng.normal(0, 0.03, (21, 3)) + [-0.1 if side == "left" else 0.1, 0, 0]
-
-    def pose(self, time: int, camera: int) -> np.ndarray:
-        two = len(self.sides) == 2
-        turn = 0.2 * camera - 0.5 + 0.05 * self.index + (0.01 * time if two or self.restless else 0)
-        target = [0.1 if self.sides[0] == "right" else -0.1, 0, 0]
-        if two:
-            target = {1: [-0.33, 0, 0], 2: [3, 0, 0]}.get(camera, [0, 0, 0])
-        rotation = np.array(
-            [[np.cos(turn), 0, -np.sin(turn)], [0, 1, 0], [np.sin(turn), 0, np.cos(turn)]]
-        )
-        shift = [9, 0, 0.9] if camera == AWAY else [0, 0, 0.9]
-        return np.column_stack([rotation, shift - rotation @ target])
-
-    def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
-        width, height = self.size
-        pose = self.pose(time, camera)
-        matrix = np.array(
-            [[1.5 * width + camera, 0, width / 2 + 0.3], [0, 1.5 * width, height / 2], [0, 0, 1]]
-        )
-        hands = tuple(
-            HandTruth(side, self.world(time, side) @ pose[:, :3].T + pose[:, 3])
-            for side in self.sides
-        )
-        x, y = project(hands[0].keypoints3d, matrix)[0]
-        away = (np.arange(width) + 0.5 - x) ** 2 + (np.arange(height)[:, None] + 0.5 - y) ** 2
-        image = np.full((height, width, 3), 20 + 30 * backdrop, np.uint8)
-        image[..., 0] = np.maximum(image[..., 0], 250 * np.exp(-away / (2 * DOT**2)))
-        segmentation = np.zeros((height, width), np.uint8)
-        segmentation[:20, :20] = 255 if "right" in self.sides else 254
-        segmentation[20:40, :20] = 1
-        return Shot(image, matrix, pose, hands, segmentation)
-
-
-def project(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return (points @ matrix.T)[:, :2] / points[:, 2:]
 
 
 def red_dot(path: Path) -> np.ndarray:
@@ -257,57 +202,102 @@ def test_dexycb_puts_a_crowd_into_ten_folders(tmp_path: Path) -> None:
     assert [len(list(path.glob("*/meta.yml"))) for path in subjects] == [2, 2] + [1] * 8
 
 
+class Camera(NamedTuple):
+    """Its place among the sequence's cameras, intrinsics (3, 3), and world to camera (3, 4) in a
+    frame.
+    """
+
+    number: int
+    intrinsics: np.ndarray
+    pose: np.ndarray
+
+    def sees(self, world: list[list[float]]) -> np.ndarray:
+        return np.array(world) @ self.pose[:, :3].T + self.pose[:, 3]
+
+
+def camera_of(cameras: dict[str, Any], frame: str, name: str) -> Camera:
+    name += "_mono10bit"
+    matrix, pose = cameras["intrinsics"][name], cameras["extrinsics"][frame][name]
+    return Camera(list(cameras["intrinsics"]).index(name), np.array(matrix), np.array(pose))
+
+
+def shot_of(scene: int, moment: int, camera: int) -> Shot:
+    return FakeScene(scene, (636, 480), ("left", "right")).shoot(moment, camera)
+
+
+class Annotations(NamedTuple):
+    """What the three files of a split say: images by their number and labels, cameras and joints by
+    sequence.
+    """
+
+    images: dict[int, dict[str, Any]]
+    labels: list[dict[str, Any]]
+    cameras: dict[str, Any]
+    joints: dict[str, Any]
+
+
+def annotations_of(root: Path, split: str) -> Annotations:
+    start = root / "annotations" / split / f"assemblyhands_{split}"
+    data, calibration, joints = (
+        json.loads(Path(f"{start}_{name}_v1-1.json").read_text())
+        for name in ("ego_data", "ego_calib", "joint_3d")
+    )
+    images = {image["id"]: image for image in data["images"]}
+    cameras, points = calibration["calibration"], joints["annotations"]
+    return Annotations(images, data["annotations"], cameras, points)
+
+
+def assert_is_filed(root: Path, split: str, image: dict[str, Any]) -> None:
+    """The image is where its sequence, camera and frame say, and of the size that it says."""
+    camera, frame = image["camera"] + "_mono10bit", f"{image['frame_idx']:06d}"
+    path = f"ego_images_rectified/{split}/{image['seq_name']}/{camera}/{frame}.jpg"
+    assert image["file_name"] == path and (image["width"], image["height"]) == (636, 480)
+    assert cv2.imread(str(root / "images" / path), cv2.IMREAD_UNCHANGED).shape == (480, 636)
+
+
+def assert_agrees(
+    label: dict[str, Any], part: slice, joints: np.ndarray, matrix: np.ndarray, truth: HandTruth
+) -> None:
+    """The part of the joints (42, 3), mm, that is the hand; they are valid inside the picture, and
+    the box is that of all of them, cut to the picture.
+    """
+    mine = joints[part][TO_MEDIAPIPE]
+    np.testing.assert_allclose(mine, 1000 * truth.keypoints3d, atol=1e-4)
+    pixels = project(mine, matrix)
+    inside = ((pixels >= 0) & (pixels < [636, 480])).all(axis=1)
+    np.testing.assert_array_equal(np.array(label["joint_valid"])[part][TO_MEDIAPIPE], inside)
+    box = label["bbox"][truth.side]
+    assert (box is None) == (not inside.any())
+    if box is not None:
+        low, high = pixels.min(axis=0), pixels.max(axis=0)
+        np.testing.assert_allclose(box, np.clip([*low, *high], 0, [636, 480] * 2), atol=1e-4)
+
+
 def test_assemblyhands_agrees_with_the_scenes(tmp_path: Path) -> None:
     root = tmp_path / "set"
     written = write_assemblyhands(root, FakeScene, 40, lambda _: None)
-    seen, first = 0, 0
+    count, first = 0, 0
     for split, sequences in (("train", 2), ("val", 1)):
-        folder = root / "annotations" / split
-        data, calibration, joints = (
-            json.loads((folder / f"assemblyhands_{split}_{name}_v1-1.json").read_text())
-            for name in ("ego_data", "ego_calib", "joint_3d")
-        )
-        assert len(calibration["calibration"]) == len(joints["annotations"]) == sequences
-        names = list(calibration["calibration"])
-        images = {image["id"]: image for image in data["images"]}
-        assert [label["image_id"] for label in data["annotations"]] == list(images)
-        seen += len(images)
-        for label in data["annotations"]:
+        images, labels, cameras, joints = annotations_of(root, split)
+        assert len(cameras) == len(joints) == sequences
+        scenes = {name: first + number for number, name in enumerate(cameras)}
+        assert [label["image_id"] for label in labels] == list(images)
+        count += len(images)
+        for label in labels:
             image = images[label["image_id"]]
-            frame, camera = f"{image['frame_idx']:06d}", image["camera"] + "_mono10bit"
-            path = f"ego_images_rectified/{split}/{image['seq_name']}/{camera}/{frame}.jpg"
-            assert image["file_name"] == path and (image["width"], image["height"]) == (636, 480)
-            assert cv2.imread(str(root / "images" / path), cv2.IMREAD_UNCHANGED).shape == (480, 636)
-            cameras = calibration["calibration"][image["seq_name"]]
-            matrix, pose = (
-                np.array(cameras["intrinsics"][camera]),
-                np.array(cameras["extrinsics"][frame][camera]),
-            )
-            world = np.array(joints["annotations"][image["seq_name"]][frame]["world_coord"])
-            assert joints["annotations"][image["seq_name"]][frame]["joint_valid"] == [1] * 42
-            number = list(cameras["intrinsics"]).index(camera)
-            assert number != 2, "no hand is in this camera's view"
-            shot = FakeScene(
-                first + names.index(image["seq_name"]), (636, 480), ("left", "right")
-            ).shoot(image["frame_idx"] // 10, number)
-            np.testing.assert_allclose(matrix, shot.intrinsics)
-            for offset, truth in zip((21, 0), shot.hands, strict=True):
-                mine = (world @ pose[:, :3].T + pose[:, 3])[offset : offset + 21][TO_MEDIAPIPE]
-                np.testing.assert_allclose(mine, 1000 * truth.keypoints3d, atol=1e-4)
-                pixels = project(mine, matrix)
-                inside = ((pixels >= 0) & (pixels < [636, 480])).all(axis=1)
-                valid = np.array(label["joint_valid"])[offset : offset + 21][TO_MEDIAPIPE]
-                np.testing.assert_array_equal(valid, inside)
-                box = label["bbox"][truth.side]
-                assert (box is None) == (not inside.any())
-                if box is not None:
-                    low, high = pixels.min(axis=0), pixels.max(axis=0)
-                    np.testing.assert_allclose(
-                        box, np.clip([*low, *high], 0, [636, 480] * 2), atol=1e-4
-                    )
-            assert (label["bbox"]["right"] is None) == (number == 1)
+            name, frame = image["seq_name"], f"{image['frame_idx']:06d}"
+            assert_is_filed(root, split, image)
+            camera = camera_of(cameras[name], frame, image["camera"])
+            assert camera.number != 2, "no hand is in this camera's view"
+            shot = shot_of(scenes[name], image["frame_idx"] // 10, camera.number)
+            np.testing.assert_allclose(camera.intrinsics, shot.intrinsics)
+            assert joints[name][frame]["joint_valid"] == [1] * 42
+            seen = camera.sees(joints[name][frame]["world_coord"])
+            for part, truth in zip((slice(21, 42), slice(21)), shot.hands, strict=True):
+                assert_agrees(label, part, seen, camera.intrinsics, truth)
+            assert (label["bbox"]["right"] is None) == (camera.number == 1)
         first += sequences
-    assert seen == written == 3 * (10 + 1) == len(list(root.glob("images/*/*/*/*/*.jpg")))
+    assert count == written == 3 * (10 + 1) == len(list(root.glob("images/*/*/*/*/*.jpg")))
 
 
 def test_skeleton_of_assemblyhands(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ space.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from handclr_cli.learning.augmentation import AugmentationConfig, Geometry, draw, transform_points
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.learning.augmentation import (
+    AugmentationConfig,
+    Geometry,
+    draw_view,
+    transform_points,
+)
 from handclr_cli.learning.losses import Contrast, alignment_uniformity, nt_xent, undo_geometry
 from handclr_cli.learning.targets import PoseTargets
 from handclr_cli.learning.weighting import PoseWeights
@@ -67,6 +74,11 @@ class Batch(NamedTuple):
         return z.grad
 
 
+def slow(value: Any) -> Any:
+    """A value of a parameter that the quick suite leaves out."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def slow_contrast(
     batch: Batch, temperature: float, own: slice | None, form: Form
 ) -> tuple[float, float]:
@@ -100,11 +112,10 @@ def slow_contrast(
     return float(np.mean(losses)), float(np.mean(hits))
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 16])
-@pytest.mark.parametrize("d", [2, 32])
-@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
-@pytest.mark.parametrize("ids", ["all different", "same image", "repeated"])
-@pytest.mark.slow
+@pytest.mark.parametrize("n", [slow(1), slow(2), 5, slow(16)])
+@pytest.mark.parametrize("d", [slow(2), 32])
+@pytest.mark.parametrize("temperature", [slow(0.05), 0.5, slow(2.0)])
+@pytest.mark.parametrize("ids", [slow("all different"), slow("same image"), "repeated"])
 def test_nt_xent_is_the_double_loop(n: int, d: int, temperature: float, ids: str) -> None:
     batch = Batch.random(n, d, ids)
     loss, top1 = slow_contrast(batch, temperature, None, None)
@@ -154,6 +165,7 @@ def test_chunks_have_the_gradient_of_autograd(form: Form, own: slice | None, chu
 
 @pytest.mark.parametrize("form", [None, "linear", "sigmoid", "pose"])
 @pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.slow
 def test_gradient_is_the_finite_difference_of_the_double_loop(
     form: Form, chunk: int | None
 ) -> None:
@@ -193,6 +205,30 @@ def test_large_batches_go_in_chunks_by_themselves(monkeypatch: pytest.MonkeyPatc
     contrast = batch.contrast(z)
     assert "Chunked" in str(contrast.loss.grad_fn.next_functions)  # type: ignore[union-attr]
     torch.testing.assert_close((contrast, batch.gradient()), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("chunk", [None, 5])
+def test_without_ids_every_row_shows_an_image_of_its_own(chunk: int | None) -> None:
+    z1, z2 = torch.tensor(Batch.random(6, 8).z).chunk(2)
+    named = nt_xent(z1, z2, torch.arange(6), torch.arange(6, 12), chunk=chunk)
+    assert nt_xent(z1, z2, chunk=chunk) == named
+
+
+def test_latents_that_do_not_fit_are_told() -> None:
+    z, ids = torch.zeros(4, 6), torch.arange(4)
+    for one, other, told in (((4, 6), (3, 6), "(3, 6)"), ((4,), (4,), "not (4,) and (4,)")):
+        with pytest.raises(HandclrError, match=re.escape(told)):
+            nt_xent(torch.zeros(one), torch.zeros(other))
+    for given in ((ids, None), (None, ids), (ids, ids[:3])):
+        with pytest.raises(HandclrError, match="ids1 and ids2 are both"):
+            nt_xent(z, z, *given)
+    transform = Geometry(torch.zeros(3), torch.ones(3), torch.zeros(3, 2))
+    with pytest.raises(HandclrError, match="3 transforms for 4 latents"):
+        undo_geometry(z, transform)
+    with pytest.raises(HandclrError, match=r"\(N, 2K\), not \(3, 5\)"):
+        undo_geometry(torch.zeros(3, 5), transform)
+    with pytest.raises(HandclrError, match="not twice"):
+        undo_geometry(z[:3], transform, "twice")  # type: ignore[arg-type]
 
 
 def test_a_copy_is_no_negative() -> None:
@@ -306,7 +342,7 @@ def test_alignment_and_uniformity_are_the_published_formulas(limit: int) -> None
 def test_undo_in_crop_units_is_the_inverse_of_the_view() -> None:
     rng = np.random.default_rng(0)
     config = AugmentationConfig(rotation=180, scale=(0.4, 1.6), translation=0.2)
-    views = [draw(config, rng) for _ in range(200)]
+    views = [draw_view(config, rng) for _ in range(200)]
     points = rng.uniform(size=(200, 21, 2))
     seen = np.stack([transform_points(view, p) for view, p in zip(views, points, strict=True)])
     z = torch.tensor(seen, dtype=torch.float32).reshape(200, 42)
@@ -316,7 +352,7 @@ def test_undo_in_crop_units_is_the_inverse_of_the_view() -> None:
 
 def test_undo_in_extent_units_makes_turned_and_scaled_latents_agree() -> None:
     rng = np.random.default_rng(1)
-    views = [draw(AugmentationConfig(translation=0.0), rng) for _ in range(50)]
+    views = [draw_view(AugmentationConfig(translation=0.0), rng) for _ in range(50)]
     points = rng.uniform(size=(50, 64, 2)) - 0.5
     points -= points.mean(axis=1, keepdims=True)
     z = np.stack([transform_points(v, p + 0.5) - 0.5 for v, p in zip(views, points, strict=True)])

@@ -62,7 +62,7 @@ def visible(folder: Path) -> list[str]:
 
 def advice(error: pytest.ExceptionInfo[HandclrError]) -> str:
     message = str(error.value)
-    assert "\n" not in message and URL in message and "--landmarker" in message
+    assert "\n" not in message and URL in message and "HANDCLR_LANDMARKER" in message
     return message
 
 

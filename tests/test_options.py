@@ -122,7 +122,7 @@ def test_what_slurm_gives_a_task_is_not_shared_again(monkeypatch: pytest.MonkeyP
 
 def test_the_warm_up_is_shorter_than_the_run() -> None:
     assert schedule.warmup_within(None, 50) == 5 and schedule.warmup_within(0.0, 1) == 0
-    with pytest.raises(UsageError, match="must be less than --epochs 3"):
+    with pytest.raises(UsageError, match="must be less than the 3 epochs"):
         schedule.warmup_within(3, 3)
 
 

@@ -17,8 +17,9 @@ from labelled_helpers import pose
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.provenance import provenance
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Sampling
 from handclr_cli.footage.sources import find_sources, sampling_of
-from handclr_cli.footage.video import Sampling, find_footage
 from handclr_cli.hand.film import video_writer
 from handclr_cli.hand.placement import Placed, cut_of, placed
 from handclr_cli.learning.prediction import predict_crops
@@ -195,7 +196,7 @@ def test_footage_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_sources(["gone/b.mp4"], [extracted("b.mp4")], [])
     with pytest.raises(UsageError, match="may both be gone/c.mp4"):
         find_sources(["gone/c.mp4"], [], [str(tmp_path / "twice")])
-    with pytest.raises(UsageError, match="no footage x/d.mp4 in --footage"):
+    with pytest.raises(UsageError, match="footage: there is no footage x/d.mp4 in it"):
         find_sources(["x/d.mp4"], [], [str(tmp_path / "twice")])
 
 

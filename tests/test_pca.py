@@ -170,8 +170,8 @@ def test_no_keypoints() -> None:
 def test_unknown_normalisation() -> None:
     message = error_line(run_cli("pca", "--normalize", "wrist", stdin=tar_bytes(crops())), 2)
     assert message == (
-        "Invalid value for '--normalize': 'wrist' is not one of 'crop', 'root', 'root-scale', 'box'; "
-        "see handclr pca --help"
+        "Invalid value for '--normalize': 'wrist' is not one of 'crop', 'root', 'root-scale', "
+        "'box'; see handclr pca --help"
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,9 @@ import pytest
 from films import H264, film, number_in, numbered
 
 from handclr_cli.footage import decoding, video
-from handclr_cli.footage.video import (
-    Footage,
-    Frame,
-    Piece,
-    Sampling,
-    UnreadableError,
-    find_footage,
-    frames_of,
-    pieces,
-    read_frames,
-    read_piece,
-)
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Footage, Frame, Piece, Sampling, UnreadableError
+from handclr_cli.footage.video import pieces, read_frames, read_piece
 
 TOTAL = 300
 SLICE_S = 2.0
@@ -72,11 +64,11 @@ def fail(error: UnreadableError) -> None:
 
 
 def in_one(footage: Footage, sampling: Sampling) -> list[Frame]:
-    return list(read_piece(Piece(footage), sampling, fail))
+    return list(read_piece(Piece(footage, sampling), fail))
 
 
 def in_pieces(footage: Footage, sampling: Sampling) -> list[list[Frame]]:
-    return [list(read_piece(piece, sampling, fail)) for piece in pieces(footage, sampling)]
+    return [list(read_piece(piece, fail)) for piece in pieces(footage, sampling)]
 
 
 def contents(frames: list[Frame]) -> list[tuple[float | None, int]]:
@@ -146,10 +138,8 @@ def test_estimate_is_near_what_is_read(films: dict[str, Footage], name: str) -> 
         Sampling(numbers=(3, 9, 100)),
     ):
         cut = pieces(films[name], sampling)
-        read = sum(len(list(read_piece(piece, sampling, fail))) for piece in cut)
-        assert sum(frames_of(piece, sampling) for piece in cut) == pytest.approx(
-            read, rel=0.15, abs=2
-        ) or (
+        read = sum(len(list(read_piece(piece, fail))) for piece in cut)
+        assert sum(piece.frames for piece in cut) == pytest.approx(read, rel=0.15, abs=2) or (
             # Matroska's header counts what a constant rate would have, and the time before the
             # first frame.
             (sampling.every and name.startswith(("uneven", "slow"))) or name == "offset.mkv"
@@ -172,7 +162,7 @@ def test_short_video_is_one_piece(
     monkeypatch.setattr(video, "SLICE_S", 20.0)
     (piece,) = pieces(films["uneven.mp4"], Sampling())
     assert not piece.cut
-    frames = list(read_piece(piece, Sampling(fps=30), fail))
+    frames = list(read_piece(replace(piece, sampling=Sampling(fps=30)), fail))
     assert [frame.number for frame in frames] == list(range(len(frames)))
 
 
@@ -199,7 +189,7 @@ def test_one_opening_serves_pieces_and_estimates(
         lambda capture, path, real=decoding._open: opened.append(path) or real(capture, path),
     )
     cut = pieces(films["constant.mp4"], Sampling())
-    assert sum(frames_of(piece, Sampling()) for piece in cut) == 10
+    assert sum(piece.frames for piece in cut) == 10
     assert len(opened) == 1
 
 
@@ -226,9 +216,9 @@ def test_data_that_end_early_are_named_once(
     monkeypatch.setattr(decoding, "FAR_S", far_s)
     (footage,) = find_footage([str(half)])
     sampling, errors = Sampling(fps=5), []
-    whole = list(read_piece(Piece(footage), sampling, lambda error: None))
+    whole = list(read_piece(Piece(footage, sampling), lambda error: None))
     cut = pieces(footage, sampling)
-    parts = [list(read_piece(piece, sampling, errors.append)) for piece in cut]
+    parts = [list(read_piece(piece, errors.append)) for piece in cut]
     assert contents(list(itertools.chain.from_iterable(parts))) == contents(whole)
     assert len(cut) == 5 and parts[0] and not parts[-1]
     (error,) = errors
@@ -240,7 +230,7 @@ def test_slices_after_the_end_decode_nothing(half: Path, monkeypatch: pytest.Mon
     (footage,) = find_footage([str(half)])
     decoded = []
     monkeypatch.setattr(decoding._Roll, "forward", _counting(decoding._Roll.forward, decoded))
-    assert list(read_piece(pieces(footage, Sampling())[-1], Sampling(), fail)) == []
+    assert list(read_piece(pieces(footage, Sampling())[-1], fail)) == []
     assert len(decoded) == 1
 
 
@@ -279,7 +269,7 @@ def test_numbers_that_are_not_there_are_named(films: dict[str, Footage]) -> None
     )
     assert [frame.number for frame in frames] == [298, 299]
     assert [(error.reason, error.detail) for error in errors] == [
-        ("frames asked for are not in it", "2")
+        ("requested frames are missing from the video", "2")
     ]
 
 
@@ -311,9 +301,7 @@ def test_pieces_of_a_folder_are_one_reading(
     assert numbers == (
         [3, 66] if sampling.numbers else list(range(0, 69, 3 * (sampling.every or 1)))
     )
-    assert [frames_of(piece, sampling) for piece in pieces(folder, sampling)] == [
-        len(part) for part in parts
-    ]
+    assert [piece.frames for piece in pieces(folder, sampling)] == [len(part) for part in parts]
 
 
 # Threads

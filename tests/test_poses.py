@@ -185,7 +185,7 @@ def test_other_axes(files: list[str], tmp_path: Path) -> None:
             with pytest.raises(HandclrError) as caught:
                 PoseTable(sources, like=like)
             assert str(caught.value).startswith(f"{other}: made with other axes than {files[0]}")
-            assert "handclr pca --basis" in str(caught.value)
+            assert f"handclr pca with {files[0]} as the basis" in str(caught.value)
 
 
 def test_other_shares_of_the_variance_do_not_matter(files: list[str], tmp_path: Path) -> None:

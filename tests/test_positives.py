@@ -149,7 +149,7 @@ def test_what_pairs_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(HandclrError, match="mined in two of the files"):
         mined(index, [one, pairs(["c", "b"], [[1], [0]])])
     with pytest.raises(
-        HandclrError, match="--top-k 3: the pairs have 1 for each crop; mine them with --top-k 3"
+        HandclrError, match="top_k: the pairs have 1 for each crop; mine 3 for each"
     ):
         mined(index, [one], 3)
     for none in (

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -211,6 +212,26 @@ def test_three_lines_load_a_model_and_call_it(model: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_model_takes_arrays_tensors_and_lists(model: Path) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
+    loaded = load_model(model)
+    expected = loaded(crops)
+    for same in (torch.from_numpy(crops), list(crops), list(torch.from_numpy(crops))):
+        for found, wanted in zip(loaded(same), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert [array.shape for array in loaded([])] == [(0, 21, 3), (0, 21, 2)]
+    for wrong, told in (
+        (crops[0], "not uint8 of the shape (48, 48, 3)"),
+        (crops.transpose(0, 3, 1, 2), "not uint8 of the shape (3, 48, 48) for a crop"),
+        (crops[:, :40], "not uint8 of the shape (40, 48, 3) for a crop"),
+        (torch.from_numpy(crops) / 255, "not float32 of the shape (48, 48, 3) for a crop"),
+        (["crop.jpg"], "not str in a list"),
+    ):
+        with pytest.raises(HandclrError, match=re.escape(told)):
+            loaded(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
 def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None:
     broken = labelled_sample(1)
     broken.members["jpg"] = b"no picture"
@@ -225,14 +246,14 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
         labelled_sample(number).key for number in (0, 2)
     ]
     assert meta["cameras"] == {GIVEN: 1, OVER_CROP: 1}
-    assert meta["reference_bone"] == {"mm": 180.0, "of": "--bone"}
+    assert meta["reference_bone"] == {"mm": 180.0, "of": "as measured"}
     assert meta["arguments"] == {"fov": 60.0, "bone": 180.0} and list(meta["model"]) == ["model.pt"]
     assert [past["stage"] for past in meta["history"]] == ["extract"]
     warning, summary = done.stderr.decode().splitlines()[:2]
     assert "bad jpg" in warning and warning.endswith("skipped")
     assert summary.startswith(
         "predict: 2 crops, 1 skipped; camera: 1 intrinsics, 1 assumed across the crop (60 degrees);"
-        " reference bone 180.0 mm, --bone"
+        " reference bone 180.0 mm, as measured"
     )
     strict = handclr(
         "predict", shard, "--model", model, "--strict", "-o", tmp_path / "s.npz", code=1
@@ -254,7 +275,7 @@ def test_an_overlay_beside_the_predictions(model: Path, tmp_path: Path) -> None:
     assert f"{out}, 5 frames, 4 hands" in done.stderr.decode()
     assert out.stat().st_size > 1000 and len(load_npz(arrays)["key"]) == 4
     lost = handclr("predict", shard, *options, "--overlay", tmp_path / "no.mp4", code=2)
-    assert b"name it, or its folder, with --footage" in lost.stderr
+    assert b"name it, or its folder, as the footage" in lost.stderr
 
 
 @pytest.mark.slow

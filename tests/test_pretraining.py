@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning.augmentation import Appearance, AugmentationConfig, Geometry, to_tensor
+from handclr_cli.learning.hardware import ViewsMade
 from handclr_cli.learning.positives import neighbours, own
 from handclr_cli.learning.pretraining import (
     METHODS,
@@ -202,11 +203,11 @@ def test_the_presets_are_those_of_the_papers() -> None:
         "view",
         "none",
     )
-    with pytest.raises(UsageError, match="--targets pose goes with --weights none"):
+    with pytest.raises(UsageError, match="targets: goes with weights none, not linear"):
         choose_method("simhand", targets="pose")
-    with pytest.raises(UsageError, match="--undo twice: choose from none, extent, crop"):
+    with pytest.raises(UsageError, match="undo: choose from none, extent, crop"):
         choose_method("peclr", undo="twice")
-    with pytest.raises(UsageError, match="--method byol: choose from"):
+    with pytest.raises(UsageError, match="method: choose from"):
         choose_method("byol")
 
 
@@ -271,12 +272,12 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
     model = small_model(norm=False, size=32)
     grads: dict[str, Tensor] = {}
     losses: dict[str, dict[str, Tensor]] = {}
-    for made in ("views", "crops", "draws"):
+    for made in (ViewsMade.BY_WORKERS, ViewsMade.ON_DEVICE, ViewsMade.FROM_CACHE):
         data = PairDataset(
             crops, pool, AugmentationConfig(size=32), 0, made, posed=METHODS[method].joints
         )
         batch = collate_views([data[0, row] for row in range(N)])
-        kept = crops.on_device(CPU, 0) if made == "draws" else None
+        kept = crops.on_device(CPU, 0) if made is ViewsMade.FROM_CACHE else None
         objective = Objective(model, METHODS[method], 32, CPU, made=made, crops=kept)
         losses[made] = objective(batch)
         grads[made] = gradients(model)
@@ -289,10 +290,9 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
 
 def test_an_equivariant_encoder_aligns_the_views_of_a_crop(tmp_path: Path) -> None:
     """Latents that are the keypoints seen are one once their geometry is undone, and not before."""
-    index = ShardIndex([str(write_labelled(tmp_path / "hands.tar", N))])
-    data = PairDataset(
-        CropStore(index, 32), own(index), AugmentationConfig(size=32), 0, "draws", posed="view"
-    )
+    index, made = ShardIndex([str(write_labelled(tmp_path / "hands.tar", N))]), ViewsMade.FROM_CACHE
+    config = AugmentationConfig(size=32)
+    data = PairDataset(CropStore(index, 32), own(index), config, 0, made, posed="view")
     batch = collate_views([data[0, row] for row in range(N)])
     assert batch.joints is not None
     model = Known(batch.joints.flatten(0, 1).flatten(1).numpy())

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.learning import probe as probe_module
-from handclr_cli.learning.augmentation import IMAGENET_MEAN, IMAGENET_STD, View, apply, to_tensor
+from handclr_cli.learning.augmentation import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    View,
+    apply_view,
+    to_tensor,
+)
 from handclr_cli.learning.encoder import Encoder, build_encoder
 from handclr_cli.learning.probe import NEIGHBOURS, PoseViews, Probe, build_probe
 
@@ -133,7 +139,7 @@ def test_poses_are_centred_in_their_box_and_pictures_are_whole(tmp_path: Path) -
         expected = (points - (low + high) / 2) / (high - low).max()
         np.testing.assert_allclose(probe.held_out.poses[row], expected, atol=1e-5)
         np.testing.assert_array_equal(
-            probe.held_out.images[row], apply(View(32), held_out[row].image)
+            probe.held_out.images[row], apply_view(View(32), held_out[row].image)
         )
 
 
@@ -146,10 +152,10 @@ def test_what_cannot_be_probed_is_said(tmp_path: Path) -> None:
         ShardIndex([str(write_shard(tmp_path / name, samples))])
         for name, samples in (("d", crops(keypoints=False)), ("e", []))
     )
-    with pytest.raises(HandclrError, match="--probe: crop video0-v0_00000001_r is also trained on"):
+    with pytest.raises(HandclrError, match="probe: crop video0-v0_00000001_r is also trained on"):
         build_probe(train, same, 32, 32, 0, CPU)
     for held_out in (bare, none):
-        with pytest.raises(HandclrError, match=r"no crop of --probe has keypoints2d\.npy"):
+        with pytest.raises(HandclrError, match=r"no crop of the probe has keypoints2d\.npy"):
             build_probe(train, held_out, 32, 32, 0, CPU)
     with pytest.raises(HandclrError, match=r"no crop of the shards has keypoints2d\.npy"):
         build_probe(bare, other, 32, 32, 0, CPU)

@@ -195,8 +195,8 @@ def test_positions_that_do_not_fit_are_refused(name: str, position: list[int], w
 
 def test_what_a_protocol_has_no_rule_for_is_refused() -> None:
     valid = np.ones((3, 21), bool)
-    with pytest.raises(HandclrError, match="^--dexycb: .* the hands have none"):
+    with pytest.raises(HandclrError, match="^dexycb: .* the hands have none"):
         protocols.require("dexycb", False, valid, np.arange(3))
     valid[1, 4] = False
-    with pytest.raises(HandclrError, match="^--freihand: 1 of 3 samples lack"):
+    with pytest.raises(HandclrError, match="^freihand: 1 of 3 samples lack"):
         protocols.require("freihand", True, valid, np.arange(3))

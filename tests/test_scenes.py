@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_hand_mesh import layers_above
+from mesh_layers import layers_above
 
 from handclr_cli.hand.camera import project
 from handclr_cli.synth import scenes

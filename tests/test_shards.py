@@ -332,7 +332,7 @@ def test_older_shards_are_refused_then_replaced(tmp_path: Path) -> None:
     fill(pattern, crops(), shard_size=1)
     before = names_in(tmp_path)
     assert len(before) == 6
-    with pytest.raises(UsageError, match=r"x-000000\.tar exists; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"x-000000\.tar exists; .* overwrite"):
         fill(pattern, crops(), shard_size=4)
     with pytest.raises(ValueError), ShardOutput(str(pattern), RECORD, 4, overwrite=True) as out:
         out.write(crop())

@@ -218,7 +218,7 @@ def test_crops_are_kept_where_there_is_room(
     if isinstance(expected, str):
         assert choose_cache(asked, 4, 10, device, warped) == expected
     else:
-        with pytest.raises(expected, match=f"--cache {asked}"):  # type: ignore[call-overload]
+        with pytest.raises(expected, match="cache: "):  # type: ignore[call-overload]
             choose_cache(asked, 4, 10, device, warped)
 
 

@@ -125,9 +125,9 @@ def test_a_unit_without_samples_is_done_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"split": "eval"}, "--split train"),
-        ({"min_score": 0.4}, "--min-score 0.5"),
-        ({"fps": 2}, r"--fps \(not set\)"),
+        ({"split": "eval"}, "split train"),
+        ({"min_score": 0.4}, "min_score 0.5"),
+        ({"fps": 2}, r"fps \(not set\)"),
         ({"count": 8}, 'unit {"inputs": 7, "each": 3}'),
         ({"size": 4}, 'unit {"inputs": 7, "each": 3}'),
     ],

@@ -16,14 +16,9 @@ from drawn_hand import write_video
 
 from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.sample import KEY, sample_key
-from handclr_cli.footage.video import (
-    Footage,
-    Frame,
-    Sampling,
-    UnreadableError,
-    find_footage,
-    read_frames,
-)
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Footage, Frame, Sampling, UnreadableError
+from handclr_cli.footage.video import read_frames
 
 NTSC = Fraction(30000, 1001)
 
@@ -43,9 +38,10 @@ def number_in(image: np.ndarray) -> int:
     return sum(int(column > 127) << bit for bit, column in enumerate(columns))
 
 
-def frames_of(
-    path: str | Path, sampling: Sampling = Sampling(every=1), skipped: int = 0
-) -> list[Frame]:
+EVERY_FRAME = Sampling(every=1)
+
+
+def frames_of(path: str | Path, sampling: Sampling = EVERY_FRAME, skipped: int = 0) -> list[Frame]:
     (footage,) = find_footage([str(path)])
     errors: list[UnreadableError] = []
     frames = list(read_frames(footage, sampling, errors.append))

@@ -13,7 +13,8 @@ from shard_helpers import crop, write_shard
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
-from handclr_cli.learning.augmentation import AugmentationConfig, apply, transform_points
+from handclr_cli.learning.augmentation import AugmentationConfig, apply_view, transform_points
+from handclr_cli.learning.hardware import ViewsMade, views_made
 from handclr_cli.learning.losses import undo_geometry
 from handclr_cli.learning.positives import Positives, own
 from handclr_cli.learning.published import published_view
@@ -22,6 +23,8 @@ from handclr_cli.learning.views import PairDataset, Seen, Views, collate_views
 
 CONFIG = AugmentationConfig(size=32)
 COUNT = 6
+HERE, PUBLISHED = ViewsMade.BY_WORKERS, ViewsMade.AS_PUBLISHED
+ON_DEVICE, FROM_CACHE = ViewsMade.ON_DEVICE, ViewsMade.FROM_CACHE
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def pool(index: ShardIndex) -> Positives:
 
 
 def dataset(
-    index: ShardIndex, pool: Positives, made: str = "views", side: int = SIZE, **choices: object
+    index: ShardIndex, pool: Positives, made: ViewsMade = HERE, side: int = SIZE, **choices: object
 ) -> PairDataset:
     return PairDataset(CropStore(index, side), pool, CONFIG, seed=3, made=made, **choices)  # type: ignore[arg-type]
 
@@ -58,9 +61,18 @@ def same(one: Views, other: Views) -> bool:
     )
 
 
-@pytest.mark.parametrize("made", ["views", "published"])
+def test_views_are_made_on_a_gpu_but_for_published_ones() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert views_made(cpu, "ram", published=False) is HERE
+    assert views_made(cuda, "ram", published=False) is ON_DEVICE
+    assert views_made(cuda, "gpu", published=False) is FROM_CACHE
+    assert {views_made(device, "ram", published=True) for device in (cpu, cuda)} == {PUBLISHED}
+    assert [made for made in ViewsMade if made.on_device] == [ON_DEVICE, FROM_CACHE]
+
+
+@pytest.mark.parametrize("made", [HERE, PUBLISHED])
 def test_a_pair_depends_on_seed_epoch_and_row_alone(
-    index: ShardIndex, pool: Positives, made: str
+    index: ShardIndex, pool: Positives, made: ViewsMade
 ) -> None:
     data = dataset(index, pool, made, posed="view")
     forwards, backwards = items(data), [data[0, row] for row in reversed(range(COUNT))][::-1]
@@ -76,7 +88,7 @@ def test_the_two_views_of_a_pair_are_drawn_apart(index: ShardIndex) -> None:
 
 
 def test_positives_change_over_the_epochs(index: ShardIndex, pool: Positives) -> None:
-    data = dataset(index, pool, "draws")
+    data = dataset(index, pool, FROM_CACHE)
     seen = {row: {data[epoch, row][1].row for epoch in range(30)} for row in range(COUNT)}
     assert seen == {row: {(row + 1) % COUNT, (row + 2) % COUNT} for row in range(COUNT)}
 
@@ -86,15 +98,15 @@ def test_the_draws_are_the_same_wherever_views_are_made(
     index: ShardIndex, pool: Positives, posed: str
 ) -> None:
     batches = {}
-    for made in ("views", "crops", "draws"):
+    for made in (HERE, ON_DEVICE, FROM_CACHE):
         batches[made] = collate_views(items(dataset(index, pool, made, side=54, posed=posed)))
-        assert same(batches[made]._replace(images=None), batches["views"]._replace(images=None))
-    images, crops = batches["views"].images, batches["crops"].images
+        assert same(batches[made]._replace(images=None), batches[HERE]._replace(images=None))
+    images, crops = batches[HERE].images, batches[ON_DEVICE].images
     assert (
         images is not None and images.shape == (2, COUNT, 32, 32, 3) and images.dtype == torch.uint8
     )
     assert crops is not None and crops.shape == (2, COUNT, 54, 54, 3) and crops.dtype == torch.uint8
-    assert batches["draws"].images is None
+    assert batches[FROM_CACHE].images is None
 
 
 def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives) -> None:
@@ -114,7 +126,7 @@ def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives
             )
             assert batch.geometry.scale[side, n].item() == pytest.approx(one.view.scale)
             assert batch.appearance.hue[side, n].item() == pytest.approx(one.view.hue)
-            np.testing.assert_array_equal(batch.images[side, n], apply(one.view, sample.image))  # type: ignore[index]
+            np.testing.assert_array_equal(batch.images[side, n], apply_view(one.view, sample.image))  # type: ignore[index]
             expected = transform_points(one.view, sample.keypoints2d / SIZE)
             np.testing.assert_allclose(batch.joints[side, n], expected, atol=1e-5)
 
@@ -122,7 +134,7 @@ def test_a_batch_is_of_first_and_second_views(index: ShardIndex, pool: Positives
 def test_a_published_view_carries_the_geometry_that_was_recorded(
     index: ShardIndex, pool: Positives
 ) -> None:
-    data = dataset(index, pool, "published", posed="view")
+    data = dataset(index, pool, PUBLISHED, posed="view")
     batch = collate_views(items(data, 5))
     assert (
         batch.images is not None
@@ -146,9 +158,9 @@ def test_a_published_view_carries_the_geometry_that_was_recorded(
             )
 
 
-@pytest.mark.parametrize("made", ["views", "published", "crops", "draws"])
+@pytest.mark.parametrize("made", list(ViewsMade))
 def test_the_joints_of_the_crop_are_those_of_no_view(
-    index: ShardIndex, pool: Positives, made: str
+    index: ShardIndex, pool: Positives, made: ViewsMade
 ) -> None:
     batch = collate_views(items(dataset(index, pool, made, side=54, posed="crop")))
     expected = [[index[row].keypoints2d / SIZE for row in rows] for rows in batch.rows.tolist()]
@@ -163,7 +175,9 @@ def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(
     """An encoder that saw the keypoints of its view would be exactly equivariant."""
     wild = replace(CONFIG, rotation=180.0, scale=(0.5, 1.5), translation=0.3)
     for config in (CONFIG, wild):
-        data = PairDataset(CropStore(index, SIZE), pool, config, seed=1, made="draws", posed="view")
+        data = PairDataset(
+            CropStore(index, SIZE), pool, config, seed=1, made=FROM_CACHE, posed="view"
+        )
         batch = collate_views([data[epoch, row] for epoch in range(8) for row in range(COUNT)])
         geometry = type(batch.geometry)(*(field.flatten(0, 1) for field in batch.geometry))
         assert batch.joints is not None
@@ -176,7 +190,7 @@ def test_undoing_the_draws_on_the_joints_seen_gives_the_joints_of_the_crop(
 
 def test_keypoints_are_asked_for_only_where_they_are_needed(tmp_path: Path) -> None:
     index = ShardIndex([str(write_shard(tmp_path / "bare.tar", [crop(keypoints=False)]))])
-    for made in ("views", "crops", "draws"):
+    for made in (HERE, ON_DEVICE, FROM_CACHE):
         pair = dataset(index, own(index), made)[0, 0]
         assert pair[0].joints is None and collate_views([pair]).joints is None
         for posed in ("view", "crop"):
@@ -185,4 +199,4 @@ def test_keypoints_are_asked_for_only_where_they_are_needed(tmp_path: Path) -> N
             ):
                 dataset(index, own(index), made, posed=posed)[0, 0]
     with pytest.raises(HandclrError, match=r"has no keypoints2d\.npy"):
-        dataset(index, own(index), "published")[0, 0]
+        dataset(index, own(index), PUBLISHED)[0, 0]

@@ -17,8 +17,8 @@ from handclr_cli.learning.augmentation import (
     AugmentationConfig,
     Geometry,
     View,
-    apply,
-    draw,
+    apply_view,
+    draw_view,
     to_tensor,
     transform_points,
 )
@@ -62,9 +62,11 @@ def grey_levels(difference: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_the_views_are_those_made_one_by_one(config: AugmentationConfig, side: int) -> None:
     rng = np.random.default_rng(side)
-    views = [draw(config, rng) for _ in range(100)]
+    views = [draw_view(config, rng) for _ in range(100)]
     images = np.stack([smooth_image(side, rng) for _ in views])
-    one_by_one = np.stack([apply(view, image) for view, image in zip(views, images, strict=True)])
+    one_by_one = np.stack(
+        [apply_view(view, image) for view, image in zip(views, images, strict=True)]
+    )
     out = rendered(views, images)
     assert out.shape == (100, 3, 64, 64) and out.dtype == torch.float32
     difference = grey_levels(out - to_tensor(torch.from_numpy(one_by_one)))
@@ -83,25 +85,26 @@ def test_the_identity_view_is_the_image() -> None:
     np.testing.assert_array_equal(images, before)
 
 
+def spot_at(x: float, y: float, side: int, sigma: float) -> np.ndarray:
+    """A picture (side, side, 3) of a light at x, y in sides, sigma in pixels."""
+    at = (np.arange(side) + 0.5) / side
+    away = (at[None, :] - x) ** 2 + (at[:, None] - y) ** 2
+    spot = 255 * np.exp(-away / (2 * (sigma / side) ** 2))
+    return np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2)
+
+
 def test_dots_land_where_their_points_do() -> None:
     rng = np.random.default_rng(1)
-    side, size, sigma = 107, 64, 2.5
-    at = (np.arange(side) + 0.5) / side
-    views, expected, images = [], [], []
+    size, views, expected, images = 64, [], [], []
+    config = replace(STILL, geometric=True, rotation=180.0, scale=(0.6, 1.1), translation=0.2)
     while len(views) < 60:
-        view = draw(
-            replace(STILL, geometric=True, rotation=180.0, scale=(0.6, 1.1), translation=0.2), rng
-        )
-        x, y = point = rng.uniform(0.1, 0.9, size=2)
+        view = draw_view(config, rng)
+        point = rng.uniform(0.1, 0.9, size=2)
         target = transform_points(view, point) * size
-        if np.abs(target - size / 2).max() > size / 2 - 12:
-            continue
-        spot = 255 * np.exp(
-            -((at[None, :] - x) ** 2 + (at[:, None] - y) ** 2) / (2 * (sigma / side) ** 2)
-        )
-        images.append(np.repeat(spot.astype(np.uint8)[..., None], 3, axis=2))
-        views.append(view)
-        expected.append(target)
+        if np.abs(target - size / 2).max() <= size / 2 - 12:
+            images.append(spot_at(*point, side=107, sigma=2.5))
+            views.append(view)
+            expected.append(target)
     weight = warp(torch.from_numpy(np.stack(images)), Geometry.of(views), size).sum(dim=1).numpy()
     to = np.arange(size) + 0.5
     found = np.stack([(weight * to).sum((1, 2)), (weight * to[:, None]).sum((1, 2))], axis=1)
@@ -121,7 +124,7 @@ def test_outside_the_crop_is_black() -> None:
 def test_a_view_does_not_depend_on_its_company(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warp_module, "_PIECE", 4)
     rng = np.random.default_rng(2)
-    views = [draw(AugmentationConfig(size=16), rng) for _ in range(11)]
+    views = [draw_view(AugmentationConfig(size=16), rng) for _ in range(11)]
     images = rng.integers(0, 256, size=(11, 30, 30, 3), dtype=np.uint8)
     together = rendered(views, images)
     for n in range(11):
@@ -172,7 +175,7 @@ def test_grey_levels_stay_in_range_before_the_blur() -> None:
 
 def test_autocast_does_not_round_the_pictures() -> None:
     rng = np.random.default_rng(3)
-    views = [draw(AugmentationConfig(size=16), rng) for _ in range(4)]
+    views = [draw_view(AugmentationConfig(size=16), rng) for _ in range(4)]
     images = rng.integers(0, 256, size=(4, 20, 20, 3), dtype=np.uint8)
     plain = rendered(views, images)
     with torch.autocast("cpu", torch.bfloat16):

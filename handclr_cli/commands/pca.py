@@ -27,8 +27,8 @@ def pca(
     normalize: Annotated[
         choices.NormalisationName | None,
         typer.Option(
-            help="crop: the paper's; root: from the wrist; root-scale: by the hand's size too; box: "
-            "their own.",
+            help="crop: the paper's; root: from the wrist; root-scale: by the hand's size too; "
+            "box: their own.",
             show_default="crop",
         ),
     ] = None,

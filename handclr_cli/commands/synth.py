@@ -7,24 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .. import console, options
+from .. import choices, console, options
 from ..contract import numbering
 from ..contract.errors import UsageError
-from ..contract.provenance import provenance
-from ..contract.shards import ShardOutput
-from ..work import cores
+from ..parsing import Command
 
 app = typer.Typer(
     help="Make footage and labelled sets of procedural hands with known 3D truth.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_WORLDS = ("lab", "wild")
-_LAYOUTS = ("freihand", "dexycb", "assemblyhands")
-# With fewer, starting another process takes longer than it saves.
-_CROPS_PER_WORKER = 8
 
-World = Annotated[str, typer.Option(help="lab: a studio, few people; wild: everything else.")]
+World = Annotated[
+    choices.WorldName, typer.Option(help="lab: a studio, few people; wild: everything else.")
+]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in pixels.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that render.", show_default="the cores")
@@ -36,7 +32,7 @@ def root() -> None:
     """Make footage and labelled sets of procedural hands with known 3D truth."""
 
 
-@app.command("footage", cls=options.Command)
+@app.command("footage", cls=Command)
 def footage(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder for the videos; made if it is not there.")
@@ -68,36 +64,31 @@ def footage(
     Truth has the keys that extract gives to the same hands, as long as the folder keeps its name.
     Run the same command again to go on after an interruption.
     """
-    options.choose("--world", world, _WORLDS)
-    if width % 2 or height % 2:
-        raise UsageError(f"--width {width} --height {height}: the video's format needs even sides")
-    from ..synth.production import Crops, Film
-    from ..work.crew import in_order
+    from ..synth.synth_job import SynthFootageSettings, run_synth_footage
 
-    names = ("frames", "fps", "world", "width", "height", "size", "margin", "quality")
-    record = provenance("synth footage", options.arguments(locals(), *names), seed=seed)
-    film = Film(
-        folder, world, seed, frames, fps, (width, height), Crops(size, margin, quality), record
+    settings = SynthFootageSettings(
+        folder=folder,
+        videos=videos,
+        frames=frames,
+        fps=fps,
+        world=world,
+        width=width,
+        height=height,
+        size=size,
+        margin=margin,
+        quality=quality,
+        workers=workers,
+        seed=seed,
     )
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
-    todo = [index for index in range(videos) if not film.done(index)]
-    hands = 0
-    with console.progress("synth footage", len(todo), "videos") as advance:
-        for made in in_order(film.make, todo, min(cores.worker_count(workers), len(todo))):
-            hands += made
-            advance(1, hands=hands)
-    there = (
-        f", {console.plural(videos - len(todo), 'video')} there already"
-        if len(todo) < videos
-        else ""
-    )
+    done = run_synth_footage(settings)
+    there = f", {console.plural(done.there, 'video')} there already" if done.there else ""
     console.say(
-        f"synth footage: {console.plural(len(todo), 'video')} of {console.plural(frames, 'frame')},"
-        f" {console.plural(hands, 'hand')}{there}; {folder}"
+        f"synth footage: {console.plural(done.videos, 'video')} of"
+        f" {console.plural(frames, 'frame')}, {console.plural(done.hands, 'hand')}{there}; {folder}"
     )
 
 
-@app.command("labelled", cls=options.Command)
+@app.command("labelled", cls=Command)
 def labelled(
     folder: Annotated[
         Path | None,
@@ -112,12 +103,9 @@ def labelled(
     ] = 1000,
     world: World = "lab",
     layout: Annotated[
-        str | None,
+        choices.LayoutName | None,
         typer.Option(
-            help=(
-                "Write DIR as freihand, dexycb or assemblyhands lie on disk, without options of"
-                " crops and shards."
-            ),
+            help="Write DIR as that data set lies on disk, without options of crops and shards.",
             show_default=False,
         ),
     ] = None,
@@ -139,44 +127,41 @@ def labelled(
 
     handclr synth labelled --layout dexycb dexycb/
     """
-    options.choose("--world", world, _WORLDS)
     if (layout is None) != (folder is None):
         raise UsageError(
             "--layout and DIR go together: handclr synth labelled --layout freihand DIR"
         )
-    if layout is not None and folder is not None:
-        options.choose("--layout", layout, _LAYOUTS)
+    if layout and folder:
         if output != "-":
-            raise UsageError(f"--output {output}: --layout writes a folder, name it as DIR")
-        _write_layout(layout, folder, world, seed, count)
+            raise UsageError("--layout writes a folder, name it as DIR", setting="output")
+        _write_layout(layout, folder, count, world, seed)
         return
     options.prepare_output(output)
-    from ..synth.production import Crops, Portraits
-    from ..work.crew import in_order
+    from ..synth.synth_job import SynthLabelledSettings, run_synth_labelled
 
-    names = ("count", "world", "size", "margin", "quality")
-    record = provenance("synth labelled", options.arguments(locals(), *names), seed=seed)
-    portraits = Portraits(world, seed, Crops(size, margin, quality))
-    with (
-        ShardOutput(output, record, shard_size, overwrite) as out,
-        console.progress("synth labelled", count, "crops") as advance,
-    ):
-        for sample in in_order(
-            portraits.make,
-            range(count),
-            min(cores.worker_count(workers), max(1, count // _CROPS_PER_WORKER)),
-        ):
-            out.write(sample)
-            advance()
-    console.say(
-        f"synth labelled: {console.plural(out.samples, 'crop')} of the {world} world, seed {seed}"
+    settings = SynthLabelledSettings(
+        output=output,
+        count=count,
+        world=world,
+        size=size,
+        margin=margin,
+        quality=quality,
+        workers=workers,
+        shard_size=shard_size,
+        overwrite=overwrite,
+        seed=seed,
     )
+    made = run_synth_labelled(settings)
+    console.say(f"synth labelled: {console.plural(made, 'crop')} of the {world} world, seed {seed}")
 
 
-def _write_layout(layout: str, folder: Path, world: str, seed: int, count: int) -> None:
-    from ..synth.layouts import LAYOUTS
-    from ..synth.production import scene_maker
+def _write_layout(
+    layout: choices.LayoutName, folder: Path, count: int, world: choices.WorldName, seed: int
+) -> None:
+    from ..synth.synth_job import SynthLayoutSettings, run_synth_layout
 
-    with console.progress("synth labelled", None, "images") as advance:
-        images = LAYOUTS[layout](folder, scene_maker(world, seed), count, advance)
+    settings = SynthLayoutSettings(
+        folder=folder, layout=layout, count=count, world=world, seed=seed
+    )
+    images = run_synth_layout(settings)
     console.say(f"synth labelled: {console.plural(images, 'image')} in {layout}'s layout; {folder}")

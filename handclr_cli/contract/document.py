@@ -1,6 +1,4 @@
-"""$ python -m handclr_cli.contract.document README.md: rewrites the contract tables from the
-declarations.
-"""
+"""$ python -m handclr_cli.contract.document README.md: rewrite its tables from the declarations."""
 
 from __future__ import annotations
 

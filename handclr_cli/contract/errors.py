@@ -6,8 +6,9 @@ from __future__ import annotations
 class HandclrError(Exception):
     """A failure in one line: what is wrong, with which file, and what to do about it.
 
-    `setting` is the field of the settings that is at fault, where one is, and stands in front of the
-    line; whoever knows what the user calls it puts that into `where` instead.
+    `setting` is the field of the settings that is at fault, where there is one, and is printed in
+    front of the line. The front door sets `where` to the option that the user gave, which is then
+    printed instead.
     """
 
     exit_code = 1
@@ -21,18 +22,18 @@ class HandclrError(Exception):
         return f"{where}: {self.line()}" if where else self.line()
 
     def line(self) -> str:
-        """The failure itself, without where it is."""
+        """The failure without the setting or option in front of it."""
         return super().__str__()
 
 
 class UsageError(HandclrError):
-    """What was asked for cannot be."""
+    """A setting or an input that cannot be used, or two that contradict each other."""
 
     exit_code = 2
 
 
 class DamagedError(HandclrError):
-    """A tar that cannot be what its writer wrote."""
+    """A tar that was damaged after it was written."""
 
 
 class TruncatedError(DamagedError):
@@ -40,7 +41,7 @@ class TruncatedError(DamagedError):
 
 
 class Preempted(HandclrError):
-    """A trainer that saved its state on SIGTERM and wants to be run again."""
+    """A trainer that saved its state on SIGTERM and can be run again to go on."""
 
     exit_code = 75
 

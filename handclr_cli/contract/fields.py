@@ -1,12 +1,11 @@
-"""The members of a sample, declared once: names, dtypes, shapes, meaning, and how they are read and
-written.
-"""
+"""The members of a sample: their names, dtypes, shapes and meanings, and how each is encoded."""
 
 from __future__ import annotations
 
 import functools
 import io
 import json
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +18,7 @@ JOINT_COUNT = 21
 
 @dataclass(frozen=True)
 class Field:
-    """A member of a sample: its suffix, the dtype and shape it decodes to, its meaning and its
-    writers.
-    """
+    """A member of a sample: its suffix, what it decodes to, and the commands that write it."""
 
     suffix: str
     dtype: str
@@ -80,10 +77,11 @@ FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)
 
 
 def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
-    """Decode and check a member: an RGB image, a dict, or a finite array of the declared dtype and
-    shape.
+    """Decode and check a member.
 
-    Raises HandclrError naming `where` if the payload is damaged or is not what the field declares.
+    Gives an image uint8 (S, S, 3) RGB, a dict, or an array of finite numbers in the declared dtype
+    and shape. Raises HandclrError, with `where` in front, if the payload is damaged or is not what
+    the field declares.
     """
     try:
         if field is IMAGE:
@@ -96,7 +94,7 @@ def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
 
 
 def encode_array(field: Field, array: np.ndarray) -> bytes:
-    """Encode an array as the NPY bytes of a member, in the field's dtype; its shape must fit."""
+    """Encode an array as NPY bytes, in the dtype of its field; it must have the field's shape."""
     value = np.ascontiguousarray(array, dtype=field.dtype)
     _check_shape(field, value.shape)
     buffer = io.BytesIO()
@@ -123,9 +121,8 @@ def _decode_image(payload: bytes | memoryview) -> np.ndarray:
     import cv2
 
     data = np.frombuffer(payload, np.uint8)
-    image = (
-        cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    )
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(data, flags) if data.size else None
     if image is None:
         raise ValueError("not an image")
     if image.shape[0] != image.shape[1]:
@@ -142,9 +139,8 @@ def _decode_object(payload: bytes | memoryview) -> dict[str, Any]:
 
 def _decode_array(field: Field, payload: bytes | memoryview) -> np.ndarray:
     header = _own_header(field)
-    if (
-        payload[: len(header)] == header
-    ):  # what encode_array writes need not be parsed again for each sample
+    # Comparing the header with the one that encode_array writes is much faster than parsing it.
+    if payload[: len(header)] == header:
         shape = [int(side) for side in field.shape]
         array = np.frombuffer(payload[len(header) :], field.dtype).reshape(shape).copy()
     else:
@@ -174,16 +170,11 @@ def image_size(payload: bytes | memoryview, where: str = "jpg") -> tuple[int, in
     """Read width and height from the header of a JPEG, without decoding it."""
     data, position = memoryview(payload), 2
     while position + 9 <= len(data) and data[position] == 0xFF:
-        marker, length = (
-            data[position + 1],
-            int.from_bytes(data[position + 2 : position + 4], "big"),
-        )
+        marker = data[position + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (
-                int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7)
-            )
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
             if width and height:
                 return width, height
             break
-        position += 2 + length
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     raise HandclrError(f"{where}: not a JPEG image")

@@ -9,25 +9,27 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from .errors import HandclrError
-from .inputs import URL, display_name, open_source
+from .inputs import STDIN, display_name, open_source
 from .provenance import Provenance, dumps
 from .sample import Sample
 from .shards import group
 from .tar import MapCursor
 
-# Of which an interpreter with torch, its pipes and its workers need some too.
+# Open files beside the shards: those of torch, of pipes and of worker processes.
 _OTHER_FILES = 1000
 
 
 class ShardIndex:
-    """Samples of shards by position or by key; only what is read is paged in.
+    """Samples of shards by position or by key; only the samples used are read from disk.
 
-    Standard input, pipes and URLs are copied to a file without a name first. Keys must be unique
-    over all shards. Raises TruncatedError and HandclrError as `group` does.
+    `keys` and `origins` are the keys in order, and the provenances of the samples, each once.
+    Standard input, pipes and URLs are copied to an anonymous temporary file first. Raises
+    HandclrError where a key comes twice, and for damaged or truncated shards as `archives` does.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
@@ -55,7 +57,7 @@ class ShardIndex:
         return key in self._rows
 
     def row(self, key: str) -> int:
-        """The position of a key; raises KeyError."""
+        """The position of a key; raises KeyError where it is not there."""
         return self._rows[key]
 
     def rows_of(self, keys: np.ndarray) -> np.ndarray:
@@ -80,9 +82,7 @@ class ShardIndex:
 
 
 def _allow_files(count: int) -> None:
-    """Raise the soft limit of open files where it is too low, often 1,024: what is mapped stays
-    open.
-    """
+    """Raise the soft limit of open files, often 1,024, as each mapped shard stays open."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -93,17 +93,28 @@ def _allow_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def _map(source: str) -> memoryview:
-    with open_source(source) as file:
-        if source == "-" or URL.match(source) or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            with tempfile.TemporaryFile() as spool:
-                shutil.copyfileobj(file, spool, 1 << 20)
-                spool.flush()
-                return _map_file(spool.fileno())
-        return _map_file(file.fileno())
-
-
-def _map_file(descriptor: int) -> memoryview:
+def mapped(file: BinaryIO) -> memoryview:
+    """The bytes of a file as a memory map; a pipe is copied to an anonymous temporary file."""
+    try:
+        descriptor = file.fileno()
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (AttributeError, OSError):  # not a file of the operating system
+        regular = False
+    if not regular:
+        return _spooled(file)
     if os.fstat(descriptor).st_size == 0:
         return memoryview(b"")
     return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+
+
+def _spooled(file: BinaryIO) -> memoryview:
+    with tempfile.TemporaryFile() as spool:
+        shutil.copyfileobj(file, spool, 1 << 20)
+        spool.flush()
+        return mapped(spool)
+
+
+def _map(source: str) -> memoryview:
+    with open_source(source) as file:
+        # Standard input may be a regular file that was read from already.
+        return _spooled(file) if source == STDIN else mapped(file)

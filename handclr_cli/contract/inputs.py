@@ -1,4 +1,4 @@
-"""What a user may name as input: files, folders, globs, brace ranges, URLs, `-`."""
+"""What can be given as input: files, folders, globs, brace ranges, URLs, `-`."""
 
 from __future__ import annotations
 
@@ -36,16 +36,10 @@ def expand_inputs(arguments: Sequence[str], suffix: str = ".tar") -> list[str]:
 def _expand(argument: str, suffix: str) -> list[str]:
     if argument == STDIN or URL.match(argument):
         return [argument]
-    braces = BRACES.search(argument)
-    if braces and not os.path.exists(argument):
-        first, last = braces.groups()
-        numbers = range(int(first), int(last) + 1)
-        if not numbers:
+    if BRACES.search(argument) and not os.path.exists(argument):
+        ranged = in_range(argument)
+        if not ranged:
             raise UsageError(f"{argument}: the range counts down")
-        ranged = [
-            f"{argument[: braces.start()]}{n:0{len(first)}d}{argument[braces.end() :]}"
-            for n in numbers
-        ]
         return [source for name in ranged for source in _expand(name, suffix)]
     if os.path.isdir(argument):
         names = sorted(
@@ -62,6 +56,18 @@ def _expand(argument: str, suffix: str) -> list[str]:
     if not os.path.exists(argument):
         raise UsageError(f"{argument}: no such file or folder")
     return [argument]
+
+
+def in_range(pattern: str) -> list[str]:
+    """The names that a pattern with a brace range, `{000..041}`, stands for, by its first range.
+
+    There are none where the range counts down.
+    """
+    match = BRACES.search(pattern)
+    assert match
+    first, last = match.groups()
+    start, end = pattern[: match.start()], pattern[match.end() :]
+    return [f"{start}{n:0{len(first)}d}{end}" for n in range(int(first), int(last) + 1)]
 
 
 def display_name(source: str) -> str:
@@ -87,7 +93,7 @@ def open_source(source: str) -> BinaryIO:
 
 
 def open_seekable(source: str) -> BinaryIO:
-    """Open a source that must be seekable: pipes and URLs are read whole into memory."""
+    """Open a source so that it can be seeked in: pipes and URLs are read whole into memory."""
     if source == STDIN or URL.match(source):
         with open_source(source) as file:
             return io.BytesIO(file.read())

@@ -17,15 +17,24 @@ from .provenance import Provenance, dumps, loads
 
 @dataclass(frozen=True)
 class Array:
-    """An array of an NPZ file: name, dtype (S: bytes of any length), shape in numbers and symbols,
-    meaning.
-    """
+    """An array of an NPZ file; dtype S is bytes of any length, letters in a shape are sizes."""
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     meaning: str
     optional: bool = False
+
+    def fits(self, shape: tuple[int, ...], dtype: np.dtype[Any], sizes: dict[str, int]) -> bool:
+        """Whether an array is as declared; `sizes` are those of letters, and new ones are added."""
+        same = dtype.kind == "S" if self.dtype == "S" else dtype == np.dtype(self.dtype)
+        if not same or len(shape) != len(self.shape):
+            return False
+        for declared, size in zip(self.shape, shape, strict=True):
+            wanted = sizes.setdefault(declared, size) if isinstance(declared, str) else declared
+            if wanted != size:
+                return False
+        return True
 
 
 POSE = (
@@ -116,11 +125,10 @@ KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
 def read_npz(
     source: str, kind: str, only: Collection[str] | None = None
 ) -> tuple[dict[str, np.ndarray], Provenance | None]:
-    """Read and check a `pose`, `pairs` or `predictions` file, or `only` some of its arrays; `-` is
-    standard input.
+    """Read and check a `pose`, `pairs` or `predictions` file; `-` is standard input.
 
-    Returns the arrays and the provenance. Raises HandclrError naming what is missing or has another
-    shape.
+    Returns the arrays, of which `only` some may be asked for, and the provenance. Raises
+    HandclrError where the file is damaged, or an array is missing or not as declared.
     """
     name = display_name(source)
     try:
@@ -129,11 +137,8 @@ def read_npz(
                 raise TruncatedError(f"{name}: is empty; did the upstream command fail?")
             file.seek(0)
             with np.load(file, allow_pickle=False) as npz:
-                found = {
-                    key: npz[key]
-                    for key in npz.files
-                    if only is None or key in only or key == "meta"
-                }
+                wanted = set(npz.files) if only is None else {*only, "meta"}
+                found = {key: npz[key] for key in npz.files if key in wanted}
     except HandclrError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and zlib raise on bytes of any kind
@@ -152,7 +157,7 @@ def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Prove
 
 
 class _Stream(io.RawIOBase):
-    """A file that can only be appended to: zipfile writes the same bytes to disk and to a pipe."""
+    """A file without seeking, so that zipfile writes the same bytes to disk and to pipes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -165,7 +170,7 @@ class _Stream(io.RawIOBase):
 
 
 def as_keys(names: list[str]) -> np.ndarray:
-    """Turn names into an array of UTF-8 bytes, a quarter of NumPy's own unicode."""
+    """Turn names into an array of UTF-8 bytes, a quarter of the size of NumPy's text."""
     return np.array([name.encode("utf-8", "replace") for name in names], dtype=bytes).reshape(-1)
 
 
@@ -194,25 +199,14 @@ def _check(
                 f" {kind_maker(kind)}, this one has {', '.join(sorted(arrays)) or 'nothing'}"
             )
         array = arrays[declared.name]
-        fits = (
-            array.dtype.kind == "S"
-            if declared.dtype == "S"
-            else array.dtype == np.dtype(declared.dtype)
-        )
-        pairs = zip(declared.shape, array.shape, strict=False)
-        shape = tuple(
-            sizes.setdefault(side, size) if isinstance(side, str) else side for side, size in pairs
-        )
-        if not fits or array.ndim != len(declared.shape) or shape != array.shape:
+        if not declared.fits(array.shape, array.dtype, sizes):
             raise HandclrError(
                 f"{name}: array '{declared.name}' should be {declared.dtype} {declared.shape}, "
                 f"found {array.dtype} {array.shape}"
             )
-        if (
-            declared.name == "positive"
-            and array.size
-            and not -1 <= array.min() <= array.max() < sizes.get("M", sizes["N"])
-        ):
-            raise HandclrError(f"{name}: array 'positive' has rows that are not in the file")
+        if declared.name == "positive" and array.size:
+            targets = sizes.get("M", sizes["N"])
+            if array.min() < -1 or array.max() >= targets:
+                raise HandclrError(f"{name}: array 'positive' has rows that are not in the file")
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise HandclrError(f"{name}: array '{declared.name}' holds NaN")

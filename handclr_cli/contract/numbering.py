@@ -1,10 +1,10 @@
-"""The names of numbered shards: which belong together, and many of them as brace ranges."""
+"""The names of numbered shards: which belong to one set, and how a set is written in short."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .errors import UsageError
@@ -16,7 +16,7 @@ SHARD_SIZE = 2000
 
 
 def is_numbered(pattern: str) -> bool:
-    """Whether an output is a set of numbered shards."""
+    """Whether an output is a pattern of numbered shards, `crops-%06d.tar`."""
     return pattern != STDIN and "%" in os.path.basename(pattern)
 
 
@@ -27,7 +27,10 @@ def number_of(name: str) -> int | None:
 
 
 def shards_of(pattern: str) -> list[tuple[int, str]]:
-    """The shards that are there under a pattern, by number; raises UsageError where it is none."""
+    """The numbers and paths of the shards that exist under a pattern.
+
+    Raises UsageError where the pattern has not exactly one number in its last part.
+    """
     folder, base = os.path.split(pattern)
     if "%" in folder or not re.fullmatch(r"[^%]*%\d*d[^%]*", base):
         raise UsageError(f"{pattern}: not a shard pattern; write crops-%06d.tar")
@@ -40,15 +43,16 @@ def shards_of(pattern: str) -> list[tuple[int, str]]:
     return [(each, path) for each in numbers if os.path.exists(path := pattern % each)]
 
 
-def refuse_to_replace(older: Iterable[str], reads: Iterable[str], pattern: str) -> None:
-    """Raise UsageError where shards that are to go are among those that are being read."""
-    if {os.path.realpath(name) for name in older} & {os.path.realpath(name) for name in reads}:
-        raise UsageError(f"-o {pattern}: these shards are being read; write to other names")
+def refuse_to_replace(older: Iterable[str], reads: Iterable[str]) -> None:
+    """Raise UsageError where older shards, to be replaced by the output, are also inputs."""
+    if set(map(os.path.realpath, older)) & set(map(os.path.realpath, reads)):
+        raise UsageError("these shards are being read; write to other names", setting="output")
 
 
 class Head(NamedTuple):
-    """What files of one numbered set share: the folder and what stands before the number; else the
-    whole name.
+    """What the files of one numbered set share: their folder, and the name up to the number.
+
+    Of a file without a number, `start` is its whole name.
     """
 
     folder: str
@@ -64,15 +68,13 @@ def head_of(name: str) -> Head:
 
 
 def order(name: str) -> tuple[str, int]:
-    """What to sort shards by, so that 10 follows 9."""
+    """A sort key of shards by number, so that 10 follows 9."""
     match = NUMBERED.fullmatch(name)
     return (match["head"], int(match["number"])) if match else (name, -1)
 
 
 def ranges(names: Sequence[str]) -> list[str]:
-    """Numbered files as brace ranges, `x-{000003..000005}.tar`; those that follow no other by their
-    names.
-    """
+    """Shorten runs of numbered files to brace ranges, `x-{000003..000005}.tar`."""
     found: list[list[str]] = []
     for name in names:
         if found and _follows(found[-1][-1], name):
@@ -83,14 +85,14 @@ def ranges(names: Sequence[str]) -> list[str]:
 
 
 def braces(first: str, last: str) -> str:
-    """The range from one numbered file to another of its set."""
+    """The brace range from one numbered file of a set to another."""
     begin, end = NUMBERED.fullmatch(first), NUMBERED.fullmatch(last)
     assert begin and end
     return f"{begin['head']}{{{begin['number']}..{end['number']}}}{begin['tail']}"
 
 
 def shard_names(like: Sequence[str], numbers: Iterable[int]) -> list[str]:
-    """What other shards of a set are called, padded as the names that are there."""
+    """The names of the shards with these numbers, in the set that the names `like` belong to."""
     matches = [match for name in like if (match := NUMBERED.fullmatch(name))]
     if not matches:
         return [f"shard {number}" for number in numbers]
@@ -98,10 +100,8 @@ def shard_names(like: Sequence[str], numbers: Iterable[int]) -> list[str]:
     return [f"{matches[0]['head']}{number:0{width}d}{matches[0]['tail']}" for number in numbers]
 
 
-def left_over(folder: str, wanted: Iterable[Head] | None = None) -> list[str]:
-    """Temporary files in a folder, of all tars or of those of the `wanted` sets: left there, or
-    being written.
-    """
+def left_over(folder: str, wanted: Collection[Head] | None = None) -> list[str]:
+    """Temporary files of tars in a folder, of all sets or the `wanted`: left over, or in use."""
     try:
         names = sorted(os.listdir(folder or "."))
     except OSError:
@@ -126,11 +126,12 @@ def _follows(first: str, second: str) -> bool:
 
 
 def part_of(part: str | None, rows: int) -> slice:
-    """The rows of part I of N, `I/N` counted from 0; all where there is none. Raises UsageError for
-    another form.
+    """The rows of a part `I/N`, I from 0; all rows where no part is given.
+
+    Raises UsageError where `part` is anything else.
     """
     match = re.fullmatch(r"([0-9]+)/([0-9]+)", "0/1" if part is None else part)
     if not match or int(match[1]) >= int(match[2]):
-        raise UsageError(f"--part {part}: not I/N with I from 0 to N - 1")
+        raise UsageError("not I/N with I from 0 to N - 1", setting="part")
     index, parts = int(match[1]), int(match[2])
     return slice(index * rows // parts, (index + 1) * rows // parts)

@@ -14,15 +14,14 @@ from .errors import HandclrError, UsageError
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a binary file beside `path` that takes its name when the block ends without an
-    exception.
+    """Open a temporary file beside `path`; when the block ends, it is renamed to `path`.
 
-    The data is on disk before the name is; on an exception the temporary file is removed and an
-    older `path` stays as it was. Raises HandclrError where the folder or the disk refuses.
+    The data is on disk before it is renamed. On an exception the temporary file is removed, and a
+    file that was at `path` stays as it was. Raises HandclrError where the file cannot be written.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        # A device or a pipe (/dev/stdout, >(command)): there is no name to take, and /dev/null must
-        # not be replaced.
+        # A device or a pipe (/dev/stdout, >(command)) cannot be renamed to, and /dev/null must not
+        # be replaced.
         try:
             with open(path, "wb") as device:
                 yield device
@@ -34,7 +33,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        # Opened in here, for a signal may come when the file is there and its name here is not yet.
+        # Opened inside the try: a signal may arrive right after the file is made.
         with open(temporary, "w+b") as file:
             yield file
             file.flush()
@@ -65,8 +64,8 @@ def binary_output(path: str) -> Iterator[BinaryIO]:
 
 
 def refuse_terminal() -> None:
-    """Raise UsageError where standard output is a terminal: binary data there helps nobody."""
+    """Raise UsageError where standard output is a terminal or closed."""
     if sys.stdout is None:
-        raise UsageError("standard output is closed; use -o FILE or a pipe")
+        raise UsageError("standard output is closed; name a file or use a pipe")
     if sys.stdout.isatty():
-        raise UsageError("refusing to write binary data to the terminal; use -o FILE or a pipe")
+        raise UsageError("refusing to write binary data to the terminal; name a file or use a pipe")

@@ -1,4 +1,4 @@
-"""Mined pairs: queries, the pool, and which row of it is whose positive."""
+"""Mined pairs: queries, the pool, which row of it is whose positive, and where their crops are."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .index import ShardIndex
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """Keys bytes of the queries (Q,) and of the pool (M,) with the numbers of their videos, and the
-    positives.
+    """Queries and the pool by their keys, with the positives of each query.
 
-    `positive` (Q, K) int32 rows of the pool, nearest first, -1 where none; `distance` (Q, K)
-    float32, inf there.
+    `key` bytes (Q,) and `video` (Q,) are the queries' keys and the numbers of their videos,
+    `target` bytes (M,) and `target_video` (M,) those of the pool. `positive` (Q, K) int32 are rows
+    of the pool, nearest first, -1 where none; `distance` (Q, K) float32, inf there.
     """
 
     key: np.ndarray
@@ -24,18 +26,29 @@ class Pairs:
     distance: np.ndarray
 
     def arrays(self, elsewhere: bool) -> dict[str, np.ndarray]:
-        """The arrays of a pairs file; positives that are `elsewhere` than among the queries are
-        named, each once.
+        """The arrays of a pairs file.
+
+        Where positives are `elsewhere` than among the queries, the file names each of them once.
         """
         if not elsewhere:
             return {"key": self.key, "positive": self.positive, "distance": self.distance}
         used = np.unique(self.positive[self.positive >= 0])
-        place = np.where(self.positive < 0, -1, np.searchsorted(used, self.positive)).astype(
-            np.int32
-        )
+        place = np.where(self.positive < 0, -1, np.searchsorted(used, self.positive))
         return {
             "key": self.key,
             "target": self.target[used],
-            "positive": place,
+            "positive": place.astype(np.int32),
             "distance": self.distance,
         }
+
+
+@dataclass(frozen=True)
+class PairCrops:
+    """Where the crops of pairs are: positions in `index`, -1 where it lacks one.
+
+    `place` (Q,) int64 are those of the queries, `target_place` (M,) int64 those of the pool.
+    """
+
+    index: ShardIndex
+    place: np.ndarray
+    target_place: np.ndarray

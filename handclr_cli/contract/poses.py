@@ -1,6 +1,4 @@
-"""Pose files as one table: their rows follow each other, and embeddings are read only where they
-are searched.
-"""
+"""Pose files as one table; embeddings are read only where they are searched."""
 
 from __future__ import annotations
 
@@ -19,13 +17,13 @@ GRAPH = ("hnsw_base", "hnsw_links", "hnsw_levels")
 
 
 class PoseTable:
-    """The rows of pose files made with the same axes.
+    """The rows of pose files made with the same axes, one file after another.
 
-    `names` gives each video its number, `video` (N,) int32 holds those of the rows, `axes` the
-    arrays of the basis, `origins` the files' provenance. A table `like` another one has its axes
-    and shares its numbers. Files are read again for what else is asked of them; pipes are kept.
-    Raises HandclrError where a file has other axes or videos that it does not name, or where there
-    are no rows.
+    `names` gives each video its number, `video` (N,) int32 holds the number of each row's video,
+    `axes` the arrays of the basis, `origins` the files' provenance. A table `like` another one has
+    its axes and shares its numbers. Arrays are read from the files when they are asked for; what
+    comes from a pipe is kept. Raises HandclrError where a file has other axes or videos that it
+    does not name, or where there are no rows.
     """
 
     def __init__(self, sources: Sequence[str], like: PoseTable | None = None) -> None:
@@ -71,11 +69,9 @@ class PoseTable:
         if len(self.sources) > 1:
             return None
         arrays = self._read(self.sources[0], *GRAPH)
-        return (
-            {name: arrays[name] for name in GRAPH}
-            if all(name in arrays for name in GRAPH)
-            else None
-        )
+        if not set(GRAPH) <= arrays.keys():
+            return None
+        return {name: arrays[name] for name in GRAPH}
 
     def batches(self, limit: int) -> list[list[str]]:
         """The files in runs of at most `limit` rows; a larger file is a run of its own."""
@@ -90,8 +86,9 @@ class PoseTable:
         return runs
 
     def embedding(self, sources: Sequence[str] | None = None) -> np.ndarray:
-        """Embeddings of all rows, or of those of some files: float32 (N, D); raises where one is
-        not finite.
+        """Embeddings float32 (N, D) of all rows, or of those of some files.
+
+        Raises HandclrError where one is not finite.
         """
         return np.concatenate([self._embedding(source) for source in sources or self.sources])
 
@@ -111,28 +108,25 @@ class PoseTable:
             self.axes = {axis: arrays[axis] for axis in AXES}
         elif any(not np.array_equal(arrays[axis], self.axes[axis]) for axis in AXES[:2]):
             first = display_name((self._like or self).sources[0])
-            what = (
-                f"{name}: made with other axes than {first}, so that distances between them mean"
-                " nothing"
+            raise HandclrError(
+                f"{name}: made with other axes than {first}, so that distances between them mean "
+                f"nothing; make it by handclr pca with {first} as the basis"
             )
-            raise HandclrError(f"{what}; project it by handclr pca --basis")
         local = arrays["video_id"]
         if local.size and not 0 <= local.min() <= local.max() < len(arrays["video"]):
             raise HandclrError(f"{name}: array 'video_id' has rows that are not in 'video'")
         self.origins.append(origin)
         self._sizes.append(len(local))
-        numbers = [
-            self.names.setdefault(video, len(self.names)) for video in arrays["video"].tolist()
-        ]
+        numbers = []
+        for video in arrays["video"].tolist():
+            numbers.append(self.names.setdefault(video, len(self.names)))
         return np.array(numbers, np.int32)[local]
 
     def _read(self, source: str, *only: str) -> dict[str, np.ndarray]:
         return self._load(source, *only)[0]
 
     def _load(self, source: str, *only: str) -> tuple[dict[str, np.ndarray], Provenance | None]:
-        """Some arrays of a file and its provenance; a source that cannot be read twice is kept
-        whole.
-        """
+        """Some arrays of a file and its provenance; a source that is no file is kept whole."""
         if os.path.isfile(source):
             return read_npz(source, "pose", only)
         if source not in self._kept:
@@ -141,18 +135,16 @@ class PoseTable:
 
 
 def all_rows(queries: PoseTable, pool: PoseTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keys bytes (R,) and videos (R,) of a pool's rows and of queries from elsewhere, and the
-    queries' rows (Q,).
+    """All rows of a pool, followed by those of queries that are not in it.
 
-    Raises HandclrError where a key comes twice in the pool.
+    Returns their keys bytes (R,), the numbers of their videos (R,), and which rows the queries are
+    (Q,). Raises HandclrError where a key comes twice in the pool.
     """
     keys = pool.keys()
     twice = repeated_key(keys)
     if twice is not None:
-        raise HandclrError(
-            f"{pool.name}: key {twice.decode('utf-8', 'replace')} appears twice; is a file named"
-            " twice?"
-        )
+        key = twice.decode("utf-8", "replace")
+        raise HandclrError(f"{pool.name}: key {key} appears twice; is a file named twice?")
     if queries is pool:
         return keys, pool.video, np.arange(len(pool))
     return (

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..version import __version__
+from .version import __version__
 
 CONTRACT = 1
 NAMED_INPUTS = 32
@@ -24,11 +24,10 @@ def provenance(
     seed: int | None = None,
     model: Mapping[str, str] | None = None,
 ) -> Provenance:
-    """Describe a stage: contract, version, arguments, seed, base names of the inputs, model
-    checksums.
+    """Describe a stage: its arguments, seed, base names of the inputs and checksums of models.
 
-    No time, host or folder is in it, so that the same command gives the same bytes anywhere. More
-    than 32 inputs are named by a digest and their number.
+    It holds no time, host or folder, so that the same command gives the same bytes anywhere. Of
+    more than 32 inputs it has the first 32, the number of all and a digest of their names.
     """
     names = [os.path.basename(os.path.normpath(name)) for name in inputs]
     record: Provenance = {"contract": CONTRACT, "stage": stage, "version": __version__}
@@ -54,24 +53,28 @@ def file_checksum(path: str) -> dict[str, str]:
 
 
 def after(record: Provenance, origins: Iterable[Provenance | None]) -> Provenance:
-    """Put the stages that `origins` describe, oldest first and each once, into the history of
-    `record`.
+    """Return `record` with the stages of `origins` as its history, oldest first and each once.
 
-    Where there are several, nothing is said of which `unit` of its job each was: a job has
-    thousands.
+    Where there are several origins, their `unit` is left out: a job has thousands of units.
     """
     distinct = {dumps(origin): origin for origin in origins if origin is not None}
     history: dict[str, Provenance] = {}
     for origin in distinct.values():
-        itself = {key: value for key, value in origin.items() if key != "history"}
-        past_stages = origin.get("history")
-        for past in (*(past_stages if isinstance(past_stages, list) else []), itself):
-            if isinstance(past, dict):
-                stage = {
-                    key: value for key, value in past.items() if len(distinct) == 1 or key != "unit"
-                }
-                history.setdefault(json.dumps(stage, sort_keys=True, default=str), stage)
+        for past in stages(origin):
+            stage = past if len(distinct) == 1 else _without(past, "unit")
+            history.setdefault(json.dumps(stage, sort_keys=True, default=str), stage)
     return {**record, "history": list(history.values())}
+
+
+def stages(origin: Provenance) -> list[Provenance]:
+    """The stages that a provenance describes, oldest first; the last is its own."""
+    past = origin.get("history")
+    listed = past if isinstance(past, list) else []
+    return [stage for stage in [*listed, _without(origin, "history")] if isinstance(stage, dict)]
+
+
+def _without(record: Provenance, left_out: str) -> Provenance:
+    return {key: value for key, value in record.items() if key != left_out}
 
 
 def dumps(record: Provenance) -> str:
@@ -80,7 +83,7 @@ def dumps(record: Provenance) -> str:
 
 
 def loads(data: bytes | str) -> Provenance | None:
-    """Parse what `dumps` wrote; anything that is no JSON object gives None."""
+    """Parse what `dumps` wrote; None where the data is not a JSON object."""
     try:
         record = json.loads(data)
     except (ValueError, RecursionError):

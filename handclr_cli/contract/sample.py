@@ -32,8 +32,9 @@ KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)"
 
 @dataclass
 class Sample:
-    """The members of one key as raw bytes, decoded and checked when asked for; `start` is its place
-    in the tar.
+    """The members of one key as raw bytes, by suffix; each is decoded and checked when asked for.
+
+    `origin` is its provenance, `source` the name of its tar and `start` its position there.
     """
 
     key: str
@@ -47,7 +48,7 @@ class Sample:
         return wanted.suffix in self.members
 
     def read(self, wanted: Field) -> Any:
-        """Decode one field; raises HandclrError naming the sample if it is missing or damaged."""
+        """Decode one field; raises HandclrError where it is missing or damaged."""
         if wanted.suffix not in self.members:
             raise HandclrError(f"{self.source}: sample {self.key} has no {wanted.suffix}")
         if wanted.suffix not in self.cache:
@@ -62,10 +63,9 @@ class Sample:
 
     @property
     def side(self) -> int:
-        """The side of the crop in pixels, without decoding it; the contract's 224 where there is no
-        image.
+        """The side of the crop in pixels, from its header; 224 where there is no image.
 
-        Raises HandclrError where the image is no JPEG or not square.
+        Raises HandclrError where the image is not a JPEG or not square.
         """
         if IMAGE not in self:
             return CROP_SIDE
@@ -97,9 +97,7 @@ class Sample:
 
     @property
     def video(self) -> str:
-        """The name of the video the crop was taken from: the JSON's, else the key's, else the key
-        itself.
-        """
+        """The name of the video: by the JSON member, else by the key, else the key itself."""
         if "video" in self.info:
             return str(self.info["video"])
         match = KEY.fullmatch(self.key)
@@ -112,9 +110,7 @@ def sample_key(video_id: str, frame: int, hand: str, number: int = 0) -> str:
 
 
 def video_names(paths: list[PurePath]) -> list[str]:
-    """Name each path by its last two parts, and by as many more as it takes until all
-    names differ.
-    """
+    """Name each path by its last two parts, or by more of them where names would be the same."""
     names: dict[PurePath, str] = {}
     pending, depth = dict.fromkeys(paths), 2
     while pending:
@@ -132,18 +128,15 @@ def video_names(paths: list[PurePath]) -> list[str]:
 
 
 def video_id(name: str, digits: int = 8) -> str:
-    """Turn a video's name into the ASCII head of its keys: a readable stem and a digest of the
-    whole name.
-    """
+    """The ASCII start of the keys of a video: a readable stem and a digest of its whole name."""
     stem = re.sub(r"[^A-Za-z0-9-]+", "-", PurePath(name).stem).strip("-")[:48] or "video"
     return f"{stem}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:digits]}"
 
 
 def video_ids(names: Sequence[str]) -> list[str]:
-    """The `video_id` of each of different names; of those that would have the same one, with a
-    longer digest.
+    """The `video_id` of each of different names, with longer digests where two would be the same.
 
-    Among 30,000 names that end in video.mp4 that happens in one data set of ten.
+    Two are the same in one of ten data sets of 30,000 names that end in video.mp4.
     """
     ids = [video_id(name) for name in names]
     times = Counter(ids)

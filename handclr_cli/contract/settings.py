@@ -1,4 +1,4 @@
-"""What all settings of jobs have in common: which of them decide what comes out."""
+"""The base of the settings of jobs: which of them go into the provenance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 class Settings:
     """The base of the frozen dataclasses that jobs are called with.
 
-    `recorded` names the fields that decide what comes out, in the order of the provenance; the others
-    say where it goes and how the work is done.
+    `recorded` names the fields that determine the result, in the order of the provenance; the
+    others say where it is written and how the work is done.
     """
 
     recorded: ClassVar[tuple[str, ...]] = ()

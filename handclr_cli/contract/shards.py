@@ -26,7 +26,7 @@ def read_archives(source: str) -> Iterator[Archive]:
     """Yield the archives of one source in order; see `archives` for the errors."""
     name = display_name(source)
     file = open_source(source)
-    # A `pipe:` command that fails may raise at the end of its output, or only when it is closed.
+    # A failed `pipe:` command may raise at the end of its output, or only when it is closed.
     close = (lambda: None) if source == STDIN else file.close
     try:
         with _named(name):
@@ -63,11 +63,10 @@ def read_samples(sources: Iterable[str]) -> Iterator[Sample]:
 
 @dataclass
 class Archive:
-    """One tar of a stream: where it comes from, its samples, and the metadata that has passed while
-    these were read.
+    """One tar of a stream: its provenance and its samples.
 
-    The samples are to be taken before the next archive is. `metadata` is by name, without the
-    provenance.
+    Take the samples before the next archive. `metadata` holds, by name, the metadata members that
+    were read so far, except the provenance.
     """
 
     origin: Provenance | None
@@ -76,20 +75,20 @@ class Archive:
 
 
 def archives(cursor: Cursor, source: str) -> Iterator[Archive]:
-    """Yield the tars that a stream is made of; `source` is its name in messages.
+    """Yield the tars that a stream consists of; `source` is its name in messages.
 
-    A key is the name up to the first dot of its last part, as in WebDataset; names in double
-    underscores are metadata. Raises TruncatedError where an archive starts before the one in front
-    of it has ended.
+    A key is the name of a member up to the first dot after the last slash, as in WebDataset; names
+    in double underscores are metadata. Raises TruncatedError where the stream, or an archive before
+    the last, ends without its end-of-archive mark; DamagedError where it is damaged.
     """
     for _, members in groupby(walk(cursor, source), key=lambda member: member.archive):
         yield (archive := _archive(members, source))
-        for _ in archive.samples:  # What was not asked for is checked all the same.
+        for _ in archive.samples:  # samples that were not taken are still checked
             pass
 
 
 def group(cursor: Cursor, source: str) -> Iterator[Sample]:
-    """Group the consecutive members of one key, in one archive, into samples; see `archives`."""
+    """Yield the samples of a stream: consecutive members with the same key; see `archives`."""
     for archive in archives(cursor, source):
         yield from archive.samples
 
@@ -132,9 +131,7 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
 
 
 class ShardWriter:
-    """Writes one tar: provenance first, then samples; `close` writes the end mark that makes it
-    complete.
-    """
+    """Writes one tar: provenance, samples, and with `close` the end-of-archive mark."""
 
     def __init__(self, file: BinaryIO, record: Provenance) -> None:
         self.file, self.record = file, record
@@ -142,8 +139,9 @@ class ShardWriter:
         self._noted: Provenance | None = None
 
     def write(self, sample: Sample) -> None:
-        """Append a sample, its members in alphabetical order; a change of origin is noted in the
-        stream.
+        """Append a sample, its members in alphabetical order.
+
+        Where its origin is not that of the sample before it, the new history is written first.
         """
         self._note(sample.origin)
         for suffix in sorted(sample.members):
@@ -170,10 +168,11 @@ class ShardWriter:
 class ShardOutput:
     """Where a filter writes: standard output, one file, or numbered shards (`crops-%06d.tar`).
 
-    A context manager. A file appears under its name when it is complete; leaving on an exception
-    writes no end mark and gives nothing a final name, except for the numbered shards that were
-    complete before it. An older numbered set, with `overwrite`, goes when the first new shard is
-    complete: the two are never mixed. What is being read (`reads`) cannot be overwritten so.
+    A context manager. A file gets its name when it is complete; after an exception only those
+    numbered shards exist that were completed before it. With `overwrite`, an older numbered set is
+    removed when the first new shard is complete, so that the two are never mixed. Raises UsageError
+    where an older set exists and is not to be overwritten, or is among `reads`, the inputs of the
+    job.
     """
 
     def __init__(
@@ -191,8 +190,8 @@ class ShardOutput:
         self._writer: ShardWriter | None = None
         self._older = [name for _, name in shards_of(path)] if self.sharded else []
         if self._older and not overwrite:
-            raise UsageError(f"{self._older[0]} exists; remove the old shards or pass --overwrite")
-        refuse_to_replace(self._older, reads, path)
+            raise UsageError(f"{self._older[0]} exists; remove the old shards or overwrite them")
+        refuse_to_replace(self._older, reads)
 
     def __enter__(self) -> ShardOutput:
         self._open()

@@ -1,6 +1,4 @@
-"""Tar archives as streams of members: one walker for pipes and for memory maps, one deterministic
-writer.
-"""
+"""Tar archives: read member by member from a pipe or a memory map, and written reproducibly."""
 
 from __future__ import annotations
 
@@ -14,12 +12,18 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 MEMBER_LIMIT = 1 << 30
 
+# Type flags: of a regular file, and of headers that say something of the one behind them.
+_REGULAR = (b"0", b"\0", b"7")
+_EXTENDED = (b"L", b"K", b"x", b"g")
+
 Buffer = bytes | memoryview
 
 
 class Member(NamedTuple):
-    """A regular file in a tar: its archive in a concatenation (from 0), name, first header's
-    position, payload.
+    """A regular file in a tar, whose bytes are `data`.
+
+    `archive` is the number of its tar, from 0, where several are concatenated; `start` is the
+    position of its first header in the stream.
     """
 
     archive: int
@@ -29,11 +33,12 @@ class Member(NamedTuple):
 
 
 class Cursor(Protocol):
-    """A forward reader that knows where it is; `take` returns fewer bytes only at the end."""
+    """A reader of a stream from its start to its end; `position` counts the bytes read."""
 
     position: int
 
-    def take(self, size: int) -> Buffer: ...
+    def take(self, size: int) -> Buffer:
+        """Read the next `size` bytes; fewer only at the end of the stream."""
 
 
 class StreamCursor:
@@ -43,20 +48,20 @@ class StreamCursor:
         self.file, self.position = file, 0
 
     def take(self, size: int) -> bytes:
+        """Read the next `size` bytes; fewer only at the end of the file."""
         data = self.file.read(size)
         self.position += len(data)
         return data
 
 
 class MapCursor:
-    """A cursor over a memory map; what it takes is a view, so that payloads are not touched until
-    read.
-    """
+    """A cursor over a memory map; it takes views, so that only what is used is read from disk."""
 
     def __init__(self, view: memoryview, position: int = 0) -> None:
         self.view, self.position = view, position
 
     def take(self, size: int) -> memoryview:
+        """A view of the next `size` bytes; fewer only at the end of the map."""
         data = self.view[self.position : self.position + size]
         self.position += len(data)
         return data
@@ -69,34 +74,43 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
     Raises TruncatedError where the stream is empty, stops inside a member, or ends without an
     end-of-archive mark; HandclrError where a header is damaged or the data is no tar at all.
     """
-    archive, zeros, long_name = 0, 0, None
-    start = cursor.position
+    archive, long_name, start = 0, None, cursor.position
     while True:
-        block = bytes(cursor.take(BLOCK))
-        if not block and zeros * BLOCK >= len(END_OF_ARCHIVE):
+        block, ended = _next_header(cursor, source)
+        if not block:
             return
-        if len(block) < BLOCK:
-            raise _short(block, cursor.position, source)
-        if not any(block):
-            zeros += 1
-            continue
-        if zeros * BLOCK >= len(END_OF_ARCHIVE):
-            archive, zeros = archive + 1, 0
-        if zeros:
-            raise TruncatedError(
-                f"{source}: an archive ends with half an end mark; did a producer fail?"
-            )
+        if ended:
+            archive += 1
         name, size, kind = _header(block, cursor.position - BLOCK, source)
-        start = cursor.position - BLOCK if long_name is None else start
+        if long_name is None:
+            start = cursor.position - BLOCK
         data = _payload(cursor, size, name, source)
-        if kind == b"L":
+        if kind in _REGULAR:
+            yield Member(archive, long_name or name, start, data)
+        elif kind == b"L":
             long_name = bytes(data).rstrip(b"\0").decode("utf-8", "replace")
         elif kind == b"x":
             long_name = _pax(bytes(data)).get("path", long_name)
-        elif kind in b"0\0" + b"7":
-            yield Member(archive, long_name or name, start, data)
-        if kind not in b"LxgK":
+        if kind not in _EXTENDED:
             long_name = None
+
+
+def _next_header(cursor: Cursor, source: str) -> tuple[bytes, bool]:
+    """The next header, no bytes at the end of the stream; and whether an end mark precedes it."""
+    zeros = 0
+    while True:
+        block = bytes(cursor.take(BLOCK))
+        ended = zeros * BLOCK >= len(END_OF_ARCHIVE)
+        if len(block) < BLOCK and (block or not ended):
+            raise _short(cursor.position, source)
+        if not block or any(block):
+            break
+        zeros += 1
+    if zeros and not ended:
+        raise TruncatedError(
+            f"{source}: an archive ends with half an end mark; did a producer fail?"
+        )
+    return block, ended
 
 
 def _payload(cursor: Cursor, size: int, name: str, source: str) -> Buffer:
@@ -148,7 +162,7 @@ def _pax(data: bytes) -> dict[str, str]:
     return records
 
 
-def _short(block: bytes, position: int, source: str) -> TruncatedError:
+def _short(position: int, source: str) -> TruncatedError:
     if position == 0:
         return TruncatedError(f"{source}: is empty; did the upstream command fail?")
     return TruncatedError(
@@ -157,9 +171,7 @@ def _short(block: bytes, position: int, source: str) -> TruncatedError:
 
 
 def write_member(file: BinaryIO, name: str, data: Buffer) -> None:
-    """Append one regular file, with no time, owner or PAX header: the same data gives the same
-    bytes.
-    """
+    """Append one regular file, without time or owner: the same data gives the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     file.write(info.tobuf(tarfile.GNU_FORMAT))

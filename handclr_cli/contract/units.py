@@ -1,6 +1,4 @@
-"""Work cut into units: each a fixed slice of the inputs and one numbered shard, so that a killed
-job goes on.
-"""
+"""Work cut into units, each a fixed slice of the inputs and one shard, so that a job can resume."""
 
 from __future__ import annotations
 
@@ -19,23 +17,23 @@ from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
 from .output import binary_output
-from .provenance import Provenance, after, dumps, loads
+from .provenance import Provenance, dumps, loads, stages
 from .shards import PROVENANCE, ShardWriter
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
 COUNTS = "__counts__"
 SKIPPED = "__skipped__"
-# In the counts of a unit: how many units its job has, so that what is missing can be told from what
-# is there.
+# In the counts of a unit: how many units its job has, which tells whether shards are missing.
 TOTAL = "shards"
 HANDS = ("left", "right")
-# What the counts of a unit say besides that and the reasons why inputs were skipped.
+# The other counts of a unit, besides the reasons why inputs were skipped.
 INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
 
 
 class Part(NamedTuple):
-    """A unit to be: its number, the rows of the inputs, and what tells this slice from any other,
-    as JSON.
+    """The plan of a unit: its number, the rows of its inputs, and `made_of`, which identifies it.
+
+    `made_of` is JSON, and the same for the same slice of the same inputs.
     """
 
     number: int
@@ -45,9 +43,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard to write: its number, its path, the rows of the inputs that it is made of, its
-    provenance.
-    """
+    """One shard to write: its number and path, the rows of its inputs, and its provenance."""
 
     number: int
     path: str
@@ -56,11 +52,10 @@ class Unit:
 
 
 class UnitWriter(ShardWriter):
-    """A shard that ends with what became of its inputs, for the summary of a run that finds it
-    done.
+    """Writes a shard that ends with what became of its inputs, for the summary of a resumed job.
 
-    `counts` by name; `skipped`, a line for each input that could not be used: its name, a colon,
-    the reason. `origin`: what the history of a shard without samples is taken from.
+    `counts` is by name; `skipped` has a line `name: reason` for each input that could not be used.
+    `origin` gives the history of a shard without samples.
     """
 
     def __init__(self, file: BinaryIO, record: Provenance, keep: bool) -> None:
@@ -82,32 +77,30 @@ class UnitWriter(ShardWriter):
 
 
 def even_parts(count: int, size: int) -> list[Part]:
-    """Units of `size` of `count` inputs each: into which an input falls depends on these numbers
-    alone.
-    """
-    slices = enumerate(range(0, count, size))
+    """Cut `count` inputs into units of `size`; the cut depends on these two numbers alone."""
+    made_of = {"inputs": count, "each": size}
     return [
-        Part(n, range(first, min(count, first + size)), {"inputs": count, "each": size})
-        for n, first in slices
+        Part(number, range(first, min(count, first + size)), made_of)
+        for number, first in enumerate(range(0, count, size))
     ]
 
 
 def one_part(count: int) -> list[Part]:
-    """One unit of all inputs, that is never done before: a file, or `-`."""
+    """One unit of all inputs, for an output that is one file or `-`; it is always made anew."""
     return [Part(0, range(count), {})]
 
 
 class Units:
-    """The units of a job, each a part of the inputs and, under a pattern (`train-%06d.tar`), a
-    numbered shard.
+    """The units of a job; with a pattern (`train-%06d.tar`) each is a numbered shard.
 
-    A shard that is there is done; `record` and the part must be those that it was made with, else
-    UsageError names what differs. With `overwrite` such a shard is made again instead, and those
-    that no unit replaces go when the first new one is complete, unless they are what the job
-    `reads`. To `-` the units are written one after the other, each as a tar that tells its part;
-    `finished` is then the pattern of shards that a later stage makes of them, and done is what is
-    there. Where the parts are not known beforehand, None, they are to be given to `add`, one by
-    one.
+    A unit whose shard exists is done. Raises UsageError, which names what differs, where that shard
+    was made with another `record` or part. With `overwrite` it is made again instead, and shards
+    that no unit replaces are removed when the first new one is complete; UsageError where they are
+    among `reads`, the inputs of the job.
+
+    To `-` the units are written one after the other, each as a tar that names its part; `finished`
+    is then the pattern of the shards that a later stage makes of them, and those that exist are
+    done. Where `parts` is None, they are given to `add`, one by one.
     """
 
     def __init__(
@@ -121,12 +114,8 @@ class Units:
     ) -> None:
         self.numbered = is_numbered(pattern)
         self.units: list[Unit] = []
-        self._pattern, self._record, self._overwrite, self._finished = (
-            pattern,
-            record,
-            overwrite,
-            finished,
-        )
+        self._pattern, self._record = pattern, record
+        self._overwrite, self._finished = overwrite, finished
         self._done: dict[int, str] = {}
         self._others: list[str] = []
         self._shards = finished or (pattern if self.numbered else None)
@@ -136,17 +125,15 @@ class Units:
         if parts is not None:
             for number in sorted(there.keys() - {unit.number for unit in self.units}):
                 self._differs(there[number], f"is not one of these {len(self.units)} shards")
-        refuse_to_replace(self._others, reads, pattern)
+        refuse_to_replace(self._others, reads)
 
     def add(self, part: Part) -> Unit:
-        """Plan one more unit; raises UsageError where its shard is there and is another."""
+        """Plan one more unit; raises UsageError where its shard exists and was made otherwise."""
         path = self._pattern % part.number if self.numbered else self._pattern
-        # As JSON gives it back, so that it can be compared with what a shard says.
-        record = (
-            json.loads(dumps({**self._record, "unit": part.made_of}))
-            if part.made_of
-            else self._record
-        )
+        record = self._record
+        if part.made_of:
+            # Through JSON, so that it can be compared with what is read from a shard.
+            record = json.loads(dumps({**record, "unit": part.made_of}))
         unit = Unit(part.number, path, part.rows, record)
         self.units.append(unit)
         shard = self._shards % part.number if self._shards else None
@@ -160,18 +147,18 @@ class Units:
     def _differs(self, path: str, difference: str) -> None:
         if not self._overwrite:
             raise UsageError(
-                f"{path}: {difference}; remove the old shards, pass --overwrite or name others"
+                f"{path}: {difference}; remove the old shards, overwrite them or name others"
             )
         if not self._finished:
             self._others.append(path)
 
     @property
     def resumable(self) -> bool:
-        """Whether the shards tell which unit they are, and what became of its inputs."""
+        """Whether the shards say which unit they are, and what became of its inputs."""
         return any(unit.record.get("unit") for unit in self.units)
 
     def done(self, unit: Unit) -> bool:
-        """Whether the unit's shard is there, made with the same arguments."""
+        """Whether the unit's shard exists, made with the same arguments."""
         return unit.number in self._done
 
     def missing(self, part: slice = slice(None)) -> list[Unit]:
@@ -186,9 +173,7 @@ class Units:
 
     @contextlib.contextmanager
     def write(self, unit: Unit) -> Iterator[UnitWriter]:
-        """A writer for the unit's samples; the shard has its name when the block ends without an
-        exception.
-        """
+        """Open a writer for the unit's samples; the shard gets its name when the block ends."""
         with binary_output(unit.path) as file:
             writer = UnitWriter(file, unit.record, keep=bool(unit.record.get("unit")))
             yield writer
@@ -201,18 +186,16 @@ class Units:
 
 
 def write_nothing(record: Provenance) -> None:
-    """Write a tar of no unit to standard output: what a part without missing units says to the next
-    command.
-    """
+    """Write an empty tar to standard output, for the next command of a part with nothing to do."""
     with binary_output(STDIN) as file:
         ShardWriter(file, {**record, "unit": {"number": None}}).close()
 
 
 def parts_of_shards(paths: Sequence[str]) -> list[Part] | None:
-    """One unit for each shard to read, of the number in its name; None where they are not all
-    numbered files.
+    """One unit for each shard to read, with the number in its name.
 
-    Raises HandclrError for what is no tar; one that is cut off is found out when it is read.
+    None where they are not all files with different numbers. Raises HandclrError where one is not a
+    tar; a truncated one raises later, when it is read.
     """
     numbers = [number_of(path) if os.path.isfile(path) else None for path in paths]
     if None in numbers or len(set(numbers)) < len(numbers):
@@ -237,8 +220,9 @@ def part_of_archive(number: int, head: Provenance | None, row: int = 0) -> Part:
 
 
 def provenance_of(path: str) -> Provenance | None:
-    """The provenance that a shard begins with, None where there is none; raises HandclrError where
-    it is no shard.
+    """The provenance at the start of a shard, None where there is none.
+
+    Raises HandclrError where the file cannot be read or is not a tar.
     """
     try:
         with open(path, "rb") as file:
@@ -249,14 +233,12 @@ def provenance_of(path: str) -> Provenance | None:
 
 
 def metadata_of(path: str) -> dict[str, bytes]:
-    """What stands behind the samples of a unit's shard, by name, read from its end; empty where
-    there is nothing.
-    """
+    """The metadata members behind the samples of a unit's shard, by name, found from its end."""
     with open(path, "rb") as file:
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     name = COUNTS.encode() + b"\0"
     start = whole.rfind(name)
-    # A header is at the start of a block; elsewhere it is a word in somebody's data.
+    # A header is at the start of a block; elsewhere the name is part of some member's data.
     while start > 0 and start % BLOCK:
         start = whole.rfind(name, 0, start)
     if start < 0:
@@ -268,29 +250,33 @@ def metadata_of(path: str) -> dict[str, bytes]:
 
 
 def _difference(path: str, record: Provenance) -> str:
-    """What a shard was made with where that is not what is asked now, else nothing."""
+    """How a shard differs from what `record` would make, in words; empty where it does not."""
     try:
         head = provenance_of(path)
     except HandclrError as error:
         return f"not a finished shard ({error})"
     if head is None:
         return "not a finished shard (it has no provenance)"
-    stages = [past for past in after({}, [head])["history"] if past.get("stage") == record["stage"]]
-    if not stages:
+    made = [stage for stage in stages(head) if stage.get("stage") == record["stage"]]
+    if not made:
         return f"not made by {record['stage']}"
-    made = stages[-1]
+    differing = _differing(made[-1], record)
+    return f"made with {', '.join(differing)}" if differing else ""
+
+
+def _differing(made: Provenance, record: Provenance) -> list[str]:
+    """What a stage was made with where that is not so in `record`: arguments first, by name."""
     before, now = made.get("arguments", {}), record["arguments"]
-    differing = [
-        f"--{name.replace('_', '-')} {before.get(name, '(not set)')}"
-        for name in {**now, **before}
+    arguments = [
+        f"{name} {before.get(name, '(not set)')}"
+        for name in sorted({**now, **before})
         if before.get(name) != now.get(name)
     ]
-    # Histories are those of the samples, not of the command; and other arguments make other slices.
-    for name in (made.keys() | record.keys()) - {
-        "arguments",
-        "history",
-        *(["unit"] if differing else []),
-    }:
-        if made.get(name) != record.get(name):
-            differing.append(f"{name} {json.dumps(made.get(name))}")
-    return f"made with {', '.join(sorted(differing))}" if differing else ""
+    # The history is that of the samples, not of the command; other arguments make other units.
+    ignored = {"arguments", "history", *(["unit"] if arguments else [])}
+    others = [
+        f"{name} {json.dumps(made.get(name))}"
+        for name in sorted((made.keys() | record.keys()) - ignored)
+        if made.get(name) != record.get(name)
+    ]
+    return arguments + others

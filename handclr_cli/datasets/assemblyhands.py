@@ -6,21 +6,22 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from ..choices import AssemblyhandsSplit
 from ..contract.errors import HandclrError
+from ..hand.joints import REFERENCE_BONE
 from .labelled import Invalid, LabelledHand
 
-SPLITS = ("train", "val")
+SPLITS: tuple[str, ...] = get_args(AssemblyhandsSplit)
 SIDES = ("right", "left")
 LEAST_JOINTS = 10
 _SUFFIX = "_mono10bit"
-# Where a hand's 21 places, each finger from its tip and the wrist last, keep MediaPipe's joints 0
-# to 20.
+# The place of each of MediaPipe's joints among a hand's 21: there each finger begins with its tip,
+# and the wrist comes last.
 _ORDER = np.array([20, *(base + step for base in (0, 4, 8, 12, 16) for step in (3, 2, 1, 0))])
-_WRIST, _MIDDLE_KNUCKLE = 0, 9
 _PERSON = re.compile(r"_(\d+)_user_id")
 
 _Place = tuple[str, str, int]
@@ -31,12 +32,12 @@ class AssemblyHands:
     and left hand.
 
     `root` holds `annotations` and `images`. A joint is valid where both the image's and the
-    moment's labels say so. No sample comes of a hand without a box, with fewer than 10 valid
-    joints, or without wrist or middle knuckle. `index` is the position of the image's annotation.
-    The originals are in millimetres, in the world; here they are as in LabelledHand, pixel
-    coordinates as the data set has them; its own 2D labels come only with `compare`, for they are
-    large. Sequences without images are left out, and `notes` say so. Raises HandclrError where a
-    file is missing or does not fit the others.
+    moment's labels say so. A hand without a box, with fewer than 10 valid joints, or without wrist
+    or middle knuckle gives no sample. `index` is the position of the image's annotation. The labels
+    on disk are in millimetres, in the world; here they are as in LabelledHand, with pixel
+    coordinates as the data set has them. Its own 2D labels are large and kept only with `compare`.
+    Sequences without images are left out, and `notes` say so. Raises HandclrError where a file is
+    missing or does not fit the others.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str, compare: bool = True) -> None:
@@ -45,7 +46,7 @@ class AssemblyHands:
                 f"AssemblyHands has no labelled split {split!r}; use one of: {', '.join(SPLITS)}"
             )
         self.root, self.split, self._compare = Path(root), split, compare
-        # The files are large: each is gone before the next is read.
+        # The files are large: each is freed before the next is read.
         self._read_data(self._load("ego_data", "images", "annotations"))
         self._read_world(self._load("joint_3d", "annotations")["annotations"])
         self._read_cameras(self._load("ego_calib", "calibration")["calibration"])
@@ -66,7 +67,7 @@ class AssemblyHands:
         valid = self._valid[row, joints] & self._world_valid[moment, joints]
         if valid.sum() < LEAST_JOINTS:
             return Invalid.FEW_JOINTS, path
-        if not (valid[_WRIST] and valid[_MIDDLE_KNUCKLE]):
+        if not valid[[*REFERENCE_BONE]].all():
             return Invalid.NO_REFERENCE, path
         person = _PERSON.search(sequence)
         return LabelledHand(
@@ -113,48 +114,46 @@ class AssemblyHands:
         return found
 
     def _read_data(self, data: dict[str, Any]) -> None:
-        """Per annotation of which there can be an image: place, file, valid joints, boxes, pixels
-        where it has them.
-        """
+        """Read the annotations whose sequence has images: place, file, joints, boxes, pixels."""
         try:
             images = {image["id"]: image for image in data["images"]}
-            labels = [
-                (index, label, images[label["image_id"]])
-                for index, label in enumerate(data["annotations"])
-            ]
+            labels = [(label, images[label["image_id"]]) for label in data["annotations"]]
             there = self._on_disk(
-                {str(image["seq_name"]): str(image["file_name"]) for _, _, image in labels}
+                {str(image["seq_name"]): str(image["file_name"]) for _, image in labels}
             )
-            labels = [row for row in labels if str(row[2]["seq_name"]) in there]
-            self._indices = [index for index, _, _ in labels]
-            self._places: list[_Place] = [
-                (str(image["seq_name"]), str(image["camera"]), int(image["frame_idx"]))
-                for _, _, image in labels
-            ]
-            self._files = [str(image["file_name"]) for _, _, image in labels]
-            self._valid = (
-                np.array([label["joint_valid"] for _, label, _ in labels]).reshape(-1, 42) > 0
-            )
-            self._boxed = np.array(
-                [[bool(label["bbox"].get(side)) for side in SIDES] for _, label, _ in labels]
-            )
-            self._pixels = (
-                _pixels([label.get("keypoints") for _, label, _ in labels])
-                if self._compare
-                else None
-            )
+            self._indices: list[int] = []
+            self._places: list[_Place] = []
+            self._files: list[str] = []
+            kept: list[dict[str, Any]] = []
+            for index, (label, image) in enumerate(labels):
+                if (sequence := str(image["seq_name"])) in there:
+                    self._indices.append(index)
+                    self._places.append((sequence, str(image["camera"]), int(image["frame_idx"])))
+                    self._files.append(str(image["file_name"]))
+                    kept.append(label)
+            self._read_labels(kept)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise HandclrError(
                 f"{self._file('ego_data')}: not as in v1-1; unpack it again ({what})"
             ) from error
 
+    def _read_labels(self, labels: list[dict[str, Any]]) -> None:
+        valid = np.array([label["joint_valid"] for label in labels])
+        self._valid = valid.reshape(-1, 42) > 0
+        boxed = []
+        for label in labels:
+            boxed.append([bool(label["bbox"].get(side)) for side in SIDES])
+        self._boxed = np.array(boxed)
+        self._pixels = None
+        if self._compare:
+            self._pixels = _pixels([label.get("keypoints") for label in labels])
+
     def _on_disk(self, files: dict[str, str]) -> set[str]:
         """The sequences that have a folder of images; `files` names one image of each."""
-        folders = {
-            sequence: (self.root / "images" / file).parent.parent
-            for sequence, file in files.items()
-        }
+        folders = {}
+        for sequence, file in files.items():
+            folders[sequence] = (self.root / "images" / file).parent.parent
         missing = sorted(sequence for sequence, folder in folders.items() if not folder.is_dir())
         if len(missing) == len(folders):
             raise HandclrError(
@@ -194,7 +193,7 @@ class AssemblyHands:
 
     def _read_cameras(self, calibration: dict[str, Any]) -> None:
         """The cameras' intrinsics, and the extrinsics of each annotation, world to camera, NaN
-        where there are none.
+        where they are missing.
         """
         self._intrinsics: dict[tuple[str, str], np.ndarray] = {}
         self._extrinsics = np.full((len(self._places), 3, 4), np.nan)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.fields import JOINT_COUNT
 from ..contract.sample import Sample
-from .labelled import Made
+from .labelled import CheckedHand, Made
 
 
 class Check:
-    """Gathers what was measured of the hands made of `rows` items, and keeps up to `tiles` of them,
+    """Gathers what was measured of the hands made of `rows` items, and keeps up to `tiles` samples,
     evenly spread.
     """
 
@@ -51,6 +52,66 @@ class Check:
             "joints_inside": float(self._inside[0] / self._inside[1]) if self._inside[1] else None,
             "projection_error_px": _spread(errors, {"median": 50, "p95": 95, "max": 100}),
         }
+
+
+class KeypointCheck:
+    """Gathers where Hand100M's keypoints of `rows` items are, and keeps up to `tiles` samples,
+    evenly spread.
+    """
+
+    def __init__(self, rows: int, tiles: int) -> None:
+        self.samples: list[Sample] = []
+        self._step = max(1, rows // tiles)
+        self._tiles, self._next, self._hands = tiles, 0, 0
+        self._inside = self._boxed = 0
+
+    def add(self, row: int, made: Made) -> None:
+        """Take in what became of an item; rows come in order."""
+        if not isinstance(made, CheckedHand) or made.sample is None:
+            return
+        self._hands += 1
+        self._inside += made.inside
+        self._boxed += made.boxed
+        if row >= self._next and len(self.samples) < self._tiles:
+            self._next = row - row % self._step + self._step
+            self.samples.append(made.sample)
+
+    def report(self) -> dict[str, Any]:
+        """`hands`, and the shares of keypoints inside the image and inside the annotated box, None
+        of no hands.
+        """
+        joints = JOINT_COUNT * self._hands
+        return {
+            "hands": self._hands,
+            "keypoints_inside": self._inside / joints if joints else None,
+            "keypoints_in_box": self._boxed / joints if joints else None,
+        }
+
+
+def agreement(found: dict[str, Any]) -> str:
+    """The numbers of a check, this one's or Hand100M's, in words."""
+    if not found["hands"]:
+        return "nothing to check"
+    if "keypoints_in_box" in found:
+        in_box, inside = found["keypoints_in_box"], found["keypoints_inside"]
+        return (
+            f"{in_box:.2%} of the keypoints inside the annotated box, {inside:.2%} inside the image"
+        )
+    bone, inside, error = (
+        found["reference_bone_mm"],
+        found["joints_inside"],
+        found["projection_error_px"],
+    )
+    from_own = "no 2D labels of the set's own to compare with"
+    if error:
+        from_own = (
+            f"{error['median']:.2f} px from the set's own 2D labels"
+            f" (95 %: {error['p95']:.2f}, max {error['max']:.2f})"
+        )
+    return (
+        f"reference bone {bone['min']:.1f} to {bone['max']:.1f} mm, median {bone['median']:.1f}; "
+        f"{inside:.2%} of the joints inside the image; {from_own}"
+    )
 
 
 def _spread(values: np.ndarray, percentiles: dict[str, int]) -> dict[str, float] | None:

@@ -6,18 +6,19 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, get_args
 
 import numpy as np
 
+from ..choices import DexycbSplit
 from ..contract.errors import HandclrError
 from .labelled import Invalid, LabelledHand
-from .plain_yaml import read_yaml
+from .yaml_file import read_yaml
 
-PARTS = ("train", "val", "test")
-SPLITS = ("all", *(f"s{setup}-{part}" for setup in range(4) for part in PARTS))
+SPLITS: tuple[str, ...] = get_args(DexycbSplit)
 _SUBJECT = re.compile(r"\d{8}-subject-(\d{2})")
 _COLOUR = re.compile(r"color_(\d{6})\.jpg")
 _SEQUENCES = 100
@@ -57,6 +58,16 @@ class _View:
     side: str
 
 
+class _Meta(NamedTuple):
+    """What meta.yml says of a sequence: sorted serials of cameras, number of frames, side of the
+    hand.
+    """
+
+    serials: list[str]
+    frames: int
+    side: str
+
+
 class DexYCB:
     """One split of DexYCB: an item for each image that is on disk, by subject, sequence, camera,
     frame.
@@ -72,42 +83,32 @@ class DexYCB:
     def __init__(self, root: str | os.PathLike[str], split: str) -> None:
         if split not in SPLITS:
             raise HandclrError(f"DexYCB has no split {split!r}; use one of: {', '.join(SPLITS)}")
-        self.root = Path(root)
+        self.root, self.split = Path(root), split
         self._views: list[_View] = []
         self._intrinsics: dict[str, np.ndarray] = {}
-        notes, rows, counted = [], [], 0
-        for folder, subject in _subjects(self.root):
+        self._found: list[tuple[int, int, int]] = []
+        self._counted = 0
+        notes = []
+        subjects = _subjects(self.root)
+        for folder, subject in subjects:
             sequences = sorted(path for path in folder.iterdir() if path.is_dir())
             if split != "all" and len(sequences) != _SEQUENCES:
                 notes.append(
                     f"{folder}: {len(sequences)} of {_SEQUENCES} sequences; {split} goes by their"
-                    " place among those that are there, so it is not the official split (--split"
+                    " place among those that are there, so it is not the official split (the split"
                     " all takes everything)"
                 )
-            for order, sequence in enumerate(sequences):
-                meta = _meta(sequence / "meta.yml")
-                for camera, serial in enumerate(meta["serials"]):
-                    if not in_split(split, subject, order, camera):
-                        continue
-                    view = _View(
-                        sequence / serial, folder.name, sequence.name, serial, meta["side"]
-                    )
-                    frames = _frames(view.folder, meta["frames"])
-                    rows += [(len(self._views), frame, counted + frame) for frame in frames]
-                    if frames:
-                        self._add_intrinsics(serial)
-                    self._views.append(view)
-                    counted += meta["frames"]
-        self._rows = np.array(rows, np.int64).reshape(-1, 3)
-        if not rows:
-            names = ", ".join(folder.name for folder, _ in _subjects(self.root))
+            self._read_sequences(sequences, subject)
+        self._rows = np.array(self._found, np.int64).reshape(-1, 3)
+        if not self._found:
+            names = ", ".join(folder.name for folder, _ in subjects)
             raise HandclrError(
-                f"{root} has no image of {split}; it holds {names} (--split all takes everything)"
+                f"{root} has no image of {split}; it holds {names} (the split all takes everything)"
             )
-        if counted > len(rows):
+        if self._counted > len(self):
             notes.append(
-                f"{root}: {len(rows):,} of the {counted:,} images of {split} that meta.yml names"
-                " are there"
+                f"{root}: {len(self):,} of the {self._counted:,} images of {split} that meta.yml"
+                " names are there"
             )
         self.notes = tuple(notes)
 
@@ -144,13 +145,34 @@ class DexYCB:
             },
         )
 
+    def _read_sequences(self, sequences: Sequence[Path], subject: int) -> None:
+        """Take in the views of a subject's sequences that are in the split, and their frames."""
+        for order, sequence in enumerate(sequences):
+            meta = _meta(sequence / "meta.yml")
+            for camera, serial in enumerate(meta.serials):
+                if not in_split(self.split, subject, order, camera):
+                    continue
+                folder = sequence / serial
+                frames = _frames(folder, meta.frames)
+                for frame in frames:
+                    self._found.append((len(self._views), frame, self._counted + frame))
+                if frames:
+                    self._add_intrinsics(serial)
+                self._views.append(
+                    _View(folder, sequence.parent.name, sequence.name, serial, meta.side)
+                )
+                self._counted += meta.frames
+
     def _add_intrinsics(self, serial: str) -> None:
         if serial in self._intrinsics:
             return
         path = self.root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
         lens = read_yaml(path).get("color")
-        lens = lens if isinstance(lens, dict) else {}
-        numbers = [number for name in _LENS if isinstance(number := lens.get(name), int | float)]
+        numbers = []
+        for name in _LENS:
+            number = lens.get(name) if isinstance(lens, dict) else None
+            if isinstance(number, int | float):
+                numbers.append(number)
         if len(numbers) < len(_LENS):
             raise HandclrError(f"{path}: has no color with fx, fy, ppx and ppy; unpack it again")
         fx, fy, x, y = numbers
@@ -165,11 +187,10 @@ def _subjects(root: Path) -> list[tuple[Path, int]]:
         raise HandclrError(
             f"{root} is not a folder; give the one that holds DexYCB's subjects and calibration"
         )
-    found = [
-        (path, int(match[1]) - 1)
-        for path in root.iterdir()
-        if (match := _SUBJECT.fullmatch(path.name))
-    ]
+    found = []
+    for path in root.iterdir():
+        if match := _SUBJECT.fullmatch(path.name):
+            found.append((path, int(match[1]) - 1))
     if not found:
         raise HandclrError(
             f"{root} holds no subject, expected 20200709-subject-01 and so on; unpack DexYCB there"
@@ -177,21 +198,19 @@ def _subjects(root: Path) -> list[tuple[Path, int]]:
     return sorted(found, key=lambda pair: (pair[1], pair[0]))
 
 
-def _meta(path: Path) -> dict[str, Any]:
-    """The serials of a sequence's cameras, the number of its frames, the side of its hand."""
+def _meta(path: Path) -> _Meta:
     found = read_yaml(path)
     serials, frames, sides = (found.get(name) for name in ("serials", "num_frames", "mano_sides"))
     if not (
-        isinstance(serials, list) and isinstance(frames, int) and sides in (["right"], ["left"])
+        isinstance(serials, list)
+        and all(isinstance(serial, str | int) for serial in serials)
+        and isinstance(frames, int)
+        and sides in (["right"], ["left"])
     ):
         raise HandclrError(
             f"{path}: expected serials, num_frames and mano_sides (right or left); unpack it again"
         )
-    return {
-        "serials": sorted(str(serial) for serial in serials),
-        "frames": frames,
-        "side": sides[0],
-    }
+    return _Meta(sorted(str(serial) for serial in serials), frames, sides[0])
 
 
 def _frames(folder: Path, count: int) -> list[int]:

@@ -24,8 +24,9 @@ class FreiHAND:
 
     `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it;
     evaluation labels may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is
-    counted, not assumed; they are photographs of one pose with other backgrounds, and share their
-    `sample`. Right hands, MediaPipe's order, metres. Raises HandclrError where anything is missing.
+    counted, not assumed; versions are photographs of one pose with other backgrounds, and share
+    their `sample`. Right hands, MediaPipe's order, metres. Raises HandclrError where anything is
+    missing.
     """
 
     notes: tuple[str, ...] = ()

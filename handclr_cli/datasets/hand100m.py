@@ -18,7 +18,6 @@ from ..contract.errors import HandclrError
 from ..contract.fields import (
     IMAGE,
     INFO,
-    JOINT_COUNT,
     KEYPOINTS_2D,
     encode_array,
     encode_image,
@@ -28,7 +27,7 @@ from ..contract.npz import as_keys
 from ..contract.sample import Sample, sample_key, video_id
 from ..hand.square import Box, cut, square_box, to_crop
 from .hand100m_file import Annotations
-from .labelled import WIDEST_CROP, Invalid, Made, read_image
+from .labelled import WIDEST_CROP, CheckedHand, Invalid, Made, read_image
 
 # Of the published crop: its side over the box's.
 PUBLISHED_MARGIN = 1.3
@@ -51,16 +50,6 @@ class AnnotatedHand:
     keypoints: np.ndarray
     size: tuple[int, int]
     info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class CheckedHand(Made):
-    """A sample, and how many of its keypoints are `inside` the image, and `boxed` in the annotated
-    box.
-    """
-
-    inside: int = 0
-    boxed: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,14 +79,14 @@ class CropMaker:
         box = square_box(points, self.margin)
         side = "left" if hand.left else "right"
         info = {
-            **{"video": hand.info["video"], "frame": hand.info["frame"], "time_s": None},
-            **{
-                "box": list(box),
-                "source_size": [width, height],
-                "hand": side,
-                "flipped": hand.left,
-                "score": 1.0,
-            },
+            "video": hand.info["video"],
+            "frame": hand.info["frame"],
+            "time_s": None,
+            "box": list(box),
+            "source_size": [width, height],
+            "hand": side,
+            "flipped": hand.left,
+            "score": 1.0,
             **hand.info,
         }
         keypoints = to_crop(points, box, self.size, hand.left).astype(np.float32)
@@ -106,48 +95,8 @@ class CropMaker:
             INFO.suffix: encode_object(info),
             KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, keypoints),
         }
-        inside = _within(points, np.array([0, 0, width, height]))
-        return CheckedHand(
-            hand.path,
-            Sample(hand.key, members),
-            side,
-            inside=inside,
-            boxed=_within(points, hand.box),
-        )
-
-
-class KeypointCheck:
-    """Gathers where the keypoints of the hands of `rows` items are, and keeps up to `tiles` of
-    them, evenly spread.
-    """
-
-    def __init__(self, rows: int, tiles: int) -> None:
-        self.samples: list[Sample] = []
-        self._step = max(1, rows // tiles)
-        self._tiles, self._next, self._hands = tiles, 0, 0
-        self._inside = self._boxed = 0
-
-    def add(self, row: int, made: Made) -> None:
-        """Take in what became of an item; rows come in order."""
-        if not isinstance(made, CheckedHand) or made.sample is None:
-            return
-        self._hands += 1
-        self._inside += made.inside
-        self._boxed += made.boxed
-        if row >= self._next and len(self.samples) < self._tiles:
-            self._next = row - row % self._step + self._step
-            self.samples.append(made.sample)
-
-    def report(self) -> dict[str, Any]:
-        """`hands`, and the shares of keypoints inside the image and inside the annotated box, None
-        of no hands.
-        """
-        joints = JOINT_COUNT * self._hands
-        return {
-            "hands": self._hands,
-            "keypoints_inside": self._inside / joints if joints else None,
-            "keypoints_in_box": self._boxed / joints if joints else None,
-        }
+        inside, boxed = _within(points, np.array([0, 0, width, height])), _within(points, hand.box)
+        return CheckedHand(hand.path, Sample(hand.key, members), side, inside=inside, boxed=boxed)
 
 
 def published_crop(box: np.ndarray, width: int, height: int) -> Box:
@@ -172,35 +121,27 @@ def published_crop(box: np.ndarray, width: int, height: int) -> Box:
 class Hand100M:
     """The hands of one annotation file, in its order, whose frames lie under `root`.
 
-    A frame is `<video>/frame_<number>.jpg`; folders that the annotations have above that, and
-    `root` has not, are left out. Keys and `hand_id` are unique; `index` is the place in the file.
-    Videos without frames are counted in `notes`. Raises HandclrError where the file cannot be read,
-    or `root` has frames of none of the videos.
+    A frame is `<video>/frame_<number>.jpg`; where the annotations name folders above that which
+    `root` lacks, these are left out. Keys and `hand_id` are unique; `index` is the place in the
+    file. Videos without frames are counted in `notes`. Raises HandclrError where the file cannot be
+    read, or `root` has frames of none of the videos.
     """
 
     def __init__(self, path: str | os.PathLike[str], root: str | os.PathLike[str]) -> None:
         self.hands = Annotations(path)
         self.root = Path(root)
         self.notes: tuple[str, ...] = ()
-        split = [name.rpartition("/") for name in self.hands.files]
-        folders = {
-            folder: row
-            for row, folder in enumerate(dict.fromkeys(folder for folder, _, _ in split))
-        }
+        folders: dict[str, int] = {}
+        video, frame = [], []
+        for name in self.hands.files:
+            folder, _, file = name.rpartition("/")
+            video.append(folders.setdefault(folder, len(folders)))
+            frame.append(_frame_number(file))
         self._above = self._find_frames(list(folders))
-        names = [
-            folder.rpartition("/")[2] or os.path.basename(os.path.abspath(root))
-            for folder in folders
-        ]
-        named = Counter(names)
-        # Two folders of one name are told apart by where they are.
-        self._videos = [
-            name if named[name] == 1 else folder
-            for name, folder in zip(names, folders, strict=True)
-        ]
+        self._videos = _video_names(list(folders), os.path.basename(os.path.abspath(root)))
         self._video_ids = [video_id(video) for video in self._videos]
-        self._video = np.array([folders[folder] for folder, _, _ in split], np.int64)
-        self._frame = np.array([_frame_number(file) for _, _, file in split], np.int64)
+        self._video = np.array(video, np.int64)
+        self._frame = np.array(frame, np.int64)
         self._number = self._numbers()
 
     def __len__(self) -> int:
@@ -241,12 +182,12 @@ class Hand100M:
         """The published pairs as arrays of a pairs file, of the hands that are `present`, (N,)
         bool.
 
-        Positives that are not are left out, and those after them move up.
+        Positives that are not present are left out, and those after them move up.
         """
         rows = np.flatnonzero(present)
         place = np.full(len(self) + 1, -1, np.int32)
         place[rows] = np.arange(len(rows))
-        # The last place is what -1 finds.
+        # The last place, which -1 indexes, stays -1.
         positive = place[self.hands.positive[rows]]
         order = np.argsort(positive < 0, axis=1, kind="stable")
         positive = np.take_along_axis(positive, order, axis=1)
@@ -259,19 +200,17 @@ class Hand100M:
         }
 
     def _find_frames(self, folders: Sequence[str]) -> int:
-        """How many folders above the videos' to leave out; where some videos are not there, a note
-        says so.
-        """
+        """How many folders above the videos' to leave out; notes how many videos have no frames."""
         split = [folder.split("/") for folder in folders]
         for above in range(max(map(len, split))):
-            there = [
-                len(parts) > above and self.root.joinpath(*parts[above:]).is_dir()
-                for parts in split
-            ]
-            if any(there):
-                if not all(there):
-                    which = f"{there.count(False):,} of {len(there):,} videos have no frames"
-                    self.notes = (f"{self.root}: {which}, {split[there.index(False)][-1]} first",)
+            missing = []
+            for parts in split:
+                if len(parts) <= above or not self.root.joinpath(*parts[above:]).is_dir():
+                    missing.append(parts[-1])
+            if len(missing) < len(split):
+                if missing:
+                    which = f"{len(missing):,} of {len(split):,} videos have no frames"
+                    self.notes = (f"{self.root}: {which}, {missing[0]} first",)
                 return above
         raise HandclrError(
             f"{self.root}: holds none of the annotated frames; the first is {self.hands.files[0]}"
@@ -287,6 +226,17 @@ class Hand100M:
         numbers = np.empty(len(order), np.int64)
         numbers[order] = np.arange(len(order)) - first
         return numbers
+
+
+def _video_names(folders: Sequence[str], root: str) -> list[str]:
+    """The names of the folders' videos; `root` is that of frames in no folder."""
+    names = [folder.rpartition("/")[2] or root for folder in folders]
+    named = Counter(names)
+    videos = []
+    for name, folder in zip(names, folders, strict=True):
+        # Two folders of one name are told apart by where they are.
+        videos.append(name if named[name] == 1 else folder)
+    return videos
 
 
 def _within(points: np.ndarray, box: np.ndarray) -> int:

@@ -47,8 +47,8 @@ class Annotations:
 
 
 class _Gathered:
-    """What is taken out of each object as the file is parsed; all objects at once would need ten
-    times the memory.
+    """Takes the values out of each object as the file is parsed: all objects at once would need
+    ten times the memory.
     """
 
     def __init__(self, path: str) -> None:
@@ -72,8 +72,8 @@ class _Gathered:
                 open(self.path, "rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
             ):
-                # Decoded from the mapping: the bytes of a file of gigabytes are not held beside its
-                # text.
+                # Decoded from the mapping, so that the bytes of a file of gigabytes are not in
+                # memory beside its text.
                 found = json.loads(str(data, "utf-8-sig"), object_hook=self._take)
         except OSError as error:
             raise HandclrError(f"cannot read {self.path}: {error.strerror}") from error
@@ -81,20 +81,22 @@ class _Gathered:
             raise HandclrError(
                 f"{self.path}: not JSON, or truncated; download it again ({error})"
             ) from error
-        for name, count in (("images", len(self.files)), ("annotations", len(self.ids))):
-            rows = found.get(name) if isinstance(found, dict) else None
-            if not isinstance(rows, list):
-                raise HandclrError(
-                    f"{self.path}: has no list of {name}; is it an annotation file of Hand100M?"
-                )
-            if len(rows) != count or any(row is not None for row in rows):
-                position = next(
-                    (position for position, row in enumerate(rows) if row is not None), len(rows)
-                )
-                raise HandclrError(
-                    f"{self.path}: entry {position} of {name} is not as in Hand100M; download it"
-                    " again"
-                )
+        found = found if isinstance(found, dict) else {}
+        self._check("images", found.get("images"), len(self.files))
+        self._check("annotations", found.get("annotations"), len(self.ids))
+
+    def _check(self, name: str, rows: Any, count: int) -> None:
+        """Raise HandclrError unless `rows` is a list of as many entries, all of them taken out."""
+        if not isinstance(rows, list):
+            raise HandclrError(
+                f"{self.path}: has no list of {name}; is it an annotation file of Hand100M?"
+            )
+        left = [position for position, row in enumerate(rows) if row is not None]
+        if len(rows) != count or left:
+            position = left[0] if left else len(rows)
+            raise HandclrError(
+                f"{self.path}: entry {position} of {name} is not as in Hand100M; download it again"
+            )
 
     def _take(self, found: dict[str, Any]) -> dict[str, Any] | None:
         if "hand_id" in found or "keypoint_25d" in found:
@@ -119,12 +121,9 @@ class _Gathered:
     def _take_hand(self, hand: dict[str, Any]) -> None:
         try:
             box = json.loads(hand["boxes"]) if isinstance(hand["boxes"], str) else hand["boxes"]
-            points, positives, distances = (
-                hand["keypoint_25d"],
-                hand.get("positive_sample"),
-                hand.get("distance"),
-            )
-            positives, distances = positives or [], distances or []
+            points = hand["keypoint_25d"]
+            positives = hand.get("positive_sample") or []
+            distances = hand.get("distance") or []
             _expect("boxes", box, 4)
             _expect("keypoint_25d", points, 3 * JOINT_COUNT)
             _expect("positive_sample", positives)
@@ -170,8 +169,8 @@ class _Gathered:
         return found
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Positives as rows int32 (N, K), nearest first as in the file, their distances, how many
-        are not there.
+        """Positives as rows int32 (N, K), nearest first as in the file, their distances, and how
+        many are of no hand in the file.
         """
         rows = _rows([str(name) for name in self.ids], f"{self.path}: hand_id")
         flat = np.array([rows.get(name, -1) for name in self._positives], np.int32)

@@ -1,6 +1,4 @@
-"""What all labelled data sets give: hands with their labels, or a reason why there is none, and
-their samples.
-"""
+"""What all labelled data sets have in common: their hands, why an item has none, their samples."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ from ..hand.camera import project
 from ..hand.joints import REFERENCE_BONE
 from ..hand.labelled_crop import in_front, labelled_crop, labelled_sample
 
-# A hand so near would need a crop of gigabytes.
+# Crop over image, in sides: a hand so near that it exceeds this would need a crop of gigabytes.
 WIDEST_CROP = 8
-# Behind its end mark a JPEG may have a little padding.
+# A JPEG may have a little padding after its end mark.
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
 
 
@@ -98,6 +96,16 @@ class Made:
 
 
 @dataclass(frozen=True)
+class CheckedHand(Made):
+    """A sample, and how many of its keypoints are `inside` the image, and `boxed` in the annotated
+    box.
+    """
+
+    inside: int = 0
+    boxed: int = 0
+
+
+@dataclass(frozen=True)
 class Importer:
     """Makes samples of a data set: crops of `size` px, `margin` times as wide as the hand, JPEG of
     `quality`.
@@ -118,10 +126,7 @@ class Importer:
         if isinstance(image, Invalid):
             return Made(hand.path, invalid=image)
         height, width = image.shape[:2]
-        labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
-        if not in_front(labelled) or self._too_wide(
-            project(labelled, hand.intrinsics), max(width, height)
-        ):
+        if not self._can_be_cut(hand, max(width, height)):
             return Made(hand.path, invalid=Invalid.BEHIND)
         left = hand.side == "left"
         crop = labelled_crop(
@@ -141,16 +146,18 @@ class Importer:
         }
         key = sample_key(re.sub(r"[^A-Za-z0-9_-]+", "-", video), frame, hand.side)
         sample = labelled_sample(key, crop, info, self.quality)
-        return Made(
-            hand.path,
-            sample,
-            hand.side,
-            None,
-            _measured(hand, (width, height)) if self.measure else None,
-        )
+        measured = _measured(hand, (width, height)) if self.measure else None
+        return Made(hand.path, sample, hand.side, measured=measured)
 
-    def _too_wide(self, pixels: np.ndarray, side: int) -> bool:
-        return float(np.ptp(pixels, axis=0).max()) * self.margin > WIDEST_CROP * side
+    def _can_be_cut(self, hand: LabelledHand, side: int) -> bool:
+        """Whether a hand is in front of the camera, and not so near that its crop is far wider than
+        an image of that side.
+        """
+        labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
+        if not in_front(labelled):
+            return False
+        pixels = project(labelled, hand.intrinsics)
+        return float(np.ptp(pixels, axis=0).max()) * self.margin <= WIDEST_CROP * side
 
 
 def _measured(hand: LabelledHand, size: tuple[int, int]) -> Measured:

@@ -1,6 +1,4 @@
-"""Bootstrap intervals of the metrics: how far they would move with another draw of the test
-samples.
-"""
+"""Bootstrap intervals of the metrics: how much they vary with the choice of test samples."""
 
 from __future__ import annotations
 
@@ -57,11 +55,8 @@ def resampled_means(
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
         drawn = rng.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
-        times = (
-            np.bincount(drawn.ravel(), minlength=rows * number)
-            .reshape(rows, number)
-            .astype(np.float64)
-        )
+        times = np.bincount(drawn.ravel(), minlength=rows * number).astype(np.float64)
+        times = times.reshape(rows, number)
         total = (times @ columns).reshape(rows, *shape)
         seen = (times @ counts).reshape(rows, shape[0], *(1,) * (len(shape) - 1))
         with np.errstate(invalid="ignore"):
@@ -79,19 +74,19 @@ def pose_table(
     than two units.
     """
     table = summarise(errors, valid)
-    values = [measure for each in errors.values() for measure in _measures(each)]
+    values: list[np.ndarray] = []
+    for each in errors.values():
+        values += _measures(each)
     means = resampled_means(np.stack(values, axis=-1), valid, units, seed)
     alone = len(np.unique(units)) < 2
-    low, high = np.percentile(means, PERCENTILES, axis=0).reshape(2, len(errors), -1)
-    for number, block in enumerate(table.values()):
-        ends: list[list[float] | None] = [
-            None if alone else [float(low[number, at]), float(high[number, at])]
-            for at in range(low.shape[1])
-        ]
-        block["mpjpe_mm_interval"] = ends[0]
-        block["pck_auc_interval"] = {
-            f"{name}mm": end for name, end in zip(AUC_RANGES, ends[1:], strict=True)
-        }
+    # Of each alignment and measure the two ends, (A, M, 2).
+    ends = np.stack(np.percentile(means, PERCENTILES, axis=0), axis=-1)
+    ends = ends.reshape(len(errors), -1, len(PERCENTILES))
+    for block, (of_mpjpe, *of_areas) in zip(table.values(), ends.tolist(), strict=True):
+        block["mpjpe_mm_interval"] = None if alone else of_mpjpe
+        block["pck_auc_interval"] = {}
+        for name, interval in zip(AUC_RANGES, of_areas, strict=True):
+            block["pck_auc_interval"][f"{name}mm"] = None if alone else interval
     return table
 
 
@@ -114,7 +109,9 @@ def paired_table(
 ) -> dict[str, Any]:
     """`paired` after each alignment that both have, ready for JSON."""
     table: dict[str, Any] = {}
-    for name in (name for name in a if name in b):
+    for name in a:
+        if name not in b:
+            continue
         found = paired(a[name], b[name], valid, units, seed)
         table[name] = {
             "a_mpjpe_mm": found.a,

@@ -1,5 +1,5 @@
-"""3D hand pose errors: alignments, joint errors, PCK curves and their area; joints without labels
-are left out.
+"""The metrics of 3D hand poses: MPJPE, PCK curves and their area; joints without labels are left
+out.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def pck_curve(
     (N, 21) mm and (T,) mm in, (T,) shares in 0..1 out. A joint is correct where its error is at
     most the threshold; those that are not `valid` (N, 21) do not count.
     """
-    shares = [
-        mean_over_joints(joint_means(errors_mm <= threshold, valid)) for threshold in thresholds_mm
-    ]
+    shares = []
+    for threshold in thresholds_mm:
+        shares.append(mean_over_joints(joint_means(errors_mm <= threshold, valid)))
     return np.array(shares)
 
 
@@ -95,21 +95,22 @@ def pck_to_50mm(
     thresholds. Raises HandclrError as `joint_errors_mm`.
     """
     errors, thresholds = joint_errors_mm(pred, truth, alignment, valid), np.linspace(0, 50, 101)
-    return (
-        thresholds,
-        pck_curve(errors, thresholds, valid),
-        pck_auc(errors, *AUC_RANGES["0-50"], valid),
-    )
+    area = pck_auc(errors, *AUC_RANGES["0-50"], valid)
+    return thresholds, pck_curve(errors, thresholds, valid), area
 
 
 def all_errors_mm(
     pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None, placed: bool = True
 ) -> dict[Alignment, np.ndarray]:
-    """`joint_errors_mm` after each alignment; without "none" where predictions are not `placed` in
-    the camera frame.
+    """`joint_errors_mm` after each of the `alignments`: (N, 21) mm by the name of the alignment."""
+    return {name: joint_errors_mm(pred, truth, name, valid) for name in alignments(placed)}
+
+
+def alignments(placed: bool) -> list[Alignment]:
+    """The alignments to measure after; without "none" where predictions are not `placed` in the
+    camera frame.
     """
-    names = [name for name in DEFINITIONS if placed or name != "none"]
-    return {name: joint_errors_mm(pred, truth, name, valid) for name in names}
+    return [name for name in DEFINITIONS if placed or name != "none"]
 
 
 def summarise(
@@ -130,8 +131,18 @@ def summarise(
 def evaluate_pose(
     pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None, placed: bool = True
 ) -> dict[str, Any]:
-    """Compute the metrics of a set of predictions (N, 21, 3) metres: `summarise` of
-    `all_errors_mm`.
+    """Compute MPJPE and PCK-AUC of predictions after each alignment, as a table ready for JSON.
+
+    pred, truth: (N, 21, 3) metres; valid: bool (N, 21), the joints with labels, all where None;
+    placed: whether predictions are placed in the camera frame, so that they can be measured without
+    an alignment too. `summarise` says what the table holds. Raises HandclrError where shapes
+    differ, values are not finite, or a wrist or middle knuckle has no label.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> truth = np.random.default_rng(0).normal(0, 0.05, (10, 21, 3))
+    >>> scores = handclr.evaluate_pose(truth + [0.003, 0.004, 0.0], truth)
+    >>> round(scores["none"]["mpjpe_mm"], 6), round(scores["root"]["mpjpe_mm"], 6)
+    (5.0, 0.0)
     """
     return summarise(all_errors_mm(pred, truth, valid, placed), valid)
 
@@ -139,25 +150,20 @@ def evaluate_pose(
 def _summary(errors: np.ndarray, valid: np.ndarray | None) -> dict[str, Any]:
     mask = mask_of(valid, errors)
     by_joint = joint_means(errors, mask)
-    fingers = {name: by_joint[list(joints)] for name, joints in FINGERS.items()}
-    low, median, high = np.percentile(
-        (errors * mask).sum(axis=1) / mask.sum(axis=1), (5, 50, 95)
-    ).tolist()
+    of_samples = (errors * mask).sum(axis=1) / mask.sum(axis=1)
+    low, median, high = np.percentile(of_samples, (5, 50, 95)).tolist()
+    areas, joints, fingers = {}, {}, {}
+    for name, limits in AUC_RANGES.items():
+        areas[f"{name}mm"] = pck_auc(errors, *limits, mask)
+    for name, value in zip(JOINT_NAMES, by_joint, strict=True):
+        joints[name] = None if np.isnan(value) else float(value)
+    for name, numbers in FINGERS.items():
+        values = by_joint[list(numbers)]
+        fingers[name] = None if np.isnan(values).all() else float(mean_over_joints(values))
     return {
         "mpjpe_mm": float(mean_over_joints(by_joint)),
-        "pck_auc": {
-            f"{name}mm": pck_auc(errors, *limits, mask) for name, limits in AUC_RANGES.items()
-        },
-        "mpjpe_mm_by_joint": {
-            name: _number(value) for name, value in zip(JOINT_NAMES, by_joint, strict=True)
-        },
-        "mpjpe_mm_by_finger": {
-            name: None if np.isnan(values).all() else float(mean_over_joints(values))
-            for name, values in fingers.items()
-        },
+        "pck_auc": areas,
+        "mpjpe_mm_by_joint": joints,
+        "mpjpe_mm_by_finger": fingers,
         "mpjpe_mm_of_samples": {"p5": low, "median": median, "p95": high},
     }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -17,9 +17,9 @@ from ..contract.output import atomic_write
 from ..hand.alignment import checked, joint_means, mean_over_joints, root_relative
 from .metrics import pck_auc
 
-# Of FreiHAND's evaluation split, all of which its script wants.
+# Images of FreiHAND's evaluation split; its script needs all of them.
 FREIHAND_SAMPLES = 3960
-# FreiHAND's script adds it to the extents, which makes a difference in the eighth digit.
+# FreiHAND's script adds this to the extents, which changes the eighth digit.
 _EXTENT = 1e-8
 _AUC_MM = (0, 50, 100)
 
@@ -62,17 +62,18 @@ def write_freihand(
     with atomic_write(os.path.join(folder, "pred.json")) as file:
         file.write(json.dumps(answer).encode())
     with atomic_write(os.path.join(folder, "scores.txt")) as file:
-        file.write("".join(f"{name}: {value:f}\n" for name, value in scores.items()).encode())
+        for name, value in scores.items():
+            file.write(f"{name}: {value:f}\n".encode())
 
 
 def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
     """The three metrics of DexYCB's hand pose evaluation, each MPJPE in mm and AUC; (N, 21, 3)
     metres, camera frame.
 
-    Absolute; root-relative, the wrist subtracted from both; `official_procrustes`, FreiHAND's,
-    taken over with its means. AUC at 100 thresholds from 0 to 50 mm. Samples without a hand, which
-    the evaluation passes over, are not among labelled crops. Left and right hands count alike;
-    mirroring both sides changes no distance.
+    Absolute; root-relative, the wrist subtracted from both; `official_procrustes`, as FreiHAND's.
+    AUC at 100 thresholds from 0 to 50 mm. Samples without a hand, which the official evaluation
+    skips, are not among labelled crops. Left and right hands count alike: mirroring both prediction
+    and truth changes no distance.
     """
     pred, truth, _ = checked(pred, truth)
     pred, truth = 1000 * pred, 1000 * truth
@@ -97,39 +98,39 @@ def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np
     hands = 1000 * in_source_frame(pred, mirrored)[order].reshape(len(order), -1)
     with atomic_write(path) as file:
         for number, values in zip(position[order].tolist(), hands.tolist(), strict=True):
-            file.write(f"{number},{','.join(f'{value:.6f}' for value in values)}\n".encode())
+            line = ",".join(f"{value:.6f}" for value in values)
+            file.write(f"{number},{line}\n".encode())
 
 
 def assemblyhands_scores(
     pred: np.ndarray, truth: np.ndarray, valid: np.ndarray, left: np.ndarray
 ) -> dict[str, float | None]:
-    """AssemblyHands' error in mm: wrist-relative, per joint over the samples that have its label,
-    mean over joints.
+    """AssemblyHands' error in mm: wrist-relative, of each joint the mean over the samples that have
+    its label, then the mean over joints.
 
     (N, 21, 3) metres, valid and left bool (N, 21) and (N,). `mpjpe_mm` is the mean over all 42
     joints, `right_mm` and `left_mm` over the 21 of a hand; None where a set has no such hand. The
-    published code says nothing of a joint that never has a label, which is left out here, nor of a
-    hand without a wrist to be relative to, which import skips.
+    published code does not say what happens to a joint that never has a label, which is left out
+    here, nor to a hand without a wrist, which import skips.
     """
     pred, truth, valid = checked(pred, truth, valid)
     errors = 1000 * np.linalg.norm(root_relative(pred) - root_relative(truth), axis=-1)
     hands = {"right_mm": ~left, "left_mm": left}
-    joints = {
-        name: joint_means(errors[rows], valid[rows]) for name, rows in hands.items() if rows.any()
-    }
-    scores: dict[str, float | None] = {
-        "mpjpe_mm": float(mean_over_joints(np.concatenate(list(joints.values()))))
-    }
-    return scores | {
-        name: float(mean_over_joints(joints[name])) if name in joints else None for name in hands
-    }
+    scores: dict[str, float | None] = {"mpjpe_mm": None, **dict.fromkeys(hands)}
+    joints = []
+    for name, rows in hands.items():
+        if rows.any():
+            joints.append(joint_means(errors[rows], valid[rows]))
+            scores[name] = float(mean_over_joints(joints[-1]))
+    scores["mpjpe_mm"] = float(mean_over_joints(np.concatenate(joints)))
+    return scores
 
 
 def official_procrustes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled; (N, 21, 3)
     in any unit.
 
-    Unlike `metrics.procrustes` the orthogonal matrix may be a reflection.
+    Unlike in `alignment.procrustes` the orthogonal matrix may be a reflection.
     """
     pred_mean, true_mean = pred.mean(axis=1, keepdims=True), truth.mean(axis=1, keepdims=True)
     pred_extent, true_extent = (
@@ -159,16 +160,16 @@ def require(name: str, placed: bool, valid: np.ndarray, position: np.ndarray) ->
     """Raise HandclrError where a protocol of SCORES cannot be applied, before the work.
 
     Hands must be `placed` in the camera frame, all joints `valid` (N, 21), and each `position` (N,)
-    in the split known and there once; FreiHAND wants the whole split.
+    in the split known and unique; FreiHAND needs the whole split.
     """
     if not placed:
         raise HandclrError(
-            f"--{name}: its metrics need positions in the camera frame, and the hands have none"
+            "its metrics need positions in the camera frame, and the hands have none", setting=name
         )
     lacking = int((~valid).any(axis=1).sum())
     if lacking:
         raise HandclrError(
-            f"--{name}: {lacking} of {len(valid)} samples lack the labels of some joints"
+            f"{lacking} of {len(valid)} samples lack the labels of some joints", setting=name
         )
     (_complete if name == "freihand" else _known)(position)
 

@@ -14,36 +14,36 @@ import numpy as np
 from .frames import Frame, Header, OnSkip, Piece, Sampling, UnreadableError
 from .images import look_at
 
-# Every worker process has a core of its own.
+# For each video: every worker process has a core of its own.
 THREADS = 1
 TRUSTED_FPS = (0.1, 1000.0)
 FALLBACK_FPS = 30.0
-# How long before the start of a stretch to look for a first frame.
+# How long before the start of a stretch the first frame is looked for.
 LEAD_S = 2.0
-# Frames further before it are decoded in vain only where the video is known to go on that long.
+# A seek that ends further before it is used only where the video is known to go on that long.
 FAR_S = 60.0
 PROMISE_KEPT = 0.9
-# Where a constant frame rate lost frames few intervals are longer, of so many or more; a variable
-# one has many.
+# Where a video of constant frame rate has lost frames, few of its intervals are longer: at most
+# this many, and this share, of at least so many frames. A variable rate has many.
 _FEW = (3, 0.02)
 _TELLING = 50
 _LEAST_LOST_S = 1.0
-# How MP4 and QuickTime begin, from the fifth byte; how MPEG program streams do, where but some
-# frames have a time.
+# How MP4 and QuickTime files go on after four bytes; how MPEG program streams, in which only some
+# frames have a time, begin.
 _ISO_MEDIA = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _PROGRAM_STREAM = b"\0\0\1\xba"
 # Matroska's and Flash's times are cut to milliseconds.
 _TIME_UNIT_S = 0.001
-# Less between two frames is the clock of the container, not of the camera.
+# A shorter time between two frames comes from the container's clock, not from the camera.
 _LEAST_S = 0.5 / TRUSTED_FPS[1]
-# The reader stops at a packet that cannot be decoded, but can be asked again; at the end that is
-# quick.
+# The reader stops at a packet that cannot be decoded, but can be asked again, which is quick at the
+# end of a file.
 _TRIES = 100
 _TRIES_WHERE_MORE_IS_PROMISED = 10_000
 
 
 def read_header(path: Path) -> Header:
-    """Look at what a video says of itself; Header() where it cannot be opened."""
+    """Read the header of a video; Header() where it cannot be opened."""
     import cv2
 
     try:
@@ -53,9 +53,8 @@ def read_header(path: Path) -> Header:
         return Header()
 
 
-def read_video(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode a stretch of a video and yield the sampled frames; what turns out to be missing goes
-    to `on_skip`.
+def read_video(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
+    """Decode a stretch of a video and yield the sampled frames; pass what is missing to `on_skip`.
 
     Raises UnreadableError where the video cannot be opened, or holds no frame.
     """
@@ -66,18 +65,18 @@ def read_video(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Fr
         with _opened(path) as (capture, header):
             header = piece.header or header
             roll = _Roll(capture, path, header)
-            yield from _sampled(roll, piece, sampling)
-            if roll.ended and (error := _missing(roll, piece, header, sampling)):
+            yield from _sampled(roll, piece)
+            if roll.ended and (error := _missing(roll, piece, header)):
                 on_skip(error)
     except cv2.error as error:
         raise UnreadableError(path, "cannot be decoded", error.err) from error
 
 
 class _Roll:
-    """An open video, frame by frame: count and time of the frame last grabbed, and what was missed
-    between them.
+    """An open video, frame by frame: count and time of the frame last grabbed, and how much time
+    without frames there was.
 
-    Times are the container's where they move forward, else the nominal frame rate's.
+    Times are those of the container where they increase, else they follow the nominal frame rate.
     """
 
     def __init__(self, capture: Any, path: Path, header: Header) -> None:
@@ -99,7 +98,7 @@ class _Roll:
         if self.count < 0:
             now = self.origin = self.begin = max(now, 0.0)
             before_s = self._stamp_s() - now
-            # Matroska promises when the video ends, not how long it is.
+            # Matroska's header says when the video ends, not how long it is.
             self.promised_s -= before_s if 0 < before_s < self.promised_s else 0.0
         elif now - before > 1.5 / self.fps:
             self.jumps += 1
@@ -109,10 +108,9 @@ class _Roll:
         return True
 
     def to_before(self, time_s: float) -> bool:
-        """Grab a frame before the time, the first at the earliest; False where the video ends
-        before the time.
+        """Grab a frame before a time, the first at the earliest; False where the video ends before.
 
-        A seek counts by the nominal rate, and may come out too late or far too early.
+        A seek goes by the nominal frame rate, and may end up too late or far too early.
         """
         import cv2
 
@@ -155,25 +153,26 @@ class _Roll:
         return self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
 
     def _stamp_s(self) -> float:
-        """The time that the container says, whenever the video starts; 0 before OpenCV 4.11."""
+        """The frame's own time stamp, which need not begin at 0; 0 before OpenCV 4.11."""
         import cv2
 
-        return (
-            self.capture.get(cv2.CAP_PROP_PTS) / self.fps if hasattr(cv2, "CAP_PROP_PTS") else 0.0
-        )
+        if not hasattr(cv2, "CAP_PROP_PTS"):
+            return 0.0
+        return self.capture.get(cv2.CAP_PROP_PTS) / self.fps
 
 
-def _sampled(roll: _Roll, piece: Piece, sampling: Sampling) -> Iterator[Frame]:
+def _sampled(roll: _Roll, piece: Piece) -> Iterator[Frame]:
     if not roll.forward():
         raise UnreadableError(roll.path, "no frame can be decoded")
     if piece.start > 0:
         roll.ended = not roll.to_before(roll.origin + piece.start)
         roll.begin = roll.time_s
-    chosen, number_of = _chooser(sampling), _numberer(piece, roll)
-    last = max(sampling.numbers, default=-1) if sampling.numbers is not None else math.inf
+    chosen, number_of = _chooser(piece.sampling), _numberer(piece, roll)
+    numbers = piece.sampling.numbers
+    last = math.inf if numbers is None else max(numbers, default=-1)
     going = not roll.ended
     while going and roll.time_s - roll.origin < piece.end:
-        # All are shown to it, those before the start too: it chooses by the one before.
+        # It must see all frames, also those before the start: it compares each with the one before.
         if chosen(roll.count, roll.time_s) and roll.time_s - roll.origin >= piece.start:
             number = number_of()
             if (image := roll.image()) is not None:
@@ -182,7 +181,7 @@ def _sampled(roll: _Roll, piece: Piece, sampling: Sampling) -> Iterator[Frame]:
 
 
 def _chooser(sampling: Sampling) -> Callable[[int, float], bool]:
-    """Tell of each frame in turn, by its count and time, whether it is sampled."""
+    """A function that tells of each frame in turn, by its count and time, whether it is sampled."""
     if sampling.numbers is not None:
         wanted = frozenset(sampling.numbers)
         return lambda count, time_s: count in wanted
@@ -191,21 +190,18 @@ def _chooser(sampling: Sampling) -> Callable[[int, float], bool]:
     def choose(count: int, time_s: float) -> bool:
         nonlocal ticks
         before = ticks
-        ticks = max(
-            before,
-            (
-                count // sampling.every
-                if sampling.every
-                else int((time_s + _TIME_UNIT_S) * sampling.fps)
-            ),
-        )
+        if sampling.every:
+            tick = count // sampling.every
+        else:
+            tick = int((time_s + _TIME_UNIT_S) * sampling.fps)
+        ticks = max(before, tick)
         return ticks > before
 
     return choose
 
 
 def _numberer(piece: Piece, roll: _Roll) -> Callable[[], int]:
-    """Number the frame last grabbed: by count, in a cut video by time."""
+    """A function that numbers the frame last grabbed: by count, in a cut video by time."""
     if not piece.cut:
         return lambda: roll.count
     last = -1
@@ -218,40 +214,44 @@ def _numberer(piece: Piece, roll: _Roll) -> Callable[[], int]:
     return number
 
 
-def _missing(
-    roll: _Roll, piece: Piece, header: Header, sampling: Sampling
-) -> UnreadableError | None:
-    """What to say of a video that was read to its end, if it does not hold what it should."""
+def _missing(roll: _Roll, piece: Piece, header: Header) -> UnreadableError | None:
+    """What is wrong with a video that was read to its end; None where it holds what it should."""
     if piece.start and roll.time_s - roll.origin < piece.start:
-        # It is said by the piece in which it ended.
+        # The piece in which the video ended has said so.
         return None
+    if detail := _cut_short(roll, piece, header):
+        return UnreadableError(roll.path, "truncated or damaged", detail)
+    if _has_gap(roll, header):
+        return UnreadableError(roll.path, "a long stretch without frames", f"{roll.lost_s:,.1f} s")
+    if piece.sampling.numbers is not None:
+        missing = len(set(piece.sampling.numbers)) - roll.taken
+        reason = "requested frames are missing from the video"
+        return UnreadableError(roll.path, reason, f"{missing:,}") if missing else None
+    if roll.taken or piece.cut:
+        return None
+    return UnreadableError(roll.path, "no frame can be decoded")
+
+
+def _cut_short(roll: _Roll, piece: Piece, header: Header) -> str:
+    """How much of what the header promises could be decoded, where that is too little."""
     frames, reached = roll.count + 1, roll.time_s + 1 / roll.fps
     if reached < PROMISE_KEPT * roll.promised_s:
-        detail = f"{reached:,.1f} of {roll.promised_s:,.1f} s can be decoded"
-    elif header.counted and not piece.cut and frames < PROMISE_KEPT * header.frames:
-        detail = f"{frames:,} of {header.frames:,} frames can be decoded"
-    else:
-        detail = ""
-    if detail:
-        return UnreadableError(roll.path, "truncated or damaged", detail)
-    few = roll.jumps <= _FEW[0] + _FEW[1] * frames and frames >= _TELLING and header.fps
-    if few and roll.lost_s > max((1 - PROMISE_KEPT) * (reached - roll.begin), _LEAST_LOST_S):
-        return UnreadableError(roll.path, "a long stretch without frames", f"{roll.lost_s:,.1f} s")
-    if sampling.numbers is not None:
-        missing = len(set(sampling.numbers)) - roll.taken
-        return (
-            UnreadableError(roll.path, "frames asked for are not in it", f"{missing:,}")
-            if missing
-            else None
-        )
-    return (
-        None if roll.taken or piece.cut else UnreadableError(roll.path, "no frame can be decoded")
-    )
+        return f"{reached:,.1f} of {roll.promised_s:,.1f} s can be decoded"
+    if header.counted and not piece.cut and frames < PROMISE_KEPT * header.frames:
+        return f"{frames:,} of {header.frames:,} frames can be decoded"
+    return ""
+
+
+def _has_gap(roll: _Roll, header: Header) -> bool:
+    """Whether a video of constant frame rate lacks the frames of a long time."""
+    frames, read_s = roll.count + 1, roll.time_s + 1 / roll.fps - roll.begin
+    few = roll.jumps <= _FEW[0] + _FEW[1] * frames and frames >= _TELLING and header.fps > 0
+    return few and roll.lost_s > max((1 - PROMISE_KEPT) * read_s, _LEAST_LOST_S)
 
 
 def _ends_before(time_s: float, path: Path) -> bool:
-    """Whether no packet is of the time or later: told without decoding, as quickly as the file is
-    read.
+    """Whether all packets are earlier than a time; nothing is decoded, so this is as fast as
+    reading the file.
     """
     import cv2
 
@@ -260,7 +260,7 @@ def _ends_before(time_s: float, path: Path) -> bool:
         while last < 1000 * time_s and capture.grab():
             last = max(last, capture.get(cv2.CAP_PROP_POS_MSEC))
     capture.release()
-    # Where packets have no times all are 0.
+    # Packets without times are all at 0.
     return 0 < last < 1000 * time_s
 
 
@@ -287,9 +287,8 @@ def _open(capture: Any, path: Path) -> bool:
 
     # FFmpeg would take the head of a relative name with a colon for a protocol.
     name = os.path.abspath(path)
-    return capture.open(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, THREADS]) or capture.open(
-        name
-    )
+    one_thread = [cv2.CAP_PROP_N_THREADS, THREADS]
+    return capture.open(name, cv2.CAP_FFMPEG, one_thread) or capture.open(name)
 
 
 def _header(capture: Any, size: int, head: bytes) -> Header:

@@ -1,4 +1,4 @@
-"""Hands found by any other detector, as boxes, joined with the footage that they were found in."""
+"""Boxes of hands that another detector found, matched to the footage."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ import numpy as np
 
 from ..contract.errors import UsageError
 from ..contract.inputs import display_name
-from .detection_file import Table, read_table
-from .frames import FootageDetections
+from .detection_file import read_table
+from .detection_table import Table
+from .frames import Footage, FootageDetections, Sampling
 from .path_match import find_by_tail
-from .video import Footage, Sampling, pieces
+from .video import pieces
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What a file of boxes holds; `source` is its name in messages."""
+    """The boxes of a file; `source` is its name in messages."""
 
     source: str
     table: Table
 
     def match(self, footages: Sequence[Footage], min_score: float = 0.0) -> Matched:
-        """Join with footage: videos by the longest common tail of the path, with or without the
-        file's suffix.
+        """Find the footage of the boxes, without those below `min_score`.
 
-        Images, where the file names these, by their file name and their folder's tail. Boxes below
-        `min_score` are left out. Raises UsageError where a name fits several files, or nothing
-        fits.
+        Videos are matched by the longest common tail of the path, with or without the file's
+        suffix; images, where the file names these, by their name and the tail of their folder.
+        Raises UsageError where a name fits several files, or nothing fits.
         """
         table = self.table
-        places = (
-            _images(table.names, footages, self.source) if table.images else self._videos(footages)
-        )
-        rows, numbers = places.T
+        if table.images:
+            rows, numbers = _images(table.names, footages, self.source).T
+            frame = numbers[table.name_id]
+        else:
+            places = [_place(footage) for footage in footages]
+            rows = np.array(find_by_tail(table.names, places, self.source))
+            frame = table.frame
         row = rows[table.name_id]
-        frame = numbers[table.name_id] if table.images else table.frame
         keep = np.flatnonzero((row >= 0) & (table.score >= min_score))
         keep = keep[np.lexsort((-table.score[keep], frame[keep], row[keep]))]
         row, frame = row[keep], frame[keep].astype(np.int32)
@@ -51,39 +53,28 @@ class Detections:
                 )
         return Matched(found, tuple(self._notes(rows, footages, found)))
 
-    def _videos(self, footages: Sequence[Footage]) -> np.ndarray:
-        rows = find_by_tail(
-            self.table.names, [_place(footage) for footage in footages], self.source
-        )
-        return np.array([rows, [0] * len(rows)]).T
-
     def _notes(
         self, rows: np.ndarray, footages: Sequence[Footage], found: dict[str, FootageDetections]
     ) -> list[str]:
         noun, names = "images" if self.table.images else "videos", self.table.names
         lost = np.flatnonzero(rows < 0)
         if len(lost) == len(names):
-            raise UsageError(
-                f"{self.source}: none of its {len(names):,} {noun} is in the footage: it names"
-                f" {names[0]}, the footage has {_place(footages[0])}"
-            )
+            why = f"none of its {len(names):,} {noun} is in the footage"
+            example = f"it names {names[0]}, the footage has {_place(footages[0])}"
+            raise UsageError(f"{self.source}: {why}: {example}")
         notes = []
         if len(lost):
             which = f"{len(lost):,} of {len(names):,} {noun} are not in the footage and left out"
             notes.append(f"{self.source}: {which}, {names[lost[0]]} first")
         if missing := [footage.name for footage in footages if footage.id not in found]:
-            which = (
-                f"has no boxes for {len(missing):,} of {len(footages):,} videos, which are left out"
-            )
-            notes.append(f"{self.source}: {which}, {missing[0]} first")
+            which = f"has no boxes for {len(missing):,} of {len(footages):,} videos"
+            notes.append(f"{self.source}: {which}, which are left out, {missing[0]} first")
         return notes
 
 
 @dataclass(frozen=True)
 class Matched:
-    """The boxes of each footage that has some, by its id, and what a user is to be warned of, in
-    one line each.
-    """
+    """The boxes of each footage that has some, by its id, and warnings of one line each."""
 
     found: dict[str, FootageDetections]
     notes: tuple[str, ...]
@@ -94,7 +85,7 @@ def read_detections(source: str) -> Detections:
 
     CSV has a header, in any order: video and frame, or image; x0, y0, x1, y1 in pixels; hand (left,
     right, l, r, or as in 100DOH 0 for left, 1 for right); score, 1 where the column is missing.
-    JSON objects, one a line or in one list, have the same names; or `hand_dets`, the rows of 10
+    JSON objects, one a line or all in one list, have the same names; or `hand_dets`, the rows of 10
     numbers that the 100DOH detector gives, null where it found no hand. Other columns are ignored.
     Raises HandclrError naming the first line that cannot be used.
     """
@@ -115,21 +106,22 @@ def boxes_of(
 
 
 def _place(footage: Footage) -> str:
-    """The path that a video, or a folder of images, goes by."""
+    """The path that a video, a folder of images or a single image is matched by."""
     path = os.path.abspath(footage.files[0])
     alone = footage.is_video or os.path.basename(path) == footage.name.rpartition("/")[2]
     return path if alone else os.path.dirname(path)
 
 
 def _images(names: Sequence[str], footages: Sequence[Footage], source: str) -> np.ndarray:
-    """The row of the footage of each image and its number there, int64 (len(names), 2), -1 where
-    there is none.
+    """The row of the footage of each image, and its number there; -1 and -1 where there is none.
+
+    Returns int64 (len(names), 2).
     """
     folders = _folders(footages)
     here = list(folders)
     named = [os.path.split(name) for name in names]
     tails = list(dict.fromkeys(folder for folder, _ in named if folder))
-    # A single folder is meant whatever it is called.
+    # Where there is one folder, it is meant whatever it is called.
     rows = [0] * len(tails) if len(here) == 1 else find_by_tail(tails, here, source)
     where = {tail: folders[here[row]] for tail, row in zip(tails, rows, strict=True) if row >= 0}
     everywhere: dict[str, tuple[int, int]] = {}

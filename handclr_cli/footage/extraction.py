@@ -18,10 +18,9 @@ from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
 from ..hand.square import cut, overlap, square_box, to_crop
 from ..work.ahead import ahead
-from .frames import Hand
+from .frames import Footage, Frame, Hand, Piece, UnreadableError
 from .landmarker import Landmarker
-from .plan import sampling_of
-from .video import Footage, Frame, Piece, Sampling, UnreadableError, read_piece
+from .video import read_piece
 
 SAME_HAND_OVERLAP = 0.5
 OUTSIDE = "box outside the frame"
@@ -30,8 +29,11 @@ FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Side of the crop in pixels, crop side over the hand's, least confidence, JPEG quality,
-    landmarks kept or not.
+    """How hands are cropped.
+
+    `size`: side of the crop in pixels; `margin`: side of the crop over the longer side of the hand;
+    `min_score`: least confidence of a hand; `quality`: of the JPEG; `keypoints`: whether a crop
+    keeps those that were found in its frame.
     """
 
     size: int = 224
@@ -43,9 +45,7 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that could not be used: a line for people, and for a shard its name and the reason
-    alone.
-    """
+    """Something that could not be used: a line for people; its name and the reason for a shard."""
 
     line: str
     name: str
@@ -54,25 +54,22 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The crops of a piece of footage; called in worker processes, each with a landmarker of its
-    own.
+    """Cuts the crops out of a piece of footage; each worker process has a landmarker of its own.
 
-    Hands are found by the landmarker `model`, `max_hands` in a frame at most, or are those of the
-    piece's boxes.
+    Hands are found by the landmarker `model`, at most `max_hands` in a frame, unless the piece has
+    boxes.
     """
 
-    sampling: Sampling
     settings: CropSettings
     model: Path | None
     max_hands: int = 2
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
-        """Yield for each frame looked at its crops, possibly none, and what cannot be decoded where
-        it is met.
+        """Yield the crops, possibly none, of each frame looked at, and between them what cannot be
+        used.
         """
         errors: deque[UnreadableError] = deque()
-        sampling = sampling_of(piece, self.sampling)
-        for frame in ahead(read_piece(piece, sampling, errors.append), FRAMES_AHEAD):
+        for frame in ahead(read_piece(piece, errors.append), FRAMES_AHEAD):
             yield from _skipped(piece, errors)
             hands = self._hands(piece, frame)
             if any(_outside(hand, frame) for hand in hands):
@@ -87,9 +84,7 @@ class Extraction:
         return distinct_hands(self._landmarker.find(frame.image))
 
     def prepare(self) -> None:
-        """Make the landmarker, so that want of memory for it is not taken for the fault of some
-        footage.
-        """
+        """Make the landmarker now: where memory is too short for it, no footage is to blame."""
         if self.model:
             self._landmarker  # noqa: B018 - made when asked for
 
@@ -109,7 +104,7 @@ def _skipped(piece: Piece, errors: deque[UnreadableError]) -> Iterator[Skipped]:
 
 
 def distinct_hands(hands: list[Hand]) -> list[Hand]:
-    """Drop a hand whose bounding box overlaps a more confident one's: the same hand found twice."""
+    """Drop hands that were found twice: their box overlaps that of a more confident one."""
     kept: list[Hand] = []
     for hand in hands:
         if all(overlap(hand.keypoints, other.keypoints) < SAME_HAND_OVERLAP for other in kept):
@@ -118,7 +113,7 @@ def distinct_hands(hands: list[Hand]) -> list[Hand]:
 
 
 def balanced(samples: Iterable[Sample], seed: int) -> Iterator[Sample]:
-    """Yield as many left as right hands, in order: a seeded draw of the more frequent side.
+    """Yield as many left as right hands, in order: the more frequent side is drawn from by `seed`.
 
     The samples wait in a temporary file, because what to leave out is known only at the end.
     """
@@ -148,7 +143,7 @@ def _draw(sides: np.ndarray, seed: int) -> np.ndarray:
 def crops(
     footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropSettings
 ) -> Iterator[Sample]:
-    """Yield the crop of each hand of a frame that is sure enough and not wholly outside of it."""
+    """Yield the crop of each hand that is confident enough and not wholly outside the frame."""
     height, width = frame.image.shape[:2]
     numbers: Counter[str] = Counter()
     for hand in hands:

@@ -24,23 +24,19 @@ def find_footage(arguments: Sequence[str]) -> list[Footage]:
     """List the footage under files, folders and wildcards, folders recursively and in sorted order.
 
     A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's
-    images are one sequence, an image named on its own is one of a single frame. A file under
-    several names, by symbolic or hard links, is taken once, under the first; a copy is footage of
-    its own. What cannot be read (a folder that cannot be listed, a link to nothing, a pipe) is
-    listed too: reading names it. Raises UsageError for a path that does not exist, or where a
+    images are one sequence, an image named on its own is one of a single frame. A file with several
+    names, by symbolic or hard links, is taken once, under the first; a copy is footage of its own.
+    What cannot be read (a folder that cannot be listed, a broken link, a pipe) is listed too, so
+    that reading it names the reason. Raises UsageError for a path that does not exist, or where a
     folder holds no footage.
     """
-    groups = [group for argument in arguments for group in _groups(argument)]
     distinct: dict[object, _Group] = {}
-    for group in groups:
-        distinct.setdefault(_identity(group[0]), group)
+    for argument in arguments:
+        for group in _groups(argument):
+            distinct.setdefault(_identity(group[0]), group)
     names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
-    return [
-        Footage(name, head, files, is_video)
-        for name, head, (_, files, is_video) in zip(
-            names, video_ids(names), distinct.values(), strict=True
-        )
-    ]
+    named = zip(names, video_ids(names), distinct.values(), strict=True)
+    return [Footage(name, head, files, is_video) for name, head, (_, files, is_video) in named]
 
 
 def _identity(path: Path) -> object:
@@ -49,7 +45,7 @@ def _identity(path: Path) -> object:
         status = os.stat(path)
     except OSError:
         return os.path.realpath(path)
-    # Not for every file: some network file systems make up their numbers.
+    # Only for these: some network file systems invent the numbers of files.
     linked = status.st_nlink > 1 and not os.path.isdir(path)
     return (status.st_dev, status.st_ino) if linked else os.path.realpath(path)
 
@@ -61,7 +57,7 @@ def _groups(argument: str) -> list[_Group]:
         if not found:
             raise UsageError(f"{printable(argument)}: no videos or images in this folder")
         return found
-    # A link to nothing too: glob would find it for ever.
+    # Broken links too: the wildcards below would find them again for ever.
     if os.path.lexists(path):
         return [(path, (path,), path.suffix.lower() not in IMAGE_SUFFIXES)]
     matches = sorted(glob.glob(argument, recursive=True))
@@ -73,10 +69,12 @@ def _groups(argument: str) -> list[_Group]:
 def _walk(folder: Path) -> Iterator[_Group]:
     unlisted: list[Path] = []
     seen: set[str] = set()
-    for root, folders, names in os.walk(
-        folder, followlinks=True, onerror=lambda e: unlisted.append(Path(e.filename))
-    ):
-        # Links that lead back up would multiply the tree.
+
+    def note(error: OSError) -> None:
+        unlisted.append(Path(error.filename))
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=note):
+        # A link to a folder further up would list the tree again and again.
         if (real := os.path.realpath(root)) in seen:
             folders.clear()
             continue

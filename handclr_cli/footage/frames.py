@@ -18,8 +18,8 @@ from ..contract.errors import HandclrError
 class UnreadableError(HandclrError):
     """Footage, or a part of it, that cannot be decoded; it can be skipped.
 
-    `reason` is one of few fixed phrases, to count by; the message is one line: path, reason,
-    detail.
+    `reason` is one of few fixed phrases, so that failures can be counted by it; the message is one
+    line: path, reason, detail.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str, detail: str = "") -> None:
@@ -35,15 +35,16 @@ OnSkip = Callable[[UnreadableError], None]
 
 
 def printable(name: str) -> str:
-    """Write a name in one line: characters that do not print, and bytes that are no UTF-8, as
-    escapes.
-    """
+    """Escape what does not print, and bytes that are not UTF-8, so that a name fits on one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 @dataclass(frozen=True)
 class Footage:
-    """One video, or the sorted images of one folder: its name, the head of its keys, its files."""
+    """One video, or the sorted images of one folder.
+
+    `name` is that of its crops' JSON; `id` is what the keys of its crops begin with.
+    """
 
     name: str
     id: str
@@ -53,8 +54,9 @@ class Footage:
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded frame: its number in the footage, its time in seconds (None for images), uint8 (H,
-    W, 3) RGB.
+    """A decoded frame: number in the footage, time in seconds (None for images), and pixels.
+
+    `image` is uint8 (H, W, 3) RGB.
     """
 
     number: int
@@ -64,10 +66,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames to keep: about `fps` a second of a video, every N-th of a video or image folder,
-    or `numbers`.
+    """Which frames to look at: some of each second, every N-th, or those of certain numbers.
 
-    `numbers` are frame numbers, in any order; they go before `every`, and that before `fps`.
+    `fps` frames per second of video, all images of a folder; `every` N-th frame or image;
+    `numbers`, frame numbers in any order. `numbers` override `every`, and `every` overrides `fps`.
     """
 
     fps: float = 1.0
@@ -77,8 +79,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Hand:
-    """A hand found in an image: keypoints float64 (21, 2) in its pixels, "left" or "right",
-    confidence of that.
+    """A hand found in an image: float64 (21, 2) keypoints in pixels, its side, the confidence.
+
+    `side` is "left" or "right". Of a hand known by its box only, the keypoints are two corners.
     """
 
     keypoints: np.ndarray
@@ -101,11 +104,11 @@ class FootageDetections:
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
-        """The frames that have boxes, in order, for `Sampling`."""
+        """The frames that have boxes, in order, as `Sampling` takes them."""
         return tuple(np.unique(self.frame).tolist())
 
     def between(self, first: int, last: int) -> FootageDetections:
-        """Those in the frames from one to another, both included."""
+        """The boxes in the frames from `first` to `last`, both included."""
         rows = slice(*np.searchsorted(self.frame, [first, last + 1]))
         return FootageDetections(
             self.frame[rows], self.box[rows], self.score[rows], self.left[rows]
@@ -114,22 +117,19 @@ class FootageDetections:
     def hands(self, number: int) -> list[Hand]:
         """The hands of a frame; their `keypoints` (2, 2) are two corners of the box."""
         start, end = np.searchsorted(self.frame, [number, number + 1])
-        return [
-            Hand(
-                self.box[row].reshape(2, 2),
-                "left" if self.left[row] else "right",
-                float(self.score[row]),
-            )
-            for row in range(start, end)
-        ]
+        hands = []
+        for row in range(start, end):
+            side = "left" if self.left[row] else "right"
+            hands.append(Hand(self.box[row].reshape(2, 2), side, float(self.score[row])))
+        return hands
 
 
 class Header(NamedTuple):
-    """What a video says of itself: frames per second, number of frames, bytes; 0 where it does not,
-    or nonsense.
+    """What a video's header says: frames per second, number of frames, size of the file in bytes.
 
-    `counted`: the frames were counted when it was written, else their number is made up of duration
-    and rate. `exact`: times are as good after a seek as in a row.
+    A number that is missing or impossible is 0. `counted`: the number of frames was counted when
+    the video was written, and not computed from duration and rate. `exact`: times after a seek are
+    as exact as those of frames read one after the other.
     """
 
     fps: float = 0.0
@@ -140,7 +140,7 @@ class Header(NamedTuple):
 
     @property
     def duration_s(self) -> float:
-        """Seconds, 0 where they are not known."""
+        """Length in seconds, 0 where it is not known."""
         return self.frames / self.fps if self.fps else 0.0
 
 
@@ -148,17 +148,20 @@ class Header(NamedTuple):
 class Piece:
     """A stretch of one footage, from `start` up to but without `end`, that is read on its own.
 
-    Of a video they are seconds since its first frame, and `header` is what was seen of it, None
-    where nobody looked. Of a folder of images they are positions in the order of their numbers;
-    `footage` then holds but the images of this piece, and `numbers` theirs. `boxes` of its hands,
-    where these are known beforehand.
+    Of a video, `start` and `end` are seconds since the first frame, and `header` is None where it
+    was not read. Of a folder of images they are positions in the order of the image numbers;
+    `footage` then holds the images of this piece only, and `numbers` are theirs. `sampling` says
+    which frames are looked at, and `frames` about how many these are. `boxes` are those of its
+    hands, where they are known beforehand.
     """
 
     footage: Footage
+    sampling: Sampling = Sampling()
     start: float = 0.0
     end: float = math.inf
     header: Header | None = None
     numbers: tuple[int, ...] = ()
+    frames: int = 0
     boxes: FootageDetections | None = field(default=None, compare=False)
 
     @property

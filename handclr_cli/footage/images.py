@@ -11,47 +11,45 @@ from pathlib import Path
 
 import numpy as np
 
-from .frames import Footage, Frame, OnSkip, Piece, Sampling, UnreadableError
+from .frames import Footage, FootageDetections, Frame, OnSkip, Piece, Sampling, UnreadableError
 
 
-def image_pieces(footage: Footage, size: int) -> list[Piece]:
-    """Cut a folder of images, in the order of their numbers, into pieces of `size`."""
+def image_pieces(
+    footage: Footage, sampling: Sampling, boxes: FootageDetections | None, size: int
+) -> list[Piece]:
+    """Cut a folder of images, in the order of their numbers, into pieces of `size` images.
+
+    boxes: of the whole folder; each piece takes its own, and looks at the images that have some.
+    """
     ordered = sorted(zip(_numbers(footage.files), footage.files, strict=True))
     pieces = []
     for start in range(0, len(ordered), size):
         numbers, files = zip(*ordered[start : start + size], strict=True)
-        pieces.append(
-            Piece(replace(footage, files=files), start, start + len(files), numbers=numbers)
-        )
+        own = None
+        if boxes is not None:
+            own = boxes.between(numbers[0], numbers[-1])
+            sampling = replace(sampling, numbers=own.numbers)
+        end = start + len(files)
+        part = replace(footage, files=files)
+        piece = Piece(part, sampling, start, end, numbers=numbers, boxes=own)
+        pieces.append(replace(piece, frames=len(_chosen(piece))))
     return pieces
 
 
-def read_images(piece: Piece, sampling: Sampling, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode the chosen images of a piece in order; each that cannot be decoded is handed to
-    `on_skip`.
-    """
-    for number, path in chosen_images(piece, sampling):
+def read_images(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
+    """Decode the chosen images of a piece in order; pass those that fail to `on_skip`."""
+    for number, path in _chosen(piece):
         try:
             yield Frame(number, None, _decode(path))
         except UnreadableError as error:
             on_skip(error)
 
 
-def chosen_images(piece: Piece, sampling: Sampling) -> list[tuple[int, Path]]:
-    """The number and path of each image of a piece that the sampling chooses."""
-    images = list(zip(piece.numbers, piece.footage.files, strict=True))
-    if sampling.numbers is not None:
-        wanted = frozenset(sampling.numbers)
-        return [image for image in images if image[0] in wanted]
-    every = sampling.every or 1
-    return images[-int(piece.start) % every :: every]
-
-
 def look_at(path: Path) -> tuple[int, bytes]:
     """Return the size of a file and its first eight bytes.
 
-    Raises UnreadableError for what is no file with something in it; to open a pipe would be to wait
-    for ever.
+    Raises UnreadableError for anything but a regular file that is not empty: opening a pipe could
+    wait for ever.
     """
     try:
         status = os.stat(path)
@@ -66,6 +64,16 @@ def look_at(path: Path) -> tuple[int, bytes]:
     if not head:
         raise UnreadableError(path, "empty file")
     return status.st_size, head
+
+
+def _chosen(piece: Piece) -> list[tuple[int, Path]]:
+    """The number and path of each image of a piece that its sampling chooses."""
+    images = list(zip(piece.numbers, piece.footage.files, strict=True))
+    if piece.sampling.numbers is not None:
+        wanted = frozenset(piece.sampling.numbers)
+        return [image for image in images if image[0] in wanted]
+    every = piece.sampling.every or 1
+    return images[-int(piece.start) % every :: every]
 
 
 def _decode(path: Path) -> np.ndarray:
@@ -84,8 +92,8 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _numbers(files: Sequence[Path]) -> Sequence[int]:
-    """The numbers at the end of the names, if every file has one of its own (frame_000030.jpg),
-    else 0, 1, ...
+    """The numbers at the end of the names (frame_000030.jpg); 0, 1, ... where two files share one
+    or a file has none.
     """
     found = [re.search(r"(\d{1,8})$", file.stem) for file in files]
     numbers = [int(match[1]) for match in found if match]

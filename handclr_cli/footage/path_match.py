@@ -1,6 +1,4 @@
-"""Paths that other programs wrote down, found again by the end they share with those that
-are here.
-"""
+"""Match paths from other programs to local files by their longest common suffix."""
 
 from __future__ import annotations
 
@@ -11,18 +9,15 @@ from ..contract.errors import UsageError
 
 
 def find_by_tail(names: Sequence[str], paths: Sequence[str], source: str) -> list[int]:
-    """The row of each name's path, by the longest common tail of whole parts, or -1 where there is
-    none.
+    """For each name the row of the path that shares the longest tail of whole parts, -1 for none.
 
     A name may lack the suffix of the file. A tail that several names or several paths end with
-    tells nothing. Raises UsageError, naming `source`, where a whole name fits several paths, or
-    several names are one path.
+    decides nothing. Raises UsageError, naming `source`, where a whole name fits several paths, or
+    several names mean one path.
     """
     whole, stems = _Ends(paths), _Ends([_without_suffix(path) for path in paths])
-    spoken = _Ends(names)
-    found = [
-        _find(name, whole if name in whole else stems, spoken, paths, source) for name in names
-    ]
+    given = _Ends(names)
+    found = [_find(name, whole if name in whole else stems, given, paths, source) for name in names]
     taken: dict[int, str] = {}
     for name, row in zip(names, found, strict=True):
         if row >= 0 and taken.setdefault(row, name) != name:
@@ -48,9 +43,7 @@ def _find(name: str, paths: _Ends, names: _Ends, where: Sequence[str], source: s
 
 
 class _Ends:
-    """Rows by the last parts of their paths; longer ends are looked at only where the last part is
-    not enough.
-    """
+    """Rows by the last parts of their paths; longer tails are indexed only where needed."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths

@@ -1,6 +1,4 @@
-"""Where the crops of a shard came from: the footage, found again, and which of its frames were
-looked at.
-"""
+"""Find the footage that the crops of shards came from, and which of its frames were looked at."""
 
 from __future__ import annotations
 
@@ -9,17 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..contract.errors import UsageError
 from ..contract.provenance import Provenance, after
-from .video import Footage, Sampling, find_footage
+from .finding import find_footage
+from .frames import Footage, Sampling
 
 
 def sampling_of(origins: Iterable[Provenance]) -> Sampling:
-    """The sampling of `handclr extract` in the history of shards; each frame where there is not one
-    for all.
+    """The sampling of `handclr extract` in the history of shards; every frame where it is not the
+    same for all.
     """
-    found = {
-        (past["arguments"].get("fps"), past["arguments"].get("every"))
-        for past in _extractions(origins)
-    }
+    found = set()
+    for past in _extractions(origins):
+        found.add((past["arguments"].get("fps"), past["arguments"].get("every")))
     if len(found) != 1:
         return Sampling(every=1)
     fps, every = found.pop()
@@ -31,10 +29,11 @@ def find_sources(
 ) -> dict[str, Footage]:
     """Find the footage of each video that crops name in their JSON.
 
-    In `named` (files, folders, globs) the file name must fit, and the footage with the longest
-    common tail of path is taken; a single one is that of a single video whatever its name. Where
-    nothing is named, what `extract` read and the videos' own names are looked for from the current
-    folder on. Raises UsageError where there is none, or two fit alike.
+    In `named` (files, folders, wildcards) the file name must be the same, and the footage whose
+    path shares the most last parts with the video's name is taken; where one footage is named and
+    there is one video, it is taken whatever its name. Where nothing is named, what `extract` read
+    and the videos' own names are looked for from the current folder on. Raises UsageError where
+    there is none, or two fit equally well.
     """
     candidates = find_footage(named) if named else list(_lying_here(videos, origins))
     if named and len(videos) == len(candidates) == 1:
@@ -43,29 +42,24 @@ def find_sources(
 
 
 def _footage_of(video: str, candidates: Sequence[Footage], named: bool) -> Footage:
-    shared = {footage: _common_tail(video, footage.name) for footage in candidates}
-    # Nobody has pointed at these: another video of the same file name is not good enough.
-    least = {
-        footage: 1 if named else min(len(_parts(video)), len(_parts(footage.name)))
-        for footage in candidates
-    }
-    fitting = [footage for footage in candidates if shared[footage] >= least[footage]]
-    best = [
-        footage for footage in fitting if shared[footage] == max(shared[other] for other in fitting)
-    ]
-    if not best:
-        where = (
-            "in --footage"
-            if named
-            else "from this folder on; name it, or its folder, with --footage"
-        )
-        raise UsageError(f"--overlay: there is no footage {video} {where}")
+    best: list[Footage] = []
+    longest = 0
+    for footage in candidates:
+        shared = _common_tail(video, footage.name)
+        # Footage that was not named must fit whole: other videos may have the same file name.
+        least = 1 if named else min(len(_parts(video)), len(_parts(footage.name)))
+        if shared >= max(least, longest):
+            best = [*best, footage] if shared == longest else [footage]
+            longest = shared
     if len(best) > 1:
-        raise UsageError(
-            f"--footage: {best[0].files[0]} and {best[1].files[0]} may both be {video}; name one of"
-            " them"
-        )
-    return best[0]
+        both = f"{best[0].files[0]} and {best[1].files[0]} may both be {video}"
+        raise UsageError(f"{both}; name one of them", setting="footage")
+    if best:
+        return best[0]
+    if named:
+        raise UsageError(f"there is no footage {video} in it", setting="footage")
+    why = f"there is no footage {video} from this folder on"
+    raise UsageError(f"{why}; name it, or its folder, as the footage", setting="overlay")
 
 
 def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterator[Footage]:

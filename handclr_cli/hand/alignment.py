@@ -11,12 +11,17 @@ from .joints import JOINT_NAMES, REFERENCE_BONE, WRIST
 
 Alignment = Literal["none", "root", "root+bone", "procrustes"]
 
-# Shorter than any bone that a model means: dividing by it would only blow up rounding noise.
+# Shorter than any bone of a hand: dividing by it would only amplify rounding errors.
 _NO_LENGTH = 1e-12
 
 
 def root_relative(x: np.ndarray) -> np.ndarray:
-    """Move the wrist to the origin; (..., 21, 3) in, the same shape and unit out."""
+    """Move the wrist to the origin; (..., 21, 3) in, the same shape and unit out.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> handclr.root_relative(np.full((2, 21, 3), 0.4)).any()
+    np.False_
+    """
     return x - x[..., WRIST : WRIST + 1, :]
 
 
@@ -25,6 +30,11 @@ def bone_scaled(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     (..., 21, 3) metres in and out, wrist at the origin. The paper's alignment: no rotation. Where
     the bone has no length in either, the scale stays 1.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> truth = handclr.root_relative(np.random.default_rng(0).normal(size=(2, 21, 3)))
+    >>> bool(np.allclose(handclr.bone_scaled(0.5 * truth, truth), truth))
+    True
     """
     start, end = REFERENCE_BONE
     pred_length = np.linalg.norm(pred[..., end, :] - pred[..., start, :], axis=-1)
@@ -40,6 +50,12 @@ def procrustes(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
     (N, 21, 3) metres in and out, in the frame of the truth; fitted on the joints that are `valid`
     (N, 21), applied to all. Umeyama's closed form; FreiHAND's official script lets the rotation
     mirror the hand, this does not. A prediction without extent lands on the truth's centroid.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> truth = np.random.default_rng(0).normal(size=(2, 21, 3))
+    >>> turned = 3 * truth @ np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]) + 7
+    >>> bool(np.allclose(handclr.procrustes(turned, truth), truth))
+    True
     """
     mask = mask_of(valid, pred)[..., None]
     share = mask / mask.sum(axis=1, keepdims=True)
@@ -64,6 +80,11 @@ def joint_errors_mm(
     (N, 21, 3) metres in, (N, 21) float64 millimetres out, 0 where a joint is not `valid` (N, 21).
     Raises HandclrError where shapes differ, values are not finite, or a wrist or middle knuckle has
     no label.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> truth = np.random.default_rng(0).normal(0, 0.05, (2, 21, 3))
+    >>> handclr.joint_errors_mm(truth + [0.0, 0.0, 0.01], truth, "none").round(6).max()
+    np.float64(10.0)
     """
     pred, truth, mask = checked(pred, truth, valid)
     if alignment == "root":
@@ -106,27 +127,26 @@ def checked(
             "there is no prediction to evaluate; check that the input holds labelled samples"
         )
     mask = mask_of(valid, pred)
-    for name, bad, advice in (
-        (
-            "predictions hold NaN or infinite values",
-            ~np.isfinite(pred),
-            "use another checkpoint or a lower rate",
-        ),
-        (
-            "ground-truth poses hold NaN or infinite values",
-            ~np.isfinite(truth),
-            "drop the samples without labels",
-        ),
-        (
-            "samples have no label of the wrist or the middle knuckle",
-            ~mask[:, REFERENCE_BONE],
-            "drop them",
-        ),
-    ):
-        count = int(bad.reshape(len(pred), -1).any(axis=1).sum())
-        if count:
-            raise HandclrError(f"{count} of {len(pred)} {name}; {advice}")
+    _refuse(
+        ~np.isfinite(pred),
+        "predictions hold NaN or infinite values; use another checkpoint or a lower rate",
+    )
+    _refuse(
+        ~np.isfinite(truth),
+        "ground-truth poses hold NaN or infinite values; drop the samples without labels",
+    )
+    _refuse(
+        ~mask[:, REFERENCE_BONE],
+        "samples have no label of the wrist or the middle knuckle; drop them",
+    )
     return pred, truth, mask
+
+
+def _refuse(bad: np.ndarray, what: str) -> None:
+    """Raise HandclrError where any value of a sample is bad, (N, ...) bool."""
+    count = int(bad.reshape(len(bad), -1).any(axis=1).sum())
+    if count:
+        raise HandclrError(f"{count} of {len(bad)} {what}")
 
 
 def mask_of(valid: np.ndarray | None, values: np.ndarray) -> np.ndarray:

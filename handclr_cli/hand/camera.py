@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Relative singular value below which the rays of a hand are one: a hand of a pixel in a picture of
-# a million.
+# Relative singular value below which all rays of a hand count as one: that of a hand one pixel wide
+# in an image a million pixels wide.
 _ONE_POINT = 1e-7
 
 
@@ -23,23 +23,23 @@ def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def crop_camera(
     intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False
 ) -> np.ndarray:
-    """The camera matrix of a square crop of a picture, (3, 3) float64; both in pixels with centres
+    """The camera matrix of a square crop of an image, (3, 3) float64; both in pixels with centres
     at .5.
 
-    `box` is x0, y0, x1, y1 in the picture, `size` the side of the crop. A crop that is mirrored
-    (`flip`) is a picture of the mirrored scene: x of its camera frame is that of the source with
-    the other sign.
+    `box` is x0, y0, x1, y1 in the image, `size` the side of the crop. A mirrored crop (`flip`) is
+    an image of the mirrored scene: x of its camera frame is that of the source with the other sign.
     """
     scale = size / (box[2] - box[0])
-    camera = (
-        np.array([[scale, 0, -box[0] * scale], [0, scale, -box[1] * scale], [0, 0, 1]]) @ intrinsics
-    )
-    mirror = np.diag([-1.0, 1.0, 1.0])
-    return np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ camera @ mirror if flip else camera
+    x, y = -box[0] * scale, -box[1] * scale
+    camera = np.array([[scale, 0, x], [0, scale, y], [0, 0, 1]]) @ intrinsics
+    if not flip:
+        return camera
+    mirrored_crop = np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]])
+    return mirrored_crop @ camera @ np.diag([-1.0, 1.0, 1.0])
 
 
 def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
-    """The camera matrix of a picture of which only the size is known, (3, 3) float64 pixels.
+    """The camera matrix of an image of which only the size is known, (3, 3) float64 pixels.
 
     The optical axis goes through the middle; `fov_deg` is the angle of view across the longer side.
     """
@@ -48,26 +48,22 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
 
 
 def place(keypoints3d: np.ndarray, keypoints2d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """The translations (N, 3) in metres that put hands where they are seen, float64.
+    """Find the translations of hands to where they are seen in the image, float64 (N, 3) metres.
 
     keypoints3d (N, J, 3) metres, oriented as in the camera frame; keypoints2d (N, J, 2) pixels;
     intrinsics (N, 3, 3). Linear least squares of x + t_x = a (z + t_z), y + t_y = b (z + t_z) over
-    the joints, (a, b, 1) their rays: the size of the hand decides how far away it is. Where all
-    joints are seen in one point, which says nothing of the distance, the shortest translation that
-    fits.
+    the joints, (a, b, 1) their rays: the size of the hand determines its distance. Where all joints
+    are seen in one point, the distance is unknown, and the shortest translation that fits is given.
     """
-    pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1).astype(
-        np.float64
-    )
+    pixels = np.concatenate([keypoints2d, np.ones_like(keypoints2d[..., :1])], axis=-1)
+    pixels = pixels.astype(np.float64)
     rays = pixels @ np.swapaxes(np.linalg.inv(np.asarray(intrinsics, np.float64)), -1, -2)
     slopes = rays[..., :2] / rays[..., 2:]
     points = np.asarray(keypoints3d, np.float64)
     ones, zeros = np.ones_like(slopes[..., 0]), np.zeros_like(slopes[..., 0])
-    rows = [
-        np.stack([ones, zeros, -slopes[..., 0]], -1),
-        np.stack([zeros, ones, -slopes[..., 1]], -1),
-    ]
-    matrix = np.concatenate(rows, axis=-2)
+    of_x = np.stack([ones, zeros, -slopes[..., 0]], -1)
+    of_y = np.stack([zeros, ones, -slopes[..., 1]], -1)
+    matrix = np.concatenate([of_x, of_y], axis=-2)
     seen = slopes * points[..., 2:] - points[..., :2]
     right = np.concatenate([seen[..., 0], seen[..., 1]], axis=-1)
     return (np.linalg.pinv(matrix, rcond=_ONE_POINT) @ right[..., None])[..., 0]

@@ -1,4 +1,4 @@
-"""Video as an output: MP4 with H.264 where OpenCV can encode it, else with MPEG-4."""
+"""Videos to write: MP4 with H.264 where OpenCV can encode it, else with MPEG-4."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CODECS = ("avc1", "mp4v")
 def video_writer(
     path: str | Path, fps: float, size: tuple[int, int], codecs: Sequence[str] = CODECS
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends uint8 (H, W, 3) RGB frames to an MP4, which takes its name when the
-    block ends well.
+    """Open an MP4: gives a function that appends uint8 (H, W, 3) RGB frames.
 
-    size: width and height in pixels; one more where they are odd, which the formats cannot hold. A
-    frame of another size is fitted in between black borders. codecs: the first that OpenCV can
-    encode here is taken. Raises HandclrError where the video cannot be encoded or written.
+    The file gets its name when the block ends without an exception. size: width and height in
+    pixels; one more where they are odd, which the formats cannot hold. A frame of another size is
+    scaled to fit, between black borders. codecs: the first that OpenCV can encode here is used.
+    Raises HandclrError where the video cannot be encoded or written.
     """
     import cv2
 

@@ -12,7 +12,9 @@ FINGERS: dict[str, tuple[int, int, int, int]] = {
     "pinky": (17, 18, 19, 20),
 }
 JOINT_NAMES: tuple[str, ...] = (
-    "wrist",
-    *(f"thumb_{part}" for part in ("cmc", "mcp", "ip", "tip")),
-    *(f"{finger}_{part}" for finger in list(FINGERS)[1:] for part in ("mcp", "pip", "dip", "tip")),
+    *("wrist", "thumb_cmc", "thumb_mcp", "thumb_ip", "thumb_tip"),
+    *("index_mcp", "index_pip", "index_dip", "index_tip"),
+    *("middle_mcp", "middle_pip", "middle_dip", "middle_tip"),
+    *("ring_mcp", "ring_pip", "ring_dip", "ring_tip"),
+    *("pinky_mcp", "pinky_pip", "pinky_dip", "pinky_tip"),
 )

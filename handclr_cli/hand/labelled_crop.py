@@ -20,6 +20,7 @@ from ..contract.fields import (
 )
 from ..contract.sample import Sample
 from .camera import crop_camera, project
+from .joints import WRIST
 from .square import cut, square_box
 
 
@@ -32,11 +33,10 @@ def labelled_crop(
     left: bool = False,
     valid: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Cut the square around a hand and express its labels in the crop; a left hand becomes a right
-    one.
+    """Cut the square around a hand, and express its labels in the crop; left hands are mirrored.
 
     `image_rgb` (H, W, 3) uint8, `keypoints3d` (21, 3) metres in the camera frame, `intrinsics` (3,
-    3) in source pixels with pixel centres at .5; `valid` (21,) tells which joints have labels, the
+    3) in source pixels with pixel centres at .5; `valid` (21,) says which joints have labels, the
     wrist among them: the square is around these, and the others are put at the wrist. Out: `image`
     (size, size, 3) uint8 RGB, `keypoints2d` (21, 2) float32 crop pixels, `keypoints3d` (21, 3)
     float32, `intrinsics` (3, 3) float32 of the crop, `box` [x0, y0, x1, y1] ints in the source
@@ -46,7 +46,7 @@ def labelled_crop(
     points = np.asarray(keypoints3d, dtype=np.float64)
     if valid is not None:
         valid = np.asarray(valid, dtype=bool)
-        points = np.where(valid[:, None], points, points[0])
+        points = np.where(valid[:, None], points, points[WRIST])
     camera = np.asarray(intrinsics, dtype=np.float64)
     if not in_front(points):
         raise HandclrError(
@@ -58,11 +58,10 @@ def labelled_crop(
         points = points * (-1, 1, 1)
     # Rounded first, so that what is stored projects onto the stored 2D points.
     points32, camera32 = points.astype(np.float32), camera.astype(np.float32)
+    pixels = project(points32.astype(np.float64), camera32.astype(np.float64))
     return {
         "image": cut(image_rgb, (x0, y0, x1, y1), size, left),
-        "keypoints2d": (
-            project(points32.astype(np.float64), camera32.astype(np.float64)).astype(np.float32)
-        ),
+        "keypoints2d": pixels.astype(np.float32),
         "keypoints3d": points32,
         "intrinsics": camera32,
         "box": [x0, y0, x1, y1],
@@ -71,7 +70,7 @@ def labelled_crop(
 
 
 def in_front(keypoints3d: np.ndarray) -> bool:
-    """Whether camera-frame points (N, 3) are all finite and before the camera."""
+    """Whether camera-frame points (N, 3) are all finite and in front of the camera."""
     return bool(np.isfinite(keypoints3d).all() and (keypoints3d[:, 2] > 0).all())
 
 

@@ -48,7 +48,5 @@ def pose_vectors(
     root-scale: relative to the wrist, over the distance from wrist to middle MCP. box: centred in
     and over the longer side of the keypoints' bounding box.
     """
-    normalise = NORMALISATIONS[normalisation]
-    return normalise(np.asarray(keypoints, np.float64), np.asarray(sizes, np.float64)).reshape(
-        -1, COORDINATES
-    )
+    points, sides = np.asarray(keypoints, np.float64), np.asarray(sizes, np.float64)
+    return NORMALISATIONS[normalisation](points, sides).reshape(-1, COORDINATES)

@@ -1,6 +1,4 @@
-"""From a pose relative to the wrist to a hand in space, in the camera of its crop and in that of
-its source.
-"""
+"""Hands in space from poses relative to the wrist, in the camera of the crop and of its source."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from ..contract.sample import Sample
 from .camera import assumed_camera, crop_camera, place
 from .square import to_source
 
-# Where the camera of a crop is known from.
+# Where the camera of a crop comes from.
 GIVEN, OVER_SOURCE, OVER_CROP = "intrinsics", "assumed across the source", "assumed across the crop"
 _NEAREST_M = 0.05
 
@@ -26,7 +24,7 @@ class Cut:
     """How a crop lies in its source: its side in pixels, its square `box` there, and whether it was
     mirrored.
 
-    `camera` (3, 3) float64 is that of the crop, `known` says from where.
+    `camera` (3, 3) float64 is that of the crop; `known` says where it comes from.
     """
 
     side: int
@@ -37,11 +35,11 @@ class Cut:
 
 
 class Placed(NamedTuple):
-    """Hands in space, float32: crop (as the contract's keypoints) and source, 3D in metres (N, 21,
-    3), 2D in pixels.
+    """Hands in space, float32: of the crop (as the contract's keypoints) and of the source, 3D in
+    metres (N, 21, 3), 2D in pixels (N, 21, 2).
 
-    `fitted` (N,) bool: where false, no place before the camera fits the prediction, and the hand
-    stands where its extent looks right.
+    `fitted` (N,) bool: where false, no place in front of the camera fits the prediction, and the
+    distance is that at which the hand has the extent seen.
     """
 
     keypoints3d: np.ndarray
@@ -52,12 +50,11 @@ class Placed(NamedTuple):
 
 
 def cut_of(sample: Sample, fov_deg: float) -> Cut:
-    """Read how a crop was cut, and its camera: its intrinsics, else assumed with an angle of view
-    over its source.
+    """Read how a crop was cut, and the camera of the crop.
 
-    The angle is that across the longer side; of the crop, where the JSON has no box or no
-    `source_size`. A crop without a box is its own source. Raises HandclrError where the crop or its
-    JSON is damaged.
+    The camera is that of the sample's intrinsics, else one assumed to see `fov_deg` degrees across
+    the longer side of the source, or of the crop where the JSON has no box or no `source_size`. A
+    crop without a box is its own source. Raises HandclrError where the crop or its JSON is damaged.
     """
     side, info = sample.image.shape[0], sample.info
     box, size = (0.0, 0.0, float(side), float(side)), info.get("source_size")
@@ -88,8 +85,8 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
 
 
 def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
-    """Put hands where they are seen: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N, 21,
-    2) crop sides.
+    """Put hands where they are seen: xyz (N, 21, 3) metres from the wrist, camera axes; uv
+    (N, 21, 2) in sides of the crop.
 
     Raises HandclrError where a prediction is not finite.
     """
@@ -100,33 +97,32 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
             " model has diverged: use another checkpoint"
         )
     relative = np.asarray(xyz, np.float64)
-    pixels = (
-        np.asarray(uv, np.float64) * np.array([cut.side for cut in cuts], np.float64)[:, None, None]
-    )
+    sides = np.array([cut.side for cut in cuts], np.float64)
+    pixels = np.asarray(uv, np.float64) * sides[:, None, None]
     cameras = np.array([cut.camera for cut in cuts]).reshape(-1, 3, 3)
     moves = place(relative, pixels, cameras)
     fitted = relative[..., 2].min(axis=1) + moves[:, 2] > 0
     moves[~fitted] = _by_extent(relative[~fitted], pixels[~fitted], cameras[~fitted])
     points = relative + moves[:, None]
-    mirror = np.array([(-1.0 if cut.flipped else 1.0, 1.0, 1.0) for cut in cuts]).reshape(-1, 1, 3)
-    back = [
-        to_source(at, cut.box, cut.side, cut.flipped) for at, cut in zip(pixels, cuts, strict=True)
-    ]
-    source = np.array(back).reshape(-1, *pixels.shape[1:])
-    crop3d, crop2d, source3d, source2d = (
-        a.astype(np.float32) for a in (points, pixels, points * mirror, source)
+    mirror, source = [], []
+    for at, cut in zip(pixels, cuts, strict=True):
+        mirror.append((-1.0 if cut.flipped else 1.0, 1.0, 1.0))
+        source.append(to_source(at, cut.box, cut.side, cut.flipped))
+    return Placed(
+        points.astype(np.float32),
+        pixels.astype(np.float32),
+        (points * np.array(mirror).reshape(-1, 1, 3)).astype(np.float32),
+        np.array(source).reshape(-1, *pixels.shape[1:]).astype(np.float32),
+        fitted,
     )
-    return Placed(crop3d, crop2d, source3d, source2d, fitted)
 
 
 def _by_extent(relative: np.ndarray, pixels: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    """Translations (N, 3) metres by weak perspective: the extents of pose and picture give the
-    distance.
+    """Translations (N, 3) metres by weak perspective: the distance is the extent of the pose over
+    that seen.
     """
-    ones = np.ones_like(pixels[..., :1])
-    slopes = (np.concatenate([pixels, ones], axis=-1) @ np.swapaxes(np.linalg.inv(cameras), 1, 2))[
-        ..., :2
-    ]
+    homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
+    slopes = (homogeneous @ np.swapaxes(np.linalg.inv(cameras), 1, 2))[..., :2]
     pixel = 1 / cameras[:, 0, 0]
     middle, centre = slopes.mean(axis=1), relative.mean(axis=1)
     seen = np.maximum(slopes.std(axis=1).max(axis=1), np.abs(pixel))

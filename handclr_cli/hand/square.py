@@ -1,6 +1,4 @@
-"""Square crops of hands: where to cut, how to cut without stretching, and the way back to the
-source.
-"""
+"""Square crops of hands: where to cut, cutting without stretching, and points in both images."""
 
 from __future__ import annotations
 
@@ -49,8 +47,8 @@ def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
 
     x0, y0, x1, _ = box
     side = x1 - x0
-    # Halved by means of four pixels as often as it goes, then interpolated: no pixel is passed
-    # over, and OpenCV's means over areas of any other size take ten times as long.
+    # Halved by means of four pixels as often as possible, then interpolated: every pixel counts,
+    # and OpenCV's means over areas of any other size take ten times as long.
     halvings = max((side // size).bit_length() - 1, 0)
     pixels = _square(image, x0, y0, -(-side >> halvings) << halvings)
     for _ in range(halvings):

@@ -1,6 +1,4 @@
-"""What is in an NPZ file: the headers of its arrays, and the few of them that say more than their
-shapes.
-"""
+"""What is in an NPZ file: the headers of its arrays, and numbers from some of the arrays."""
 
 from __future__ import annotations
 
@@ -10,44 +8,44 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.npz import KINDS, Array
+from ..contract.npz import KINDS
 from ..contract.provenance import loads
 
+# The array, besides `key`, by which each kind is recognised.
 _TELLTALE = {"pose": "embedding", "pairs": "positive", "predictions": "keypoints3d"}
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _SMALL = 1 << 24
 
 
 def describe_npz(file: BinaryIO, name: str) -> dict[str, Any]:
-    """What `handclr inspect --json` says of an NPZ file; the README has the keys.
+    """Describe an NPZ file, as JSON with the keys that the README lists.
 
-    Nothing is unpickled. Raises HandclrError where the file is no NPZ file or its directory is
+    Nothing is unpickled. Raises HandclrError where the file is not an NPZ file, or its directory is
     damaged.
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            headers = {
-                entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()
-            }
+            names = archive.namelist()
+            headers = {name.removesuffix(".npy"): _header(archive, name) for name in names}
             problems = _damage(archive)
     except Exception as error:  # whatever zipfile and NumPy raise on bytes of any kind
         raise HandclrError(f"{name}: not an NPZ file, or damaged; is it whole?") from error
-    kind = next(
-        (kind for kind, telltale in _TELLTALE.items() if {"key", telltale} <= headers.keys()), None
-    )
+    kind = _kind(headers)
     counts: dict[str, Any] = {}
-    if kind:
+    if kind in KINDS:
         problems += _misfits(kind, headers)
         if not problems:
             counts = _counts(kind, file, headers, problems)
+    indexed = kind == "pose" and "hnsw_base" in headers
+    arrays = {
+        key: {"dtype": _dtype(dtype), "shape": list(shape)}
+        for key, (shape, dtype) in headers.items()
+    }
     return {
         "kind": "npz",
         "name": name,
-        "type": "index" if kind == "pose" and "hnsw_base" in headers else kind or "arrays",
-        "arrays": {
-            key: {"dtype": _dtype(dtype), "shape": list(shape)}
-            for key, (shape, dtype) in headers.items()
-        },
+        "type": "index" if indexed else kind,
+        "arrays": arrays,
         **counts,
         "provenance": _meta(file, headers),
         "sound": not problems,
@@ -58,15 +56,20 @@ def describe_npz(file: BinaryIO, name: str) -> dict[str, Any]:
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
+def _kind(headers: dict[str, Header]) -> str:
+    for kind, telltale in _TELLTALE.items():
+        if "key" in headers and telltale in headers:
+            return kind
+    return "arrays"
+
+
 def _header(archive: zipfile.ZipFile, entry: str) -> Header:
     with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version[0] == 1
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(member)
+        major, _ = np.lib.format.read_magic(member)
+        if major == 1:
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(member)
     return shape, dtype
 
 
@@ -79,33 +82,21 @@ def _damage(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _misfits(kind: str, headers: dict[str, Header]) -> list[str]:
-    """Arrays that are not as the contract declares them."""
+    """The arrays that are missing or not as the contract declares them, a line each."""
     sides: dict[str, int] = {}
     found = []
     for declared in KINDS[kind]:
         if declared.name not in headers:
             if not declared.optional:
                 found.append(f"no array '{declared.name}'")
-        elif not _fits(declared, *headers[declared.name], sides):
+        elif not declared.fits(*headers[declared.name], sides):
             shape, dtype = headers[declared.name]
             wanted = "bytes" if declared.dtype == "S" else declared.dtype
             found.append(
-                f"array '{declared.name}' should be {wanted} {declared.shape}, is {_dtype(dtype)}"
-                f" {shape}"
+                f"array '{declared.name}' should be {wanted} {declared.shape}, "
+                f"is {_dtype(dtype)} {shape}"
             )
     return found
-
-
-def _fits(
-    declared: Array, shape: tuple[int, ...], dtype: np.dtype[Any], sides: dict[str, int]
-) -> bool:
-    if len(shape) != len(declared.shape):
-        return False
-    same = dtype.kind == "S" if declared.dtype == "S" else dtype == np.dtype(declared.dtype)
-    pairs = zip(declared.shape, shape, strict=True)
-    return same and all(
-        (sides.setdefault(a, b) if isinstance(a, str) else a) == b for a, b in pairs
-    )
 
 
 def _counts(
@@ -113,7 +104,7 @@ def _counts(
 ) -> dict[str, Any]:
     try:
         return {"pose": _pose, "pairs": _pairs, "predictions": _predictions}[kind](file, headers)
-    except (ValueError, MemoryError, OSError, EOFError):  # less data than a header promises
+    except (ValueError, MemoryError, OSError, EOFError):  # less data than a header says
         problems.append("its arrays are not of the size that they say")
         return {}
 
@@ -131,7 +122,7 @@ def _read(file: BinaryIO, *names: str) -> list[np.ndarray]:
 
 
 def _meta(file: BinaryIO, headers: dict[str, Header]) -> dict[str, Any] | None:
-    """The provenance, where `meta` is the text that the contract has there."""
+    """The provenance in `meta`, where that is a text as the contract declares it."""
     shape, dtype = headers.get("meta", ((0,), np.dtype("u1")))
     if shape or dtype.kind != "U" or dtype.itemsize > _SMALL:
         return None
@@ -177,10 +168,11 @@ def _predictions(file: BinaryIO, headers: dict[str, Header]) -> dict[str, Any]:
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
-    """The quantiles of values (N,) by their names in per cent; none of none."""
+    """Quantiles of the finite values of (N,), by names such as p50; none where there are none."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return {}
+    # One by one: several at once are calculated in float64, which gives other last digits.
     return {
         f"p{100 * share:.0f}": round(float(np.quantile(finite, share)), 6) for share in _QUANTILES
     }

@@ -1,26 +1,19 @@
-"""What is in a shard, counted from its headers: a damaged one gives what stands before
-the damage.
-"""
+"""What is in a shard, counted from its headers; of a damaged one, what is before the damage."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import mmap
-import os
-import shutil
-import stat
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import BinaryIO
 
 import numpy as np
 
 from ..contract.errors import HandclrError, TruncatedError
 from ..contract.fields import IMAGE, INFO, image_size
+from ..contract.index import mapped
 from ..contract.inputs import open_source
 from ..contract.npz import as_keys
 from ..contract.provenance import Provenance, loads
@@ -29,42 +22,47 @@ from ..contract.shards import HISTORY, PROVENANCE, group
 from ..contract.tar import Cursor, MapCursor, Member, walk
 from ..contract.units import COUNTS, SKIPPED
 
-# The sizes of the others would cost a page from the disk each.
+# The size of one crop in so many is read, as each costs a page from the disk.
 MEASURED = 50
 _SIDES = {"l": "left", "r": "right"}
 
 
 @dataclass
 class Census:
-    """What is in one tar.
-
-    `source`: its file, whose `size` in bytes the first tar has. `members`: samples that have each,
-    by suffix. `sides` and `videos`: of the samples whose key or JSON tells. `crops`: (width,
-    height) of every 50th. `origins`: the provenances of its samples. `counts`, `skipped`: what a
-    numbered shard says of its inputs. `keys` bytes (N,) and `starts` int64 (N,) of the samples.
-    `problems`: what is wrong, without the name of the file.
-    """
+    """What is in one tar."""
 
     source: str
+    """The name of its file."""
     size: int = 0
+    """The bytes of that file, in the census of its first tar; 0 in those of the others."""
     members: Counter[str] = field(default_factory=Counter)
+    """How many samples have a member, by its suffix."""
     sides: Counter[str] = field(default_factory=Counter)
+    """How many samples are of each hand, where the key or the JSON says so."""
     videos: set[str] = field(default_factory=set)
+    """The videos of the samples, where the key or the JSON names them."""
     crops: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How many crops are of each (width, height), of those that were measured: one in 50."""
     origins: list[Provenance] = field(default_factory=list)
+    """The provenances of the samples, each once."""
     counts: dict[str, int] | None = None
+    """What became of the inputs, in a numbered shard."""
     skipped: list[str] = field(default_factory=list)
+    """The inputs that were skipped, each with the reason, in a numbered shard."""
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0, "S1"))
+    """The keys of the samples, bytes (N,)."""
     starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The positions of the samples in the file, int64 (N,)."""
     problems: list[str] = field(default_factory=list)
+    """What is wrong, without the name of the file."""
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return len(self.keys)
 
     def read(self, members: Iterable[Member]) -> None:
-        """Count the members of the tar; what was counted before a HandclrError stays."""
+        """Count the members of the tar; after a HandclrError, those before it are counted."""
         keys: list[str] = []
         starts: list[int] = []
         try:
@@ -104,7 +102,7 @@ class Census:
                 self._measure(key, member)
 
     def _by_key(self, key: str) -> bool:
-        """Count the side and the video of a key that tells them."""
+        """Count the side and the video in a key; False where it does not contain them."""
         match = KEY.fullmatch(key)
         if match is None:
             return False
@@ -125,7 +123,7 @@ class Census:
             self.problems.append(f"sample {key}: its jpg is not a JPEG image")
 
     def _note(self, name: str, data: bytes) -> None:
-        """Read a metadata member; what is of another program is passed over."""
+        """Read a metadata member; those of other programs are ignored."""
         if name in (PROVENANCE, HISTORY):
             origin = loads(data)
             if origin and origin not in self.origins:
@@ -140,9 +138,7 @@ class Census:
 
 
 def census(cursor: Cursor, source: str) -> list[Census]:
-    """Count each tar of a stream; where one is damaged its `problems` say so, and nothing follows
-    it.
-    """
+    """Count each tar of a stream up to the first damage, which is a problem of the last tar."""
     found: list[Census] = []
     try:
         for _, members in groupby(walk(cursor, ""), key=lambda member: member.archive):
@@ -152,7 +148,7 @@ def census(cursor: Cursor, source: str) -> list[Census]:
         if not found:
             found.append(Census(source))
         found[-1].problems.append(str(error).removeprefix(": "))
-    except OSError as error:  # a disk that fails, or a `pipe:` command
+    except OSError as error:  # from a failing disk or `pipe:` command
         found = found or [Census(source)]
         found[-1].problems.append(f"cannot be read: {error.strerror or error}")
     found = found or [Census(source)]
@@ -161,9 +157,7 @@ def census(cursor: Cursor, source: str) -> list[Census]:
 
 
 def scan(path: str) -> list[Census]:
-    """Count each tar in a file, by its memory map; one that cannot be opened has that as its
-    problem.
-    """
+    """Count each tar in a file; of a file that cannot be opened, that is the problem."""
     try:
         with open_source(path) as file:
             return census(MapCursor(mapped(file)), path)
@@ -174,8 +168,9 @@ def scan(path: str) -> list[Census]:
 def random_samples(
     censuses: Sequence[Census], count: int, seed: int, views: Mapping[str, memoryview] | None = None
 ) -> Iterator[Sample]:
-    """Draw samples from all tars alike, in their order; `views` are the bytes of sources that are
-    no files.
+    """Draw `count` samples, each equally likely, and yield them in the order of the tars.
+
+    `views` are the bytes of the sources that cannot be opened again, by name.
     """
     ends = np.cumsum([one.samples for one in censuses])
     total = int(ends[-1]) if len(ends) else 0
@@ -189,19 +184,3 @@ def random_samples(
                 view = mapped(file)
         start = int(one.starts[row - int(ends[owner]) + one.samples])
         yield next(group(MapCursor(view, start), one.source))
-
-
-def mapped(file: BinaryIO) -> memoryview:
-    """The bytes of a file, mapped; a pipe is copied to a file without a name first."""
-    try:
-        state = os.fstat(file.fileno())
-    except (AttributeError, OSError):  # no file of the system's
-        state = None
-    if state is None or not stat.S_ISREG(state.st_mode):
-        with tempfile.TemporaryFile() as spool:
-            shutil.copyfileobj(file, spool, 1 << 20)
-            spool.flush()
-            return mapped(spool)
-    if state.st_size == 0:
-        return memoryview(b"")
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

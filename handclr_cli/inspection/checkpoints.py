@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ _DEEPEST = 20
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `handclr inspect --json` says of a file of weights; the README has the keys.
+    """Describe a file of weights, as JSON with the keys that the README lists.
 
-    Raises HandclrError where it is not one that can be read without running code.
+    Raises HandclrError where it is not a checkpoint, or cannot be read without running code.
     """
     state = load_checkpoint(path)
     found: dict[str, Any] = {"kind": "checkpoint", "name": str(path)}
@@ -29,11 +29,9 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
         keys = ("arch", "head", "size")
         about = {key: state[key] for key in keys if isinstance(state.get(key), str | int)}
         bone = state.get("bone_m")
-        found |= {
-            "type": "pose model",
-            **about,
-            **({"bone_mm": 1000 * bone} if isinstance(bone, float) else {}),
-        }
+        if isinstance(bone, float):
+            about["bone_mm"] = 1000 * bone
+        found |= {"type": "pose model", **about}
         inner: Any = state["state"]
     elif isinstance(state.get("model"), dict) and isinstance(state.get("step"), int):
         inner = state["model"]
@@ -52,19 +50,12 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """What `handclr inspect --json` says of a run directory; the README has the keys.
+    """Describe a run directory, as JSON with the keys that the README lists.
 
     A run is complete when its steps are done and its weights are there. Raises HandclrError where
     its configuration cannot be read.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HandclrError(
-            f"{folder / CONFIG}: not the configuration of a run, or damaged"
-        ) from error
-    if not isinstance(config, dict):
-        raise HandclrError(f"{folder / CONFIG}: not the configuration of a run")
+    config = _config(folder / CONFIG)
     weights, problems = [], []
     for name in WEIGHTS:
         if (folder / name).is_file():
@@ -73,13 +64,10 @@ def describe_run(folder: Path) -> dict[str, Any]:
             except HandclrError as error:
                 problems.append(str(error))
     records = list(_records(folder / LOG))
-    losses, others = [r for r in records if "loss" in r], [r for r in records if "loss" not in r]
-    saved = max((int(each["step"]) for each in weights if "step" in each), default=None)
-    steps = (
-        saved
-        if saved is not None
-        else max((r["step"] for r in losses if isinstance(r.get("step"), int)), default=0)
-    )
+    losses = [record for record in records if "loss" in record]
+    others = [record for record in records if "loss" not in record]
+    saved, logged = _last_step(weights), _last_step(losses)
+    steps = (logged or 0) if saved is None else saved
     planned = _planned(config)
     made = any(each["type"] in ("encoder", "pose model") for each in weights)
     return {
@@ -97,8 +85,24 @@ def describe_run(folder: Path) -> dict[str, Any]:
     }
 
 
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HandclrError(f"{path}: not the configuration of a run, or damaged") from error
+    if not isinstance(config, dict):
+        raise HandclrError(f"{path}: not the configuration of a run")
+    return config
+
+
+def _last_step(records: Iterable[Mapping[str, Any]]) -> int | None:
+    """The last step among records or descriptions of weights, None where there is none."""
+    steps = [record.get("step") for record in records]
+    return max((step for step in steps if isinstance(step, int)), default=None)
+
+
 def _arch(state: Any) -> str | None:
-    """The architecture of the encoder among tensors, None where there is none that is known."""
+    """The architecture of the encoder among tensors, None where it is unknown or not there."""
     try:
         return arch_of(normalise(state, ""))
     except HandclrError:
@@ -110,19 +114,17 @@ def _tensors(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, 
     if isinstance(value, Tensor):
         yield name, value
     elif depth < _DEEPEST:
-        pairs = (
-            value.items()
-            if isinstance(value, Mapping)
-            else enumerate(value)
-            if isinstance(value, list | tuple)
-            else ()
-        )
+        pairs: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, Mapping):
+            pairs = value.items()
+        elif isinstance(value, list | tuple):
+            pairs = enumerate(value)
         for key, inner in pairs:
             yield from _tensors(inner, f"{name}.{key}" if name else str(key), depth + 1)
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log; a line that a kill cut short is left out."""
+    """The records of a log, without the incomplete line that a killed trainer leaves."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -137,7 +139,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _planned(config: Mapping[str, Any]) -> int | None:
-    """The steps of a run by its configuration: whole batches of its rows, in each epoch."""
+    """The steps of a run by its configuration: the whole batches of its rows, in each epoch."""
     arguments, data = config.get("arguments"), config.get("data")
     if not isinstance(arguments, dict) or not isinstance(data, dict):
         return None

@@ -1,4 +1,4 @@
-"""What is in shards, arrays and runs, as aligned text for people."""
+"""The descriptions of shards, NPZ files, weights and runs as text in aligned columns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from ..console import plural
+from ..contract.provenance import stages
 
 WIDTH = 100
 _LABEL = 13
@@ -15,23 +18,15 @@ Rows = Iterator[tuple[str, str]]
 
 
 def listing(item: Mapping[str, Any]) -> str:
-    """The text of one item of `handclr inspect --json`: its name, then labelled lines, then what
-    was skipped.
-    """
-    rows = {"shards": _shards, "npz": _npz, "checkpoint": _checkpoint, "run": _run}[item["kind"]](
-        item
-    )
+    """The text of one description: its name, labelled lines, and the inputs that were skipped."""
+    describe = {"shards": _shards, "npz": _npz, "checkpoint": _checkpoint, "run": _run}
     lines = [printable(item["name"])]
-    before = ""
-    for label, text in rows:
-        wrapped = textwrap.wrap(
-            printable(text), WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False
-        )
-        for number, line in enumerate(wrapped or [""]):
-            lines.append(
-                f"  {'' if number or label == before else label:<{_LABEL - 2}}{line}".rstrip()
-            )
-        before = label
+    shown = ""
+    for label, text in describe[item["kind"]](item):
+        for line in _wrapped(text):
+            column = "" if label == shown else label
+            lines.append(f"  {column:<{_LABEL - 2}}{line}".rstrip())
+            shown = label
     lines += [f"  {printable(line)}" for line in item.get("skipped_lines", [])]
     return "\n".join(lines)
 
@@ -39,13 +34,18 @@ def listing(item: Mapping[str, Any]) -> str:
 def shared_listing(shared: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each group of data sets that have keys in common."""
     return [
-        f"{_plural(each['count'], 'key')} in each of {', '.join(map(printable, each['in']))}"
+        f"{plural(each['count'], 'key')} in each of {', '.join(map(printable, each['in']))}"
         for each in shared
     ]
 
 
+def _wrapped(text: str) -> list[str]:
+    wrapper = textwrap.TextWrapper(WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(printable(text)) or [""]
+
+
 def printable(text: str) -> str:
-    """Text without what a terminal would obey: names in shards are anybody's."""
+    """Text with control characters escaped: a name in a shard may hold commands for a terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -56,7 +56,7 @@ def _shards(item: Mapping[str, Any]) -> Rows:
         yield "complete", _completeness(item)
     archives = f", {item['archives']:,} archives" if item["archives"] != item["files"] else ""
     yield "shards", f"{item['files']:,}{archives}, {_bytes(item['bytes'])}"
-    videos = f" of {_plural(item['videos'], 'video')}" if item["videos"] else ""
+    videos = f" of {plural(item['videos'], 'video')}" if item["videos"] else ""
     yield "samples", f"{item['samples']:,}{videos}"
     sides = item["sides"]
     if sides["left"] or sides["right"]:
@@ -68,12 +68,8 @@ def _shards(item: Mapping[str, Any]) -> Rows:
         looked = sum(item["crop_sizes"].values())
         yield "crops", f"{', '.join(_some(list(item['crop_sizes'])))} px, of {looked:,} looked at"
     if item["inputs"]:
-        yield (
-            "inputs",
-            ", ".join(
-                f"{count:,} {_INPUTS.get(word, word)}" for word, count in item["inputs"].items()
-            ),
-        )
+        inputs = item["inputs"].items()
+        yield "inputs", ", ".join(f"{count:,} {_INPUTS.get(word, word)}" for word, count in inputs)
     for word, count in item["without_sample"].items():
         yield "no sample", f"{word}: {count:,}"
     for word, count in item["skipped"].items():
@@ -91,63 +87,45 @@ _INPUTS = {"no hand": "frames without a hand", "no keypoints": "crops without ke
 def _completeness(item: Mapping[str, Any]) -> str:
     of, missing = item["shards_of_job"], item["missing_count"]
     if item["complete"]:
-        return f"yes, {_plural(of, 'shard')}"
-    total = f" of {_plural(of, 'shard')}" if of is not None else ""
+        return f"yes, {plural(of, 'shard')}"
+    total = f" of {plural(of, 'shard')}" if of is not None else ""
     return f"no, {missing:,}{total} missing: {' '.join(_some(item['missing']))}"
 
 
 def _faults(item: Mapping[str, Any]) -> Rows:
     for one in item["damaged"][:_NAMED]:
         problems = "; ".join(_some(one["problems"], "; and {:,} more"))
-        yield (
-            "damaged",
-            f"{one['name']}: {problems} ({_plural(one['samples'], 'sample')} before that)",
-        )
+        before = f"{plural(one['samples'], 'sample')} before that"
+        yield "damaged", f"{one['name']}: {problems} ({before})"
     if len(item["damaged"]) > _NAMED:
         yield "damaged", f"and {len(item['damaged']) - _NAMED:,} more"
     if item["duplicate_count"]:
-        yield (
-            "duplicates",
-            f"{_plural(item['duplicate_count'], 'sample')} with a key that another has, such as",
-        )
+        samples = plural(item["duplicate_count"], "sample")
+        yield "duplicates", f"{samples} with a key that another has, such as"
         for one in item["duplicates"]:
             yield "duplicates", f"{one['key']} in {' and '.join(dict.fromkeys(one['in']))}"
     for name in _some(item["temporary"], "and {:,} more"):
         yield "temporary", f"{name} (left by a writer that was killed, or being written)"
 
 
+_NPZ_KINDS = {"arrays": "unrecognised NPZ file", "index": "poses with an index"}
+
+
 def _npz(item: Mapping[str, Any]) -> Rows:
-    yield (
-        "kind",
-        {"arrays": "NPZ file of no kind that handclr writes", "index": "poses with an index"}.get(
-            item["type"], item["type"]
-        ),
-    )
+    yield "kind", _NPZ_KINDS.get(item["type"], item["type"])
     if "poses" in item:
-        yield "poses", f"{item['poses']:,} of {_plural(item['videos'], 'video')}"
+        yield "poses", f"{item['poses']:,} of {plural(item['videos'], 'video')}"
         shares = item["explained_variance"]
-        yield (
-            "dimensions",
-            f"{item['dimensions']:,} with {sum(shares):.1%} of the variance, {_shares(shares)}",
-        )
+        variance = f"{sum(shares):.1%} of the variance, {_shares(shares)}"
+        yield "dimensions", f"{item['dimensions']:,} with {variance}"
     if "pairs" in item:
         yield "queries", f"{item['queries']:,}, {item['without_positive']:,} without a positive"
-        yield (
-            "pairs",
-            (
-                f"{item['pairs']:,}, up to {item['positives_each']} each, among"
-                f" {_plural(item['targets'], 'target')}"
-            ),
-        )
-        told = ", ".join(
-            f"{name.removeprefix('p')} % {value:.4g}" for name, value in item["distance"].items()
-        )
-        yield "distance", f"of the nearest: {told}" if told else "none"
+        most, targets = item["positives_each"], plural(item["targets"], "target")
+        yield "pairs", f"{item['pairs']:,}, up to {most} each, among {targets}"
+        yield "distance", _distances(item["distance"])
     if "samples" in item:
-        yield (
-            "samples",
-            f"{item['samples']:,}, {'with' if item['with_truth'] else 'without'} the truth",
-        )
+        truth = "with the truth" if item["with_truth"] else "without the truth"
+        yield "samples", f"{item['samples']:,}, {truth}"
     if item.get("error_mm") is not None:
         yield "error", f"{item['error_mm']:.2f} mm mean of the joints, root-relative"
     for name, array in item["arrays"].items():
@@ -157,11 +135,14 @@ def _npz(item: Mapping[str, Any]) -> Rows:
     yield from _made_by(item["provenance"])
 
 
+def _distances(quantiles: Mapping[str, float]) -> str:
+    told = [f"{name.removeprefix('p')} % {value:.4g}" for name, value in quantiles.items()]
+    return f"of the nearest: {', '.join(told)}" if told else "none"
+
+
 def _checkpoint(item: Mapping[str, Any]) -> Rows:
-    yield (
-        "kind",
-        {"tensors": "tensors of no network that handclr knows"}.get(item["type"], item["type"]),
-    )
+    unknown = item["type"] == "tensors"
+    yield "kind", "tensors of an unrecognised network" if unknown else item["type"]
     yield "weights", _weights(item)
 
 
@@ -171,8 +152,8 @@ def _weights(item: Mapping[str, Any]) -> str:
     about += [f"bone {item['bone_mm']:.1f} mm"] if "bone_mm" in item else []
     about += [f"step {item['step']:,}"] if "step" in item else []
     about += [
-        _plural(item["tensors"], "tensor"),
-        _plural(item["parameters"], "parameter"),
+        plural(item["tensors"], "tensor"),
+        plural(item["parameters"], "parameter"),
         *item["dtypes"],
     ]
     return ", ".join(about)
@@ -190,39 +171,29 @@ def _run(item: Mapping[str, Any]) -> Rows:
     yield from (("damaged", problem) for problem in item["problems"])
     data = item["provenance"].get("data")
     if isinstance(data, dict):
-        yield (
-            "data",
-            ", ".join(
-                f"{name} {_value(value)}" for name, value in data.items() if "sha256" not in name
-            ),
-        )
+        told = [f"{name} {_value(data[name])}" for name in data if "sha256" not in name]
+        yield "data", ", ".join(told)
     yield from _made_by(item["provenance"])
 
 
 def _made_by(record: Any) -> Rows:
-    if not isinstance(record, dict):
-        return
-    history = record.get("history")
-    for stage in [*(history if isinstance(history, list) else []), record]:
-        if isinstance(stage, dict):
-            yield "made by", _stage(stage)
+    if isinstance(record, dict):
+        yield from (("made by", _stage(stage)) for stage in stages(record))
 
 
 def _stage(stage: Mapping[str, Any], inputs: bool = True) -> str:
     """A stage in a line: its version, arguments, seed, models and inputs."""
-    arguments = stage.get("arguments")
-    words = [
-        f"{name} {_value(value)}"
-        for name, value in (arguments if isinstance(arguments, dict) else {}).items()
-    ]
+    arguments, model = _table(stage, "arguments"), _table(stage, "model")
+    words = [f"{name} {_value(value)}" for name, value in arguments.items()]
     words += [f"seed {stage['seed']}"] if "seed" in stage else []
-    model = stage.get("model")
-    words += [
-        f"{name} {str(digest)[:8]}"
-        for name, digest in (model if isinstance(model, dict) else {}).items()
-    ]
+    words += [f"{name} {str(digest)[:8]}" for name, digest in model.items()]
     words += _sources(stage) if inputs else []
     return f"{stage.get('stage', '?')} {stage.get('version', '')}: {', '.join(words)}"
+
+
+def _table(stage: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = stage.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _sources(stage: Mapping[str, Any]) -> list[str]:
@@ -248,18 +219,13 @@ def _shares(shares: Sequence[float]) -> str:
 def _members(members: Mapping[str, int], samples: int) -> str:
     everywhere = [suffix for suffix, count in members.items() if count == samples]
     told = [f"{', '.join(everywhere)} in all"] if everywhere else []
-    return "; ".join(
-        [*told, *(f"{suffix} in {count:,}" for suffix, count in members.items() if count < samples)]
-    )
+    told += [f"{suffix} in {count:,}" for suffix, count in members.items() if count < samples]
+    return "; ".join(told)
 
 
 def _some(names: Sequence[str], rest: str = "... and {:,} more") -> list[str]:
     more = len(names) - _NAMED
     return [*names[:_NAMED], *([rest.format(more)] if more > 0 else [])]
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _bytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What a path stands for: shards, NPZ files, weights, runs, told by what is in the files."""
+"""Detect the kind of a file or folder from its contents: shards, NPZ file, weights or run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..contract.errors import HandclrError, TruncatedError, UsageError
-from ..contract.inputs import BRACES, STDIN, URL, display_name, expand_inputs, open_source
+from ..contract.inputs import (
+    BRACES,
+    STDIN,
+    URL,
+    display_name,
+    expand_inputs,
+    in_range,
+    open_source,
+)
 from ..contract.numbering import left_over
 from ..contract.provenance import loads
 from ..contract.tar import BLOCK, MapCursor, walk
@@ -21,7 +29,7 @@ _CONFIG, _LOG = "config.json", "log.jsonl"
 
 
 class Kind(StrEnum):
-    """What there is to look into."""
+    """The kinds of things that can be inspected; ABSENT is a file that is missing."""
 
     SHARDS = "shards"
     ARRAYS = "arrays"
@@ -31,7 +39,7 @@ class Kind(StrEnum):
 
 
 class Thing(NamedTuple):
-    """Something to look into; `file` is there where it cannot be opened by its name again."""
+    """Something to inspect; `file` is open where it cannot be opened again by its name."""
 
     kind: Kind
     name: str
@@ -49,10 +57,10 @@ _SUFFIXES = {
 
 
 def recognise(path: str) -> Iterator[Thing]:
-    """Yield what a file, folder, pattern, brace range, URL or `-` stands for.
+    """Yield the things that a file, folder, pattern, brace range, URL or `-` contains.
 
-    Of a brace range what is not there is yielded as ABSENT. Raises UsageError where nothing is
-    named or matched, HandclrError where a file or folder holds nothing that is known.
+    Missing files of a brace range are yielded as ABSENT. Raises UsageError where no file has the
+    name or matches the pattern, HandclrError where a file or folder is of no known kind.
     """
     if path == STDIN or URL.match(path):
         yield _stream(path)
@@ -71,25 +79,18 @@ def recognise(path: str) -> Iterator[Thing]:
 
 
 def _range(pattern: str) -> Iterator[Thing]:
-    """The files of a brace range; patterns in it are files that should be there."""
-    match = BRACES.search(pattern)
-    assert match
-    first, last = match.groups()
-    names = [
-        f"{pattern[: match.start()]}{n:0{len(first)}d}{pattern[match.end() :]}"
-        for n in range(int(first), int(last) + 1)
-    ]
-    there = [
+    """The files of a brace range, and what matches the patterns that its names are."""
+    names = in_range(pattern)
+    there = {
         name
         for name in names
         if os.path.exists(name) or BRACES.search(name) or glob.has_magic(name)
-    ]
+    }
     if not there:
-        raise UsageError(
-            f"{pattern}: {'none of these is there' if names else 'the range counts down'}"
-        )
+        why = "none of these is there" if names else "the range counts down"
+        raise UsageError(f"{pattern}: {why}")
     for name in names:
-        if name in set(there):
+        if name in there:
             yield from recognise(name)
         else:
             yield Thing(Kind.ABSENT, name)
@@ -100,27 +101,23 @@ def _folder(folder: str) -> Iterator[Thing]:
         yield Thing(Kind.RUN, folder)
         return
     try:
-        paths = [
-            os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name[0] != "."
-        ]
+        names = sorted(os.listdir(folder))
     except OSError as error:
         raise HandclrError(f"cannot read {folder}: {error.strerror}") from error
+    paths = [os.path.join(folder, name) for name in names if name[0] != "."]
     found = [Thing(kind, path) for path in paths if (kind := _by_name(path))]
     if not found:
-        unfinished = left_over(folder)
-        being = (
-            f"; {unfinished[0]} is being written, or was left by a writer that was killed"
-            if unfinished
-            else ""
-        )
-        raise HandclrError(
-            f"{folder}: no finished shards, NPZ files, weights or runs in this folder{being}"
-        )
+        nothing = f"{folder}: no finished shards, NPZ files, weights or runs in this folder"
+        for name in left_over(folder):
+            raise HandclrError(
+                f"{nothing}; {name} is being written, or was left by a writer that was killed"
+            )
+        raise HandclrError(nothing)
     yield from found
 
 
 def _is_run(folder: str) -> bool:
-    """Whether a folder is a run directory: other programs have a config.json too."""
+    """Whether a folder is a run directory, and not one of other programs with a config.json."""
     try:
         config = Path(folder, _CONFIG).read_bytes()
     except OSError:
@@ -135,7 +132,7 @@ def _by_name(path: str) -> Kind | None:
 
 
 def _file(path: str) -> Thing:
-    """A regular file by its first bytes, or by its name where it is damaged."""
+    """Detect a regular file by its first bytes, or by its name where it is damaged."""
     with open_source(path) as file:
         head = file.read(BLOCK)
         if head[:2] == b"PK":
@@ -154,7 +151,7 @@ def _file(path: str) -> Thing:
 
 
 def _stream(source: str) -> Thing:
-    """A pipe, opened: NPZ files and shards can be told by the first byte."""
+    """Open a pipe, and detect by its first byte whether it is an NPZ file or shards."""
     file, name = open_source(source), display_name(source)
     peek = getattr(file, "peek", None)
     if peek is None or not peek(1).startswith(b"P"):
@@ -170,7 +167,7 @@ def _in_zip(file: BinaryIO, name: str) -> Kind:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except Exception:  # whatever zipfile raises on bytes of any kind; who reads it by its name will say what is wrong
+    except Exception:  # whatever zipfile raises on damaged files; reading it will say what is wrong
         return _by_name(name) or Kind.ARRAYS
     if any(each.endswith("data.pkl") for each in names):
         return Kind.WEIGHTS

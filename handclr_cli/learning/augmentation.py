@@ -60,9 +60,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class View:
-    """One drawn augmentation; the defaults change nothing but the size. `blur_sigma` 0 is
-    no blur.
-    """
+    """One drawn augmentation; the defaults change the size only. `blur_sigma` 0 is no blur."""
 
     size: int
     angle_deg: float = 0.0
@@ -84,9 +82,7 @@ class View:
 
 
 class Geometry(NamedTuple):
-    """Geometric parameters of N views: angle (N,) radians, scale (N,), translation (N, 2) in view
-    sides.
-    """
+    """The geometry of N views: angle (N,) radians, scale (N,), translation (N, 2) view sides."""
 
     angle: Tensor
     scale: Tensor
@@ -95,10 +91,13 @@ class Geometry(NamedTuple):
     @classmethod
     def of(cls, views: Sequence[View]) -> Geometry:
         """Stack the parameters of views, float32 on the CPU."""
+        angles = [math.radians(view.angle_deg) for view in views]
+        scales = [view.scale for view in views]
+        translations = [view.translation for view in views]
         return cls(
-            torch.tensor([math.radians(view.angle_deg) for view in views], dtype=torch.float32),
-            torch.tensor([view.scale for view in views], dtype=torch.float32),
-            torch.tensor([view.translation for view in views], dtype=torch.float32).reshape(-1, 2),
+            torch.tensor(angles, dtype=torch.float32),
+            torch.tensor(scales, dtype=torch.float32),
+            torch.tensor(translations, dtype=torch.float32).reshape(-1, 2),
         )
 
     @classmethod
@@ -112,9 +111,7 @@ class Geometry(NamedTuple):
 
 
 class Appearance(NamedTuple):
-    """What N views change besides the geometry, under the names and in the units of View: (N,)
-    float32 each.
-    """
+    """What N views change besides the geometry: float32 (N,) each, in the units of View."""
 
     brightness: Tensor
     contrast: Tensor
@@ -125,20 +122,29 @@ class Appearance(NamedTuple):
     @classmethod
     def of(cls, views: Sequence[View]) -> Appearance:
         """Stack the parameters of views, on the CPU."""
-        return cls(
-            *(torch.tensor([getattr(view, name) for view in views]).float() for name in cls._fields)
-        )
+        fields = []
+        for name in cls._fields:
+            values = [getattr(view, name) for view in views]
+            fields.append(torch.tensor(values).float())
+        return cls(*fields)
 
     def to(self, device: torch.device | str) -> Appearance:
         """Move to a device."""
         return Appearance(*(field.to(device) for field in self))
 
 
-def draw(config: AugmentationConfig, rng: np.random.Generator) -> View:
-    """Draw the parameters of one view; always takes the same number of values from `rng`."""
+def draw_view(config: AugmentationConfig, rng: np.random.Generator) -> View:
+    """Draw the parameters of one view; always takes the same number of values from `rng`.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> ranges = handclr.AugmentationConfig(size=64, rotation=30)
+    >>> view = handclr.draw_view(ranges, np.random.default_rng(0))
+    >>> view.size, abs(view.angle_deg) <= 30
+    (64, True)
+    """
     # Unused values are drawn too, so that one seed gives the same colours under all settings.
     u = [float(value) for value in rng.uniform(-1.0, 1.0, size=10)]
-    moves = config.geometric
+    moves, blurs = config.geometric, (u[9] + 1) / 2 < config.blur_probability
     return View(
         size=config.size,
         angle_deg=config.rotation * u[0] if moves else 0.0,
@@ -148,26 +154,27 @@ def draw(config: AugmentationConfig, rng: np.random.Generator) -> View:
         contrast=1.0 + config.contrast * u[5],
         saturation=1.0 + config.saturation * u[6],
         hue=config.hue * u[7],
-        blur_sigma=(
-            _between(config.blur_sigma, u[8]) if (u[9] + 1) / 2 < config.blur_probability else 0.0
-        ),
+        blur_sigma=_between(config.blur_sigma, u[8]) if blurs else 0.0,
     )
 
 
-def apply(view: View, image: Image) -> Image:
-    """Make the view of a crop: (S, S, 3) uint8 RGB -> (size, size, 3) uint8 RGB; outside the crop
-    is black.
+def apply_view(view: View, image: Image) -> Image:
+    """Make the view of a crop: uint8 RGB (S, S, 3) to (size, size, 3), black outside the crop.
 
     One warp, then one colour matrix, then the blur; the colour may lift the border from black.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> crop = np.zeros((224, 224, 3), np.uint8)
+    >>> handclr.apply_view(handclr.View(size=64, angle_deg=30, scale=0.8), crop).shape
+    (64, 64, 3)
     """
     side = image.shape[1]
     minification = side * view.scale / view.size
     if minification > 2:
         # Bilinear sampling reads 2x2 pixels and would skip the others: average them first.
         side = max(1, round(side / minification))
-        image = np.asarray(
-            cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), dtype=np.uint8
-        )
+        smaller = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = np.asarray(smaller, dtype=np.uint8)
     matrix = view.matrix()
     linear, offset = matrix[:, :2] * (view.size / side), matrix[:, 2] * view.size
     # OpenCV counts from the centre of the first pixel, which is at .5 here.
@@ -190,37 +197,37 @@ def move_pose(
 
     keypoints2d (21, 2) come in crop sides and go out in view px; keypoints3d (21, 3) are in metres,
     camera axes. The pose turns about the optical axis by the view's angle; scale and translation
-    move the picture only.
+    move the image only.
     """
     angle = math.radians(view.angle_deg)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    moved, turned = (
-        transform_points(view, keypoints2d) * view.size,
-        np.asarray(keypoints3d, dtype=np.float64) @ turn.T,
-    )
+    moved = transform_points(view, keypoints2d) * view.size
+    turned = np.asarray(keypoints3d, dtype=np.float64) @ turn.T
     return moved.astype(np.float32), turned.astype(np.float32)
 
 
 def transform_points(view: View, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Where points of the crop land in the view: (..., 2) crop sides -> (..., 2) view sides."""
+    """Where points of the crop land in its view: (..., 2) crop sides in, view sides out.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> view = handclr.View(size=64, angle_deg=90)
+    >>> handclr.transform_points(view, [[1.0, 0.5]]).round(6).tolist()
+    [[0.5, 1.0]]
+    """
     matrix = view.matrix()
     return np.asarray(points, dtype=np.float64) @ matrix[:, :2].T + matrix[:, 2]
 
 
 def to_tensor(batch: Tensor) -> Tensor:
-    """Normalise as for ImageNet, on the batch's device: (N, H, W, 3) uint8 -> (N, 3, H,
-    W) float32.
-    """
-    return normalise_(
-        batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
-    )
+    """Normalise as for ImageNet: uint8 (N, H, W, 3) to float32 (N, 3, H, W), on its device."""
+    images = batch.permute(0, 3, 1, 2)
+    return normalise_(images.to(torch.float32, memory_format=torch.channels_last))
 
 
 def normalise_(out: Tensor) -> Tensor:
     """Normalise grey levels 0..255 as for ImageNet, in place: (N, 3, H, W) float32; returns it."""
-    # Python numbers: a tensor of three would be copied to the device, and waited for, on every
-    # step.
+    # Python numbers: a tensor of three would be copied to the device, and waited for, in each step.
     for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
         out[:, channel].mul_(1 / (255 * std)).sub_(mean / std)
     return out
@@ -232,9 +239,7 @@ def _between(bounds: tuple[float, float], u: float) -> float:
 
 
 def _colour_matrix(view: View, grey: float) -> npt.NDArray[np.float64]:
-    """The (3, 4) map of RGB in 0..255 for brightness, contrast about the mean grey, saturation and
-    hue.
-    """
+    """The (3, 4) map of RGB in 0..255 that changes colours; contrast is about the mean grey."""
     turn = 2 * math.pi * view.hue
     cos, sin = view.saturation * math.cos(turn), view.saturation * math.sin(turn)
     chroma = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ TO_YIQ

@@ -27,8 +27,9 @@ _PORTS = 20_000, 10_000
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one training: `rank` of `world`, the `local`-th of `neighbours`
-    on its machine.
+    """This process among those of one training: number `rank` of `world`.
+
+    On its machine it is number `local` of `neighbours`. The main process listens at address, port.
     """
 
     rank: int = 0
@@ -76,17 +77,17 @@ class Ranks:
 def ranks_of(environment: Mapping[str, str] | None = None) -> Ranks:
     """Read torchrun's variables, else those of a Slurm step with several tasks, else one process.
 
-    Raises UsageError where a set is there in part, or holds no numbers.
+    Raises UsageError where variables are missing, or are not numbers.
     """
     env = os.environ if environment is None else environment
     try:
         if any(name in env for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
             return _by_torchrun(env)
-        # Not SLURM_NTASKS: a batch script has it too, where srun has not started the tasks that it
-        # counts.
+        # Not SLURM_NTASKS: a batch script has it too, in which srun has not started those tasks.
         return _by_slurm(env) if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else Ranks()
     except ValueError as error:
-        raise UsageError(f"the environment of several processes is no such: {error}") from error
+        wrong = "the environment variables of torchrun or Slurm are not numbers"
+        raise UsageError(f"{wrong}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -102,9 +103,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
         yield ranks
     except (distributed.DistError, RuntimeError) as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
-            raise HandclrError(
-                "lost another process of this training; what it printed tells why"
-            ) from error
+            lost = "lost another process of this training; what it printed tells why"
+            raise HandclrError(lost) from error
         raise
     finally:
         if distributed.is_initialized():
@@ -118,10 +118,10 @@ def first_node(nodes: str) -> str:
 
 
 def distribute(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """The model for a training of several processes: same gradients in all, batch norms over the
-    whole batch.
+    """The model for a training of several processes; for one process, the model itself.
 
-    Its tensors stay those of `model`, under their names; one process has the model itself.
+    All processes get the same gradients, and batch norms see the whole batch. The tensors stay
+    those of `model`, under their names.
     """
     if ranks.world == 1:
         return model
@@ -135,6 +135,8 @@ def _synchronise_norms(model: nn.Module, device: torch.device) -> None:
     own = nn.SyncBatchNorm if device.type == "cuda" else _SyncBatchNorm
     for norm in model.modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            # In place, so that the optimiser's parameters, their names and the compiled model stay:
+            # torch's own conversion makes new modules.
             norm.__class__ = own
             norm.process_group = None  # type: ignore[assignment]
 
@@ -161,11 +163,8 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased: Tensor) -> None:
-        assert (
-            self.running_mean is not None
-            and self.running_var is not None
-            and self.num_batches_tracked is not None
-        )
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
         self.running_mean.lerp_(mean, self.momentum or 0.0)
         self.running_var.lerp_(unbiased, self.momentum or 0.0)
         self.num_batches_tracked.add_(1)
@@ -203,29 +202,20 @@ class _Gather(torch.autograd.Function):
 
 def _by_torchrun(env: Mapping[str, str]) -> Ranks:
     rank, world, local, address, port = _complete(env, _TORCHRUN)
-    return Ranks(
-        int(rank), int(world), int(local), int(env.get("LOCAL_WORLD_SIZE", 1)), address, int(port)
-    )
+    neighbours = int(env.get("LOCAL_WORLD_SIZE", 1))
+    return Ranks(int(rank), int(world), int(local), neighbours, address, int(port))
 
 
 def _by_slurm(env: Mapping[str, str]) -> Ranks:
     rank, world, local, nodes, job = _complete(env, _SLURM)
     port = env.get("MASTER_PORT") or str(_PORTS[0] + int(job) % _PORTS[1])
     neighbours = int(re.split(r"\D", env.get("SLURM_STEP_TASKS_PER_NODE", "1"))[0])
-    return Ranks(
-        int(rank),
-        int(world),
-        int(local),
-        neighbours,
-        env.get("MASTER_ADDR") or first_node(nodes),
-        int(port),
-    )
+    address = env.get("MASTER_ADDR") or first_node(nodes)
+    return Ranks(int(rank), int(world), int(local), neighbours, address, int(port))
 
 
 def _complete(env: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
     missing = [name for name in names if not env.get(name)]
     if missing:
-        raise UsageError(
-            f"the environment of several processes is half set: {', '.join(missing)} missing"
-        )
+        raise UsageError(f"incomplete torchrun or Slurm environment: missing {', '.join(missing)}")
     return [env[name] for name in names]

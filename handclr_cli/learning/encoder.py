@@ -7,18 +7,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from ..choices import Arch
 from ..contract.errors import HandclrError
 
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ARCHITECTURES = get_args(Arch)
 
 # (has bottleneck blocks, blocks in layer1..layer4) -> architecture
-_BLOCKS = {
+_BLOCKS: dict[tuple[bool, tuple[int, int, int, int]], Arch] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -38,17 +39,18 @@ _FEATURE_NAMES = {
     "7": "layer4",
 }
 # What else published files and ours hold: torchvision's classifier; Lightning's heads; ours; those
-# of minimal-hand's DetNet, as ours had them too.
+# of minimal-hand's DetNet.
 _NOT_ENCODER = (
     "fc.", "projection_head.", "final_layer.", "head.",
-    "deconv.", "heat.", "delta.", "location.", "hmap_", "dmap_", "lmap_",
+    "deconv.", "hmap_", "dmap_", "lmap_",
 )  # fmt: skip
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights on the CPU from `seed` in a block, leaving the global generators as they
-    were.
+    """Draw initial weights on the CPU from `seed` in a block.
+
+    The global generators are afterwards as they were.
     """
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reseed the accelerators, which fork_rng does not restore
@@ -58,8 +60,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class Encoder(nn.Module):
-    """A torchvision ResNet without its classifier; `state_dict` has torchvision's names without
-    `fc`.
+    """A torchvision ResNet without its classifier, with torchvision's names in its `state_dict`.
 
     Input (N, 3, H, W) float, ImageNet-normalised RGB; `channels` is 512 (resnet18, 34) or 2048.
     """
@@ -67,19 +68,14 @@ class Encoder(nn.Module):
     def __init__(self, arch: str) -> None:
         super().__init__()
         if arch not in ARCHITECTURES:
-            raise HandclrError(
-                f"unknown architecture {arch!r}: choose one of {', '.join(ARCHITECTURES)}"
-            )
+            known = ", ".join(ARCHITECTURES)
+            raise HandclrError(f"unknown architecture {arch!r}: choose one of {known}")
         net = getattr(torchvision.models, arch)(weights=None)
         self.arch = arch
         self.channels = int(net.fc.in_features)
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            net.layer1,
-            net.layer2,
-            net.layer3,
-            net.layer4,
-        )
+        self.layer1, self.layer2 = net.layer1, net.layer2
+        self.layer3, self.layer4 = net.layer3, net.layer4
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: (N, 3, H, W) -> (N, channels, H/32, W/32)."""
@@ -92,10 +88,10 @@ class Encoder(nn.Module):
 
 
 def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Encoder:
-    """Make an encoder from `init`: "random" (from `seed`), "imagenet" or the path of a weights
-    file.
+    """Make an encoder with initial weights: "random", "imagenet" or the path of a weights file.
 
-    "imagenet" is torchvision's IMAGENET1K_V1, the weights that the published code starts from.
+    "random" ones are drawn from `seed`; "imagenet" is torchvision's IMAGENET1K_V1, the weights that
+    the published code starts from. Raises HandclrError where they cannot be had or do not fit.
     """
     with seeded(seed):
         encoder = Encoder(arch)
@@ -104,10 +100,9 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
         try:
             state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
-            raise HandclrError(
-                f"cannot get the ImageNet weights of {arch} from {weights.url} ({_line(error)}): "
-                "pass --init random, or --init FILE with weights that you have"
-            ) from error
+            missing = f"cannot get the ImageNet weights of {arch} from {weights.url}"
+            advice = "start from random weights, or from a file of weights"
+            raise HandclrError(f"{missing} ({_line(error)}); {advice}") from error
         _load(encoder, normalise(state, weights.url), weights.url)
     elif init != "random":
         load_encoder_weights(encoder, init)
@@ -115,55 +110,44 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
 
 
 def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the encoder tensors of a weights file, under torchvision's names, without classifier and
-    heads.
+    """Read the encoder's tensors of a weights file, under torchvision's names.
 
-    Takes flat state dicts, {'state_dict': ...}, {'encoder': ...} (torchvision, SiMHand, PeCLR,
-    Lightning, minimal-hand) and handclr's own encoder.pt, last.pt and model.pt; the prefixes
-    module., encoder., backbone., features.<i>.; never runs code from the file.
+    Classifier and heads are left out. Takes flat state dicts, {'state_dict': ...}, {'encoder': ...}
+    (torchvision, SiMHand, PeCLR, Lightning, minimal-hand) and handclr's own encoder.pt, last.pt and
+    model.pt; the prefixes module., encoder., backbone., features.<i>.; never runs code from the
+    file.
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise HandclrError(f"{path}: no such file; give the path of encoder weights") from error
-    except (
-        Exception
-    ) as error:  # a damaged pickle can raise nearly anything, and none of it is our fault
-        raise HandclrError(
-            f"{path}: cannot be read as plain tensors ({_line(error)}); torch.save its state_dict"
-            " alone"
-        ) from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        unread = f"{path}: cannot be read as plain tensors ({_line(error)})"
+        raise HandclrError(f"{unread}; torch.save its state_dict alone") from error
     return normalise(state, path)
 
 
 def load_encoder_weights(encoder: Encoder, path: str | Path) -> int:
-    """Load a weights file into `encoder`, all of it or not at all; returns the number of matched
-    tensors.
-    """
+    """Load a weights file into `encoder`, all of it or nothing; returns the number of tensors."""
     return _load(encoder, read_encoder_state(path), path)
 
 
-def arch_of(state: dict[str, Tensor]) -> str | None:
+def arch_of(state: dict[str, Tensor]) -> Arch | None:
     """The architecture whose blocks a state dict with torchvision names has, or None."""
     blocks: list[set[str]] = [set(), set(), set(), set()]
     for name in state:
         if match := re.match(r"layer([1-4])\.(\d+)\.", name):
             blocks[int(match[1]) - 1].add(match[2])
     counts = (len(blocks[0]), len(blocks[1]), len(blocks[2]), len(blocks[3]))
-    return _BLOCKS.get((any(".conv3." in name for name in state), counts))
+    bottlenecks = any(".conv3." in name for name in state)
+    return _BLOCKS.get((bottlenecks, counts))
 
 
 def normalise(state: Any, path: object) -> dict[str, Tensor]:
     """Unpack the containers and bring every name to torchvision's."""
-    while isinstance(state, dict) and (
-        inner := [k for k in _CONTAINERS if isinstance(state.get(k), dict)]
-    ):
-        state = state[inner[0]]
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(v, Tensor) for v in state.values())
-    ):
+    state = _unpacked(state)
+    values = list(state.values()) if isinstance(state, dict) else []
+    if not values or not all(isinstance(value, Tensor) for value in values):
         raise HandclrError(
             f"{path}: holds no state dict of tensors; give encoder weights saved with torch.save"
         )
@@ -175,12 +159,20 @@ def normalise(state: Any, path: object) -> dict[str, Tensor]:
         if name.startswith(_NOT_ENCODER):
             continue
         if name in named:
-            raise HandclrError(
-                f"{path}: has two tensors for {name} (one is {key}); keep the encoder you want"
-                " in it"
-            )
+            twice = f"{path}: has two tensors for {name} (one is {key})"
+            raise HandclrError(f"{twice}; keep the encoder you want in it")
         named[name] = tensor
     return named
+
+
+def _unpacked(state: Any) -> Any:
+    """What lies in the innermost of nested containers."""
+    while isinstance(state, dict):
+        inner = [name for name in _CONTAINERS if isinstance(state.get(name), dict)]
+        if not inner:
+            break
+        state = state[inner[0]]
+    return state
 
 
 def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
@@ -188,24 +180,26 @@ def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
     own = encoder.state_dict()
     found = arch_of(state)
     if found not in (None, encoder.arch):
-        raise HandclrError(f"{path}: holds a {found}, not a {encoder.arch}; pass --arch {found}")
-    wrong = {
-        "missing": [k for k in own if k not in state and not k.endswith(".num_batches_tracked")],
-        "unexpected": [k for k in state if k not in own],
-        "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
-    }
-    if any(wrong.values()):
-        parts = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for what, names in wrong.items()
-            if names
-        ]
-        raise HandclrError(
-            f"{path}: not the weights of a {encoder.arch}: tensors {'; '.join(parts)}; "
-            "check --arch, or save the encoder alone under torchvision's names"
-        )
+        holds = f"{path}: holds a {found}, not a {encoder.arch}"
+        raise HandclrError(f"{holds}; choose the architecture {found}")
+    needed = [name for name in own if not name.endswith(".num_batches_tracked")]
+    missing = [name for name in needed if name not in state]
+    unexpected = [name for name in state if name not in own]
+    shared = [name for name in state if name in own]
+    reshaped = [name for name in shared if state[name].shape != own[name].shape]
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    parts = [_listed(what, names) for what, names in wrong.items() if names]
+    if parts:
+        other = f"{path}: not the weights of a {encoder.arch}: tensors {'; '.join(parts)}"
+        advice = "check the architecture, or save the encoder alone under torchvision's names"
+        raise HandclrError(f"{other}; {advice}")
     encoder.load_state_dict(state, strict=False)
     return len(state)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {what} ({', '.join(names[:3])}{more})"
 
 
 def _line(error: BaseException) -> str:

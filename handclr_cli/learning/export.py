@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..contract.errors import HandclrError, UsageError
+from ..contract.output import atomic_write
+from ..hand.joints import JOINT_NAMES
 from .augmentation import IMAGENET_MEAN, IMAGENET_STD
 from .posemodel import PoseModel
 
-# The oldest that torch's exporter writes; TensorRT from 10, OpenCV's and every current runtime read
-# it.
+# The oldest that torch's exporter writes, which TensorRT from version 10, OpenCV and every current
+# runtime read.
 OPSET = 18
 TOLERANCE_MM = 0.05
 TOLERANCE_PX = 0.05
@@ -30,10 +32,10 @@ MAKERS, RUNTIME = ("onnx", "onnxscript"), "onnxruntime"
 
 
 class OnnxCheck(NamedTuple):
-    """How an exported graph differs from its model: over `crops`, in mm (xyz) and input pixels
-    (uv).
+    """By how much an exported graph differs from its model on a number of crops, at most.
 
-    `ties` joints are left out of it: their heatmap's maximum is at two cells.
+    In mm (xyz) and input pixels (uv). `ties` joints do not count: the maximum of their heatmap is
+    in two cells, but for rounding.
     """
 
     crops: int
@@ -56,10 +58,9 @@ class PoseGraph(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(model.network).cpu().eval()
         self.bone, self.size = model.mean.bone, model.size
-        self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD))[:, None, None])
-        self.register_buffer(
-            "shift", (torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD))[:, None, None]
-        )
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("scale", 1 / (255 * std)[:, None, None])
+        self.register_buffer("shift", (mean / std)[:, None, None])
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Predict as PoseModel does."""
@@ -72,16 +73,15 @@ def require_onnx() -> None:
     """Raise UsageError where the packages that write ONNX are not installed."""
     missing = [name for name in MAKERS if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(
-            f"--onnx: {' and '.join(missing)} not installed here; pip install 'handclr[onnx]'"
-        )
+        names = " and ".join(missing)
+        raise UsageError(f"{names} not installed here; pip install 'handclr[onnx]'", setting="onnx")
 
 
 def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
-    """Serialise the model as one ONNX file of opset OPSET, with any N, and `properties` in its
-    metadata.
+    """Serialise the model as one ONNX file of opset OPSET, for any N.
 
-    Input `crops`, outputs `xyz` and `uv`, as of PoseGraph. The same model gives the same bytes.
+    `properties` go into its metadata. Input `crops`, outputs `xyz` and `uv`, as of PoseGraph. The
+    same model gives the same bytes.
     """
     require_onnx()
     graph = PoseGraph(model)
@@ -102,9 +102,8 @@ def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
     proto = program.model_proto  # type: ignore[union-attr]
     written = {entry.domain: entry.version for entry in proto.opset_import}[""]
     if written != OPSET:
-        raise HandclrError(
-            f"this torch writes opset {written}, not {OPSET}; export with another version of torch"
-        )
+        other = f"this torch writes opset {written}, not {OPSET}"
+        raise HandclrError(f"{other}; export with another version of torch")
     _forget_origins(proto)
     for name, value in properties.items():
         proto.metadata_props.add(key=name, value=str(value))
@@ -112,11 +111,11 @@ def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
 
 
 def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | None:
-    """Run an exported model and the original on crops uint8 (n, S, S, 3); None where onnxruntime is
-    not installed.
+    """Compare an exported model with the original on crops uint8 (n, S, S, 3).
 
-    One by one and all at once, so that the batch is seen to be free. Raises HandclrError where more
-    than one joint in a thousand differs by more than TOLERANCE_MM or TOLERANCE_PX.
+    The first crop runs alone too, which shows that N is free. None where onnxruntime is not
+    installed. Raises HandclrError where more than one joint in a thousand differs by more than
+    TOLERANCE_MM or TOLERANCE_PX.
     """
     if importlib.util.find_spec(RUNTIME) is None:
         return None
@@ -130,23 +129,38 @@ def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | 
         expected = [value.numpy() for value in graph(torch.from_numpy(crops))]
     found = session.run(list(OUTPUTS), {INPUT: crops})
     single = session.run(list(OUTPUTS), {INPUT: crops[:1]})
-    pairs = [
-        (np.concatenate([a, b]), np.concatenate([c, c[:1]]))
-        for a, b, c in zip(found, single, expected, strict=True)
-    ]
-    mm, px = (
-        np.linalg.norm(a - b, axis=-1) * unit
-        for (a, b), unit in zip(pairs, (1000, model.size), strict=True)
-    )
+    apart = [_apart(*values) for values in zip(found, single, expected, strict=True)]
+    mm, px = 1000 * apart[0], model.size * apart[1]
     beyond = ~((mm <= TOLERANCE_MM) & (px <= TOLERANCE_PX))
     if beyond.mean() > TIES:
-        raise HandclrError(
-            f"the ONNX model differs from the original by up to {mm.max():.3g} mm and"
-            f" {px.max():.3g} px on {int(beyond.sum()):,} of {beyond.size:,} joints; nothing was"
-            " written"
-        )
+        worst = f"by up to {mm.max():.3g} mm and {px.max():.3g} px"
+        where = f"on {int(beyond.sum()):,} of {beyond.size:,} joints"
+        differs = f"the ONNX model differs from the original {worst} {where}"
+        raise HandclrError(f"{differs}; nothing was written")
     close = ~beyond
     return OnnxCheck(len(crops), float(mm[close].max()), float(px[close].max()), int(beyond.sum()))
+
+
+def _apart(found: np.ndarray, single: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Distances of joints, of all crops and of the first one alone: (n + 1, 21)."""
+    twice = np.concatenate([expected, expected[:1]])
+    return np.linalg.norm(np.concatenate([found, single]) - twice, axis=-1)
+
+
+def write_onnx(
+    model: PoseModel, crops: np.ndarray, path: str, properties: Mapping[str, Any]
+) -> OnnxCheck | None:
+    """Export a model to a file, once the export is checked on crops as by `check_onnx`.
+
+    `properties` go into its metadata, with the joints, the side of the input and the reference bone
+    in metres. Raises as `export_onnx` and `check_onnx`.
+    """
+    about = {**properties, "joints": ",".join(JOINT_NAMES)}
+    data = export_onnx(model, {**about, "size": model.size, "reference_bone_m": model.mean.bone})
+    check = check_onnx(data, model, crops)
+    with atomic_write(path) as file:
+        file.write(data)
+    return check
 
 
 def _forget_origins(proto: Any) -> None:

@@ -1,6 +1,4 @@
-"""Fine-tuning of the pose model on labelled crops: the labels, their views, and the loss of a
-batch.
-"""
+"""Fine-tuning of the pose model on labelled crops: labels, their views, the loss of a batch."""
 
 from __future__ import annotations
 
@@ -23,15 +21,15 @@ from .augmentation import (
     Geometry,
     Image,
     View,
-    apply,
-    draw,
+    apply_view,
+    draw_view,
     move_pose,
     to_tensor,
 )
 from .distributed import Ranks
 from .encoder import Encoder
 from .ground_truth import pose_truth
-from .hardware import Autocast, move
+from .hardware import Autocast, ViewsMade, move
 from .heads import Head
 from .schedule import Row
 from .store import CropStore
@@ -62,10 +60,10 @@ class TrainingLabels:
 
 
 def read_labels(index: ShardIndex) -> TrainingLabels:
-    """Read the labels of all samples with 2D and 3D keypoints. Raises HandclrError where there are
-    none.
+    """Read the labels of all samples with 2D and 3D keypoints.
 
-    A unique sample is what the JSON calls `sample`, else the key.
+    Raises HandclrError where there are none. A sample is one with others where the JSON gives them
+    the same `sample`; without it, each is unique.
     """
     rows, names, points, poses, valid = [], [], [], [], []
     for row, sample in enumerate(index):
@@ -76,31 +74,26 @@ def read_labels(index: ShardIndex) -> TrainingLabels:
             poses.append(sample.keypoints3d)
             valid.append(sample.valid)
     if not rows:
-        raise HandclrError(
-            "no sample has keypoints2d.npy and keypoints3d.npy; make labelled shards by handclr"
-            " import"
-        )
-    return TrainingLabels(
-        np.array(rows), np.array(names), np.stack(points), np.stack(poses), np.stack(valid)
-    )
+        missing = "no sample has keypoints2d.npy and keypoints3d.npy"
+        raise HandclrError(f"{missing}; make labelled shards by handclr import")
+    known = np.stack(points), np.stack(poses), np.stack(valid)
+    return TrainingLabels(np.array(rows), np.array(names), *known)
 
 
 def hold_out(
     labels: TrainingLabels, share: float, seed: int
 ) -> tuple[TrainingLabels, TrainingLabels]:
-    """What to train on, and a seeded share of the unique samples to validate on, each with all its
-    versions.
-    """
+    """What to train on, and a seeded share of the unique samples, in all versions, held out."""
     held = _drawn(labels.names, share, [seed, 1]) if share else np.zeros(len(labels), bool)
     if held.all():
-        raise UsageError(f"--hold-out {share:g}: leaves nothing to train on")
+        raise UsageError("leaves nothing to train on", setting="hold_out")
     return labels.take(~held), labels.take(held)
 
 
 def choose_fraction(labels: TrainingLabels, share: float, seed: int) -> TrainingLabels:
-    """A seeded share of the unique samples, each with all its versions (FreiHAND has four of each).
+    """A seeded share of the unique samples, in all versions (FreiHAND has four of each).
 
-    Not the first n files, which would be one studio.
+    Not the first n of them, which would be of one studio.
     """
     return labels.take(_drawn(labels.names, share, seed))
 
@@ -112,8 +105,9 @@ def _drawn(names: np.ndarray, share: float, seed: int | list[int]) -> np.ndarray
 
 
 def pose_augmentation(size: int, rotation: float) -> AugmentationConfig:
-    """Rotation, +-10 % of scale and +-5 % of shift, colour and a light blur, moving image, 2D and
-    3D together.
+    """The augmentation of fine-tuning: a rotation, +-10 % of scale, +-5 % of shift, a light blur.
+
+    Colours as in pre-training. Image, 2D and 3D move together.
     """
     return AugmentationConfig(
         size=size,
@@ -126,10 +120,10 @@ def pose_augmentation(size: int, rotation: float) -> AugmentationConfig:
 
 
 class Shown(NamedTuple):
-    """The view of one labelled crop, and where its joints are in it; `row` counts the data set's.
+    """The view of the crop in a row of the data set, and where its joints are in the view.
 
-    image is the view itself, or the whole crop where the device makes the view, or None where it
-    has the crops.
+    image is the view itself, or the whole crop where the device makes the view, or None where the
+    device has the crops too.
     """
 
     row: int
@@ -141,11 +135,10 @@ class Shown(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A batch: uint8 images (N, H, W, 3) or None, keypoints2d (N, 21, 2) view px, keypoints3d (N,
-    21, 3) metres.
+    """A batch of N views, with their labels.
 
-    valid (N, 21) bool: the joint has labels. geometry and appearance of the views; rows (N,) int64
-    of the data set.
+    images uint8 (N, H, W, 3) or None; rows (N,) int64 of the data set; keypoints2d (N, 21, 2) px of
+    the view; keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has labels.
     """
 
     images: Tensor | None
@@ -158,11 +151,7 @@ class Labelled(NamedTuple):
 
 
 class PoseDataset(Dataset[Shown]):
-    """Augmented labelled crops; the augmentation depends on (seed, epoch, row) alone.
-
-    made: what is made here: "views"; "crops", where the device makes the views of them; or "draws",
-    where it has the crops too.
-    """
+    """Augmented labelled crops; the augmentation depends on (seed, epoch, row) alone."""
 
     def __init__(
         self,
@@ -170,25 +159,21 @@ class PoseDataset(Dataset[Shown]):
         labels: TrainingLabels,
         config: AugmentationConfig,
         seed: int,
-        made: str = "views",
+        made: ViewsMade = ViewsMade.BY_WORKERS,
     ) -> None:
-        self.store, self.labels, self.config, self.seed, self.made = (
-            store,
-            labels,
-            config,
-            seed,
-            made,
-        )
+        self.store, self.labels, self.config = store, labels, config
+        self.seed, self.made = seed, made
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, at: Row) -> Shown:
         epoch, row = at
-        view = draw(self.config, np.random.default_rng([self.seed, epoch, row]))
-        image = None if self.made == "draws" else self.store[int(self.labels.rows[row])]
-        if self.made == "views" and image is not None:
-            image = apply(view, image)
+        view = draw_view(self.config, np.random.default_rng([self.seed, epoch, row]))
+        image = None
+        if self.made is not ViewsMade.FROM_CACHE:
+            image = self.store[int(self.labels.rows[row])]
+            image = image if self.made.on_device else apply_view(view, image)
         moved = move_pose(view, self.labels.keypoints2d[row], self.labels.keypoints3d[row])
         return Shown(row, view, image, *moved, self.labels.valid[row])
 
@@ -197,16 +182,18 @@ def collate_labelled(items: Sequence[Shown]) -> Labelled:
     """Batch the items of a PoseDataset."""
     views = [one.view for one in items]
     images = [one.image for one in items if one.image is not None]
-    labels = (
-        np.stack([getattr(one, name) for one in items])
-        for name in ("keypoints2d", "keypoints3d", "valid")
-    )
+    rows = torch.tensor([one.row for one in items])
+    points = np.stack([one.keypoints2d for one in items])
+    poses = np.stack([one.keypoints3d for one in items])
+    valid = np.stack([one.valid for one in items])
     return Labelled(
         torch.from_numpy(np.stack(images)) if images else None,
         Geometry.of(views),
         Appearance.of(views),
-        torch.tensor([one.row for one in items]),
-        *map(torch.from_numpy, labels),
+        rows,
+        torch.from_numpy(points),
+        torch.from_numpy(poses),
+        torch.from_numpy(valid),
     )
 
 
@@ -214,8 +201,8 @@ def collate_labelled(items: Sequence[Shown]) -> Labelled:
 class PoseObjective:
     """The pose loss of a batch, and its gradients in the model.
 
-    model is a PoseNet, or what distributes it, and head its head. size: of the views, px. crops:
-    those of the data set's rows on the device, uint8 (N, R, R, 3), where it has them.
+    model is a PoseNet, or a wrapper that distributes it, and head its head. size: of the views, px.
+    crops: those of the data set's rows on the device, uint8 (N, R, R, 3), where it has them.
     """
 
     model: nn.Module
@@ -224,7 +211,7 @@ class PoseObjective:
     device: torch.device
     autocast: Autocast = contextlib.nullcontext
     ranks: Ranks = Ranks()  # noqa: RUF009
-    made: str = "views"
+    made: ViewsMade = ViewsMade.BY_WORKERS
     crops: Tensor | None = None
 
     def __call__(self, batch: Labelled) -> dict[str, Tensor]:
@@ -240,15 +227,15 @@ class PoseObjective:
     def _images(self, batch: Labelled) -> Tensor:
         images = self.crops[batch.rows] if self.crops is not None else batch.images
         assert images is not None
-        if self.made == "views":
-            return to_tensor(images)
-        return render(images, batch.geometry, batch.appearance, self.size)
+        if self.made.on_device:
+            return render(images, batch.geometry, batch.appearance, self.size)
+        return to_tensor(images)
 
 
 def freeze(encoder: Encoder) -> None:
-    """Keep the encoder as it is: no gradients, and batch norms that stay in evaluation mode while
-    training.
-    """
+    """Keep the encoder as it is: no gradients, and batch norms in evaluation mode throughout."""
     encoder.requires_grad_(False)
     encoder.eval()
+    # The loop sets the whole network to training mode: this part of it alone must not follow, and
+    # a subclass would have to be known wherever an encoder is built.
     encoder.train = lambda mode=True: encoder  # type: ignore[method-assign]

@@ -38,11 +38,8 @@ def pose_truth(
     keypoints2d (N, 21, 2) input px, keypoints3d (N, 21, 3) metres, valid (N, 21) bool (all, where
     None; wrist and middle knuckle in any case).
     """
-    valid = (
-        torch.ones(keypoints2d.shape[:2], dtype=torch.bool, device=keypoints2d.device)
-        if valid is None
-        else valid
-    )
+    if valid is None:
+        valid = torch.ones(keypoints2d.shape[:2], dtype=torch.bool, device=keypoints2d.device)
     labelled = valid[..., None]
     uv = torch.where(labelled, keypoints2d.float(), 0)
     joints = keypoints3d.float()
@@ -51,16 +48,15 @@ def pose_truth(
     location = torch.where(labelled, (joints - root[:, None]) / bone, 0)
     delta_valid = valid & of_parents(valid)
     delta = location - of_parents(location)
-    delta = torch.where(
-        delta_valid[..., None], delta / delta.norm(dim=2, keepdim=True).clamp(min=_NO_LENGTH), 0
-    )
+    delta = delta / delta.norm(dim=2, keepdim=True).clamp(min=_NO_LENGTH)
+    delta = torch.where(delta_valid[..., None], delta, 0)
     visible = valid & ((uv >= 0) & (uv < size)).all(dim=2)
     return PoseTruth(uv, location, delta, valid, visible, delta_valid, size)
 
 
 def of_parents(values: Tensor) -> Tensor:
     """The value of each joint's parent, the wrist's own for the wrist: (N, 21, ...) in and out."""
-    # Slices, not an index of joints: that would be copied to the device, and waited for, on every
+    # Slices, not an index of joints, which would be copied to the device, and waited for, in each
     # step.
     wrist, fingers = values[:, :1], values[:, 1:].unflatten(1, (len(FINGERS), -1))
     bases = wrist[:, :, None].expand_as(fingers[:, :, :1])

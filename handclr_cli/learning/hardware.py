@@ -4,22 +4,51 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..choices import PrecisionName
 from ..contract.errors import HandclrError, UsageError
 from .patch_conv import use_patches
 
-PRECISIONS = ("auto", "bf16", "fp32")
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
+class ViewsMade(StrEnum):
+    """Where the views of crops are made, and so what the data processes send to the device."""
+
+    BY_WORKERS = "views"
+    """The data processes make them, and send views."""
+    AS_PUBLISHED = "published"
+    """The data processes make them as the published code does, and send views."""
+    ON_DEVICE = "crops"
+    """The device makes them of the whole crops that it is sent."""
+    FROM_CACHE = "draws"
+    """The device makes them of crops that it keeps; it is sent their rows and what was drawn."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the device makes them, so that the data processes only draw them."""
+        return self in (ViewsMade.ON_DEVICE, ViewsMade.FROM_CACHE)
+
+
+def views_made(device: torch.device, cache: str, published: bool) -> ViewsMade:
+    """Where views are made: on a GPU, but for published ones, which only the CPU can make."""
+    if published:
+        return ViewsMade.AS_PUBLISHED
+    if device.type != "cuda":
+        return ViewsMade.BY_WORKERS
+    return ViewsMade.FROM_CACHE if cache == "gpu" else ViewsMade.ON_DEVICE
+
+
 def pick_device(name: str, local: int = 0) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:N into a device that is there; `local` numbers the processes of
-    this machine.
+    """Turn auto, cpu, cuda or cuda:N into a device that is there.
+
+    `local` numbers the processes of this machine. Raises HandclrError where it is not there.
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
         device = torch.device("cuda", local % torch.cuda.device_count())
@@ -31,20 +60,19 @@ def pick_device(name: str, local: int = 0) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HandclrError(
-            f"--device {name} is not available here: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise HandclrError(f"not available here: {reason}", setting="device") from error
     return device
 
 
 def pick_precision(name: str, device: torch.device) -> Autocast:
-    """The context that forward passes run in: bfloat16 where it is quick (auto: on CUDA), else
-    float32.
+    """The context that forward passes run in: bfloat16 for bf16, and for auto on CUDA.
 
     With bfloat16, what stays in float32 may use TF32. Raises UsageError for another name.
     """
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision {name}: choose from {', '.join(PRECISIONS)}")
+    if name not in get_args(PrecisionName):
+        known = ", ".join(get_args(PrecisionName))
+        raise UsageError(f"choose from {known}", setting="precision")
     half = name == "bf16" or (name == "auto" and device.type == "cuda")
     torch.set_float32_matmul_precision("high" if half else "highest")
     torch.backends.cudnn.allow_tf32 = half
@@ -52,8 +80,9 @@ def pick_precision(name: str, device: torch.device) -> Autocast:
 
 
 def place(model: nn.Module, device: torch.device, compiled: bool | None = None) -> nn.Module:
-    """Move a model to the device in channels-last order, compiled where asked for (None:
-    on CUDA).
+    """Move a model to the device in channels-last order; compile it where asked for.
+
+    `compiled` None: on CUDA.
     """
     torch.backends.cudnn.benchmark = True
     if device.type == "cpu":
@@ -65,8 +94,9 @@ def place(model: nn.Module, device: torch.device, compiled: bool | None = None) 
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Move the tensors of nested tuples to the device without waiting for it; anything
-    else stays.
+    """Move the tensors of nested tuples to the device without waiting for it.
+
+    Anything else stays as it is.
     """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
@@ -83,8 +113,8 @@ def prefetch(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
         return
     copies = torch.cuda.Stream(device)
     for batch in batches:
-        # This thread is a step ahead of the device: on a stream of their own, copies need not queue
-        # behind that step.
+        # This thread is a step ahead of the device: on a stream of their own, the copies do not
+        # wait for that step.
         with torch.cuda.stream(copies):
             moved = move(batch, device)
         torch.cuda.current_stream(device).wait_stream(copies)
@@ -102,12 +132,14 @@ def _claim(value: Any, device: torch.device) -> None:
 
 
 def free_memory(device: torch.device | None = None) -> int:
-    """Bytes that may still be used: of a CUDA device, else of this machine within its control
-    group; 0 if unknown.
+    """Bytes that may still be used, 0 if unknown.
+
+    Of a CUDA device, else of this machine, within the limit of its control group.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
+    table = Path("/proc/meminfo")
+    lines = table.read_text().splitlines() if table.exists() else []
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return min([*available, *_group_memory()], default=0)
 
@@ -116,9 +148,8 @@ def _group_memory() -> Iterator[int]:
     """What the control group of this process leaves, where it has a limit."""
     for folder in (Path("/sys/fs/cgroup"), *_own_groups()):
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
-            yield int((folder / "memory.max").read_text()) - int(
-                (folder / "memory.current").read_text()
-            )
+            limit = int((folder / "memory.max").read_text())
+            yield limit - int((folder / "memory.current").read_text())
 
 
 def _own_groups() -> Iterator[Path]:

@@ -1,6 +1,4 @@
-"""Heads of the pose model: from the encoder's features to maps or points, their readout and their
-loss.
-"""
+"""Heads of the pose model: from the encoder's features to maps or points, readout and loss."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ STRIDE = 4
 ENCODER_STRIDE = 32
 HEAT_WEIGHT, DELTA_WEIGHT, LOCATION_WEIGHT = 100.0, 1.0, 10.0
 HEAT_BIAS, HEAT_STD = -2.5, 0.02
-# Of the mean absolute error of 2D points in input sides; 3D points are in reference bones, some 4
-# to a hand.
+# Weighs the error of 2D points, in sides of the input, against that of 3D points, which is in
+# reference bones, about four to a hand.
 UV_WEIGHT = 4.0
 _WIDTH = 256
 _LITTLE = 1e-6
@@ -36,8 +34,9 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def read(self, outputs: Any) -> tuple[Tensor, Tensor]:
-        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input
-        px (x, y).
+        """The pose, float32: xyz (N, 21, 3) in reference bones, uv (N, 21, 2) input px (x, y).
+
+        xyz is counted from the wrist, along the axes of the camera.
         """
 
     @abstractmethod
@@ -48,8 +47,9 @@ class Head(nn.Module, ABC):
 
 
 class PoseMaps(NamedTuple):
-    """Maps at a quarter of the input: heat (N, 21, h, w) in [0, 1], delta and location (N, 21, 3,
-    h, w).
+    """Maps at a quarter of the input's side.
+
+    heat (N, 21, h, w) in [0, 1]; delta and location (N, 21, 3, h, w).
     """
 
     heat: Tensor
@@ -58,9 +58,7 @@ class PoseMaps(NamedTuple):
 
 
 class DetNet(Head):
-    """Three up-convolutions to a quarter of the input; heat, delta and location maps (Zhou et al.
-    2020).
-    """
+    """DetNet (Zhou et al. 2020): heat, delta and location maps at a quarter of the input's side."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -69,8 +67,8 @@ class DetNet(Head):
         self.delta = _branch(_WIDTH + 2 + JOINT_COUNT, 3 * JOINT_COUNT)
         self.location = _branch(_WIDTH + 2 + 4 * JOINT_COUNT, 3 * JOINT_COUNT)
         self.apply(_kaiming)
-        # Nearly all of a heatmap is zero: started at a half, the first hundreds of steps would only
-        # clear it.
+        # Nearly all of a heatmap is zero: if it started at a half, the first hundreds of steps
+        # would only lower it.
         _start_flat(self.heat, HEAT_BIAS)
 
     def forward(self, features: Tensor) -> PoseMaps:
@@ -113,9 +111,8 @@ class DetNet(Head):
         """
         target = heatmaps(truth)
         weights = target * truth.valid[..., None, None], target * truth.delta_valid[..., None, None]
-        counts = mean(
-            torch.stack([count.float().sum() for count in (truth.visible, *weights)])
-        ).clamp(min=_LITTLE)
+        sums = torch.stack([count.float().sum() for count in (truth.visible, *weights)])
+        counts = mean(sums).clamp(min=_LITTLE)
 
         def weighted(predicted: Tensor, true: Tensor, weight: Tensor) -> Tensor:
             return ((predicted.float() - true[..., None, None]).square().sum(dim=2) * weight).sum()
@@ -129,9 +126,7 @@ class DetNet(Head):
 
 
 class Points(NamedTuple):
-    """Predicted joints: location (N, 21, 3) in reference bones and uv (N, 21, 2) in input px,
-    float32.
-    """
+    """Joints, float32: location (N, 21, 3) in reference bones, uv (N, 21, 2) in input px."""
 
     location: Tensor
     uv: Tensor
@@ -146,15 +141,13 @@ class _PointHead(Head):
     def loss(
         self, outputs: Points, truth: PoseTruth, mean: Mean = lambda counts: counts
     ) -> dict[str, Tensor]:
-        """The total, "location" and "uv": absolute errors summed over the axes, averaged over the
-        batch's joints.
+        """The total, "location" and "uv": absolute errors, averaged over the batch's joints.
 
-        location in reference bones, of the joints with labels; uv in input sides, of the visible
-        ones.
+        They are summed over the axes. location: in reference bones, of the joints with labels; uv:
+        in sides of the input, of the visible ones.
         """
-        counts = mean(
-            torch.stack([count.float().sum() for count in (truth.valid, truth.visible)])
-        ).clamp(min=_LITTLE)
+        sums = torch.stack([count.float().sum() for count in (truth.valid, truth.visible)])
+        counts = mean(sums).clamp(min=_LITTLE)
         off3d = (outputs.location.float() - truth.location).abs().sum(dim=2) * truth.valid
         off2d = (outputs.uv.float() - truth.uv).abs().sum(dim=2) * truth.visible
         location, uv = off3d.sum() / counts[0], off2d.sum() / counts[1] / truth.size
@@ -162,8 +155,7 @@ class _PointHead(Head):
 
 
 class SoftArgmax(_PointHead):
-    """DetNet's up-convolutions; each joint is the mean over its heatmap (integral regression, Sun
-    et al. 2018).
+    """DetNet's up-convolutions, and integral regression (Sun et al. 2018) of the joints.
 
     2D by the mean place, 3D by the mean of a location map with the heat as weight.
     """
@@ -190,7 +182,7 @@ class SoftArgmax(_PointHead):
 
 
 class Regress(_PointHead):
-    """The mean feature and two layers on it: no maps, and the least that a head can be."""
+    """Two layers on the mean feature: the smallest head, without maps."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -219,11 +211,10 @@ HEADS: dict[str, Callable[[int], Head]] = {
 
 
 def heatmaps(truth: PoseTruth) -> Tensor:
-    """Gaussians of sigma one cell at the joints' exact places, peak 1: (N, 21, size/4, size/4)
-    float32.
+    """Gaussians at the joints' exact places: (N, 21, size/4, size/4) float32.
 
-    The published code truncates the place to a cell. A joint outside the view has its Gaussian at
-    the nearest border, where its readout tends to land.
+    Their peak is 1, their sigma one cell. The published code truncates the place to a cell. A joint
+    outside the view has its Gaussian at the nearest border, where its readout tends to land.
     """
     centre = (truth.uv.clamp(0, truth.size) / STRIDE - 0.5)[..., None]
     cells = torch.arange(truth.size // STRIDE, device=centre.device, dtype=torch.float32)

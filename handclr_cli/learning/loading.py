@@ -15,8 +15,9 @@ from ..contract.errors import HandclrError
 
 
 class Guarded(Dataset[Any]):
-    """A data set whose HandclrErrors are items, so that they reach the trainer as they are and not
-    as tracebacks.
+    """A data set whose HandclrErrors are items.
+
+    Raised in a worker process, they would reach the trainer as the text of a traceback.
     """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -39,18 +40,15 @@ def batches(
 ) -> Iterator[Iterator[Any]]:
     """Load batches in `workers` processes, which end with the block whatever ends it.
 
-    `sampler` yields lists of what `dataset` is indexed by. A HandclrError of an item is raised
-    here.
+    `sampler` yields lists of what `dataset` is indexed by. Raises the HandclrError of an item.
     """
 
     def collate_or_error(items: list[Any]) -> Any:
-        return next((item for item in items if isinstance(item, HandclrError)), None) or collate(
-            items
-        )
+        error = next((item for item in items if isinstance(item, HandclrError)), None)
+        return error or collate(items)
 
     if workers:
-        # OpenCV's threads do not live on in a fork, and a worker that asks them to end would wait
-        # for ever.
+        # OpenCV's threads do not survive a fork, and a worker would wait for ever for them to end.
         cv2.setNumThreads(1)
     loader = DataLoader(
         Guarded(dataset),
@@ -65,13 +63,17 @@ def batches(
     try:
         yield (_raise_error(batch) for batch in iterator)
     except torch.OutOfMemoryError as error:
-        raise HandclrError(
-            "the device is out of memory; lower --batch or --size, or raise --accumulate"
-        ) from error
+        advice = "lower the batch or the size, or encode a batch in more parts"
+        raise HandclrError(f"the device is out of memory; {advice}") from error
     finally:
-        # Workers ignore SIGTERM, which is how they would be ended at exit: without this, an error
-        # waits for ever.
+        # Workers ignore SIGTERM, which would end them at exit: without this, an error would wait
+        # for ever.
         getattr(iterator, "_shutdown_workers", lambda: None)()
+
+
+def in_parts(count: int, size: int) -> list[range]:
+    """The numbers below `count`, in order, in parts of `size`; the last may be smaller."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
 def _raise_error(batch: Any) -> Any:

@@ -1,14 +1,12 @@
-"""The training loop of pretrain and finetune: seeded, resumable at any step, stopped politely by
-signals.
-"""
+"""The training loop of pretrain and finetune: seeded, resumable at any step, ended by signals."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -25,16 +23,16 @@ from .schedule import EpochBatches, Schedule
 
 FLUSH_INTERVAL_S = 2.0
 EPOCH_SAVE_INTERVAL_S = 10.0
-# An end of an epoch is saved where that costs at most this part of the time since the last save.
+# The end of an epoch is saved where that costs at most this part of the time since the last save.
 SAVE_SHARE = 0.02
 Losses = dict[str, Tensor]
+Measures = Mapping[str, SupportsFloat]
 
 
 class Stop:
-    """Notes SIGTERM, Ctrl-C and the end of the time; saving happens in the loop, never in the
-    handler.
+    """Notes SIGTERM, Ctrl-C and the end of the time, for the loop to save and stop.
 
-    A second Ctrl-C interrupts at once.
+    Nothing is saved in the handler itself. A second Ctrl-C interrupts at once.
     """
 
     def __init__(self, time_limit: float) -> None:
@@ -68,6 +66,7 @@ class Stop:
 
 
 def train(
+    *,
     run: Run,
     label: str,
     model: nn.Module,
@@ -78,13 +77,13 @@ def train(
     schedule: Schedule,
     device: torch.device,
     ranks: Ranks = Ranks(),  # noqa: B008
-    examine: Callable[[int], Losses] = lambda epoch: {},
+    examine: Callable[[int], Measures] = lambda epoch: {},
     before_save: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `model` from the run's last save to the end of the schedule.
 
     `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log,
-    among them "loss". `examine(epoch)` is asked at the end of each epoch for others.
+    among them "loss". `examine(epoch)` gives other scalars to log at the end of each epoch.
     `before_save()` may write what belongs to the state that is saved next. With the state saved,
     raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C.
     """
@@ -92,17 +91,12 @@ def train(
     if step == schedule.steps:
         return
     model.train()
-    recorder, saved, pause = (
-        _Recorder(run, schedule, ranks),
-        time.monotonic(),
-        EPOCH_SAVE_INTERVAL_S,
-    )
+    recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, step, ranks)
+    saved, pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
     with (
         Stop(schedule.time_limit) as stop,
         progress(label, schedule.steps, "steps", step) as advance,
-        batches(
-            dataset, EpochBatches(schedule, step, ranks), collate, schedule.workers, device
-        ) as loaded,
+        batches(dataset, sampler, collate, schedule.workers, device) as loaded,
     ):
         for batch in prefetch(loaded, device):
             lr = schedule.lr_at(step)
@@ -144,8 +138,9 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int
 
 
 class _Recorder:
-    """Collects losses on the device and writes them now and then, so that the loop seldom waits for
-    it.
+    """Collects losses on the device and writes them now and then.
+
+    Reading a loss waits for the device, which the loop is thus seldom made to do.
     """
 
     def __init__(self, run: Run, schedule: Schedule, ranks: Ranks) -> None:
@@ -163,7 +158,7 @@ class _Recorder:
             self.flush()
         return self.shown
 
-    def note(self, step: int, epoch: int, found: Losses) -> None:
+    def note(self, step: int, epoch: int, found: Measures) -> None:
         self.flush()
         values = {name: round(float(value), 6) for name, value in found.items()}
         self.run.log([{"step": step, "epoch": epoch, **values}])
@@ -184,9 +179,8 @@ class _Recorder:
                 {"step": step, "epoch": epoch, "lr": lr, **named, "images_per_s": round(rate, 1)}
             )
         if not np.isfinite(values).all():
-            raise HandclrError(
-                f"the loss is not finite near step {self.pending[-1][0]:,}; lower --lr"
-            )
+            near = f"the loss is not finite near step {self.pending[-1][0]:,}; lower the rate"
+            raise HandclrError(near, setting="lr")
         self.run.log(records)
         shown = {name: f"{value:.4f}" for name, value in zip(self.names, values[-1], strict=True)}
         self.shown = {**self.shown, **shown, "images/s": f"{rate:,.0f}"}

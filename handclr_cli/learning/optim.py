@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..choices import OptimizerName
 from ..contract.errors import UsageError
 
-OPTIMIZERS = ("adamw", "lars", "adam")
+OPTIMIZERS = get_args(OptimizerName)
 
 
 class LARS(torch.optim.Optimizer):
-    """Momentum SGD whose step for each weight tensor is scaled by trust * |weight| / |gradient|
-    (You 2017).
+    """Momentum SGD with a rate of its own for each weight tensor (You 2017).
 
-    Biases and other 1-D parameters take the plain momentum step, without weight decay.
+    A step is scaled by trust * |weight| / |gradient|. Biases and other 1-D parameters take the
+    plain momentum step, without weight decay.
     """
 
     def __init__(
@@ -50,16 +51,13 @@ class LARS(torch.optim.Optimizer):
                     size, slope = weight.norm(), update.norm()
                     # where, not if: comparing on the host would wait for the device once per
                     # tensor.
-                    usable = (size > 0) & (slope > 0)
-                    update = update * torch.where(
-                        usable, group["trust"] * size / slope, torch.ones_like(size)
-                    )
+                    usable, scale = (size > 0) & (slope > 0), group["trust"] * size / slope
+                    update = update * torch.where(usable, scale, torch.ones_like(size))
                 state = self.state[weight]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(weight)
-                weight.add_(
-                    state["momentum"].mul_(group["momentum"]).add_(update), alpha=-group["lr"]
-                )
+                step = state["momentum"].mul_(group["momentum"]).add_(update)
+                weight.add_(step, alpha=-group["lr"])
         return loss
 
 
@@ -83,11 +81,9 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
 
 
 def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
-    """The learning rate of steps 0..total-1: linear to `base` at warmup-1, then a cosine to 0 at
-    `total`.
+    """The learning rate of a step: linear to `base` at warmup-1, then a cosine to 0 at `total`.
 
-    The first step is base/warmup and not 0 as in PeCLR, which spends a batch on a step that changes
-    nothing.
+    The first step, 0, has the rate base/warmup, and not 0 as in PeCLR, where it changes nothing.
     """
     if step < warmup:
         return base * (step + 1) / warmup

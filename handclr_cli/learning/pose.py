@@ -12,7 +12,7 @@ from .heads import ENCODER_STRIDE, HEADS
 
 
 class PoseNet(nn.Module):
-    """Encoder and head ("detnet", "softargmax" or "regress"), whose weights are drawn from `seed`.
+    """An encoder and a head ("detnet", "softargmax" or "regress") with weights drawn from `seed`.
 
     Input (N, 3, H, W) ImageNet-normalised RGB as in pre-training, H and W multiples of 32. Lengths
     are in units of the reference bone, wrist to middle knuckle.
@@ -30,15 +30,14 @@ class PoseNet(nn.Module):
         """The head's outputs, for its loss."""
         height, width = images.shape[-2:]
         if height % ENCODER_STRIDE or width % ENCODER_STRIDE:
-            raise HandclrError(
-                f"the pose model takes sides that are multiples of 32, not {width}x{height}: set"
-                " --size"
-            )
+            wanted = "the pose model takes sides that are multiples of 32"
+            raise HandclrError(f"{wanted}, not {width}x{height}; choose another size")
         return self.head(self.encoder.features(images))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The pose, float32: xyz (N, 21, 3) from the wrist in reference bones, uv (N, 21, 2) input
-        pixels (x, y).
+        """The pose, float32: xyz (N, 21, 3) in reference bones, uv (N, 21, 2) input pixels (x, y).
+
+        xyz is counted from the wrist, along the axes of the camera.
         """
         # Not by way of __call__, which training may have compiled for its batches.
         return self.head.read(self.forward(images))

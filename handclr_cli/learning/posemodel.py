@@ -15,20 +15,23 @@ from torch.utils.data import Dataset
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..hand.joints import REFERENCE_BONE, WRIST
-from .augmentation import View, apply, to_tensor
+from .augmentation import View, apply_view, to_tensor
 from .encoder import Encoder
 from .finetuning import TrainingLabels
 from .hardware import move
-from .loading import batches
+from .loading import batches, in_parts
 from .pose import PoseNet
 from .run import load_checkpoint
 
+# What a model may be called with.
+Crops = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
+
 
 class Poses(NamedTuple):
-    """Predictions for N crops, float32: xyz (N, 21, 3) metres from the wrist, camera axes; uv (N,
-    21, 2) crop sides.
+    """Predictions for N crops, float32: xyz (N, 21, 3) metres and uv (N, 21, 2) crop sides.
 
-    The metres are those of a hand with the reference bone of the training set's mean.
+    xyz is counted from the wrist, along the axes of the camera. Its metres are those of a hand with
+    the mean reference bone of the training set.
     """
 
     xyz: np.ndarray
@@ -37,10 +40,9 @@ class Poses(NamedTuple):
 
 @dataclass(frozen=True)
 class MeanPose:
-    """The training set's mean root-relative pose, float32 (21, 3) metres, and mean reference bone
-    in metres.
+    """The mean root-relative pose of a training set, and its mean reference bone in metres.
 
-    A joint without any label is at the wrist.
+    pose float32 (21, 3) metres; a joint without any label is at the wrist.
     """
 
     pose: np.ndarray
@@ -49,29 +51,30 @@ class MeanPose:
 
 @dataclass(frozen=True)
 class PoseModel:
-    """A pose network on its device, the side of its input in pixels, and what it was trained on.
-
-    Called with crops of right hands, uint8 (N, S, S, 3) RGB, it gives their Poses.
-    """
+    """A pose network on its device, the side of its input in pixels, and what it was trained on."""
 
     network: PoseNet
     size: int
     mean: MeanPose
 
-    def __call__(self, crops: Sequence[np.ndarray] | np.ndarray) -> Poses:
-        return self._poses(stack_crops([apply(View(self.size), crop) for crop in crops]))
+    def __call__(self, crops: Crops) -> Poses:
+        """Predict the poses of crops of right hands, in order.
+
+        crops: uint8 RGB (N, S, S, 3), as an array or a tensor on any device, or a list of (S, S, 3)
+        whose sides may differ; they are scaled to the model's side. Raises HandclrError where a
+        shape or dtype is another.
+        """
+        images = [apply_view(View(self.size), crop) for crop in _square_crops(crops)]
+        if not images:
+            return Poses(np.zeros((0, 21, 3), np.float32), np.zeros((0, 21, 2), np.float32))
+        return self._poses(stack_crops(images))
 
     def predict(
         self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
     ) -> Iterator[Poses]:
         """Predict the poses of samples in order, a batch at a time."""
-        sampler = [
-            list(range(first, min(first + batch, len(rows))))
-            for first in range(0, len(rows), batch)
-        ]
-        with batches(
-            Resized(index, rows, self.size), sampler, stack_crops, workers, self._device
-        ) as loaded:
+        crops, sampler = Resized(index, rows, self.size), in_parts(len(rows), batch)
+        with batches(crops, sampler, stack_crops, workers, self._device) as loaded:
             for images in loaded:
                 yield self._poses(images)
 
@@ -96,7 +99,7 @@ class Resized(Dataset[np.ndarray]):
         return len(self.rows)
 
     def __getitem__(self, at: int) -> np.ndarray:
-        return apply(self.view, self.index[int(self.rows[at])].image)
+        return apply_view(self.view, self.index[int(self.rows[at])].image)
 
 
 def stack_crops(images: list[np.ndarray]) -> Tensor:
@@ -105,7 +108,7 @@ def stack_crops(images: list[np.ndarray]) -> Tensor:
 
 
 def mean_pose(labels: TrainingLabels) -> MeanPose:
-    """Average the labels that a model is trained on, of each joint those that there are."""
+    """Average the labels that a model is trained on; of each joint, those that there are."""
     poses = labels.keypoints3d.astype(np.float64)
     poses = poses - poses[:, WRIST : WRIST + 1]
     count = labels.valid.sum(axis=0)
@@ -115,9 +118,7 @@ def mean_pose(labels: TrainingLabels) -> MeanPose:
 
 
 def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
-    """What model.pt holds: plain types, and copies of the tensors on the CPU under
-    unwrapped names.
-    """
+    """What model.pt holds: plain types, and copies of the network's tensors on the CPU."""
     return {
         "kind": "pose",
         "arch": model.encoder.arch,
@@ -130,24 +131,53 @@ def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseModel:
-    """Load model.pt of handclr finetune, ready to predict. Raises HandclrError if it is not one."""
+    """Load the model.pt of handclr finetune, ready to predict 3D poses.
+
+    Raises HandclrError where the file is none.
+
+    >>> import tempfile, numpy as np, handclr_cli as handclr
+    >>> folder = tempfile.mkdtemp()
+    >>> train = f"{folder}/train.tar"
+    >>> labelled = handclr.SynthLabelledSettings(output=train, count=4, size=64, workers=1)
+    >>> _ = handclr.run_synth_labelled(labelled)
+    >>> how = {"arch": "resnet18", "head": "regress", "size": 32, "batch": 4, "epochs": 1}
+    >>> where = {"run": f"{folder}/run", "device": "cpu", "workers": 0}
+    >>> done = handclr.run_finetune(handclr.FinetuneSettings(shards=[train], **how, **where))
+    >>> model = handclr.load_model(done.weights)
+    >>> xyz, uv = model(np.zeros((2, 64, 64, 3), np.uint8))
+    >>> xyz.shape, uv.shape
+    ((2, 21, 3), (2, 21, 2))
+    """
     state = load_checkpoint(path)
-    missing = {"kind", "arch", "size", "bone_m", "mean_pose", "state"} - state.keys()
+    missing = {"kind", "arch", "head", "size", "bone_m", "mean_pose", "state"} - state.keys()
     if missing or state["kind"] != "pose":
         raise HandclrError(f"{path}: not a pose model; give the model.pt of handclr finetune")
-    network = PoseNet(Encoder(state["arch"]), head=state.get("head", "detnet"))
+    network = PoseNet(Encoder(state["arch"]), head=state["head"])
     try:
-        network.load_state_dict({_current(name): tensor for name, tensor in state["state"].items()})
+        network.load_state_dict(state["state"])
     except RuntimeError as error:
-        kind = f"{state['arch']} pose model with the head {network.kind}"
         kind = f"{state['arch']} pose model with the head {network.kind}"
         raise HandclrError(f"{path}: its tensors are not those of a {kind}") from error
     mean = MeanPose(state["mean_pose"].numpy(), float(state["bone_m"]))
     return PoseModel(network.to(device).eval(), int(state["size"]), mean)
 
 
-def _current(name: str) -> str:
-    """What a tensor is called today; files from before there were several heads name detnet's
-    without `head.`.
-    """
-    return name if name.startswith(("encoder.", "head.")) else f"head.{name}"
+def _square_crops(crops: Crops) -> list[np.ndarray]:
+    """Crops one by one, uint8 (S, S, 3); raises HandclrError where they are not such."""
+    if isinstance(crops, np.ndarray | Tensor) and crops.ndim != 4:
+        raise _unlike(f"{crops.dtype} of the shape {tuple(crops.shape)}")
+    arrays = []
+    for crop in crops:
+        if not isinstance(crop, np.ndarray | Tensor):
+            raise _unlike(f"{type(crop).__name__} in a {type(crops).__name__}")
+        array = crop.numpy(force=True) if isinstance(crop, Tensor) else crop
+        side = array.shape[0] if array.ndim else 0
+        if array.dtype != np.uint8 or array.shape != (side, side, 3) or not side:
+            raise _unlike(f"{array.dtype} of the shape {array.shape} for a crop")
+        arrays.append(array)
+    return arrays
+
+
+def _unlike(found: str) -> HandclrError:
+    wanted = "crops are uint8 RGB of the shape (N, S, S, 3), or a list of (S, S, 3)"
+    return HandclrError(f"{wanted}, not {found}")

@@ -11,14 +11,12 @@ from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.sample import KEY
 
-SOURCES = ("self", "neighbour", "mined")
-
 
 class Positives:
     """Rows of an index beside the rows that may be their positives.
 
-    `query` (P,) int64; `candidates` (P, K) int64, -1 where there are fewer than K, at least one in
-    each row.
+    `query` (P,) int64; `candidates` (P, K) int64, at least one in each row, -1 where there are
+    fewer than K.
     """
 
     def __init__(self, query: np.ndarray, candidates: np.ndarray) -> None:
@@ -28,8 +26,9 @@ class Positives:
         return len(self.query)
 
     def draw(self, row: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A query and one of its candidates, each as likely; takes nothing from `rng` where there
-        is no choice.
+        """A query and one of its candidates, each with the same probability.
+
+        Where there is only one, nothing is taken from `rng`.
         """
         candidates = self.candidates[row]
         candidates = candidates[candidates >= 0]
@@ -69,19 +68,17 @@ def neighbours(index: ShardIndex) -> Positives:
 
 
 def mined(index: ShardIndex, files: Sequence[dict[str, np.ndarray]], nearest: int = 1) -> Positives:
-    """The `nearest` mined positives (arrays of pairs files, one after the other), those that are in
-    the index.
+    """The `nearest` mined positives of each crop, of those that are in the index.
 
-    A crop without a positive, or one that is not in the index, is left out. Raises HandclrError
-    where none is left, where a crop was mined twice, or where the files have fewer positives for
-    each crop.
+    `files` are the arrays of pairs files, which are read as one. A crop that is not in the index,
+    or has no positive there, is left out. Raises HandclrError where none is left, where a crop was
+    mined twice, or where the files have fewer positives for each crop.
     """
     tables = [_mined(index, arrays, nearest) for arrays in files]
     table = np.concatenate(tables)
     if len(np.unique(table[:, 0])) < len(table):
-        raise HandclrError(
-            "--pairs: a crop was mined in two of the files; remove parts of another run"
-        )
+        twice = "a crop was mined in two of the files; remove parts of another run"
+        raise HandclrError(twice, setting="pairs")
     if not len(table):
         raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
     return Positives(table[:, 0], table[:, 1:])
@@ -90,11 +87,8 @@ def mined(index: ShardIndex, files: Sequence[dict[str, np.ndarray]], nearest: in
 def _mined(index: ShardIndex, arrays: dict[str, np.ndarray], nearest: int) -> np.ndarray:
     rows, positive = index.rows_of(arrays["key"]), arrays["positive"]
     if positive.shape[1] < nearest:
-        there = positive.shape[1]
-        raise HandclrError(
-            f"--top-k {nearest}: the pairs have {there} for each crop; mine them with --top-k"
-            f" {nearest}"
-        )
+        few = f"the pairs have {positive.shape[1]} for each crop; mine {nearest} for each"
+        raise HandclrError(few, setting="top_k")
     target_rows = index.rows_of(arrays["target"]) if "target" in arrays else rows
     found = np.full((len(rows), nearest), -1, np.int64)
     there = positive[:, :nearest] >= 0

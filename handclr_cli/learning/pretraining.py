@@ -1,24 +1,22 @@
-"""Contrastive pre-training: SimCLR, PeCLR, TempCLR, HandCLR and SiMHand as settings of one
-procedure.
-"""
+"""Contrastive pre-training: SimCLR, PeCLR, TempCLR, HandCLR and SiMHand as one procedure."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..choices import MethodName, PositiveSource, TargetKind, Undo, Weighting
 from ..contract.errors import UsageError
 from .augmentation import Appearance, AugmentationConfig, Geometry, to_tensor
 from .distributed import Ranks
 from .encoder import Encoder, build_encoder
-from .hardware import Autocast, move
+from .hardware import Autocast, ViewsMade, move
 from .losses import alignment_uniformity, nt_xent, undo_geometry
-from .positives import SOURCES
 from .projection import ProjectionHead
 from .targets import SPREAD, PoseTargets
 from .views import Views
@@ -26,10 +24,10 @@ from .warp import render
 from .weighting import PoseWeights
 
 CHOICES = {
-    "positives": SOURCES,
-    "undo": ("none", "extent", "crop"),
-    "weights": ("none", "linear", "sigmoid"),
-    "targets": ("positive", "pose"),
+    "positives": get_args(PositiveSource),
+    "undo": get_args(Undo),
+    "weights": get_args(Weighting),
+    "targets": get_args(TargetKind),
 }
 
 
@@ -44,31 +42,29 @@ class Method:
     view of the batch by how near the "pose" of its crop is.
     """
 
-    positives: str
-    undo: Literal["none", "extent", "crop"]
-    weights: Literal["none", "linear", "sigmoid"]
-    targets: Literal["positive", "pose"] = "positive"
+    positives: PositiveSource
+    undo: Undo
+    weights: Weighting
+    targets: TargetKind = "positive"
     temperature: float = 0.5
 
     @property
     def joints(self) -> Literal["none", "view", "crop"]:
         """The keypoints that the loss needs: none, those in the views, or those of the crops."""
-        return "crop" if self.targets == "pose" else "view" if self.weights != "none" else "none"
+        if self.targets == "pose":
+            return "crop"
+        return "none" if self.weights == "none" else "view"
 
     def record(self) -> dict[str, str]:
-        """The choices for a run's configuration; targets only where they are not the positive, as
-        in older runs.
-        """
+        """The choices for a run's configuration; targets only where they are not the positive."""
         choices = {name: str(getattr(self, name)) for name in CHOICES}
-        return {
-            name: choice
-            for name, choice in choices.items()
-            if name != "targets" or choice != "positive"
-        }
+        if self.targets == "positive":
+            del choices["targets"]
+        return choices
 
 
 # As published but for the last, which is ours.
-METHODS = {
+METHODS: dict[MethodName, Method] = {
     "simclr": Method("self", "none", "none"),
     "peclr": Method("self", "extent", "none"),
     "tempclr": Method("neighbour", "extent", "none"),
@@ -78,31 +74,35 @@ METHODS = {
 }
 
 
-def choose_method(name: str, temperature: float | None = None, **choices: str | None) -> Method:
+def choose_method(
+    name: MethodName, temperature: float | None = None, **choices: str | None
+) -> Method:
     """A preset with the choices and the temperature that are not None in place of its own.
 
-    Raises UsageError for what there is not, and for weights together with soft targets.
+    Raises UsageError for an unknown name or choice, and for weights together with soft targets.
     """
     if name not in METHODS:
-        raise UsageError(f"--method {name}: choose from {', '.join(METHODS)}")
-    for option, value in choices.items():
-        if value is not None and value not in CHOICES[option]:
-            raise UsageError(f"--{option} {value}: choose from {', '.join(CHOICES[option])}")
-    given = {"temperature": temperature, **choices}
-    chosen: dict[str, Any] = {option: value for option, value in given.items() if value is not None}
-    method = replace(METHODS[name], **chosen)
+        raise UsageError(f"choose from {', '.join(METHODS)}", setting="method")
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    for setting, value in choices.items():
+        if value is None:
+            continue
+        if value not in CHOICES[setting]:
+            raise UsageError(f"choose from {', '.join(CHOICES[setting])}", setting=setting)
+        given[setting] = value
+    method = replace(METHODS[name], **given)
     if method.targets == "pose" and method.weights != "none":
-        raise UsageError("--targets pose goes with --weights none")
+        raise UsageError(f"goes with weights none, not {method.weights}", setting="targets")
     return method
 
 
 def augmentation_of(
     method: Method, size: int, rotation: float | None, published: bool
 ) -> AugmentationConfig:
-    """The augmentation T of a method: `rotation` as asked, else 45 degrees where it is undone and
-    none elsewhere.
+    """The augmentation T of a method.
 
-    As published, one that is not undone leaves the geometry alone.
+    Views are rotated by `rotation` degrees, or where that is None by 45 where it is undone and not
+    at all elsewhere. As published, an augmentation that is not undone leaves the geometry alone.
     """
     undone = method.undo != "none"
     turn = (45.0 if undone else 0.0) if rotation is None else rotation
@@ -118,9 +118,7 @@ class ContrastiveModel(nn.Module):
 
     @classmethod
     def build(cls, arch: str, init: str, seed: int) -> ContrastiveModel:
-        """Make the encoder from `init` as `build_encoder` does, and a head with weights drawn from
-        the seed.
-        """
+        """Make the encoder as `build_encoder` does, and a head with weights drawn from the seed."""
         encoder = build_encoder(arch, init, seed)
         return cls(encoder, ProjectionHead(encoder.channels, seed=seed))
 
@@ -132,9 +130,9 @@ class ContrastiveModel(nn.Module):
 class Objective:
     """The contrastive loss of a batch of views, and its gradients in the model.
 
-    parts: how many the images are encoded in; the loss is that of the whole batch (gradient
-    caching, Gao 2021), but batch norms see a part at a time. crops: (N, R, R, 3) uint8 on the
-    device, where it has them. spread: the width of soft targets, in median distances.
+    size: of the views, px. parts: in how many the images are encoded; the loss is that of the whole
+    batch (gradient caching, Gao 2021), but batch norms see a part at a time. crops: uint8 (N, R, R,
+    3) on the device, where it has them. spread: width of soft targets, in median distances.
     """
 
     model: nn.Module
@@ -144,7 +142,7 @@ class Objective:
     autocast: Autocast = contextlib.nullcontext
     ranks: Ranks = Ranks()  # noqa: RUF009
     parts: int = 1
-    made: str = "views"
+    made: ViewsMade = ViewsMade.BY_WORKERS
     crops: Tensor | None = None
     spread: float = SPREAD
 
@@ -177,34 +175,28 @@ class Objective:
     def _images(self, views: Views) -> Tensor:
         images = self.crops[views.rows] if self.crops is not None else views.images
         assert images is not None
-        if self.made in ("views", "published"):
+        if not self.made.on_device:
             return to_tensor(images.flatten(0, 1))
         appearance = Appearance(*(field.flatten(0, 1) for field in views.appearance))
         return render(images.flatten(0, 1), _flat(views.geometry), appearance, self.size)
 
     def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
         if self.method.undo != "none":
-            latent = undo_geometry(
-                latent.flatten(0, 1), _flat(views.geometry), self.method.undo
-            ).unflatten(0, (2, -1))
+            geometry = _flat(views.geometry)
+            undone = undo_geometry(latent.flatten(0, 1), geometry, self.method.undo)
+            latent = undone.unflatten(0, (2, -1))
         z1, z2 = (self.ranks.gather(z) for z in latent)
         rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
-        weights, targets = None, None
-        if views.joints is not None and self.method.joints != "none":
-            joints1, joints2 = (self.ranks.gather(joints) for joints in views.joints)
-            if self.method.targets == "pose":
-                targets = PoseTargets(joints1, joints2, self.spread)
-            elif self.method.weights != "none":
-                weights = PoseWeights(joints1, joints2, self.method.weights)
+        weights, targets = self._by_pose(views)
         contrast = nt_xent(
             z1,
             z2,
             rows1,
             rows2,
-            self.method.temperature,
-            self.ranks.share(len(z1)),
-            weights,
-            targets,
+            temperature=self.method.temperature,
+            own=self.ranks.share(len(z1)),
+            weights=weights,
+            targets=targets,
         )
         alignment, uniformity = alignment_uniformity(*latent)
         return {
@@ -214,8 +206,20 @@ class Objective:
             "uniformity": uniformity,
         }
 
+    def _by_pose(self, views: Views) -> tuple[PoseWeights | None, PoseTargets | None]:
+        """What the loss takes from the poses of the whole batch: weights, or soft targets."""
+        method = self.method
+        if views.joints is None or method.joints == "none":
+            return None, None
+        joints1, joints2 = (self.ranks.gather(joints) for joints in views.joints)
+        if method.targets == "pose":
+            return None, PoseTargets(joints1, joints2, self.spread)
+        if method.weights == "none":
+            return None, None
+        return PoseWeights(joints1, joints2, method.weights), None
+
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Gradients are averaged over the processes once, with the last part."""
+        """Average gradients over the processes once, with the last part."""
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
@@ -238,12 +242,9 @@ def _share(views: Views, part: int, parts: int) -> Views:
 
 @contextlib.contextmanager
 def _norms_unmoved(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norms in a block, where images pass that will pass once
-    more.
-    """
-    norms = [
-        module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
+    """Keep the running statistics of batch norms in a block: its images will pass once more."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in model.modules() if isinstance(module, kind)]
     for norm in norms:
         norm.track_running_stats = False
     try:

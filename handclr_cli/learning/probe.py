@@ -14,7 +14,7 @@ from ..contract.errors import HandclrError
 from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..hand.normalise import pose_vectors
-from .augmentation import View, apply, to_tensor
+from .augmentation import View, apply_view, to_tensor
 from .encoder import Encoder
 from .store import CropStore
 
@@ -25,17 +25,14 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class PoseViews:
-    """Crops as the encoder sees them, uint8 (N, H, W, 3), and their normalised 2D poses
-    (N, 21, 2).
-    """
+    """Crops as the encoder sees them: images uint8 (N, H, W, 3), normalised 2D poses (N, 21, 2)."""
 
     images: Tensor
     poses: Tensor
 
 
 class Probe:
-    """Predicts the pose of held-out crops from the crops of a bank that are nearest in feature
-    space.
+    """Predicts the poses of held-out crops from their nearest neighbours in a bank, by feature.
 
     Poses are 2D, centred in the keypoints' bounding box, in units of its longer side.
     """
@@ -45,9 +42,7 @@ class Probe:
 
     @torch.inference_mode()
     def __call__(self, encoder: Encoder) -> dict[str, Tensor]:
-        """The mean error of a joint over the held-out crops, in shares of the hand's
-        longer side.
-        """
+        """The mean error of a joint over the held-out crops, in longer sides of the hand."""
         was_training = encoder.training
         encoder.eval()
         bank, query = (
@@ -61,9 +56,8 @@ class Probe:
 
     def chance(self) -> float:
         """The error of predicting the bank's mean pose."""
-        return float(
-            _error(self.bank.poses.mean(dim=0).expand_as(self.held_out.poses), self.held_out.poses)
-        )
+        mean = self.bank.poses.mean(dim=0)
+        return float(_error(mean.expand_as(self.held_out.poses), self.held_out.poses))
 
     def _features(self, encoder: Encoder, images: Tensor) -> Tensor:
         parts = [encoder(to_tensor(part.to(self.device))).float() for part in images.split(_BATCH)]
@@ -73,37 +67,35 @@ class Probe:
 def build_probe(
     train: ShardIndex, held_out: ShardIndex, side: int, size: int, seed: int, device: torch.device
 ) -> Probe:
-    """A probe whose bank is a seeded sample of the crops trained on; all that have keypoints are
-    asked.
+    """A probe of the held-out crops that have keypoints.
 
-    `side` is what crops are decoded to and `size` what the encoder sees. Raises HandclrError where
-    crops with keypoints are missing, or a held-out crop is also trained on.
+    Its bank is a seeded sample of the crops trained on. `side` is what crops are decoded to and
+    `size` what the encoder sees. Raises HandclrError where crops with keypoints are missing, or a
+    held-out crop is also trained on.
     """
     shared = next((key for key in held_out.keys if key in train), None)
     if shared is not None:
-        raise HandclrError(f"--probe: crop {shared} is also trained on; hold out whole videos")
+        trained = f"crop {shared} is also trained on; hold out whole videos"
+        raise HandclrError(trained, setting="probe")
     order = np.random.default_rng(seed).permutation(len(train))
     bank = _pose_views(train, order, side, size, "the shards")
-    return Probe(
-        bank, _pose_views(held_out, np.arange(len(held_out)), side, size, "--probe"), device
-    )
+    known = _pose_views(held_out, np.arange(len(held_out)), side, size, "the probe")
+    return Probe(bank, known, device)
 
 
 def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name: str) -> PoseViews:
-    """The first crops with keypoints, in an order, as many as the bank may hold."""
+    """The first crops with keypoints, in a given order: at most as many as the bank may hold."""
     posed = ((row, sample) for row in order.tolist() if KEYPOINTS_2D in (sample := index[row]))
     chosen = list(itertools.islice(posed, BANK))
     if not chosen:
-        raise HandclrError(
-            f"--probe: no crop of {name} has keypoints2d.npy; make them with handclr keypoints"
-        )
+        missing = f"no crop of {name} has keypoints2d.npy; make them with handclr keypoints"
+        raise HandclrError(missing, setting="probe")
     keypoints = np.stack([sample.keypoints2d for _, sample in chosen])
     vectors = pose_vectors(keypoints, np.array([sample.side for _, sample in chosen]), "box")
     store, view = CropStore(index, side), View(size)
-    images = np.stack([apply(view, store[row]) for row, _ in chosen])
-    return PoseViews(
-        torch.from_numpy(images), torch.from_numpy(vectors).float().unflatten(1, (-1, 2))
-    )
+    images = np.stack([apply_view(view, store[row]) for row, _ in chosen])
+    poses = torch.from_numpy(vectors).float().unflatten(1, (-1, 2))
+    return PoseViews(torch.from_numpy(images), poses)
 
 
 def _error(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -56,31 +56,30 @@ def published_view(
     """
     u = [float(value) for value in rng.uniform(size=8)]
     points = np.asarray(keypoints2d, dtype=np.float64)
-    angle, margin, jitter = 0, MARGIN, (int(JITTER_PX * u[2]), int(JITTER_PX * u[3]))
+    angle, margin = 0, MARGIN
     if geometric:
         angle = math.floor(_between((-ROTATION_DEG, ROTATION_DEG), u[0]))
         margin = _between(MARGIN_RANGE, u[1])
         image, points = _rotate(image, points, angle)
-    centre = _centre(points)
-    half = int(np.hypot(*(points - centre).T).max() * margin)
-    (left, width), (top, height) = (
-        _span(at - half + shift, 2 * half, side)
-        for at, shift, side in zip(centre, jitter, (image.shape[1], image.shape[0]), strict=True)
-    )
-    crop = image[top : top + height, left : left + width]
-    view = np.asarray(cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    moved = (points - (left, top)) * (size / width, size / height)
-    # Recorded: how far the hand moved, in px before the resize; without a clamp, the jitter
-    # negated.
-    translation = ((centre[0] - half - left) / size, (centre[1] - half - top) / size)
-    return PublishedView(
-        _jitter_colour(view, u[4:]), moved.astype(np.float32), float(-angle), translation
-    )
+    x, y = _centre(points)
+    half = int(np.hypot(*(points - (x, y)).T).max() * margin)
+    left, width = _span(x - half + int(JITTER_PX * u[2]), 2 * half, image.shape[1])
+    top, height = _span(y - half + int(JITTER_PX * u[3]), 2 * half, image.shape[0])
+    view = _resized(image[top : top + height, left : left + width], size)
+    moved = ((points - (left, top)) * (size / width, size / height)).astype(np.float32)
+    # How far the hand moved, in px before the resize: the jitter negated, unless it was clamped.
+    translation = ((x - half - left) / size, (y - half - top) / size)
+    return PublishedView(_jitter_colour(view, u[4:]), moved, float(-angle), translation)
 
 
 def _between(bounds: tuple[float, float], u: float) -> float:
     """Map u in [0, 1] onto a range."""
     return bounds[0] + (bounds[1] - bounds[0]) * u
+
+
+def _resized(image: Image, size: int) -> Image:
+    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _centre(points: npt.NDArray[np.float64]) -> tuple[int, int]:
@@ -91,21 +90,20 @@ def _centre(points: npt.NDArray[np.float64]) -> tuple[int, int]:
 def _rotate(
     image: Image, points: npt.NDArray[np.float64], angle: int
 ) -> tuple[Image, npt.NDArray[np.float64]]:
-    """Turn picture and points anticlockwise about the points' whole centre, on the same canvas."""
+    """Turn image and points anticlockwise about the points' rounded centre, on the same canvas."""
     matrix = np.asarray(cv2.getRotationMatrix2D(_centre(points), angle, 1.0))
-    turned = np.asarray(
-        cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0])), dtype=np.uint8
-    )
-    return turned, points @ matrix[:, :2].T + matrix[:, 2]
+    turned = cv2.warpAffine(image, matrix, (image.shape[1], image.shape[0]))
+    return np.asarray(turned, dtype=np.uint8), points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def _span(start: int, length: int, side: int) -> tuple[int, int]:
-    """Start and length in a picture of `side` px of a box's side: moved to start at 0 at least,
-    then cut.
+    """Where a side of a box lies in an image of `side` px: its start and length.
+
+    A start below 0 is moved to 0, and the box is then cut at the border.
     """
     start = max(start, 0)
-    # The published code fails on an empty box. Here it has at least one pixel, and one beyond the
-    # picture's right or bottom border moves back to where it just fits.
+    # The published code fails on an empty box. Here a box has at least one pixel, and one that lies
+    # beyond the right or bottom border is moved back to where it just fits.
     length = max(length, 1)
     if start >= side:
         start = max(side - length, 0)
@@ -113,16 +111,11 @@ def _span(start: int, length: int, side: int) -> tuple[int, int]:
 
 
 def _jitter_colour(image: Image, u: list[float]) -> Image:
-    # The channels are taken for BGR on the way in and out, so that red and blue swap their hues
-    # only.
+    # The channels are taken for BGR on the way in and out: red and blue swap their hues only.
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV).astype(np.float64)
-    hsv *= (
-        _between(HUE_RANGE, u[0]),
-        _between(SATURATION_RANGE, u[1]),
-        _between(VALUE_RANGE, u[2]),
-    )
+    hue, saturation = _between(HUE_RANGE, u[0]), _between(SATURATION_RANGE, u[1])
+    hsv *= (hue, saturation, _between(VALUE_RANGE, u[2]))
     hsv[..., 2] += _between(VALUE_OFFSET_RANGE, u[3])
     # No factor is above 1, so the hue stays below OpenCV's 180.
-    return np.asarray(
-        cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR), dtype=np.uint8
-    )
+    changed = cv2.cvtColor(hsv.clip(0, 255).astype(np.uint8), cv2.COLOR_HSV2BGR)
+    return np.asarray(changed, dtype=np.uint8)

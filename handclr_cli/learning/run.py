@@ -23,15 +23,15 @@ RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
 class Run:
     """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
 
-    The same command resumes it. Raises UsageError naming what differs where the folder holds a run
-    with another configuration, unless `fresh` starts it anew. Of several processes only the main
-    one writes; the others wait for it, and read.
+    The same configuration resumes it. Raises UsageError naming what differs where the folder holds
+    a run with another configuration, unless `fresh` starts it anew. Of several processes only the
+    main one writes; the others wait for it, and read.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        config: dict[str, Any],
+        config: Mapping[str, Any],
         fresh: bool = False,
         ranks: Ranks = Ranks(),  # noqa: B008
         tensorboard: bool = False,
@@ -47,9 +47,8 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HandclrError(
-                f"cannot make the run directory {self.folder}: {error.strerror}"
-            ) from error
+            why = f"cannot make the run directory {self.folder}: {error.strerror}"
+            raise HandclrError(why) from error
         if fresh:
             for name in (LAST, LOG, CONFIG, *RESULTS):
                 (self.folder / name).unlink(missing_ok=True)
@@ -104,18 +103,18 @@ class Run:
         path = self.folder / CONFIG
         if not path.exists():
             return
-        older = _parse(path.read_text(encoding="utf-8")) or {}
-        differing = _differences(older, self.config)
+        there = _parse(path.read_text(encoding="utf-8")) or {}
+        differing = _differences(there, self.config)
         if differing and (self.folder / LAST).exists():
-            raise UsageError(
-                f"{self.folder} holds a run with another configuration ({'; '.join(differing)}); "
-                "name another --run, or pass --fresh to start it anew"
-            )
+            holds = f"{self.folder} holds a run with another configuration"
+            advice = "name another run directory, or start this one anew (fresh)"
+            raise UsageError(f"{holds} ({'; '.join(differing)}); {advice}")
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a file of tensors and plain values; nothing in it is executed. Raises HandclrError if it
-    is not one.
+    """Load a file of tensors and plain values; nothing in it is executed.
+
+    Raises HandclrError if it is not one.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -139,11 +138,11 @@ def run_config(
     rows: np.ndarray,
     weights: str,
 ) -> dict[str, Any]:
-    """What makes a run what it is: arguments, initial weights, data, history. Equal ones give equal
-    results.
+    """The configuration of a run: arguments, initial weights, data and history.
 
-    `rows` are the rows or pairs of rows trained on; `weights` is the file, or the word, that the
-    encoder starts from.
+    Runs with equal configurations give equal results. `keys` are those of all samples; `rows` are
+    the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder
+    starts from.
     """
     start = file_checksum(weights) if Path(weights).is_file() else None
     record = after(provenance(stage, arguments, sources, seed=seed, model=start), origins)
@@ -161,7 +160,8 @@ def _board(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UsageError("--tensorboard: not installed here; pip install tensorboard") from error
+        missing = "not installed here; pip install tensorboard"
+        raise UsageError(missing, setting="tensorboard") from error
     return SummaryWriter(str(folder))
 
 

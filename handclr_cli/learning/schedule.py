@@ -18,11 +18,11 @@ Row = tuple[int, int]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train; a batch is `batch` of `samples` rows, what is left over is
-    dropped.
+    """How long and how fast to train.
 
-    A batch is that of all processes together, each of its rows shows `images` images. time_limit:
-    seconds after which to stop as on SIGTERM.
+    samples: rows to train on. batch: rows in a batch of all processes together; in each epoch, the
+    rows that do not fill a batch are left out. images: how many each row shows. lr: the peak rate.
+    time_limit: seconds after which to stop as on SIGTERM.
     """
 
     samples: int
@@ -52,20 +52,16 @@ class Schedule:
 
 
 class EpochBatches:
-    """Batches of (epoch, row) from a given step to the end of the run, each epoch in a seeded order
-    of its own.
+    """Batches of (epoch, row) from a given step to the end of the run.
 
-    The epoch travels with the row, so that a data set can draw an augmentation from (seed, epoch,
-    row) alone and the result depends neither on the workers nor on where a run was interrupted.
-    Each process takes its share of every batch.
+    Each epoch has a seeded order of its own. The epoch travels with the row, so that a data set can
+    draw an augmentation from (seed, epoch, row) alone: the result depends neither on the workers
+    nor on where a run was interrupted. Each process takes its share of every batch.
     """
 
     def __init__(self, schedule: Schedule, first_step: int, ranks: Ranks = Ranks()) -> None:  # noqa: B008
-        self.schedule, self.first_step, self.share = (
-            schedule,
-            first_step,
-            ranks.share(schedule.batch),
-        )
+        self.schedule, self.first_step = schedule, first_step
+        self.share = ranks.share(schedule.batch)
 
     def __iter__(self) -> Iterator[list[Row]]:
         plan = self.schedule
@@ -83,25 +79,28 @@ class EpochBatches:
 def batch_within(batch: int, rows: int, noun: str, parts: int = 1) -> int:
     """The batch size, cut to the rows there are, for `parts` equal parts.
 
-    Raises HandclrError where a part would have less than two rows, UsageError where they cannot be
+    Raises HandclrError where a part would have fewer than two rows, UsageError where they cannot be
     equal.
     """
     most = rows - rows % parts
     if most < 2 * parts:
-        raise HandclrError(
-            f"{rows} {noun} in the input: too few to train on{f' in {parts} parts' * (parts > 1)}"
-        )
+        apart = f" in {parts} parts" if parts > 1 else ""
+        raise HandclrError(f"{rows} {noun} in the input: too few to train on{apart}")
     if batch % parts or batch < 2 * parts:
-        raise UsageError(f"--batch {batch}: cannot be cut into {parts} equal parts of two or more")
+        uneven = f"cannot be cut into {parts} equal parts of two or more"
+        raise UsageError(uneven, setting="batch")
     if batch > most:
-        console.warn(f"only {rows} {noun}: --batch {batch} is cut to {most}")
+        console.warn(f"only {rows} {noun}: the batch of {batch} is cut to {most}")
     return min(batch, most)
 
 
 def warmup_within(asked: float | None, epochs: int) -> float:
-    """The warm-up, a tenth of the epochs (the published 10 of 100); raises UsageError where it is
-    the whole run.
+    """The epochs of warm-up: as asked, else a tenth of all (the published 10 of 100).
+
+    Raises UsageError where nothing would be left after it.
     """
     if asked is not None and asked >= epochs:
-        raise UsageError(f"--warmup-epochs {asked:g}: must be less than --epochs {epochs}")
+        raise UsageError(
+            f"must be less than the {epochs} epochs of the run", setting="warmup_epochs"
+        )
     return epochs / 10 if asked is None else asked

@@ -1,12 +1,11 @@
-"""Crops decoded to one side, and kept where there is room: in memory that all workers share, or on
-the device.
-"""
+"""Crops decoded to one side, and kept in memory that all workers share or on the device."""
 
 from __future__ import annotations
 
 import math
 import mmap
 from collections.abc import Sequence
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..choices import Cache
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import IMAGE
 from ..contract.index import ShardIndex
@@ -21,8 +21,7 @@ from .augmentation import Image
 from .hardware import free_memory
 from .loading import batches
 
-CACHES = ("auto", "none", "ram", "gpu")
-# What a cache may take of what is free, by default.
+# What the automatic choice of a cache may take of what is free.
 SHARE = 0.5
 _FILL_BATCH = 256
 
@@ -40,12 +39,11 @@ class CropStore(Dataset[np.ndarray]):
         if keep:
             # Anonymous and shared: not bounded by /dev/shm, and no page is used before it is
             # written.
-            memory = mmap.mmap(-1, max(1, len(index) * (side * side * 3 + 1)))
+            count, size = len(index), side * side * 3
+            memory = mmap.mmap(-1, max(1, count * (size + 1)))
             flat = np.frombuffer(memory, np.uint8)
-            self._done = flat[: len(index)]
-            self._kept = flat[len(index) :][: len(index) * side * side * 3].reshape(
-                -1, side, side, 3
-            )
+            self._done = flat[:count]
+            self._kept = flat[count : count + count * size].reshape(-1, side, side, 3)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,12 +61,10 @@ class CropStore(Dataset[np.ndarray]):
     ) -> Tensor:
         """The crops of some rows, or all, as one tensor on the device, uint8 (N, side, side, 3)."""
         wanted = range(len(self)) if rows is None else rows
-        crops = torch.empty(
-            (len(wanted), self.side, self.side, 3), dtype=torch.uint8, device=device
-        )
-        parts = [
-            wanted[start : start + _FILL_BATCH] for start in range(0, len(wanted), _FILL_BATCH)
-        ]
+        shape = len(wanted), self.side, self.side, 3
+        crops = torch.empty(shape, dtype=torch.uint8, device=device)
+        starts = range(0, len(wanted), _FILL_BATCH)
+        parts = [wanted[start : start + _FILL_BATCH] for start in starts]
         filled = 0
         with batches(self, parts, _stack, workers, device) as loaded:
             for pictures in loaded:
@@ -84,12 +80,8 @@ class CropStore(Dataset[np.ndarray]):
         image = sample.image if image is None else image
         if image.shape[0] == self.side:
             return image
-        shrink = image.shape[0] > self.side
-        out = cv2.resize(
-            image,
-            (self.side, self.side),
-            interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR,
-        )
+        how = cv2.INTER_AREA if image.shape[0] > self.side else cv2.INTER_LINEAR
+        out = cv2.resize(image, (self.side, self.side), interpolation=how)
         return np.asarray(out, np.uint8)
 
 
@@ -101,15 +93,14 @@ def crop_side(index: ShardIndex, wanted: float) -> int:
 def choose_cache(
     asked: str, crops: int, side: int, device: torch.device, warped: bool, neighbours: int = 1
 ) -> str:
-    """Where decoded crops are kept: none, ram or gpu; auto takes the quickest that uses at most
-    half of what is free.
+    """Where decoded crops are kept: none, ram or gpu.
 
-    warped: the device makes the views, so that it may have the crops. `neighbours` processes share
-    this machine's memory. Raises UsageError for another name, HandclrError where there is no room
-    for what is asked.
+    auto takes the quickest that uses at most half of what is free. warped: the device makes the
+    views, so that it may keep the crops. `neighbours` processes share this machine's memory. Raises
+    UsageError for another name, HandclrError where there is no room for what is asked.
     """
-    if asked not in CACHES:
-        raise UsageError(f"--cache {asked}: choose from {', '.join(CACHES)}")
+    if asked not in get_args(Cache):
+        raise UsageError(f"choose from {', '.join(get_args(Cache))}", setting="cache")
     need = crops * side * side * 3
     room = {"ram": free_memory() // neighbours, "none": need}
     if warped:
@@ -117,12 +108,10 @@ def choose_cache(
     if asked == "auto":
         return next(name for name, free in room.items() if name == "none" or need <= SHARE * free)
     if asked not in room:
-        raise UsageError("--cache gpu: the views are not made on a GPU here")
+        raise UsageError("the views are not made on a GPU here", setting="cache")
     if need > room[asked]:
-        raise HandclrError(
-            f"--cache {asked}: {need / 1e9:.1f} GB of decoded crops, {room[asked] / 1e9:.1f} GB are"
-            " free"
-        )
+        full = f"{need / 1e9:.1f} GB of decoded crops, {room[asked] / 1e9:.1f} GB are free"
+        raise HandclrError(full, setting="cache")
     return asked
 
 

@@ -1,52 +1,49 @@
-"""How well a pose network in training does on crops that it is not trained on, and the best of it
-so far.
-"""
+"""The error of a pose network on crops that it is not trained on, and the best weights so far."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
-from ..hand.joints import REFERENCE_BONE, WRIST
+from ..hand.alignment import Alignment, joint_errors_mm, joint_means, mean_over_joints
 from .augmentation import to_tensor
 from .finetuning import TrainingLabels
-from .loading import batches
+from .loading import batches, in_parts
 from .pose import PoseNet
 from .posemodel import MeanPose, Resized, stack_crops
 from .run import Run
 
 ROOT, ROOT_BONE = "mpjpe_root_mm", "mpjpe_root_bone_mm"
+ALIGNMENTS: dict[str, Alignment] = {ROOT: "root", ROOT_BONE: "root+bone"}
 MODEL = "model.pt"
 _BATCH = 128
-_NO_LENGTH = 1e-12
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out crops as the model sees them, and their truth, on the CPU.
+    """Held-out crops as the model sees them, on the CPU, and their truth.
 
     images uint8 (N, S, S, 3); keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has
     labels.
     """
 
     images: Tensor
-    keypoints3d: Tensor
-    valid: Tensor
+    keypoints3d: np.ndarray
+    valid: np.ndarray
     mean: MeanPose
 
     @torch.inference_mode()
-    def __call__(self, network: PoseNet) -> dict[str, Tensor]:
-        """The mean error of a joint in mm after root alignment, and after root and reference bone,
-        in float32.
-        """
+    def __call__(self, network: PoseNet) -> dict[str, float]:
+        """MPJPE in mm after root alignment, and after root and reference bone."""
         device, was_training = next(network.parameters()).device, network.training
         network.eval()
         parts = [
@@ -54,87 +51,72 @@ class Validation:
             for part in self.images.split(_BATCH)
         ]
         network.train(was_training)
-        return self._errors(torch.cat(parts) * self.mean.bone)
+        return self.errors((torch.cat(parts) * self.mean.bone).numpy())
 
-    def chance(self) -> dict[str, Tensor]:
+    def chance(self) -> dict[str, float]:
         """The errors of predicting the training set's mean pose."""
-        return self._errors(torch.from_numpy(self.mean.pose).expand_as(self.keypoints3d))
+        return self.errors(np.broadcast_to(self.mean.pose, self.keypoints3d.shape))
 
-    def _errors(self, predicted: Tensor) -> dict[str, Tensor]:
-        truth = self.keypoints3d
-        return {
-            ROOT: mpjpe_mm(predicted, truth, self.valid),
-            ROOT_BONE: mpjpe_mm(_bone_scaled(predicted, truth), truth, self.valid),
-        }
+    def errors(self, predicted: np.ndarray) -> dict[str, float]:
+        """The errors of predictions (N, 21, 3) in metres, as `handclr evaluate` has them.
+
+        NaN where a prediction is not finite, so that a training which has diverged ends with what
+        its loss says.
+        """
+        if not np.isfinite(predicted).all():
+            return dict.fromkeys(ALIGNMENTS, math.nan)
+        found = {}
+        for name, alignment in ALIGNMENTS.items():
+            off = joint_errors_mm(predicted, self.keypoints3d, alignment, self.valid)
+            found[name] = float(mean_over_joints(joint_means(off, self.valid)))
+        return found
 
 
 def build_validation(
     sources: Sequence[tuple[ShardIndex, TrainingLabels]], size: int, mean: MeanPose, workers: int
 ) -> Validation:
-    """Decode what is held out, of one or several indices, for a model with inputs of `size` px."""
-    images = []
+    """Decode held-out crops, of one or several indices, for a model with inputs of `size` px."""
+    images, cpu = [], torch.device("cpu")
     for index, labels in sources:
-        parts = [
-            range(first, min(first + _BATCH, len(labels)))
-            for first in range(0, len(labels), _BATCH)
-        ]
-        with batches(
-            Resized(index, labels.rows, size), parts, stack_crops, workers, torch.device("cpu")
-        ) as loaded:
+        parts = in_parts(len(labels), _BATCH)
+        crops = Resized(index, labels.rows, size)
+        with batches(crops, parts, stack_crops, workers, cpu) as loaded:
             images += [part.clone() for part in loaded]
-    truths, valid = (
-        torch.cat([torch.from_numpy(getattr(labels, name)) for _, labels in sources])
-        for name in ("keypoints3d", "valid")
-    )
+    truths = np.concatenate([labels.keypoints3d for _, labels in sources])
+    valid = np.concatenate([labels.valid for _, labels in sources])
     return Validation(torch.cat(images), truths, valid, mean)
 
 
 def refuse_shared(train: TrainingLabels, held_out: TrainingLabels) -> None:
-    """Raise UsageError where a unique sample, in whichever version, is trained on and
-    validated on.
-    """
+    """Raise UsageError where a unique sample, in any version, is trained on and validated on."""
     shared = sorted(set(train.names.tolist()) & set(held_out.names.tolist()))
     if shared:
-        raise UsageError(
-            f"--validation: {shared[0]} is also trained on ({len(shared):,} such); hold out other"
-            " samples"
-        )
-
-
-def mpjpe_mm(predicted: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Mean distance with the wrists at one place: of each joint over the samples with its label,
-    then of the joints.
-
-    predicted and truth (N, 21, 3) metres; valid (N, 21) bool -> mm.
-    """
-    off = (_root_relative(predicted) - _root_relative(truth)).norm(dim=2)
-    count = valid.sum(dim=0)
-    means = torch.where(valid, off, 0).sum(dim=0) / count.clamp(min=1)
-    return 1000 * means[count > 0].mean()
+        both = f"{shared[0]} is also trained on ({len(shared):,} such)"
+        advice = "use a validation set that shares no samples"
+        raise UsageError(f"{both}; {advice}", setting="validation")
 
 
 class BestKept:
-    """Validates at the end of each epoch, and keeps the weights of the one with the least ROOT_BONE
-    error.
+    """Validates at the end of each epoch, and keeps the weights with the least ROOT_BONE error.
 
-    They are written as model.pt together with the run's own saves: what a run that was killed goes
-    on from, and what its log says, then has the best weights until there in that file.
+    They are written as model.pt when the run saves its state: a run that was killed thus goes on
+    with the best weights up to that state, as its log has them.
     """
 
     def __init__(
         self,
         run: Run,
-        measure: Callable[[], dict[str, Tensor]],
+        measure: Callable[[], Mapping[str, SupportsFloat]],
         snapshot: Callable[[], dict[str, Any]],
-    ):
+    ) -> None:
         self.run, self.measure, self.snapshot = run, measure, snapshot
         self._least: float | None = None
         self._pending: dict[str, Any] | None = None
 
-    def __call__(self, epoch: int) -> dict[str, Tensor]:
+    def __call__(self, epoch: int) -> Mapping[str, SupportsFloat]:
         """Validate; returns what to log."""
         found = self.measure()
-        error = round(float(found[ROOT_BONE]), 6)  # as the log has it, which a rerun has it from
+        error = round(float(found[ROOT_BONE]), 6)  # as in the log, from which a rerun reads it
         if self._least is None:
             self._least = min(self._logged(), default=math.inf)
         if error < self._least:
@@ -148,36 +130,19 @@ class BestKept:
             self._pending = None
 
     def finish(self) -> tuple[Path, float, int]:
-        """model.pt, its error in mm and its epoch, counted from 1. Raises HandclrError where the
-        file is gone.
+        """model.pt, its error in mm and its epoch, counted from 1.
+
+        Raises HandclrError where the file is gone.
         """
         path = self.run.folder / MODEL
         if not path.exists():
-            raise HandclrError(
-                f"{path} is gone, and only --fresh makes it again; model-last.pt is the last"
-                " epoch's"
-            )
-        error, epoch = min(
-            (record[ROOT_BONE], record["epoch"])
-            for record in self.run.records()
-            if ROOT_BONE in record
-        )
+            advice = "start the run anew to make it again; model-last.pt is of the last epoch"
+            raise HandclrError(f"{path} is gone; {advice}")
+        error, epoch = min((record[ROOT_BONE], record["epoch"]) for record in self._validated())
         return path, error, epoch + 1
 
     def _logged(self) -> list[float]:
-        return [record[ROOT_BONE] for record in self.run.records() if ROOT_BONE in record]
+        return [record[ROOT_BONE] for record in self._validated()]
 
-
-def _root_relative(pose: Tensor) -> Tensor:
-    return pose - pose[:, WRIST : WRIST + 1]
-
-
-def _bone_scaled(predicted: Tensor, truth: Tensor) -> Tensor:
-    """The prediction with the true length of the reference bone, as it is where the bone has no
-    length in either.
-    """
-    start, end = REFERENCE_BONE
-    own, true = ((pose[:, end] - pose[:, start]).norm(dim=1) for pose in (predicted, truth))
-    usable = (own > _NO_LENGTH) & (true > _NO_LENGTH)
-    scale = torch.where(usable, true / own.clamp(min=_NO_LENGTH), 1)
-    return _root_relative(predicted) * scale[:, None, None]
+    def _validated(self) -> list[dict[str, Any]]:
+        return [record for record in self.run.records() if ROOT_BONE in record]

@@ -16,10 +16,11 @@ from .augmentation import (
     Geometry,
     Image,
     View,
-    apply,
-    draw,
+    apply_view,
+    draw_view,
     transform_points,
 )
+from .hardware import ViewsMade
 from .positives import Positives
 from .published import published_view
 from .schedule import Row
@@ -27,11 +28,11 @@ from .store import CropStore
 
 
 class Seen(NamedTuple):
-    """One view of the crop in a row: its parameters, its picture, and keypoints (21, 2).
+    """One view of the crop in a row: its parameters, its image, and keypoints (21, 2).
 
-    image is the view itself, or the whole crop where the device makes the view, or None where it
-    has the crops. joints are those in the view, in view sides, or of the crop, in crop sides, or
-    None.
+    image is the view itself, or the whole crop where the device makes the view, or None where the
+    device has the crops too. joints are those in the view, in view sides, or those of the crop, in
+    crop sides, or None.
     """
 
     row: int
@@ -57,10 +58,8 @@ class Views(NamedTuple):
 class PairDataset(Dataset[tuple[Seen, Seen]]):
     """Pairs of views; what is drawn depends on (seed, epoch, row) alone.
 
-    made: what is made here: "views"; "published" ones, as the published code has them; "crops",
-    where the device makes the views of them; or "draws", where it has the crops too. posed: which
-    keypoints are wanted: "none", those in the "view", or those of the "crop" (raises HandclrError
-    where a crop has none).
+    posed: which keypoints an item has: "none", those in the "view", or those of the "crop". With
+    any, or with views made as published, raises HandclrError where a crop has no keypoints.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
         positives: Positives,
         config: AugmentationConfig,
         seed: int,
-        made: str = "views",
+        made: ViewsMade = ViewsMade.BY_WORKERS,
         posed: Literal["none", "view", "crop"] = "none",
     ) -> None:
         self.store, self.positives, self.config, self.seed = store, positives, config, seed
@@ -82,14 +81,15 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
         epoch, row = at
         rng = np.random.default_rng([self.seed, epoch, row])
         query, positive = self.positives.draw(row, rng)
-        see = self._see_published if self.made == "published" else self._see
+        see = self._see_published if self.made is ViewsMade.AS_PUBLISHED else self._see
         return see(query, rng), see(positive, rng)
 
     def _see(self, row: int, rng: np.random.Generator) -> Seen:
-        view = draw(self.config, rng)
-        image = None if self.made == "draws" else self.store[row]
-        if self.made == "views" and image is not None:
-            image = apply(view, image)
+        view = draw_view(self.config, rng)
+        image = None
+        if self.made is not ViewsMade.FROM_CACHE:
+            image = self.store[row]
+            image = image if self.made.on_device else apply_view(view, image)
         joints = None if self.posed == "none" else self._keypoints(row)
         if joints is not None and self.posed == "view":
             joints = transform_points(view, joints)
@@ -98,11 +98,8 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
     def _see_published(self, row: int, rng: np.random.Generator) -> Seen:
         image, keypoints, size = self.store[row], self._keypoints(row), self.config.size
         seen = published_view(image, keypoints * len(image), size, rng, self.config.geometric)
-        view = View(
-            size,
-            seen.angle_deg,
-            translation=(float(seen.translation[0]), float(seen.translation[1])),
-        )
+        right, down = seen.translation
+        view = View(size, seen.angle_deg, translation=(float(right), float(down)))
         joints = {"none": None, "view": seen.keypoints2d / size, "crop": keypoints}[self.posed]
         return Seen(row, view, seen.image, joints)
 
@@ -114,15 +111,19 @@ class PairDataset(Dataset[tuple[Seen, Seen]]):
 
 def collate_views(items: Sequence[tuple[Seen, Seen]]) -> Views:
     """Batch the items of a PairDataset."""
-    seen = [pair[side] for side in (0, 1) for pair in items]
+    seen = [first for first, _ in items]
+    seen += [second for _, second in items]
+    images = _stack([one.image for one in seen])
     views = [one.view for one in seen]
-    return Views(
-        _stack([one.image for one in seen]),
-        Geometry(*(field.unflatten(0, (2, -1)) for field in Geometry.of(views))),
-        Appearance(*(field.unflatten(0, (2, -1)) for field in Appearance.of(views))),
-        torch.tensor([one.row for one in seen]).reshape(2, -1),
-        _stack([one.joints for one in seen]),
-    )
+    rows = torch.tensor([one.row for one in seen]).reshape(2, -1)
+    joints = _stack([one.joints for one in seen])
+    geometry = Geometry(*map(_by_side, Geometry.of(views)))
+    return Views(images, geometry, Appearance(*map(_by_side, Appearance.of(views))), rows, joints)
+
+
+def _by_side(field: Tensor) -> Tensor:
+    """A field of first and then second views, (2N, ...) as (2, N, ...)."""
+    return field.unflatten(0, (2, -1))
 
 
 def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
@@ -130,5 +131,4 @@ def _stack(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
     if arrays[0] is None:
         return None
     stacked = torch.from_numpy(np.stack([array for array in arrays if array is not None]))
-    stacked = stacked.float() if stacked.is_floating_point() else stacked
-    return stacked.unflatten(0, (2, -1))
+    return _by_side(stacked.float() if stacked.is_floating_point() else stacked)

@@ -1,6 +1,6 @@
-"""The augmentation T for a batch at a time, on the device that the images are on.
+"""The augmentation T of a whole batch, on the device that the images are on.
 
-The same pictures as `augmentation.apply` makes one by one, but for its rounding to whole grey
+The same views as `augmentation.apply_view` makes one by one, but for its rounding to whole grey
 levels.
 """
 
@@ -26,11 +26,10 @@ from .augmentation import (
 
 MAX_SIGMA = AugmentationConfig.blur_sigma[1]
 _RADIUS = math.floor(3 * MAX_SIGMA + 0.5)
-# Images worked on at a time: bounds the memory that the intermediate pictures take.
+# Images worked on at a time, which limits the memory for intermediate results.
 _PIECE = 256
 _LUMA = LUMA.tolist()
-# RGB to RGB by way of the luma alone, of the chroma plane, and of the chroma plane turned by 90
-# degrees.
+# RGB to RGB: the luma alone, the chroma plane, and the chroma plane turned by 90 degrees.
 _COLOUR_PARTS = [
     (FROM_YIQ @ np.array(part) @ TO_YIQ).tolist()
     for part in (np.diag([1, 0, 0]), np.diag([0, 1, 1]), [[0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -46,9 +45,8 @@ def render(images: Tensor, geometry: Geometry, appearance: Appearance, size: int
     MAX_SIGMA, beyond which the kernel is cut.
     """
     shape = (len(images), 3, size, size)
-    out = torch.empty(
-        shape, dtype=torch.float32, device=images.device, memory_format=torch.channels_last
-    )
+    layout = torch.channels_last
+    out = torch.empty(shape, dtype=torch.float32, device=images.device, memory_format=layout)
     for start in range(0, len(images), _PIECE):
         piece = slice(start, start + _PIECE)
         moved = warp(images[piece], Geometry(*(field[piece] for field in geometry)), size)
@@ -66,37 +64,36 @@ def warp(images: Tensor, geometry: Geometry, size: int) -> Tensor:
     cos = (geometry.scale * geometry.angle.cos())[:, None, None]
     sin = (geometry.scale * geometry.angle.sin())[:, None, None]
     grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=3)
-    return F.grid_sample(
-        images.permute(0, 3, 1, 2).float(), grid, padding_mode="zeros", align_corners=False
-    )
+    pixels = images.permute(0, 3, 1, 2).float()
+    return F.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
 
 
 def colour(images: Tensor, appearance: Appearance) -> Tensor:
-    """Brightness, contrast about each image's mean grey, saturation and hue: (N, 3, H, W) in
-    0..255, float32.
+    """Change brightness, contrast, saturation and hue: (N, 3, H, W) float32 in 0..255.
+
+    Contrast is about the mean grey of each image.
     """
     channels = images.unbind(dim=1)
     grey = _mix(_LUMA, images.mean(dim=(2, 3)).unbind(dim=1))
     gain = appearance.brightness * appearance.contrast
     turn = 2 * math.pi * appearance.hue
-    along, across = (
-        gain * appearance.saturation * turn.cos(),
-        gain * appearance.saturation * turn.sin(),
-    )
+    along = gain * appearance.saturation * turn.cos()
+    across = gain * appearance.saturation * turn.sin()
     offset = (appearance.brightness * (1 - appearance.contrast) * grey)[:, None, None]
     rows = []
     for row in zip(*_COLOUR_PARTS, strict=True):
-        factors = [
-            gain * luma + along * chroma + across * turned
-            for luma, chroma, turned in zip(*row, strict=True)
-        ]
-        rows.append(_mix([factor[:, None, None] for factor in factors], channels) + offset)
+        factors = []
+        for luma, chroma, turned in zip(*row, strict=True):
+            factor = gain * luma + along * chroma + across * turned
+            factors.append(factor[:, None, None])
+        rows.append(_mix(factors, channels) + offset)
     return torch.stack(rows, dim=1).clamp_(0, 255)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own sigma (N,) in px, 0 for not at all: (N, C, H, W) float32; mirrored
-    at the border.
+    """Blur each image (N, C, H, W) float32 by its own sigma (N,) in px; 0 is no blur.
+
+    Images are mirrored at their border.
     """
     taps = torch.arange(-_RADIUS, _RADIUS + 1, device=images.device)
     width = sigma[:, None]
@@ -107,8 +104,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     for axis, margins in ((2, (0, 0, _RADIUS, _RADIUS)), (3, (_RADIUS, _RADIUS, 0, 0))):
         padded = F.pad(images, margins, mode="reflect")
         length = images.shape[axis]
-        # A kernel per image by grouped convolution is slow on a GPU; shifted copies are plain
-        # streams of memory.
+        # Grouped convolution with a kernel for each image is slow on a GPU; adding up shifted
+        # copies runs at the speed of the memory.
         images = weights[:, 0] * padded.narrow(axis, 0, length)
         for tap in range(1, len(taps)):
             images.addcmul_(weights[:, tap], padded.narrow(axis, tap, length))

@@ -1,4 +1,4 @@
-"""What a run of the pipeline has left behind, read for the page: samples, numbers, provenance."""
+"""The files of a run of the pipeline, read for the page: samples, numbers, provenance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..contract.npz import read_npz
 
 @dataclass(frozen=True)
 class StageRun:
-    """A finished stage: its name, its command line as typed, the seconds it took."""
+    """A finished stage: its name, its command line as typed, and how many seconds it took."""
 
     name: str
     command: str
@@ -28,9 +28,7 @@ class StageRun:
 
 @dataclass(frozen=True)
 class ModelArtefacts:
-    """A pose model: how the page calls it, its run directory, the NPZ and the JSON of its
-    evaluation.
-    """
+    """A pose model: its name on the page, its run directory, and the files of its evaluation."""
 
     label: str
     run: Path
@@ -47,20 +45,24 @@ class ModelArtefacts:
         """Arrays of the predictions file; raises HandclrError where it holds no truth."""
         arrays, _ = read_npz(str(self.predictions), "predictions")
         if "truth3d" not in arrays or "error_mm" not in arrays:
-            raise HandclrError(
-                f"{self.predictions}: holds no truth; write it with handclr evaluate -o"
-            )
+            why = "holds no truth; write it with handclr evaluate"
+            raise HandclrError(f"{self.predictions}: {why}")
         return arrays
+
+    @cached_property
+    def rows(self) -> dict[bytes, int]:
+        """The row of each key in the predictions file."""
+        return {key: row for row, key in enumerate(self.predicted["key"].tolist())}
 
 
 @dataclass(frozen=True)
 class Artefacts:
     """Files and folders of a run of the pipeline.
 
-    `hands`, `train`, `test` are shards, `truth` a folder of them with the 3D truth of `hands`,
-    `pose` and `pairs` NPZ files, `pairs_report` the JSON of handclr mine --report, `pretraining` a
-    run directory. `models` are evaluated on the same samples; the first is the one that samples are
-    chosen by.
+    `hands`, `train` and `test` are shards, `truth` a folder of shards with the 3D truth of `hands`,
+    `pose` and `pairs` NPZ files, `pairs_report` the JSON report of handclr mine, `pretraining` a
+    run directory. All `models` are evaluated on the same samples; the errors of the first one
+    decide which samples are shown.
     """
 
     hands: Path
@@ -100,16 +102,18 @@ class Artefacts:
 
     @cached_property
     def pair_quality(self) -> dict[str, Any]:
-        """What handclr mine --report says of the pairs by their truth; raises HandclrError where it
-        says nothing.
+        """How good the pairs are by their 3D truth, from the report of handclr mine.
+
+        Raises HandclrError where the report has no such part.
         """
         quality = read_json(self.pairs_report).get("truth")
         if not isinstance(quality, dict):
-            raise HandclrError(f"{self.pairs_report}: says nothing of the truth; mine with --truth")
+            why = "does not measure the pairs by their truth; give handclr mine the truth"
+            raise HandclrError(f"{self.pairs_report}: {why}")
         return quality
 
     def provenance(self) -> Iterator[tuple[str, Any]]:
-        """The name of each file and what it says of where it comes from."""
+        """The name and the provenance of each file."""
         yield self.hands.name, self.hands_index.origins
         yield self.train.name, ShardIndex([str(self.train)]).origins
         yield self.test.name, self.test_index.origins
@@ -122,7 +126,7 @@ class Artefacts:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises HandclrError naming the file where it is none."""
+    """Read a JSON object; raises HandclrError naming a file that does not hold one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A page of crops from any shards, with their keypoints where they have them."""
+"""A page of crops from any shards, with their keypoints where they have some."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _PICTURES = (IMAGE.suffix, "jpeg", "png", "webp")
 def crops_page(samples: Iterable[Sample], on_skip: Callable[[HandclrError], None]) -> np.ndarray:
     """Crops in reading order, (H, W, 3) uint8 RGB, captioned with hand, video and frame.
 
-    What cannot be drawn is handed to `on_skip`. Raises HandclrError where nothing can.
+    Errors of samples that cannot be drawn are passed to `on_skip`. Raises HandclrError where no
+    sample can be drawn.
     """
     tiles = []
     for sample in samples:
@@ -37,9 +38,7 @@ def _tile(sample: Sample) -> Tile:
 
 
 def _picture(sample: Sample) -> np.ndarray:
-    """The image of a sample, uint8 (H, W, 3) RGB, of any shape: plain WebDatasets have others than
-    crops.
-    """
+    """The image of a sample, uint8 (H, W, 3) RGB; not square in other programs' WebDatasets."""
     import cv2
 
     suffix = next((suffix for suffix in _PICTURES if suffix in sample.members), None)
@@ -58,7 +57,7 @@ def _picture(sample: Sample) -> np.ndarray:
 
 
 def _caption(sample: Sample) -> str:
-    """Two lines: the hand and the frame, and the video; of a key that says neither, the key."""
+    """Hand and frame, then the video on a second line; other keys as they are."""
     match = KEY.fullmatch(sample.key)
     if match is None:
         return sample.key

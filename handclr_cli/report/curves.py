@@ -21,27 +21,20 @@ _SERIES = (_BLUE, _ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # The number of components that the paper keeps.
 _PAPER_DIMENSIONS = 14
 _BINS = 60
-# Below this part of the largest distance, one is drawn with the zeros.
+# Distances below this fraction of the largest one are drawn with the zeros.
 _SMALLEST = 1e-5
 
 
 def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
     """Plot the loss per step, its running mean and the learning rate as a PNG.
 
-    `records` are rows of log.jsonl with `step`, `loss` and perhaps `lr`; other rows are passed
-    over, and of a step that was logged twice (before and after a resume) the last counts.
+    `records` are rows of log.jsonl with `step`, `loss` and perhaps `lr`; other rows are ignored. Of
+    a step that was logged twice, before and after a resume, the last row is drawn.
     """
-    rows = {
-        int(row["step"]): row
-        for row in records
-        if row.get("step") is not None
-        and row.get("loss") is not None
-        and math.isfinite(row["loss"])
-    }
+    rows = {int(row["step"]): row for row in records if _has_loss(row)}
     if not rows:
-        raise HandclrError(
-            f"nothing to plot in {path}: the log has no row with a step and a finite loss"
-        )
+        why = "the log has no row with a step and a finite loss"
+        raise HandclrError(f"nothing to plot in {path}: {why}")
     steps = np.array(sorted(rows))
     loss = np.array([float(rows[step]["loss"]) for step in steps])
     figure, axes = _figure("step", "loss")
@@ -49,13 +42,8 @@ def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     axes.plot(steps, loss, color=_BLUE, alpha=0.3, linewidth=0.8, marker=marker, label="each step")
     window = max(1, len(steps) // 20)
     if window > 1:
-        axes.plot(
-            steps,
-            _running_mean(loss, window),
-            color=_BLUE,
-            linewidth=1.6,
-            label=f"mean of {window}",
-        )
+        mean = _running_mean(loss, window)
+        axes.plot(steps, mean, color=_BLUE, linewidth=1.6, label=f"mean of {window}")
     rated = [step for step in steps if rows[step].get("lr") is not None]
     if rated:
         right = axes.twinx()
@@ -91,8 +79,9 @@ def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[
 def pck_plot(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], path: str | os.PathLike[str]
 ) -> None:
-    """Plot PCK curves from 0 to 50 mm as a PNG; each is (thresholds in mm (T,), shares in 0..1
-    (T,), AUC).
+    """Plot PCK curves from 0 to 50 mm as a PNG.
+
+    Each curve is its thresholds (T,) in mm, its shares (T,) in 0..1, and the area under it.
     """
     figure, axes = _figure("threshold in mm", "share of correct joints")
     for number, (name, (thresholds, values, auc)) in enumerate(curves.items()):
@@ -107,13 +96,12 @@ def pck_plot(
 
 
 def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
-    """Plot histograms of distances, one for each name, with their medians and 5 and 95 % quantiles
-    as a PNG.
+    """Plot a histogram of distances for each name, with median and 5 and 95 % quantiles, as a PNG.
 
-    Each is an array of any shape, in the unit of the embedding; what is not finite is left out:
-    there is no pair. The axis is logarithmic, since near duplicates and other pairs lie decades
-    apart; zeros, and what is below a hundred-thousandth of the largest, have a bar of their own
-    beside it. Where there is no distance, the plot is empty.
+    Distances are arrays of any shape, in the unit of the embedding; values that are not finite,
+    which stand for missing pairs, are left out. The axis is logarithmic, because near duplicates
+    are orders of magnitude closer than other pairs. Zeros, and distances below a hundred-thousandth
+    of the largest one, are shown by one bar beside the axis. Without distances the plot is empty.
     """
     series = {name: np.asarray(values, np.float64).ravel() for name, values in distances.items()}
     series = {name: values[np.isfinite(values)] for name, values in series.items()}
@@ -123,26 +111,30 @@ def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[s
     panels = [(axes, edges)]
     below = everything[everything < edges[0]]
     if len(below):
-        panels.append(
-            (_zero_panel(figure, axes, "~0" if below.any() else "0"), np.array([0.0, 1.0]))
-        )
+        zeros = _zero_panel(figure, axes, "~0" if below.any() else "0")
+        panels.append((zeros, np.array([0.0, 1.0])))
     for number, (name, values) in enumerate(series.items()):
         _draw_distances(panels, name, values, _SERIES[number % len(_SERIES)])
     _log_axis(axes, edges, ticks=len(below) < len(everything))
     axes.set_ylim(bottom=0)
     if series:
-        words = {
-            "title": "line: median, dotted: 5 % and 95 %",
-            "title_fontsize": "small",
-            "fontsize": "small",
-        }
-        figure.legend(frameon=False, loc="outside upper left", alignment="left", **words)
+        words = {"title": "line: median, dotted: 5 % and 95 %", "title_fontsize": "small"}
+        words |= {"fontsize": "small", "alignment": "left"}
+        figure.legend(frameon=False, loc="outside upper left", **words)
     save_figure(figure, path)
 
 
+def _has_loss(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the log has a step and a finite loss."""
+    if row.get("step") is None or row.get("loss") is None:
+        return False
+    return math.isfinite(row["loss"])
+
+
 def _log_edges(values: np.ndarray) -> np.ndarray:
-    """Edges of bins for the distances above 0: over a factor of two at least, 0.1 to 1 where there
-    are none.
+    """Edges of logarithmic bins for the distances above 0.
+
+    They span a factor of two at least; without such distances they are from 0.1 to 1.
     """
     positive = values[values > 0]
     if not len(positive):
@@ -158,7 +150,7 @@ def _log_edges(values: np.ndarray) -> np.ndarray:
 
 
 def _zero_panel(figure: Figure, axes: Axes, label: str) -> Axes:
-    """Split narrow axes off to the left for one bar, with the same scale of shares."""
+    """Make narrow axes on the left for one bar, with the same scale of shares."""
     grid = figure.add_gridspec(1, 2, width_ratios=(1, 24), wspace=0.02)
     axes.set_subplotspec(grid[1])
     panel = figure.add_subplot(grid[0], sharey=axes)
@@ -174,8 +166,9 @@ def _zero_panel(figure: Figure, axes: Axes, label: str) -> Axes:
 def _draw_distances(
     panels: Sequence[tuple[Axes, np.ndarray]], name: str, values: np.ndarray, colour: str
 ) -> None:
-    """Draw one histogram and its quantiles on axes with their edges: first the logarithmic ones,
-    then the zeros'.
+    """Draw one histogram and its quantiles on panels: the logarithmic axes, then those for zeros.
+
+    Each panel comes with the edges of its bins.
     """
     main, edges = panels[0]
     if not len(values):
@@ -190,22 +183,15 @@ def _draw_distances(
     counts = [np.histogram(values[~small], edges)[0], np.array([small.sum()])]
     for (axes, sides), count in zip(panels, counts, strict=False):
         axes.stairs(count / len(values), sides, color=colour, fill=True, alpha=0.2)
-        axes.stairs(
-            count / len(values),
-            sides,
-            color=colour,
-            linewidth=1.2,
-            label=label if axes is main else None,
-        )
+        named = label if axes is main else None
+        axes.stairs(count / len(values), sides, color=colour, linewidth=1.2, label=named)
     for value, style in ((low, ":"), (median, "-"), (high, ":")):
         axes, place = (main, value) if value >= edges[0] else (panels[1][0], 0.5)
         axes.axvline(place, color=colour, linewidth=1.2, linestyle=style)
 
 
 def _log_axis(axes: Axes, edges: np.ndarray, ticks: bool) -> None:
-    """Make the x axis logarithmic from the first edge to the last, with plain numbers as many as
-    have room.
-    """
+    """Make the x axis logarithmic from the first edge to the last, labelled with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     decades = math.log10(edges[-1] / edges[0])
@@ -238,9 +224,7 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write the figure; without matplotlib's version in it, so that the same plot has the same
-    bytes.
-    """
+    """Write the figure as a PNG without matplotlib's version: the same plot has the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_write(path) as file:
@@ -248,7 +232,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Average each value with its neighbours in a centred window, which is cut off at both ends."""
+    """Average each value with its neighbours in a centred window, shorter at both ends."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
     start = np.maximum(place - window // 2, 0)

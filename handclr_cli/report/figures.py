@@ -1,4 +1,4 @@
-"""The pictures of the page, each as a data URI with words for those who cannot see it."""
+"""The pictures of the page, each as a data URI with an alternative text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D
+from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from ..evaluation.metrics import pck_to_50mm
 from ..hand.alignment import root_relative
@@ -29,14 +30,14 @@ _QUALITY = 88
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a data URI, its alternative text, and words to stand below it."""
+    """An image as a data URI, its alternative text, and the caption below it."""
 
     uri: str
     alt: str
     caption: str = ""
 
 
-# Pictures that belong together, side by side.
+# Pictures that stand side by side.
 Group = list[Picture]
 
 
@@ -48,59 +49,49 @@ def crop_groups(artefacts: Artefacts, count: int) -> list[Group]:
 
 
 def pair_groups(artefacts: Artefacts, count: int) -> list[Group]:
-    """Queries beside their nearest positive, at even ranks of the distance from the nearest to the
-    furthest pair.
-    """
-    pairs, index, truth = artefacts.pair_arrays, artefacts.hands_index, artefacts.truth_index
-    targets, positive, distance = (
-        pairs.get("target", pairs["key"]),
-        pairs["positive"][:, 0],
-        pairs["distance"][:, 0],
-    )
+    """Queries beside their nearest positives, at even ranks of distance from near to far."""
+    pairs, index = artefacts.pair_arrays, artefacts.hands_index
+    targets = pairs.get("target", pairs["key"])
+    positive, distance = pairs["positive"][:, 0], pairs["distance"][:, 0]
     groups = []
     for row in choose_rows(distance, "quantiles", count).tolist():
-        keys = [pairs["key"][row].decode(), targets[positive[row]].decode()]
+        keys = pairs["key"][row].decode(), targets[positive[row]].decode()
         query, other = (index[index.row(key)] for key in keys)
-        apart = f"distance {distance[row]:.3f}"
-        if all(key in truth for key in keys):
-            hands = [truth[truth.row(key)].keypoints3d[None] for key in keys]
-            apart += f", {pair_distance_mm(*hands)[0]:.0f} mm"
+        apart = f"distance {distance[row]:.3f}{_true_distance(artefacts.truth_index, keys)}"
+        words = f"{Path(other.video).stem}, {apart}"
         groups.append(
             [
                 _drawn(query, f"Query, from {query.video}", Path(query.video).stem),
-                _drawn(
-                    other, f"Positive, from {other.video}", f"{Path(other.video).stem}, {apart}"
-                ),
+                _drawn(other, f"Positive, from {other.video}", words),
             ]
         )
     return groups
 
 
 def skeleton_groups(artefacts: Artefacts, count: int) -> list[Group]:
-    """True and predicted skeletons on test crops, at even ranks of the first model's error, the
-    best first.
+    """True and predicted skeletons on test crops, at even ranks of the first model's error.
 
-    Predictions know no place in space: they are put with their wrist on the true one, then
-    projected.
+    The best crop comes first. Predictions have no place in space: their wrist is put on the true
+    one before they are projected.
     """
-    index, models = artefacts.test_index, artefacts.models
-    predicted = [
-        {key: row for row, key in enumerate(model.predicted["key"].tolist())} for model in models
-    ]
-    errors = models[0].predicted["error_mm"].mean(axis=1)
-    groups = []
-    for row in np.argsort(errors, kind="stable")[spread(len(errors), count)].tolist():
-        key = models[0].predicted["key"][row]
-        sample = index[index.row(key.decode())]
-        truth, camera = models[0].predicted["truth3d"][row], sample.read(INTRINSICS)
-        group = [_tile(sample.image, _projected(truth, camera), "True skeleton", "truth")]
-        for model, rows in zip(models, predicted, strict=True):
-            hand, error = (model.predicted[name][rows[key]] for name in ("keypoints3d", "error_mm"))
-            points = _projected(root_relative(hand) + truth[:1], camera)
-            words = f"{model.label}, {error.mean():.0f} mm"
-            group.append(_tile(sample.image, points, f"Skeleton predicted {words} off", words))
-        groups.append(group)
-    return groups
+    first = artefacts.models[0].predicted
+    errors = first["error_mm"].mean(axis=1)
+    rows = np.argsort(errors, kind="stable")[spread(len(errors), count)]
+    return [_skeletons(artefacts, first["key"][row], first["truth3d"][row]) for row in rows]
+
+
+def _skeletons(artefacts: Artefacts, key: bytes, truth: np.ndarray) -> Group:
+    """One test crop with its true skeleton (21, 3) metres, then with that of each model."""
+    sample = artefacts.test_index[artefacts.test_index.row(key.decode())]
+    camera = sample.read(INTRINSICS)
+    group = [_tile(sample.image, _projected(truth, camera), "True skeleton", "truth")]
+    for model in artefacts.models:
+        row = model.rows[key]
+        hand, error = model.predicted["keypoints3d"][row], model.predicted["error_mm"][row]
+        points = _projected(root_relative(hand) + truth[:1], camera)
+        words = f"{model.label}, {error.mean():.0f} mm"
+        group.append(_tile(sample.image, points, f"Skeleton predicted {words} off", words))
+    return group
 
 
 def variance_picture(artefacts: Artefacts) -> Picture:
@@ -119,18 +110,26 @@ def loss_picture(run: Path, alt: str) -> Picture:
 
 
 def pck_picture(artefacts: Artefacts, mean_pose: np.ndarray) -> Picture:
-    """PCK curves of all models and of the training set's mean pose (21, 3) metres, aligned by root
-    and bone.
+    """PCK curves of all models and of the training set's mean pose (21, 3) metres.
+
+    They are aligned by root and bone.
     """
+    curves = {}
+    for model in artefacts.models:
+        predicted = model.predicted
+        curves[model.label] = pck_to_50mm(predicted["keypoints3d"], predicted["truth3d"])
     truth = artefacts.models[0].predicted["truth3d"]
-    hands = {
-        model.label: (model.predicted["keypoints3d"], model.predicted["truth3d"])
-        for model in artefacts.models
-    }
-    hands["mean pose"] = (np.broadcast_to(mean_pose, truth.shape), truth)
-    curves = {name: pck_to_50mm(predicted, true) for name, (predicted, true) in hands.items()}
+    curves["mean pose"] = pck_to_50mm(np.broadcast_to(mean_pose, truth.shape), truth)
     areas = ", ".join(f"{name} {area:.3f}" for name, (_, _, area) in curves.items())
     return _plotted(lambda path: pck_plot(curves, path), f"PCK curves; area under each: {areas}")
+
+
+def _true_distance(truth: ShardIndex, keys: tuple[str, str]) -> str:
+    """How far apart the true hands of a pair are, as words; empty where one is not known."""
+    if keys[0] not in truth or keys[1] not in truth:
+        return ""
+    first, second = (truth[truth.row(key)].keypoints3d[None] for key in keys)
+    return f", {pair_distance_mm(first, second)[0]:.0f} mm"
 
 
 def _where(sample: Sample) -> str:
@@ -140,9 +139,7 @@ def _where(sample: Sample) -> str:
 
 
 def _projected(hand: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """Project (21, 3) metres to (21, 2) crop pixels; NaN, which is not drawn, where a joint is
-    behind the camera.
-    """
+    """Project (21, 3) metres to (21, 2) crop pixels; joints behind the camera are NaN."""
     points = project(hand.astype(np.float64), camera.astype(np.float64))
     return np.where(hand[:, 2:] > 0, points, math.nan)
 
@@ -155,14 +152,12 @@ def _tile(image: np.ndarray, keypoints2d: np.ndarray | None, alt: str, caption: 
     import cv2
 
     scale = TILE / image.shape[0]
-    tile = cv2.resize(
-        image, (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    )
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    tile = cv2.resize(image, (TILE, TILE), interpolation=how)
     if keypoints2d is not None:
         tile = draw_skeleton(tile, keypoints2d, scale)
-    data = cv2.imencode(
-        ".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )[1]
+    bgr, quality = cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    data = cv2.imencode(".jpg", bgr, quality)[1]
     return Picture(_uri("jpeg", data.tobytes()), alt, caption)
 
 

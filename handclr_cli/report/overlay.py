@@ -1,4 +1,4 @@
-"""Hands drawn on the footage that they were found in."""
+"""Videos of the footage with the hands drawn on it that were found there."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import numpy as np
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.sample import KEY, video_id
+from ..footage.frames import Footage, OnSkip, Sampling
 from ..footage.sources import find_sources, sampling_of
-from ..footage.video import Footage, OnSkip, Sampling, read_frames
+from ..footage.video import read_frames
 from ..hand.film import video_writer
 from ..hand.joints import WRIST
 from .sheets import draw_skeleton
 
-# Images have no times: ten a second can be followed.
+# For images, which have no times: slow enough to follow.
 IMAGES_PER_S = 10.0
 _LEFT, _RIGHT = (20, 20, 20), (255, 255, 255)
-# A hand of so many pixels is drawn with lines of one.
+# Lines are one pixel wide for each 70 pixels of the hand's longer side, within these limits.
 _PIXELS_PER_WIDTH = 70
 _WIDTHS = (1, 10)
 _SUFFIX = ".mp4"
@@ -32,9 +33,7 @@ _PLACE = "{video}"
 
 @dataclass(frozen=True)
 class Film:
-    """An overlay to write: its path, the footage, and the JSON of the crops of that footage by
-    their rows.
-    """
+    """A video to write: its path, the footage to draw on, and the JSON of its crops by row."""
 
     path: str
     footage: Footage
@@ -43,27 +42,17 @@ class Film:
 
 
 def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]:
-    """One film for each video that the crops of an index are from, at `path`.
+    """Plan one film for each video that the crops of an index were cut from.
 
-    `path` is an MP4; of several videos a folder, which is made, or an MP4 with {video} in its name,
-    for the head of the video's keys. `named` is where the footage is, as for find_sources. Raises
-    UsageError where the name does not fit, the footage is not found, or the crops do not say of
-    which frame they are.
+    `path` is an MP4 file; for several videos a folder, which is made, or a file name with {video}
+    in it, which stands for the start of the video's keys. `named` says where the footage is, as for
+    find_sources. Raises UsageError where the path does not fit, the footage is not found, or the
+    crops do not say which frame they are from.
     """
-    crops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    heads: dict[str, str] = {}
-    for row in range(len(index)):
-        try:
-            sample = index[row]
-            info, video = sample.info, sample.video
-        except HandclrError:  # it is told where crops are predicted
-            continue
-        if isinstance(info.get("frame"), int) and "box" in info:
-            match = KEY.fullmatch(sample.key)
-            heads.setdefault(video, match["video"] if match else video_id(video))
-            crops[video][row] = info
+    crops, heads = _crops_by_video(index)
     if len(index) and not crops:
-        raise UsageError("--overlay: the crops do not say of which frame they are, and where in it")
+        why = "the crops do not say which frame they are from, and where in it"
+        raise UsageError(why, setting="overlay")
     paths = _paths(path, [heads[video] for video in crops])
     sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
     films = [
@@ -72,26 +61,50 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
     ]
     read = {os.path.realpath(file) for film in films for file in film.footage.files}
     if own := [film.path for film in films if os.path.realpath(film.path) in read]:
-        raise UsageError(f"--overlay {own[0]}: is the footage itself; write to another name")
+        raise UsageError(
+            f"{own[0]} is the footage itself; write to another name", setting="overlay"
+        )
     return films
 
 
+def _crops_by_video(
+    index: ShardIndex,
+) -> tuple[dict[str, dict[int, dict[str, Any]]], dict[str, str]]:
+    """The JSON of crops by video and row, and how the keys of each video start.
+
+    Crops that do not say where they are from are left out, and so are unreadable ones: the
+    prediction reports those.
+    """
+    crops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    heads: dict[str, str] = {}
+    for row in range(len(index)):
+        try:
+            sample = index[row]
+            info, video = sample.info, sample.video
+        except HandclrError:
+            continue
+        if isinstance(info.get("frame"), int) and "box" in info:
+            match = KEY.fullmatch(sample.key)
+            heads.setdefault(video, match["video"] if match else video_id(video))
+            crops[video][row] = info
+    return crops, heads
+
+
 def drawn_hand(info: dict[str, Any], points: np.ndarray) -> DrawnHand:
-    """The hand of a crop, its JSON `info`, at points (21, 2) of its source in pixels."""
-    size, time_s = info.get("source_size"), info.get("time_s")
+    """The hand of the crop whose JSON is `info`; `points` (21, 2) are pixels of the frame."""
     left = info.get("hand", "left" if info.get("flipped") else "right") == "left"
-    return DrawnHand(
-        info["frame"], time_s, points, left, (int(size[0]), int(size[1])) if size else None
-    )
+    size = info.get("source_size")
+    width_height = (int(size[0]), int(size[1])) if size else None
+    return DrawnHand(info["frame"], info.get("time_s"), points, left, width_height)
 
 
 @dataclass(frozen=True)
 class DrawnHand:
-    """A hand on a frame of footage: the frame's number and time (None for images), (21, 2) pixels,
-    its side.
+    """A hand on a frame of footage.
 
-    `size` is the width and height of the frame that its crop was cut from, None where that is not
-    known.
+    `frame` is the frame's number and `time_s` its time, None for images; `points` (21, 2) pixels;
+    `left` or right hand; `size` width and height of the frame that its crop was cut from, None
+    where unknown.
     """
 
     frame: int
@@ -109,16 +122,16 @@ def write_overlay(
     on_skip: OnSkip,
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[int, int]:
-    """Write a video of the sampled frames of footage with the hands drawn on them, at the pace of
-    the footage.
+    """Write a video of the sampled frames with the hands drawn on them, as fast as the footage.
 
-    Returns the number of frames, and of hands drawn. Raises HandclrError where no frame can be
+    Returns the numbers of frames and of hands drawn. Raises HandclrError where no frame can be
     decoded, or the hands were cut from frames of another size.
     """
     frames = read_frames(footage, sampling, on_skip)
     first = next(frames, None)
     if first is None:
-        raise HandclrError(f"{footage.files[0]}: no frame can be decoded; name other --footage")
+        why = f"{footage.files[0]}: no frame can be decoded; name other footage"
+        raise HandclrError(why, setting="footage")
     there: dict[int, list[DrawnHand]] = defaultdict(list)
     for hand in hands:
         there[hand.frame].append(hand)
@@ -136,27 +149,26 @@ def write_overlay(
 
 
 def draw_hands(image: np.ndarray, hands: Sequence[DrawnHand]) -> np.ndarray:
-    """Return a uint8 (H, W, 3) RGB image with hands drawn on it.
+    """Return a copy of an RGB uint8 (H, W, 3) image with hands drawn on it.
 
-    A colour for each finger, lines as wide as suits the hand's size; right hands are outlined in
-    white and have an R at the wrist, left hands in black and an L.
+    Each finger has a colour, and lines are wider on larger hands. Right hands are outlined in white
+    with an R at the wrist, left hands in black with an L.
     """
+    low, high = _WIDTHS
     for hand in hands:
-        low, high = _WIDTHS
-        width = min(
-            max(round(float(np.ptp(hand.points, axis=0).max()) / _PIXELS_PER_WIDTH), low), high
-        )
-        image = draw_skeleton(
-            image, hand.points, width=width + 1 + width // 2, colour=_LEFT if hand.left else _RIGHT
-        )
+        side = float(np.ptp(hand.points, axis=0).max())
+        width = min(max(round(side / _PIXELS_PER_WIDTH), low), high)
+        outline = _LEFT if hand.left else _RIGHT
+        image = draw_skeleton(image, hand.points, width=width + 1 + width // 2, colour=outline)
         image = draw_skeleton(image, hand.points, width=width)
         _tag(image, hand, width)
     return image
 
 
 def pace(hands: Sequence[DrawnHand], sampling: Sampling) -> float:
-    """Frames per second at which the sampled frames play as fast as the footage, told from numbers
-    and times.
+    """Frames per second at which sampled frames play as fast as the footage they are from.
+
+    The rate of the footage is derived from the numbers and times of the hands' frames.
     """
     times = sorted((hand.frame, hand.time_s) for hand in hands if hand.time_s is not None)
     native = None
@@ -174,13 +186,11 @@ def _paths(path: str, heads: Sequence[str]) -> list[str]:
         return [path.replace(_PLACE, head) for head in heads]
     if path.endswith(_SUFFIX):
         if len(heads) > 1:
-            raise UsageError(
-                f"--overlay {path}: the crops are of {len(heads):,} videos; name a folder, or"
-                f" {_PLACE}.mp4"
-            )
+            why = f"the crops are of {len(heads):,} videos; name a folder, or {_PLACE}{_SUFFIX}"
+            raise UsageError(why, setting="overlay")
         return [path][: len(heads)]
     if os.path.splitext(path)[1] and not os.path.isdir(path):
-        raise UsageError(f"--overlay {path}: writes MP4; name a file {_SUFFIX}, or a folder")
+        raise UsageError(f"writes MP4; name a file {_SUFFIX}, or a folder", setting="overlay")
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
@@ -204,9 +214,11 @@ def _tag(image: np.ndarray, hand: DrawnHand, width: int) -> None:
 
 def _check_size(hand: DrawnHand, image: np.ndarray, footage: Footage) -> None:
     height, width = image.shape[:2]
-    if hand.size not in (None, (width, height)):
-        assert hand.size is not None
-        raise HandclrError(
-            f"{footage.files[0]}: frames of {width}x{height}, but the crops were cut from"
-            f" {hand.size[0]}x{hand.size[1]}; name the footage that they are from with --footage"
-        )
+    if hand.size is None or hand.size == (width, height):
+        return
+    cut_from = f"the crops were cut from {hand.size[0]}x{hand.size[1]}"
+    raise HandclrError(
+        f"{footage.files[0]}: frames of {width}x{height}, but {cut_from};"
+        " name the footage that they are from",
+        setting="footage",
+    )

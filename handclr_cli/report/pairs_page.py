@@ -3,61 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 
+from ..choices import RankName
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D
-from ..contract.index import ShardIndex
-from ..contract.pairs import Pairs
+from ..contract.pairs import PairCrops, Pairs
 from ..contract.sample import KEY
 from .sheets import Tile, pair_sheet
 
-RANKS = ("best", "worst", "random", "quantiles")
+RANKS: tuple[str, ...] = get_args(RankName)
 POSITIVES_SHOWN = 8
 
 
-def pairs_page(
-    pairs: Pairs,
-    index: ShardIndex,
-    place: np.ndarray,
-    target_place: np.ndarray,
-    rank: str,
-    count: int,
-    seed: int,
-) -> np.ndarray:
+def pairs_page(pairs: Pairs, crops: PairCrops, rank: str, count: int, seed: int) -> np.ndarray:
     """Draw `count` queries beside their positives, chosen by `rank`: an RGB uint8 page.
 
-    place, target_place: (Q,) and (M,), where the crops of the pairs are in the index, -1 where they
-    are not. Raises HandclrError where it has other crops, or there is no pair.
+    Raises HandclrError where there is no pair, or no pair whose crops are both there.
     """
     if not (pairs.positive >= 0).any():
-        raise HandclrError("--sheet: there are no pairs to draw")
+        raise HandclrError("there are no pairs to draw", setting="sheet")
     nearest = pairs.positive[:, 0]
-    rows = np.flatnonzero((nearest >= 0) & (place >= 0) & (target_place[nearest] >= 0))
+    there = (crops.place >= 0) & (crops.target_place[nearest] >= 0)
+    rows = np.flatnonzero((nearest >= 0) & there)
     if not len(rows):
-        raise HandclrError("--sheet: the crops in the shards are not those of the pairs")
+        why = "the crops in the shards are not those of the pairs"
+        raise HandclrError(why, setting="sheet")
     videos = pairs.video[rows], pairs.target_video[nearest[rows]]
     chosen = rows[choose_rows(pairs.distance[rows, 0], rank, count, seed, *videos)]
-    return pair_sheet(
-        [_tiles(pairs, row, index, place[row], target_place) for row in chosen.tolist()]
-    )
+    return pair_sheet([_tiles(pairs, row, crops) for row in chosen.tolist()])
 
 
-def _tiles(
-    pairs: Pairs, row: int, index: ShardIndex, place: int, target_place: np.ndarray
-) -> list[Tile]:
+def _tiles(pairs: Pairs, row: int, crops: PairCrops) -> list[Tile]:
     """A query and its first positives that have a picture."""
     chosen = pairs.positive[row]
-    ranks = np.flatnonzero((chosen >= 0) & (target_place[chosen] >= 0))[:POSITIVES_SHOWN]
-    samples = [index[place], *(index[at] for at in target_place[chosen[ranks]])]
-    captions = pair_captions(
-        samples[0].key, [sample.key for sample in samples[1:]], pairs.distance[row, ranks]
-    )
-    return [
-        Tile(sample.image, caption, sample.keypoints2d if KEYPOINTS_2D in sample else None)
-        for sample, caption in zip(samples, captions, strict=True)
-    ]
+    place = crops.target_place[chosen]
+    ranks = np.flatnonzero((chosen >= 0) & (place >= 0))[:POSITIVES_SHOWN]
+    samples = [crops.index[at] for at in (crops.place[row], *place[ranks])]
+    keys = [sample.key for sample in samples]
+    captions = pair_captions(keys[0], keys[1:], pairs.distance[row, ranks])
+    tiles = []
+    for sample, caption in zip(samples, captions, strict=True):
+        keypoints = sample.keypoints2d if KEYPOINTS_2D in sample else None
+        tiles.append(Tile(sample.image, caption, keypoints))
+    return tiles
 
 
 def choose_rows(
@@ -68,8 +59,7 @@ def choose_rows(
     video: np.ndarray | None = None,
     positive_video: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Choose at most `count` queries whose pairs to show: rows int64, the same for the same
-    arguments.
+    """Choose at most `count` queries whose pairs to show: their rows, int64.
 
     distance: (Q,) of each query's positive, not finite where there is none: never shown. rank:
     "best", nearest first; "worst", farthest first; "quantiles", at even ranks from the nearest to
@@ -77,10 +67,9 @@ def choose_rows(
     distances go by row.
 
     video, positive_video: (Q,) integers, the videos of each query and of its positive in one
-    numbering. Given both, the best and the worst are of different pairs of videos (A with B is B
-    with A: frames of two videos that resemble each other fill a sheet otherwise), and two of one
-    pair only where there are fewer pairs of videos than `count`. Raises UsageError for another
-    rank.
+    numbering. Given both, the best and the worst are of different pairs of videos, as otherwise two
+    videos that resemble each other fill the sheet. A with B is the pair B with A; a pair of videos
+    comes twice only where there are fewer pairs than `count`. Raises UsageError for another rank.
     """
     if rank not in RANKS:
         raise UsageError(f"rank {rank!r}: not one of {', '.join(RANKS)}")
@@ -110,15 +99,17 @@ def pair_captions(
     The query has its video and its frame; a positive has before them its rank from 1 and its
     distance.
     """
-    ranked = zip(positives, distance, strict=True)
-    return [
-        _lines(query),
-        *(f"{rank}: d {apart:.4f}\n{_lines(key)}" for rank, (key, apart) in enumerate(ranked, 1)),
-    ]
+    captions = [_lines(query)]
+    for rank, (key, apart) in enumerate(zip(positives, distance, strict=True), 1):
+        captions.append(f"{rank}: d {apart:.4f}\n{_lines(key)}")
+    return captions
 
 
 def _turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """How many rows before each one are of the same two videos (N,) and (N,), in either order."""
+    """How many rows before each one are of the same two videos: int64 (N,).
+
+    first, second: (N,) the videos of each row; A with B is the same as B with A.
+    """
     low, high = np.minimum(first, second), np.maximum(first, second)
     order = np.lexsort((high, low))
     low, high = low[order], high[order]

@@ -38,8 +38,8 @@ _COLOURS = {
 class Tile:
     """One picture of a sheet.
 
-    `image` (H, W, 3) uint8 RGB; `caption` lines, each cut to the tile's width; `keypoints2d` (21,
-    2) image pixels, drawn as a skeleton.
+    `image` (H, W, 3) uint8 RGB; `caption` lines, each shortened to the tile's width; `keypoints2d`
+    (21, 2) image pixels, drawn as a skeleton.
     """
 
     image: np.ndarray
@@ -56,9 +56,9 @@ def draw_skeleton(
 ) -> np.ndarray:
     """Return a copy of an RGB uint8 image with the hand's bones drawn on it.
 
-    `keypoints2d` (21, 2) pixels, centres at .5, times `scale` are pixels of `image`. Points that
-    are not finite are left out. Lines are `width` pixels wide, of one `colour` or of one for each
-    finger.
+    `keypoints2d` (21, 2), multiplied by `scale`, are pixels of `image` with centres at .5. Points
+    that are not finite are left out. Lines are `width` pixels wide, in `colour` or else in a colour
+    for each finger.
     """
     import cv2
 
@@ -75,9 +75,8 @@ def draw_skeleton(
                 cv2.line(canvas, fixed[start], fixed[end], ink, width, cv2.LINE_AA, shift)
         for joint in joints:
             if visible[joint]:
-                cv2.circle(
-                    canvas, fixed[joint], 3 * width * 2**shift // 2, ink, -1, cv2.LINE_AA, shift
-                )
+                radius = 3 * width * 2**shift // 2
+                cv2.circle(canvas, fixed[joint], radius, ink, -1, cv2.LINE_AA, shift)
     return canvas
 
 
@@ -104,11 +103,10 @@ def pair_sheet(rows: list[list[Tile]]) -> np.ndarray:
     rows = [row for row in rows if row]
     if not rows:
         raise HandclrError("there is nothing to draw: the contact sheet has no pairs")
-    text = _caption_height([tile for row in rows for tile in row])
+    text = _caption_height(list(itertools.chain.from_iterable(rows)))
     positives = max(len(row) for row in rows) - 1
-    width = (
-        TILE + (2 * _QUERY_GAP - _GAP) * (positives > 0) + positives * (TILE + _GAP) + _COLUMN_GAP
-    )
+    width = TILE + positives * (TILE + _GAP) + _COLUMN_GAP
+    width += (2 * _QUERY_GAP - _GAP) * (positives > 0)
     height = TILE + text + _ROW_GAP
     columns = max(1, min(len(rows), round(math.sqrt(len(rows) * height / width))))
     page = _page(columns * width - _COLUMN_GAP, math.ceil(len(rows) / columns) * height - _ROW_GAP)
@@ -128,9 +126,8 @@ def write_png(path: str | os.PathLike[str], image_rgb: np.ndarray) -> None:
     """Write an RGB uint8 image as PNG; the file appears when it is complete."""
     import cv2
 
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9]
-    )
+    bgr = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
         raise HandclrError(f"cannot encode {path} as PNG; draw fewer tiles")
     with atomic_write(path) as file:
@@ -149,26 +146,21 @@ def _caption_height(tiles: list[Tile]) -> int:
 
 
 def _paste(page: np.ndarray, tile: Tile, x: int, y: int) -> None:
-    """Draw a tile, fitted into its square, with its caption below; (x, y) is the top left
-    corner.
-    """
+    """Draw a tile, fitted into its square, and its caption below; (x, y) is its top left corner."""
     import cv2
 
     height, width = tile.image.shape[:2]
     scale = TILE / max(height, width)
     fitted = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = cv2.resize(
-        tile.image, fitted, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    )
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    image = cv2.resize(tile.image, fitted, interpolation=how)
     if tile.keypoints2d is not None:
         image = draw_skeleton(image, tile.keypoints2d, scale)
     left, top = x + (TILE - fitted[0]) // 2, y + (TILE - fitted[1]) // 2
     page[top : top + fitted[1], left : left + fitted[0]] = image
     for number, line in enumerate(tile.caption.splitlines()):
-        baseline = (x, y + TILE + (number + 1) * _LINE - 2)
-        cv2.putText(
-            page, _fit(line), baseline, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _INK, 1, cv2.LINE_AA
-        )
+        text, at = _fit(line), (x, y + TILE + (number + 1) * _LINE - 2)
+        cv2.putText(page, text, at, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
 
 
 def _fit(text: str) -> str:

@@ -1,6 +1,4 @@
-"""Exact search by tiles on a graphics card: float32 says where to look, float64 decides, a bound
-proves it.
-"""
+"""Exact search on a graphics card: float32 says where to look, float64 decides, bounds prove it."""
 
 from __future__ import annotations
 
@@ -20,8 +18,7 @@ BLOCK = 256
 QUERIES = 8192
 MEMORY = 6 << 30
 # A score has 4 bytes, and 2 more where the own group is looked for. A candidate has its
-# coordinates, its distance with what that is made from, its row and group, and who of them is left
-# out.
+# coordinates, its distance and the terms of it, its row and group, and whether it is left out.
 _SCORE_BYTES, _CANDIDATE_BYTES = 6, 64
 _NO_ROW = np.iinfo(np.int32).max
 _ROUNDING, _UNDERFLOW, _FARTHEST = 2.0**-24, 2.0**-126, 2.0**60
@@ -29,8 +26,7 @@ _UP, _DOUBLE_UP, _DOUBLE_DOWN = 1 + 2.0**-20, 1 + 2.0**-40, 1 - 2.0**-40
 
 
 class DeviceTiles:
-    """A pool on a torch device, searched pose by pose; agrees with the other exact engines to the
-    last bit.
+    """A pool on a torch device; agrees with the other exact engines to the last bit.
 
     Scores |y|^2 - 2xy of centred poses come from one float32 matrix product a tile. Of every 256
     columns of the pool only the least score is kept, and of these, for each query, the K + 7 least
@@ -55,9 +51,8 @@ class DeviceTiles:
         import torch
 
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise HandclrError(
-                "--engine exact-gpu needs CUDA, and there is none here; take exact-cpu"
-            )
+            why = "needs CUDA, and there is none here; take exact-cpu"
+            raise HandclrError(why, setting="engine")
         self.pool, self.first_row, self.memory = pool, first_row, memory
         self.fallback = Fallback(exact)
         self._shelf = _Shelf(pool, device)
@@ -65,12 +60,12 @@ class DeviceTiles:
     def search(
         self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
     ) -> None:
-        """Improve `found` by the poses of this pool; ties go to the lower row. Waits for the device
-        once a chunk.
+        """Improve `found` by the poses of this pool; ties go to the lower row.
+
+        Waits for the device once a chunk.
         """
-        order = np.argsort(
-            queries.group, kind="stable"
-        )  # so that their own groups lie in few tiles
+        # So that the queries' own groups lie in few tiles.
+        order = np.argsort(queries.group, kind="stable")
         still_open = [np.zeros(0, np.int64)]
         step = max(1, min(QUERIES, self.memory // 2 // (_SCORE_BYTES * BLOCK)))
         for start in range(0, len(order), step):
@@ -91,13 +86,13 @@ class DeviceTiles:
         asked, place = np.nonzero(np.isfinite(squared))
         row = row[asked, place]
         found.offer(asked, row + self.first_row, squared[asked, place], self.pool.group[row])
-        # If a single distance came out below its bound, the device has fewer digits than the bounds
-        # are made for.
+        # A distance below its bound means that the device computes with fewer digits than the
+        # bounds are made for.
         honest = bool(answer[:, -1].all())
         return honest & ((found.squared[:, -1] * _DOUBLE_UP < bound) | np.isposinf(bound))
 
     def _ask(self, queries: EmbeddedPoses, top_k: int, distinct: bool) -> Tensor:
-        """What `_Shelf.decide` says of these queries, in parts that fit into the memory."""
+        """`_Shelf.decide` for these queries, in parts that fit into the memory."""
         import torch
 
         shelf, half = self._shelf, self.memory // 2
@@ -107,15 +102,18 @@ class DeviceTiles:
         bytes_a_query = kept * BLOCK * (4 * queries.embedding.shape[1] + _CANDIDATE_BYTES)
         best = min(top_k, kept * BLOCK)
         parts = _slices(len(queries.group), max(1, half // bytes_a_query))
-        return torch.cat(
-            [shelf.decide(ready.take(at), least[at], block[at], best, distinct) for at in parts]
-        )
+        decided = []
+        for at in parts:
+            decided.append(shelf.decide(ready.take(at), least[at], block[at], best, distinct))
+        return torch.cat(decided)
 
 
 class _Queries(NamedTuple):
-    """Queries on the device: `left` (Q, D + 1) scaled poses and 1, `norm` (Q,) their lengths,
-    infinite beyond reach, `squared` (Q,) float64 squared lengths, `given` (Q, D) the poses as they
-    are, and `group` (Q,).
+    """Queries on the device.
+
+    `left` (Q, D + 1) are scaled poses and 1, `norm` (Q,) their lengths, infinite beyond reach,
+    `squared` (Q,) float64 their squared lengths, `given` (Q, D) the poses as they are, and `group`
+    (Q,).
     """
 
     left: Tensor
@@ -129,8 +127,9 @@ class _Queries(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """The columns of each query's own group, from `begin` (Q,) to before `end` (Q,), all from
-    `first` to `last`.
+    """The columns of each query's own group, from `begin` (Q,) to before `end` (Q,).
+
+    All of them are from `first` to `last`.
     """
 
     begin: Tensor
@@ -140,8 +139,7 @@ class _Own(NamedTuple):
 
 
 class _Shelf:
-    """A pool on a device, sorted by group, in blocks of 256 columns; the last is filled up with
-    nobody.
+    """A pool on a device, sorted by group, in blocks of 256 columns; the last has empty columns.
 
     Poses are centred, against cancellation, and scaled by a power of two to at most 1 an axis,
     against underflow. The score of x and y computed in float32 errs by at most (D + 8) 2^-24
@@ -170,19 +168,14 @@ class _Shelf:
         columns[count:, -1] = np.inf
         longest = np.sqrt(np.pad(squares, nobody).reshape(-1, BLOCK).max(axis=1)) * _UP
         share, tiny = (axes + 8) * _ROUNDING * _UP, 8 * (axes + 1) * _UNDERFLOW
-        given = (
-            np.pad(pool.embedding[order], [nobody, (0, 0)])
-            .reshape(-1, BLOCK, axes)
-            .transpose(0, 2, 1)
-        )
+        given = np.pad(pool.embedding[order], [nobody, (0, 0)]).reshape(-1, BLOCK, axes)
         self.columns = self._send(columns)
         self.slack_a_length = self._send((2 * share * longest + tiny).astype(np.float32))
         self.slack = self._send((share * longest**2 + tiny).astype(np.float32))
-        self.given = self._send(given)
+        self.given = self._send(given.transpose(0, 2, 1))
         self.row = self._send(np.pad(order, nobody).astype(np.int32).reshape(-1, BLOCK))
-        self.group = self._send(
-            np.pad(self.groups, nobody, constant_values=-1).astype(np.int32).reshape(-1, BLOCK)
-        )
+        group = np.pad(self.groups, nobody, constant_values=-1).astype(np.int32)
+        self.group = self._send(group.reshape(-1, BLOCK))
 
     def _send(self, array: np.ndarray) -> Tensor:
         import torch
@@ -212,11 +205,10 @@ class _Shelf:
     def least_blocks(
         self, queries: _Queries, own: _Own, kept: int, scores: int
     ) -> tuple[Tensor, Tensor]:
-        """The least bounds (Q, kept) float32 on the scores of a block, ascending, and their blocks
-        (Q, kept).
+        """The blocks with the least bounds on their scores: bounds ascending, and the blocks.
 
-        Infinite where there is none, or where all of it is the query's own group. At most `scores`
-        at once.
+        Both (Q, kept), the bounds float32, infinite where there is no block or all of it is of the
+        query's own group. Computes at most `scores` at once.
         """
         import torch
 
@@ -229,13 +221,10 @@ class _Shelf:
             bounds = tile_scores.view(count, -1, BLOCK).amin(dim=2)
             bounds -= queries.norm[:, None] * self.slack_a_length[tile] + self.slack[tile]
             bounds.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-            here = torch.arange(
-                tile.start, tile.start + bounds.shape[1], device=self.device
-            ).expand(count, -1)
-            least, place = torch.cat([least, bounds], dim=1).topk(
-                kept, dim=1, largest=False, sorted=True
-            )
-            block = torch.cat([block, here], dim=1).gather(1, place)
+            here = torch.arange(tile.start, tile.start + bounds.shape[1], device=self.device)
+            both = torch.cat([least, bounds], dim=1)
+            least, place = both.topk(kept, dim=1, largest=False, sorted=True)
+            block = torch.cat([block, here.expand(count, -1)], dim=1).gather(1, place)
         return least, block
 
     def decide(
@@ -256,14 +245,14 @@ class _Shelf:
         nobody = (group == queries.group[:, None, None]) | (group < 0) | ~looked_at[:, :, None]
         squared.masked_fill_(nobody, torch.inf)
         honest = (squared.amin(dim=2) * _DOUBLE_UP >= bound[:, :-1]).all(dim=1, keepdim=True)
-        squared, row = _nearest(
-            squared.flatten(1), row.flatten(1), group.flatten(1) if distinct else None, best
-        )
+        each = group.flatten(1) if distinct else None
+        squared, row = _nearest(squared.flatten(1), row.flatten(1), each, best)
         return torch.cat([squared, row.double(), bound[:, -1:], honest.double()], dim=1)
 
     def _squared_distances(self, given: Tensor, block: Tensor) -> Tensor:
-        """Float64 (Q, B, 256) from poses (Q, D) to those of blocks (Q, B), in the order of
-        `squared_distance`.
+        """Float64 (Q, B, 256) from poses (Q, D) to those of blocks (Q, B).
+
+        Summed in the order of `squared_distance`.
         """
         import torch
 
@@ -277,11 +266,10 @@ class _Shelf:
 
 @contextmanager
 def full_float32(device_type: str) -> Iterator[None]:
-    """Matrix products of float32 in float32 and without gradients, whatever the process has set;
-    sets that again.
+    """Within this, matrix products of float32 are computed in float32, and without gradients.
 
-    TF32, bfloat16 and autocast have too few digits for the bounds. Torch before 2.9 has one setting
-    for all devices.
+    TF32, bfloat16 and autocast have too few digits for the bounds. What the process had set before
+    is set again at the end. Torch before 2.9 has one setting for all devices.
     """
     import torch
 
@@ -307,9 +295,7 @@ def full_float32(device_type: str) -> Iterator[None]:
 
 
 def _hide_own(scores: Tensor, first: int, own: _Own) -> None:
-    """Make the scores (Q, T) of columns from `first` on infinite where they are of the query's own
-    group.
-    """
+    """Make scores (Q, T) of columns from `first` on infinite where they are of the own group."""
     import torch
 
     begin, end = max(own.first - first, 0), min(own.last - first, scores.shape[1])
@@ -324,11 +310,11 @@ def _hide_own(scores: Tensor, first: int, own: _Own) -> None:
 def _nearest(
     squared: Tensor, row: Tensor, group: Tensor | None, best: int
 ) -> tuple[Tensor, Tensor]:
-    """The `best` nearest of candidates (Q, C), one of each group if these are given; overwrites
-    `squared`.
+    """The `best` nearest of candidates (Q, C), one of each group if these are given.
 
-    Squared distances (Q, best) and rows (Q, best), of equal distances the lower row; the nearest
-    again and again takes a card less time than sorting thousands of candidates to keep a few.
+    Returns squared distances (Q, best) and rows (Q, best), of equal distances the lower row;
+    overwrites `squared`. To look for the nearest `best` times takes a card less time than to sort
+    thousands of candidates.
     """
     import torch
 

@@ -42,8 +42,9 @@ class DuplicatePair:
 
 
 class _Entries(NamedTuple):
-    """Crops with a group each may coincide with: all (E,); sorted by `pair`, which packs both
-    groups, then `crop`.
+    """Crops with a group that each may coincide with, all (E,).
+
+    Sorted by `pair`, which packs the numbers of both groups, then by `crop`.
     """
 
     pair: np.ndarray
@@ -57,8 +58,7 @@ class _Entries(NamedTuple):
 
 
 def find_duplicates(queries: EmbeddedPoses, found: Neighbours) -> list[DuplicatePair]:
-    """Find the groups that are the same footage, from the nearest rows of distinct groups of each
-    query.
+    """Find the groups that are the same footage, by the nearest distinct groups of each query.
 
     queries: all crops of the videos asked for, of a whole pool or only new ones, in the order of
     time. found: (Q, K) with `distinct`, K = NEAREST for up to NEAREST - 1 other copies of a video;
@@ -83,16 +83,10 @@ def find_duplicates(queries: EmbeddedPoses, found: Neighbours) -> list[Duplicate
     best: dict[tuple[int, int], DuplicatePair] = {}
     for entries in pairs:
         distinct = entries.take(_net(queries.embedding[entries.crop], entries.apart))
-        for hits, log_chance in zip(
-            (distinct.coincident, distinct.exact), log_chances, strict=True
-        ):
-            pair = _judge(
-                int(entries.pair[0]),
-                int(hits.sum()),
-                len(hits),
-                log_chance,
-                len(log_chances) * tests,
-            )
+        counted = (distinct.coincident, distinct.exact)
+        for hits, log_chance in zip(counted, log_chances, strict=True):
+            numbers = int(entries.pair[0]), int(hits.sum()), len(hits)
+            pair = _judge(*numbers, log_chance, len(log_chances) * tests)
             if pair is not None:
                 known = best.get((pair.first, pair.second), pair)
                 best[pair.first, pair.second] = min(known, pair, key=lambda one: one.log10_chance)
@@ -138,28 +132,33 @@ def _entries(group: np.ndarray, found: Neighbours, exact: float) -> _Entries:
 def _entries_of(group: np.ndarray, found: Neighbours, exact: float) -> _Entries:
     there = found.row != NOBODY
     distance = np.sqrt(found.squared)
-    following = np.pad(distance[:, 1:], [(0, 0), (0, 1)], constant_values=np.inf)
-    ends = there & np.isfinite(following) & (distance <= RATIO * following)
-    depth = np.where(ends, np.arange(1, ends.shape[1] + 1), 0).max(axis=1)
+    depth, following = _depths(there, distance)
     equal = there & (distance <= exact)
-    within = np.arange(ends.shape[1]) < depth[:, None]
-    nearest = there & (np.arange(ends.shape[1]) == 0)
+    within = np.arange(there.shape[1]) < depth[:, None]
+    nearest = there & (np.arange(there.shape[1]) == 0)
     crop, place = np.nonzero(within | equal | nearest)
     gap = following[crop, np.maximum(depth[crop], 1) - 1]
     alone = equal[crop, place] | ~np.isfinite(gap)
     coincident = (within | equal)[crop, place]
-    shared = np.where(
-        coincident, 2 * distance[crop, place], 0
-    )  # nearer ones might share their match
+    # Crops nearer to each other than this might coincide with the same pose.
+    shared = np.where(coincident, 2 * distance[crop, place], 0)
     apart = np.maximum(np.where(alone, 0, np.maximum(APART * gap, shared)), 3 * exact)
     pair = group[crop].astype(np.int64) << 32 | found.group[crop, place].astype(np.int64)
     return _Entries(pair, crop, apart, coincident, equal[crop, place])
 
 
-def _pairs_to_test(entries: _Entries) -> tuple[int, Iterator[_Entries]]:
-    """How many ordered pairs of groups have the crops to be found, and the entries of those that
-    may be.
+def _depths(there: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of its nearest groups a crop coincides with (Q,), and the distance to the next one.
+
+    there, distance: (Q, K), and so is the distance to the next group after each.
     """
+    following = np.pad(distance[:, 1:], [(0, 0), (0, 1)], constant_values=np.inf)
+    ends = there & np.isfinite(following) & (distance <= RATIO * following)
+    return np.where(ends, np.arange(1, ends.shape[1] + 1), 0).max(axis=1), following
+
+
+def _pairs_to_test(entries: _Entries) -> tuple[int, Iterator[_Entries]]:
+    """Count the ordered pairs of groups with enough crops; yield the entries of the likely ones."""
     _, begin, count = np.unique(entries.pair, return_index=True, return_counts=True)
     hits = np.add.reduceat(entries.coincident, begin, dtype=np.int64) if len(begin) else begin
     tests = int((count >= LEAST_POSES).sum())
@@ -173,10 +172,9 @@ def _pairs_to_test(entries: _Entries) -> tuple[int, Iterator[_Entries]]:
 
 
 def _net(points: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Rows (M,) of points that are farther from each other than either needs; the first come first.
+    """Rows (M,) of points that are farther from each other than either needs, the first come first.
 
-    That is the order of time, not of coincidence: so the share of coincident ones is not a selected
-    one.
+    The order is that of time, so that coincident ones are not preferred.
     """
     points = points.astype(np.float64)
     left, kept = np.arange(len(points)), []

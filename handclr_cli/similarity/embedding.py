@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.decomposition import PCA, IncrementalPCA
 
 from ..contract.errors import HandclrError
 from ..hand.normalise import COORDINATES, pose_vectors
@@ -98,9 +97,9 @@ def fit(batches: Iterable[np.ndarray], dimensions: int) -> Basis:
 def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
     """Fit the principal axes of the poses without outliers; returns them and the number left out.
 
-    What an outlier is, `Bounds` finds on a sample of at most 20,000 poses; wrong poses that are many
-    and all alike pass for a cluster of right ones. The mean and the shares of variance are those of
-    the poses that remain. Raises HandclrError where these are too few for the dimensions.
+    What an outlier is, `Bounds` finds on a sample of at most 20,000 poses; wrong poses that are
+    many and all alike pass for a cluster of right ones. The mean and the shares of variance are
+    those of the poses that remain. Raises HandclrError where these are too few for the dimensions.
     """
     bounds, fitted = Bounds.of(poses.sample(SAMPLE), dimensions), _Fit()
     for vectors in poses:
@@ -114,6 +113,18 @@ def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
     return fitted.basis(dimensions), outliers
 
 
+def _incremental_pca() -> Any:
+    from sklearn.decomposition import IncrementalPCA
+
+    return IncrementalPCA(COORDINATES)
+
+
+def _full_pca() -> Any:
+    from sklearn.decomposition import PCA
+
+    return PCA(svd_solver="full")
+
+
 def _no_variance() -> np.errstate:
     """A context for scikit-learn, which divides by the variance: equal poses have none to share."""
     return np.errstate(divide="ignore", invalid="ignore")
@@ -122,8 +133,8 @@ def _no_variance() -> np.errstate:
 class _Fit:
     """Principal axes of vectors that come in batches, by scikit-learn's IncrementalPCA.
 
-    All 42 components are kept until the end, so that nothing is lost from batch to batch and the axes
-    are those of one fit to all vectors.
+    All 42 components are kept until the end, so that nothing is lost from batch to batch and the
+    axes are those of one fit to all vectors.
     """
 
     def __init__(self) -> None:
@@ -146,7 +157,7 @@ class _Fit:
             vectors = self._first = np.concatenate([self._first, vectors])
             if len(vectors) < COORDINATES:
                 return
-            self._pca = IncrementalPCA(COORDINATES)
+            self._pca = _incremental_pca()
         with _no_variance():
             self._pca.partial_fit(vectors)
 
@@ -165,7 +176,7 @@ class _Fit:
                 setting="dim",
             )
         with _no_variance():
-            pca = self._pca or PCA(svd_solver="full").fit(self._first)
+            pca = self._pca or _full_pca().fit(self._first)
         axes = pca.components_[:dimensions]
         strongest = np.abs(axes).argmax(axis=1)
         signs = np.sign(axes[np.arange(dimensions), strongest])

@@ -13,9 +13,7 @@ CHUNK = 1 << 18
 
 
 class Tiles:
-    """A pool that is searched row by row; `first_row` is the number of its first row in the
-    answers.
-    """
+    """A pool that is searched row by row; its first row has the number `first_row` in answers."""
 
     def __init__(self, pool: EmbeddedPoses, first_row: int = 0) -> None:
         by_group = np.argsort(pool.group, kind="stable")
@@ -45,17 +43,15 @@ class Tiles:
         squares = (points**2).sum(axis=1)
         tile = squares[:, None] + self.squares - 2 * points @ self.points.T
         tile[queries.group[:, None] == self.pool.group] = np.inf
-        largest = max(
-            float(squares.max(initial=0)),
-            float(self.squares.max(initial=0)),
-            np.finfo(np.float64).tiny,
-        )
-        slack = (8 * points.shape[1] + 64) * np.finfo(np.float64).eps * largest
+        float64 = np.finfo(np.float64)
+        longest = squares.max(initial=0), self.squares.max(initial=0)
+        largest = max(*map(float, longest), float64.tiny)
+        slack = (8 * points.shape[1] + 64) * float64.eps * largest
         limit, last = found.squared[:, -1], found.row.shape[1] - 1
         rivals = np.minimum.reduceat(tile, self.groups_begin, axis=1) if found.distinct else tile
         if last < rivals.shape[1]:
             limit = np.minimum(limit, np.partition(rivals, last, axis=1)[:, last])
-        limit = np.minimum(limit, np.finfo(np.float64).max)
+        limit = np.minimum(limit, float64.max)
         asked, row = np.nonzero(tile <= limit[:, None] + slack)
         for at in range(0, len(asked), CHUNK):  # equal points may leave the whole tile open
             who, what = asked[at : at + CHUNK], row[at : at + CHUNK]

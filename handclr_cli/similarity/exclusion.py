@@ -1,15 +1,14 @@
-"""Videos that make no pairs with each other: of one person, of one recording, stereo twins, the
-same footage.
-"""
+"""Videos that make no pairs: of one person or recording, stereo twins, the same footage."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.sample import Sample
 
@@ -18,21 +17,22 @@ Together = list[tuple[int, int]]
 
 
 def is_field(exclude_by: str) -> bool:
-    """Whether --exclude-by names a field of the JSON; everything else is a regular expression."""
+    """Whether this names a field of the JSON; everything else is a regular expression."""
     return FIELD.fullmatch(exclude_by) is not None
 
 
 def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Together:
-    """Pairs of videos in whose keys a pattern finds the same: its first group, or all of it where
-    it has none.
+    """Pairs of videos in whose keys a pattern finds the same text.
 
-    A group that takes no part has found nothing. Raises UsageError where the pattern is none,
-    HandclrError where it is found in no key.
+    That is the text of its first group, or all that it matches where it has none; a group that took
+    no part in the match has found nothing. keys, videos: (N,) each, `videos` by number. Raises
+    UsageError where it is no regular expression, HandclrError where it is found in no key.
     """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--exclude-by {pattern}: not a regular expression: {error}") from error
+        why = f"not a regular expression: {error}"
+        raise UsageError(why, setting="exclude_by") from error
     found = set()
     for key, video in zip(keys, videos, strict=True):
         match = compiled.search(key.decode("utf-8", "replace"))
@@ -40,23 +40,16 @@ def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Togeth
         if value is not None:
             found.add((video, value))
     if not found:
-        raise HandclrError(
-            f"--exclude-by {pattern}: found in no key, such as {keys[0].decode('utf-8', 'replace')}"
-        )
+        why = f"found in no key, such as {keys[0].decode('utf-8', 'replace')}"
+        raise HandclrError(why, setting="exclude_by")
     return _chains(found)
 
 
-def by_field(
-    field: str,
-    samples: Iterable[Sample],
-    names: Mapping[bytes, int],
-    on_missing: Callable[[int], None] = lambda videos: None,
-) -> Together:
-    """Pairs of videos whose samples have the same value in a field of their JSON; `names` are the
-    videos' numbers.
+def by_field(field: str, samples: Iterable[Sample], names: Mapping[bytes, int]) -> Together:
+    """Pairs of videos whose samples have the same value in a field of their JSON.
 
-    Tells `on_missing` how many of these videos have no sample with the field; raises HandclrError
-    where all.
+    `names` are the videos' numbers. Warns of videos no sample of which has the field; raises
+    HandclrError where none has it.
     """
     found, others = set(), set[str]()
     for sample in samples:
@@ -68,18 +61,22 @@ def by_field(
         else:
             found.add((video, str(sample.info[field])))
     if not found:
-        known = (
-            f"; they have {', '.join(sorted(others))}" if others else "; are these their shards?"
-        )
-        raise HandclrError(f"--exclude-by {field}: no crop of these videos has this field{known}")
-    if missing := len(names) - len({video for video, _ in found}):
-        on_missing(missing)
+        known = "are these their shards?"
+        if others:
+            known = f"they have {', '.join(sorted(others))}"
+        why = f"no crop of these videos has this field; {known}"
+        raise HandclrError(why, setting="exclude_by")
+    missing = len(names) - len({video for video, _ in found})
+    if missing:
+        count = console.plural(missing, "video")
+        console.warn(f"{count} without the field {field} in the shards: kept apart by video only")
     return _chains(found)
 
 
 def joined(count: int, together: Together) -> np.ndarray:
-    """Groups int32 (count,) of videos that are joined directly or through others, named by their
-    lowest number.
+    """Groups int32 (count,) of videos that are joined directly or through others.
+
+    A group is named by its lowest number.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -94,6 +91,5 @@ def joined(count: int, together: Together) -> np.ndarray:
 def _chains(values: set[tuple[int, str]]) -> Together:
     """Each video with the next one that has the same value."""
     ordered = sorted(values, key=lambda pair: (pair[1], pair[0]))
-    return [
-        (one, other) for (one, value), (other, same) in itertools.pairwise(ordered) if value == same
-    ]
+    pairs = itertools.pairwise(ordered)
+    return [(one, other) for (one, value), (other, same) in pairs if value == same]

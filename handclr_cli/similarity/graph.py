@@ -1,6 +1,4 @@
-"""Approximate search in an HNSW graph (Malkov and Yashunin, 2018), with exact answers to what it
-leaves open.
-"""
+"""Approximate search in an HNSW graph (Malkov and Yashunin, 2018), completed by an exact one."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ _CHECKED = 1 << 16
 
 
 class Graph:
-    """A pool as a graph that hnswlib walks; answers are near the truth, not exact, and recall must
-    be measured.
+    """A pool as a graph that hnswlib walks; answers are not exact, and recall must be measured.
 
     A query's own group is not kept out of the walk, which would cost recall, but dropped from the
     rows it fetched: 32, then 128, then 512. A query is answered when its farthest row fetched is
@@ -76,8 +73,7 @@ class Graph:
         return Graph(pool, self.first_row, self.threads, exact, index=self._index)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The graph as `hnsw_base` uint8 (N, B), `hnsw_links` uint8 (L, C) and `hnsw_levels` int32
-        (N,).
+        """The graph: `hnsw_base` uint8 (N, B), `hnsw_links` uint8 (L, C), `hnsw_levels` int32 (N,).
 
         An element of the base: a count and room for 2M links, the vector, its row (uint64). The
         links above the lowest level: for each element in turn and for each level from 1 to its
@@ -85,13 +81,10 @@ class Graph:
         """
         state = self._index.__getstate__()[0]
         count = state["cur_element_count"]
+        base, links = state["data_level0"].view(np.uint8), state["link_lists"].view(np.uint8)
         return {
-            "hnsw_base": (
-                state["data_level0"].view(np.uint8).reshape(count, state["size_data_per_element"])
-            ),
-            "hnsw_links": (
-                state["link_lists"].view(np.uint8).reshape(-1, state["size_links_per_element"])
-            ),
+            "hnsw_base": base.reshape(count, state["size_data_per_element"]),
+            "hnsw_links": links.reshape(-1, state["size_links_per_element"]),
             "hnsw_levels": state["element_levels"][:count],
         }
 
@@ -109,13 +102,10 @@ class Graph:
     def _search_chunk(
         self, queries: EmbeddedPoses, found: Neighbours, rows: np.ndarray
     ) -> np.ndarray:
-        """Answer some queries, fetching more and more; returns those still open, whose `found` is
-        as it was.
-        """
+        """Answer some queries, fetching more and more; returns those still open, left unchanged."""
         size, top_k = len(self.pool.group), found.row.shape[1]
-        for fetched in sorted(
-            {min(count, size) for count in FETCHED if count > top_k or count >= size} - {0}
-        ):
+        counts = {min(count, size) for count in FETCHED if count > top_k or count >= size}
+        for fetched in sorted(counts - {0}):
             part = found.take(rows)
             done = self._answer(queries.take(rows), part, fetched)
             found.put(rows[done], part.take(done))
@@ -125,14 +115,11 @@ class Graph:
         return rows
 
     def _answer(self, queries: EmbeddedPoses, found: Neighbours, fetched: int) -> np.ndarray:
-        """Improve `found` by the rows nearest to each query, own group aside; returns which are
-        answered, bool (Q,).
-        """
+        """Improve `found` by the nearest rows of other groups; returns what is answered (Q,)."""
         self._index.set_ef(max(fetched, LEAST_EFFORT))
         nearest = self._fetch(queries.embedding, fetched)
-        asked, place = np.nonzero(
-            (nearest >= 0) & (self.pool.group[nearest] != queries.group[:, None])
-        )
+        others = self.pool.group[nearest] != queries.group[:, None]
+        asked, place = np.nonzero((nearest >= 0) & others)
         row = nearest[asked, place]
         squared = squared_distance(queries.embedding[asked], self.pool.embedding[row])
         found.offer(asked, row + self.first_row, squared, self.pool.group[row])
@@ -141,20 +128,16 @@ class Graph:
         return (nearest[:, -1] >= 0) & (enough | (fetched == len(self.pool.group)))
 
     def _fetch(self, embedding: np.ndarray, count: int) -> np.ndarray:
-        """Rows (Q, count) int64 that the walk ends with, nearest first; -1 for a query whose walk
-        finds fewer.
-        """
+        """Rows (Q, count) int64 where the walk ends, nearest first; -1 where it finds fewer."""
         try:
-            return self._index.knn_query(embedding, k=count, num_threads=self.threads)[0].astype(
-                np.int64
-            )
+            rows, _ = self._index.knn_query(embedding, k=count, num_threads=self.threads)
+            return rows.astype(np.int64)
         except RuntimeError:  # for all queries, if one cannot have that many
             if len(embedding) == 1:
                 return np.full((1, count), -1)
             half = len(embedding) // 2
-            return np.concatenate(
-                [self._fetch(part, count) for part in (embedding[:half], embedding[half:])]
-            )
+            parts = self._fetch(embedding[:half], count), self._fetch(embedding[half:], count)
+            return np.concatenate(parts)
 
 
 def _build(embedding: np.ndarray, seed: int, on_rows: Callable[[int], None]) -> Any:
@@ -217,58 +200,76 @@ def _restored(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str
     )
 
 
+class _Damaged(Exception):
+    pass
+
+
 def _check(embedding: np.ndarray, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Raise HandclrError unless the arrays are a graph over these poses that can be walked without
-    a wrong step.
-    """
-
-    def demand(fine: bool | np.bool_, what: str) -> None:
-        if not fine:
-            raise HandclrError(
-                f"{name}: damaged, or the index of other poses: {what}; remove it and make it anew"
-            )
-
+    """Raise HandclrError unless the arrays are a graph over these poses that can be walked."""
     base, links, levels = (arrays[f"hnsw_{part}"] for part in ("base", "links", "levels"))
+    try:
+        _check_sizes(embedding, base, links, levels)
+        _check_base(embedding, base, links.shape[1], levels)
+        _check_levels(links, levels)
+    except _Damaged as error:
+        why = f"damaged, or the index of other poses: {error}; remove it and make it anew"
+        raise HandclrError(f"{name}: {why}") from None
+
+
+def _demand(fine: bool | np.bool_, what: str) -> None:
+    if not fine:
+        raise _Damaged(what)
+
+
+def _check_sizes(
+    embedding: np.ndarray, base: np.ndarray, links: np.ndarray, levels: np.ndarray
+) -> None:
     count, axes = embedding.shape
     kinds = (base.dtype, links.dtype, levels.dtype, base.ndim, links.ndim, levels.ndim)
-    demand(kinds == (np.uint8, np.uint8, np.int32, 2, 2, 1), "arrays of other kinds")
+    _demand(kinds == (np.uint8, np.uint8, np.int32, 2, 2, 1), "arrays of other kinds")
     width, rest = divmod(links.shape[1] - 4, 4)
-    demand(rest == 0 and FEWEST_LINKS <= width <= MOST_LINKS, f"records of {links.shape[1]} bytes")
-    start_of_vector = 4 + 8 * width
-    demand(base.shape[1] == start_of_vector + 4 * axes + 8, f"elements of {base.shape[1]} bytes")
-    demand(0 < count == len(base) == len(levels), f"{len(base):,} elements for {count:,} poses")
-    demand(
-        levels.min() >= 0 and levels.sum(dtype=np.int64) == len(links),
-        "levels and links do not agree",
-    )
-    seen = np.zeros(count, bool)
-    for start in range(0, count, _CHECKED):
+    is_width = rest == 0 and FEWEST_LINKS <= width <= MOST_LINKS
+    _demand(is_width, f"records of {links.shape[1]} bytes")
+    size = 4 + 8 * width + 4 * axes + 8
+    _demand(base.shape[1] == size, f"elements of {base.shape[1]} bytes")
+    _demand(0 < count == len(base) == len(levels), f"{len(base):,} elements for {count:,} poses")
+    agree = levels.min() >= 0 and levels.sum(dtype=np.int64) == len(links)
+    _demand(agree, "levels and links do not agree")
+
+
+def _check_base(
+    embedding: np.ndarray, base: np.ndarray, link_bytes: int, levels: np.ndarray
+) -> None:
+    """Check the elements of the lowest level: their rows, vectors and links."""
+    start_of_vector = 4 + 2 * (link_bytes - 4)
+    seen = np.zeros(len(base), bool)
+    for start in range(0, len(base), _CHECKED):
         part = base[start : start + _CHECKED]
         label = _part(part, slice(-8, None), "<u8")[:, 0]
-        demand(label.max() < count, "rows that are not in the file")
+        _demand(label.max() < len(base), "rows that are not in the file")
         seen[label.astype(np.int64)] = True
         vector = _part(part, slice(start_of_vector, -8), "<u4")
         there = np.ascontiguousarray(embedding[label.astype(np.int64)], "<f4").view("<u4")
-        demand(np.array_equal(vector, there), "other vectors")
-        demand(
-            _links_are_good(_part(part, slice(start_of_vector), "<u4"), levels),
-            "links that lead nowhere",
-        )
-    demand(seen.all(), "rows that come twice")
-    level = (
-        np.arange(len(links)) - np.repeat(np.cumsum(levels, dtype=np.int64) - levels, levels) + 1
-    )
+        _demand(np.array_equal(vector, there), "other vectors")
+        records = _part(part, slice(start_of_vector), "<u4")
+        _demand(_links_are_good(records, levels), "links that lead nowhere")
+    _demand(seen.all(), "rows that come twice")
+
+
+def _check_levels(links: np.ndarray, levels: np.ndarray) -> None:
+    """Check the links above the lowest level."""
+    first = np.cumsum(levels, dtype=np.int64) - levels
+    level = np.arange(len(links)) - np.repeat(first, levels) + 1
     for start in range(0, len(links), _CHECKED):
         rows = slice(start, start + _CHECKED)
-        demand(
-            _links_are_good(_part(links[rows], slice(None), "<u4"), levels, level[rows]),
-            "links that lead nowhere",
-        )
+        records = _part(links[rows], slice(None), "<u4")
+        _demand(_links_are_good(records, levels, level[rows]), "links that lead nowhere")
 
 
 def _links_are_good(records: np.ndarray, levels: np.ndarray, level: np.ndarray | int = 0) -> bool:
-    """Whether records (R, 1 + M), a count and ids, have room for their count and lead to elements
-    of their level.
+    """Whether records (R, 1 + M), a count and ids, lead to elements of their level only.
+
+    No count may be larger than the room for ids.
     """
     links = records[:, 1:]
     if records[:, 0].max(initial=0) > links.shape[1]:
@@ -277,9 +278,8 @@ def _links_are_good(records: np.ndarray, levels: np.ndarray, level: np.ndarray |
     ids = links[used]
     if ids.max(initial=0) >= len(levels):
         return False
-    return bool(
-        (levels[ids] >= np.broadcast_to(np.reshape(level, (-1, 1)), links.shape)[used]).all()
-    )
+    needed = np.broadcast_to(np.reshape(level, (-1, 1)), links.shape)[used]
+    return bool((levels[ids] >= needed).all())
 
 
 def _part(records: np.ndarray, columns: slice, dtype: str) -> np.ndarray:

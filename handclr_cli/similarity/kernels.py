@@ -1,6 +1,4 @@
-"""The compiled inner loops of the tree: putting poses in order, and walking the tree for one query
-after another.
-"""
+"""The compiled inner loops of the tree: to put poses in order, and to walk it for each query."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ _SLACK, _TINY = 1e-5, 1e-36
 
 @njit(nogil=True, cache=True)
 def spatial_order(points: np.ndarray) -> np.ndarray:
-    """Rows (N,) int64 of (N, D) float32 points, so ordered that each aligned run of 16, of 256, ...
-    is compact.
+    """Rows (N,) int64 of (N, D) float32 points: each aligned run of 16, of 256, ... is compact.
 
     Runs are halved at the median of their widest axis, the first half always a whole number of
     subtrees.
@@ -67,9 +64,7 @@ def _widest_axis(points: np.ndarray, order: np.ndarray, begin: int, end: int) ->
 
 @njit(nogil=True, cache=True)
 def _split(keys: np.ndarray, order: np.ndarray, begin: int, end: int, middle: int) -> None:
-    """Move the smaller keys before `middle` (Hoare's selection; pivots by a fixed sequence, so that
-    none is worst).
-    """
+    """Move the smaller keys before `middle`: Hoare's selection, pivots by a fixed sequence."""
     left, right, state = begin, end - 1, np.uint64(1)
     while left < right:
         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
@@ -103,9 +98,7 @@ def _enter(
     squared: float,
     group: int,
 ) -> None:
-    """Put a candidate, better than the last, into its place; with `distinct`, in place of the one
-    of its group.
-    """
+    """Put a candidate, better than the last, into its place; `distinct`: for that of its group."""
     place = len(rows) - 1
     if distinct:
         for at in range(len(rows)):
@@ -199,7 +192,7 @@ def _exact_bound(boxes: np.ndarray, node: int, lane: int, query: np.ndarray, axe
 
 
 @njit(nogil=True, cache=True)
-def walk(
+def walk(  # noqa: C901, PLR0912, PLR0914, PLR0915 - a numerical kernel, one loop
     queries: np.ndarray,
     query_groups: np.ndarray,
     blocks: np.ndarray,
@@ -244,10 +237,8 @@ def walk(
                 for lane in range(WIDTH):
                     group = block_groups[node, lane]
                     if distances[lane] <= bound and group != own and group != ABSENT:
-                        squared, row = (
-                            _exact_distance(blocks, node, lane, query, axes),
-                            block_rows[node, lane],
-                        )
+                        row = block_rows[node, lane]
+                        squared = _exact_distance(blocks, node, lane, query, axes)
                         if squared < squares[last] or (
                             squared == squares[last] and row < rows[last]
                         ):
@@ -267,9 +258,7 @@ def walk(
                     distinct and group >= 0 and _beaten(squares, groups, group, distance)
                 ):
                     continue
-                if (
-                    distance >= near
-                ):  # as far as the last one found: only a lower row may still enter
+                if distance >= near:  # as far as the last one found: only a lower row may enter
                     squared = _exact_bound(boxes, box, lane, query, axes)
                     if squared > squares[last] or (
                         squared == squares[last] and box_rows[box, lane] > rows[last]

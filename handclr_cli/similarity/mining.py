@@ -1,6 +1,4 @@
-"""What becomes of a search: positives, mutual ones, videos that are the same footage, and how much
-hnsw missed.
-"""
+"""From a search to positives: mutual ones, videos of the same footage, and hnsw's recall."""
 
 from __future__ import annotations
 
@@ -23,11 +21,11 @@ RECALL_QUERIES = 1000
 
 @dataclass(frozen=True)
 class Mined:
-    """The positives of Q queries: rows of the pool int32 (Q, K), -1 where none, and distances
-    float32, inf there.
+    """The positives of Q queries.
 
-    `recall`: the share of `recall_queries` sampled queries whose nearest is as near as the nearest
-    there is; None where the engine is exact.
+    `positive` int32 (Q, K) are rows of the pool, -1 where there is none; `distance` float32 (Q, K),
+    inf there. `recall` is the share of `recall_queries` sampled queries whose nearest was found;
+    None where the engine is exact.
     """
 
     positive: np.ndarray
@@ -36,10 +34,10 @@ class Mined:
     recall_queries: int = 0
 
     def nearest(self, share: float) -> Mined:
-        """Those no farther than the nearest positives of this share, 0..1, of the queries that have
-        one; at 1 all.
+        """Only the positives within the distance that a share of the queries keeps its nearest at.
 
-        Queries at the very same distance are kept or left together, so there may be more.
+        share: 0..1, of the queries that have a positive; 1 keeps all. Queries at the very same
+        distance are kept or left together, so there may be more.
         """
         first = np.sort(self.distance[self.positive[:, 0] >= 0, 0])
         kept = math.ceil(round(share * len(first), 6))
@@ -61,8 +59,9 @@ def mine(
     symmetric: bool = False,
     seed: int = 0,
 ) -> Mined:
-    """Mine the positives of a span of the queries; `symmetric` keeps mutual ones and needs the
-    queries' own pool.
+    """Mine the positives of a span of the queries.
+
+    `symmetric` keeps mutual ones only; the pool must then be the queries' own.
     """
     every = queries.embedding()
     embedding, video = every[span], queries.video[span]
@@ -73,9 +72,8 @@ def mine(
         def positives_of(rows: np.ndarray) -> np.ndarray:
             return pool.search(every[rows], queries.video[rows], request, "mutual").positives()[0]
 
-        positive, distance = only_mutual(
-            positive, distance, np.arange(len(queries))[span], positives_of
-        )
+        rows = np.arange(len(queries))[span]
+        positive, distance = only_mutual(positive, distance, rows, positives_of)
     if pool.engine.name != "hnsw":
         return Mined(positive, distance)
     return Mined(positive, distance, *_recall(found, embedding, video, pool, request, seed))
@@ -96,8 +94,7 @@ def only_mutual(
     rows: np.ndarray,
     positives_of: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keep a positive only where its query is among the positive's own positives; what is kept
-    moves up.
+    """Keep a positive only where its query is among the positive's own; what is kept moves up.
 
     positive: (Q, K) rows, -1 where none; distance: (Q, K); rows: (Q,) the queries' own rows;
     positives_of: finds the positives (R, K) of other rows (R,).

@@ -1,6 +1,4 @@
-"""What every search works on: poses with the groups that exclude each other, and the nearest rows
-found so far.
-"""
+"""What every search works on: poses with their exclusion groups, and the nearest rows so far."""
 
 from __future__ import annotations
 
@@ -30,8 +28,7 @@ class EmbeddedPoses(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The K nearest rows of a pool for each of Q queries, as far as it was searched; a search
-    improves it in place.
+    """The K nearest rows of a pool for each of Q queries; a search improves them in place.
 
     `row` (Q, K) int32, NOBODY where there is none yet; `squared` (Q, K) float64 squared distances,
     ascending, equal ones by row; `group` (Q, K) int32, the groups of the rows. A place without a
@@ -58,9 +55,7 @@ class Neighbours:
         )
 
     def take(self, rows: np.ndarray | slice) -> Neighbours:
-        """The neighbours of some queries; a copy where `rows` are numbers, a view where they are a
-        slice.
-        """
+        """The neighbours of some queries: a copy where `rows` are numbers, a view of a slice."""
         return Neighbours(self.row[rows], self.squared[rows], self.group[rows], self.distinct)
 
     def put(self, rows: np.ndarray, found: Neighbours) -> None:
@@ -70,8 +65,7 @@ class Neighbours:
     def offer(
         self, queries: np.ndarray, row: np.ndarray, squared: np.ndarray, group: np.ndarray
     ) -> None:
-        """Let candidates enter: the query (C,) each is for, its row (C,), squared distance (C,) and
-        group (C,).
+        """Let candidates enter: for each (C,) its query, row, squared distance and group.
 
         Candidates of a query's own group must have been left out, and no row offered twice.
         """
@@ -94,13 +88,10 @@ class Neighbours:
         self.row[at], self.squared[at], self.group[at] = row[best], squared[best], group[best]
 
     def positives(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows int32 (Q, K), -1 where there is none, and Euclidean distances float32 (Q, K), inf
-        there.
-        """
+        """Rows int32 (Q, K), -1 where none, and Euclidean distances float32 (Q, K), inf there."""
         found = self.row != NOBODY
-        return np.where(found, self.row, -1), np.where(found, np.sqrt(self.squared), np.inf).astype(
-            np.float32
-        )
+        distance = np.where(found, np.sqrt(self.squared), np.inf).astype(np.float32)
+        return np.where(found, self.row, -1), distance
 
 
 class Searcher(Protocol):
@@ -109,16 +100,16 @@ class Searcher(Protocol):
     def search(
         self, queries: EmbeddedPoses, found: Neighbours, on_rows: Callable[[int], None]
     ) -> None:
-        """Improve `found`, row by row that of `queries`, by the poses of the pool; tells how many
-        were answered.
+        """Improve `found`, the rows of which are the queries', by the poses of the pool.
+
+        Tells `on_rows` how many queries were answered, once for each part of them.
         """
 
 
 class Fallback:
-    """A searcher made when it is first needed, for the queries that another one could not answer
-    for certain.
+    """A searcher, made when first needed, for what another one could not answer for certain.
 
-    `answered` counts them.
+    `answered` counts the queries.
     """
 
     def __init__(self, make: Callable[[], Searcher]) -> None:
@@ -157,9 +148,7 @@ def squared_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _first_of_group(query: np.ndarray, row: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Of candidates sorted by query and distance, the places of the first of each group, and all
-    empty ones.
-    """
+    """Of candidates sorted by query and distance, the first of each group and all empty places."""
     name = np.where(row == NOBODY, -1 - np.arange(len(row)), group)
     _, first = np.unique(np.stack([query, name], axis=1), axis=0, return_index=True)
     return np.sort(first)

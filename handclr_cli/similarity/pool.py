@@ -1,6 +1,4 @@
-"""A pool of poses and the engine that searches it, batch by batch where it is larger than what is
-held at once.
-"""
+"""A pool of poses and the engine that searches it, in batches where it is large."""
 
 from __future__ import annotations
 
@@ -13,20 +11,20 @@ from itertools import chain
 
 import numpy as np
 
-from ..contract.errors import HandclrError
+from ..choices import EngineName
+from ..contract.errors import HandclrError, UsageError
 from ..contract.poses import PoseTable
 from .device import DeviceTiles
 from .exact import Tiles
 from .graph import Graph
 from .neighbours import EmbeddedPoses, Neighbours, Searcher
 
-ENGINES = ("auto", "exact-cpu", "exact-gpu", "hnsw")
 BATCH_ROWS = 1 << 22
 # Below, comparing all takes no longer than loading the compiled tree.
 FEW_ROWS = 8192
 PAIRS_FOR_A_DEVICE = 4e10
-# Of NVIDIA's driver, also below Windows: without them torch need not be loaded, which takes seconds
-# and 0.6 GB.
+# Of NVIDIA's driver, also below Windows. Where there is neither, torch need not be loaded, which
+# takes seconds and 0.6 GB.
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/dxg")
 HNSW_TOP_K = 256
 
@@ -44,22 +42,23 @@ class Request:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a pool is searched: a name of ENGINES but auto, threads on the CPU, the device of
-    exact-gpu, hnsw's seed.
+    """How a pool is searched: by which engine, but auto, and on what.
+
+    `threads` are those on the CPU, `device` is exact-gpu's, `seed` is hnsw's.
     """
 
-    name: str
+    name: EngineName
     threads: int = 1
     device: str = "cuda"
     seed: int = 0
 
 
 class Pool:
-    """A table of poses and its engine; `groups` (V,) int32 are the exclusion groups of all videos
-    by their numbers.
+    """A table of poses and its engine.
 
-    `progress` is called with a label and the number of rows to come, for each search. `graph`: the
-    arrays of an index over this table (file `graph_name`), so that hnsw need not build one.
+    `groups` (V,) int32 are the exclusion groups of all videos by their numbers. `progress` is
+    called with a label and the number of rows to come, for each search. `graph`: the arrays of an
+    index over this table (file `graph_name`), so that hnsw need not build one.
     """
 
     def __init__(
@@ -81,8 +80,9 @@ class Pool:
     def search(
         self, embedding: np.ndarray, video: np.ndarray, request: Request, label: str
     ) -> Neighbours:
-        """Find the neighbours of queries, embeddings (Q, D) and the numbers of their videos (Q,),
-        in the whole pool.
+        """Find the neighbours of queries in the whole pool.
+
+        embedding: (Q, D) float32; video: (Q,), the numbers of their videos.
         """
         queries = EmbeddedPoses(embedding, self.groups[video])
         found = Neighbours.nobody(len(video), request.top_k, request.distinct, request.max_distance)
@@ -107,9 +107,7 @@ class Pool:
         return self._whole.arrays() if isinstance(self._whole, Graph) else None
 
     def left_to_tree(self) -> int:
-        """How many queries the engine could not answer for certain, and were answered by the exact
-        one.
-        """
+        """How many queries the engine could not answer for certain and left to the exact one."""
         return self._whole.fallback.answered if isinstance(self._whole, (Graph, DeviceTiles)) else 0
 
     def _searchers(self) -> Iterator[Searcher]:
@@ -127,42 +125,68 @@ class Pool:
 
     def _poses(self, sources: list[str], first_row: int) -> EmbeddedPoses:
         embedding = self.table.embedding(sources)
-        return EmbeddedPoses(
-            embedding, self.groups[self.table.video[first_row : first_row + len(embedding)]]
-        )
+        video = self.table.video[first_row : first_row + len(embedding)]
+        return EmbeddedPoses(embedding, self.groups[video])
 
     def _searcher(self, poses: EmbeddedPoses, first_row: int) -> Searcher:
-        if self.engine.name == "exact-gpu":
-            return DeviceTiles(
-                poses, first_row, self.engine.device, lambda: self._exact(poses, first_row)
-            )
-        return self._exact(poses, first_row)
+        if self.engine.name != "exact-gpu":
+            return self._exact(poses, first_row)
+        device = self.engine.device
+        return DeviceTiles(poses, first_row, device, lambda: self._exact(poses, first_row))
 
     def _exact(self, poses: EmbeddedPoses, first_row: int) -> Searcher:
-        if len(poses.group) <= FEW_ROWS:
-            return Tiles(poses, first_row)
-        try:
-            from .tree import Tree
-        except RuntimeError as error:  # numba finds no folder for the code it compiles
-            raise HandclrError(
-                f"cannot compile the search; set NUMBA_CACHE_DIR to a folder ({error})"
-            ) from error
-        return Tree(poses, first_row, self.engine.threads)
+        return exact_searcher(poses, first_row, self.engine.threads)
 
     def _graph(self, arrays: Mapping[str, np.ndarray] | None, name: str) -> Graph:
-        poses, threads = self._poses(self._batches[0], 0), self.engine.threads
+        poses, engine = self._poses(self._batches[0], 0), self.engine
+
+        def exact() -> Searcher:
+            return self._exact(poses, 0)
+
         if arrays is not None:
-            return Graph.from_arrays(poses, arrays, 0, threads, lambda: self._exact(poses, 0), name)
+            return Graph.from_arrays(poses, arrays, 0, engine.threads, exact, name)
         with self.progress("index", len(poses.group)) as advance:
-            return Graph(
-                poses, 0, threads, lambda: self._exact(poses, 0), self.engine.seed, advance
-            )
+            return Graph(poses, 0, engine.threads, exact, engine.seed, advance)
 
 
-def choose_engine(asked: str, rows: int, queries: int, indexed: bool) -> str:
-    """The engine for `queries` against `rows` poses: as asked, or by index, by size and by whether
-    there is CUDA.
+def exact_searcher(poses: EmbeddedPoses, first_row: int, threads: int) -> Searcher:
+    """Poses made ready for exact search on the CPU; `first_row` is their first row in the answers.
+
+    Raises HandclrError where the search cannot be compiled.
     """
+    if len(poses.group) <= FEW_ROWS:
+        return Tiles(poses, first_row)
+    try:
+        from .tree import Tree
+    except RuntimeError as error:  # numba finds no folder for the code it compiles
+        why = f"cannot compile the search; set NUMBA_CACHE_DIR to a folder ({error})"
+        raise HandclrError(why) from error
+    return Tree(poses, first_row, threads)
+
+
+def read_graph(
+    path: str | None, engine: str, queries: PoseTable, pool: PoseTable
+) -> dict[str, np.ndarray] | None:
+    """The arrays of the graph in an index file, where it exists, else in the pool's own file.
+
+    None where there is neither or the engine is exact. Raises UsageError where an exact engine is
+    given an index, HandclrError where the file has no graph.
+    """
+    if engine not in ("auto", "hnsw"):
+        if path:
+            raise UsageError(f"is for the engine hnsw, not {engine}", setting="index")
+        return None
+    if path is None or not os.path.exists(path):
+        return pool.graph()
+    graph = PoseTable([path], like=queries).graph()
+    if graph is None:
+        why = "has no graph; name an index made by handclr mine, or a file that does not exist"
+        raise HandclrError(why, setting="index")
+    return graph
+
+
+def choose_engine(asked: EngineName, rows: int, queries: int, indexed: bool) -> EngineName:
+    """The engine for `queries` against `rows` poses: as asked, else by index, size and CUDA."""
     if asked != "auto":
         return asked
     if indexed:

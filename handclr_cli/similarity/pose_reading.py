@@ -41,7 +41,8 @@ def read_poses(sources: Sequence[str], normalisation: str) -> PosesRead:
         rows = reader.rows(sources, advance)
         while batch := list(itertools.islice(rows, BATCH)):
             reader.keep(batch)
-            poses.add([row.keypoints for row in batch], [row.side for row in batch])
+            sides = [row.side for row in batch]
+            poses.add([row.keypoints for row in batch], sides)
     return PosesRead(poses, reader.names(), reader.origins, reader.dropped)
 
 

@@ -1,6 +1,4 @@
-"""How good mined pairs are where the true 3D hands are known: against chance and against the best
-there is.
-"""
+"""Mined pairs measured by the true 3D hands, beside random pairs and the best possible ones."""
 
 from __future__ import annotations
 
@@ -32,9 +30,9 @@ DEFINITION = (
 class PairQuality:
     """Distances of Q queries in mm, and what was counted.
 
-    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool`: rows with
-    truth; of those asked about, `without_truth` have none and `unpaired` have no positive, or one
-    without truth.
+    `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool` counts the
+    rows with truth, `pairs` the queries that could be measured. Of the crops asked about,
+    `without_truth` have no truth, and `unpaired` have no positive or one without truth.
     """
 
     rows: np.ndarray
@@ -62,26 +60,23 @@ class PairQuality:
 
 
 def true_hands(index: ShardIndex, keys: np.ndarray, names: str) -> np.ndarray:
-    """The true hands of crops, looked up by their keys bytes (N,): float32 (N, 21, 3) metres, NaN
-    where none.
+    """The true hands of crops, looked up by their keys: float32 (N, 21, 3) metres, NaN where none.
 
-    Raises HandclrError where no key is in the shards `names`, or no sample has 3D keypoints.
+    keys: bytes (N,); names: of the shards, in messages. Raises HandclrError where none of the keys
+    is in the shards, or none of the samples has 3D keypoints.
     """
     hands = np.full((len(keys), JOINT_COUNT, 3), np.nan, np.float32)
     place = index.rows_of(keys)
     if (place < 0).all():
-        raise HandclrError(
-            f"--truth: no key in {names} is one of the poses; is this the truth of the same"
-            " footage?"
-        )
+        why = f"no key in {names} is one of the poses; is this the truth of the same footage?"
+        raise HandclrError(why, setting="truth")
     for row in np.flatnonzero(place >= 0).tolist():
         sample = index[place[row]]
         if KEYPOINTS_3D in sample:
             hands[row] = sample.keypoints3d
     if np.isnan(hands).all():
-        raise HandclrError(
-            f"--truth: no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels"
-        )
+        why = f"no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels"
+        raise HandclrError(why, setting="truth")
     return hands
 
 
@@ -98,15 +93,15 @@ def pair_quality(
 
     keypoints3d: (N, 21, 3) metres, rows that are not finite have no truth; video_id: (N,) integers;
     asked: (A,) the rows that positives were looked for, ascending; positive: (A,) rows, -1 where
-    none; one of the own video is none. The first `pool_size` rows, or all, are the pool: positive,
-    random and best are of it. At most `queries` rows are measured, a sample by `seed`; crops of a
-    row's own video are neither its random nor its best. Costs `queries` x N x 21.
+    none, and one of the own video counts as none. The first `pool_size` rows, or all, are the pool
+    that positive, random and best are chosen from. At most `queries` rows are measured, a sample
+    by `seed`; crops of a row's own video are neither its random nor its best. Costs `queries` x N x
+    21.
     """
     known = np.isfinite(keypoints3d).all(axis=(1, 2))
     pool = np.flatnonzero(known[:pool_size])
-    paired = (
-        known[asked] & (positive >= 0) & known[positive] & (video_id[positive] != video_id[asked])
-    )
+    is_pair = (positive >= 0) & (video_id[positive] != video_id[asked])
+    paired = is_pair & known[asked] & known[positive]
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(np.flatnonzero(paired))[:queries])
     rows = asked[chosen]
@@ -136,13 +131,10 @@ def pair_distance_mm(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def _random_others(
     rng: np.random.Generator, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray
 ) -> np.ndarray:
-    """Draw for each row a row of the pool, evenly among those of other videos; there must
-    be one.
-    """
+    """Draw for each row a row of the pool, evenly among those of other videos; needs one."""
     by_video = pool[np.argsort(video_id[pool], kind="stable")]
-    begin, end = (
-        np.searchsorted(video_id[by_video], video_id[rows], side) for side in ("left", "right")
-    )
+    ordered, own = video_id[by_video], video_id[rows]
+    begin, end = np.searchsorted(ordered, own, "left"), np.searchsorted(ordered, own, "right")
     place = rng.integers(len(pool) - (end - begin))
     return by_video[np.where(place < begin, place, place + end - begin)]
 
@@ -150,16 +142,12 @@ def _random_others(
 def _nearest_others(
     keypoints3d: np.ndarray, rows: np.ndarray, pool: np.ndarray, video_id: np.ndarray
 ) -> np.ndarray:
-    """Find for each row the row of the pool of another video at the least distance, ties to the
-    lower one.
-    """
+    """Find for each row the nearest row of another video in the pool, of equal ones the lower."""
     nearest = np.full(len(rows), -1, np.int64)
     for start in range(0, len(rows), QUERY_TILE):
         part = slice(start, start + QUERY_TILE)
-        queries, least = (
-            _by_joint(keypoints3d[rows[part]]),
-            np.full(len(rows[part]), np.inf, np.float32),
-        )
+        queries = _by_joint(keypoints3d[rows[part]])
+        least = np.full(len(rows[part]), np.inf, np.float32)
         for at in range(0, len(pool), POOL_TILE):
             others = pool[at : at + POOL_TILE]
             tile = _summed_distance(queries, _by_joint(keypoints3d[others]))
@@ -171,16 +159,12 @@ def _nearest_others(
 
 
 def _by_joint(hands: np.ndarray) -> np.ndarray:
-    """(B, 21, 3) to float32 (20, 3, B) from the wrist, which is left out: it is the origin in all
-    of them.
-    """
+    """(B, 21, 3) to float32 (20, 3, B) from the wrist, which is the origin and left out."""
     return np.ascontiguousarray(root_relative(hands)[:, 1:].transpose(1, 2, 0), dtype=np.float32)
 
 
 def _summed_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Sum the distances of the joints, all pairs: (J, 3, A) and (J, 3, B) in, float32 (A,
-    B) out.
-    """
+    """Sum the distances of the joints for all pairs: (J, 3, A), (J, 3, B) to float32 (A, B)."""
     total = np.zeros((first.shape[2], second.shape[2]), np.float32)
     for one, other in zip(first, second, strict=True):
         squared = np.zeros_like(total)

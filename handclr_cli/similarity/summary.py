@@ -1,6 +1,4 @@
-"""Mined pairs in numbers: how far apart, how many chose each other, and whether a few crops are
-chosen by all.
-"""
+"""Mined pairs in numbers: how far apart, how many are mutual, whether many choose the same few."""
 
 from __future__ import annotations
 
@@ -96,9 +94,9 @@ def summarise(
     """
     nearest = positive[:, 0]
     paired = nearest >= 0
-    mutual, mutual_pairs = (
-        (None, None) if query_rows is None else _mutual(nearest, query_rows, pool)
-    )
+    mutual = mutual_pairs = None
+    if query_rows is not None:
+        mutual, mutual_pairs = _mutual(nearest, query_rows, pool)
     chosen = np.bincount(nearest[paired], minlength=pool)
     times = int(chosen.max(initial=0))
     return PairSummary(

@@ -1,6 +1,4 @@
-"""Exact search in a tree whose walk passes over the query's own video: the engine for many poses on
-a CPU.
-"""
+"""Exact search on a CPU in a tree whose walk passes over the query's own video."""
 
 from __future__ import annotations
 
@@ -45,9 +43,8 @@ class Tree:
     ) -> None:
         """Improve `found` by the poses of this pool; ties go to the lower row."""
         embedding = np.ascontiguousarray(queries.embedding, np.float32)
-        order = spatial_order(
-            embedding
-        )  # neighbours walk the same nodes, which are then in the cache
+        # Neighbours walk the same nodes, which are then in the processor's cache.
+        order = spatial_order(embedding)
         axes = (0,) * embedding.shape[1]
         step = min(QUERIES_PER_TASK, max(1, len(order) // (4 * self.threads)))
         tasks = [order[start : start + step] for start in range(0, len(order), step)]
@@ -55,16 +52,8 @@ class Tree:
         def answer(rows: np.ndarray) -> int:
             part = found.take(rows)
             group = queries.group[rows].astype(np.int32)
-            walk(
-                embedding[rows],
-                group,
-                *self._parts,
-                part.row,
-                part.squared,
-                part.group,
-                found.distinct,
-                axes,
-            )
+            to_fill = part.row, part.squared, part.group
+            walk(embedding[rows], group, *self._parts, *to_fill, found.distinct, axes)
             found.put(rows, part)
             return len(rows)
 
@@ -79,11 +68,10 @@ class Tree:
 def _inner_nodes(
     blocks: np.ndarray, groups: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (B, 2, D, 16), groups and lowest rows (B, 16) of all nodes' children, and where each
-    level begins (L,).
+    """The boxes (B, 2, D, 16), groups and lowest rows (B, 16) of all nodes' children.
 
-    Levels follow each other from the leaves' parents to the root, which has a level of its own even
-    over one leaf.
+    The last array says where each level begins (L,). Levels follow each other from the leaves'
+    parents to the root, which has a level of its own even over one leaf.
     """
     low, high, low_row = blocks.min(axis=2), blocks.max(axis=2), rows.min(axis=1)
     group = np.where((groups == groups[:, :1]).all(axis=1), groups[:, 0], MIXED)
@@ -91,11 +79,7 @@ def _inner_nodes(
     levels: list[int] = []
     while not levels or len(group) > 1:
         absent = -len(group) % WIDTH
-        children = [
-            np.pad(part, [(0, absent)] + [(0, 0)] * (part.ndim - 1), mode="edge")
-            for part in (low, high)
-        ]
-        low, high = (part.reshape(-1, WIDTH, part.shape[1]) for part in children)
+        low, high = _in_nodes(low, absent), _in_nodes(high, absent)
         boxes.append(np.stack([low.transpose(0, 2, 1), high.transpose(0, 2, 1)], axis=1))
         padded = np.pad(group, (0, absent), mode="edge").reshape(-1, WIDTH)
         box_groups.append(padded.copy())
@@ -111,3 +95,8 @@ def _inner_nodes(
         np.concatenate(box_rows).astype(np.int32),
         np.array(levels, np.int64),
     )
+
+
+def _in_nodes(corners: np.ndarray, absent: int) -> np.ndarray:
+    """Corners (C, D) of boxes by node: (C / 16, 16, D), the last one repeated `absent` times."""
+    return np.pad(corners, [(0, absent), (0, 0)], mode="edge").reshape(-1, WIDTH, corners.shape[1])

@@ -1,6 +1,4 @@
-"""What lies behind a synthetic hand: a studio's cloth, or a scene composed at random from a wide
-vocabulary.
-"""
+"""What lies behind a synthetic hand: a studio's cloth, or a randomly composed scene."""
 
 from __future__ import annotations
 
@@ -24,15 +22,14 @@ _CLOTHS = (
 
 
 def lab_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw a studio's seamless cloth or paper, at times with the edge of a table: (height, width,
-    3) float32 RGB, 0..1.
+    """Draw a studio's seamless cloth or paper, sometimes with the edge of a table.
 
-    Raises HandclrError where a side is not positive.
+    Returns (height, width, 3) float32 RGB in 0..1. Raises HandclrError where a side is not
+    positive.
     """
     _check_size(width, height)
-    cloth = hsv(
-        *(np.array(_CLOTHS[rng.integers(len(_CLOTHS))]) + rng.normal(0, (0.015, 0.02, 0.04)))
-    )
+    shade = np.array(_CLOTHS[rng.integers(len(_CLOTHS))]) + rng.normal(0, (0.015, 0.02, 0.04))
+    cloth = hsv(*shade)
     light = _light(rng, width, height, 0.18)
     threads = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), 0.8)
     light *= (
@@ -52,10 +49,10 @@ def lab_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarra
 
 
 def wild_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw a room, a table, a desk, the outdoors, a cloth or anything else: (height, width, 3)
-    float32 RGB, 0..1.
+    """Draw a room, a table, a desk, the outdoors, a cloth or something else.
 
-    Raises HandclrError where a side is not positive.
+    Returns (height, width, 3) float32 RGB in 0..1. Raises HandclrError where a side is not
+    positive.
     """
     _check_size(width, height)
     canvas = Canvas(rng, width, height)
@@ -75,8 +72,9 @@ def wild_backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarr
 
 
 def _light(rng: np.random.Generator, width: int, height: int, depth: float) -> np.ndarray:
-    """Draw the light on a scene (height, width) float32: a bright side, soft unevenness, darker
-    corners; about 1.
+    """Draw the light on a scene, (height, width) float32 about 1.
+
+    One side is brighter, the corners are darker, and the rest is softly uneven.
     """
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -89,9 +87,7 @@ def _light(rng: np.random.Generator, width: int, height: int, depth: float) -> n
 
 
 def _window_light(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Draw what a window or a lamp throws on a scene (height, width) float32: slanted panes of sun,
-    shade between.
-    """
+    """Draw the light of a window or a lamp, (height, width) float32: slanted bright panes."""
     shade = Canvas(rng, max(1, width // 4), max(1, height // 4))
     slant, pitch = rng.normal(0, 0.5), rng.uniform(0.15, 0.6)
     for left in np.arange(-1.0, shade.w + 1.0, pitch):
@@ -107,9 +103,7 @@ def _window_light(rng: np.random.Generator, width: int, height: int) -> np.ndarr
 
 
 def _focus(canvas: Canvas) -> np.ndarray:
-    """Blur a canvas by its depth of field, in a third of the scenes more towards the top, where
-    things are far.
-    """
+    """Blur a canvas by its depth of field; in a third of the scenes more towards the top."""
     picture, rng = canvas.picture, canvas.rng
     sigma = canvas.blur * canvas.unit
     if sigma < 0.3:
@@ -118,9 +112,8 @@ def _focus(canvas: Canvas) -> np.ndarray:
     size = picture.shape[1::-1]
     small = (max(1, size[0] // shrink), max(1, size[1] // shrink))
     blurred = cv2.resize(picture, small, interpolation=cv2.INTER_AREA) if shrink > 1 else picture
-    blurred = cv2.resize(
-        cv2.GaussianBlur(blurred, (0, 0), sigma / shrink), size, interpolation=cv2.INTER_LINEAR
-    )
+    blurred = cv2.GaussianBlur(blurred, (0, 0), sigma / shrink)
+    blurred = cv2.resize(blurred, size, interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.67:
         return blurred
     start, end = sorted(rng.uniform(0, 1, 2) * picture.shape[0])

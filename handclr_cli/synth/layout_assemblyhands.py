@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..hand.camera import project
+from ..hand.joints import FINGERS, WRIST
 from .layout_files import (
     FRAMES,
     Advance,
@@ -22,7 +23,6 @@ from .layout_files import (
     whole_folder,
 )
 from .shot import Shot
-from .skeleton import FINGERS
 
 _SIZE = (636, 480)
 _CAMERAS = ("HMC_21176875", "HMC_21176623", "HMC_21110305", "HMC_21179183")
@@ -32,21 +32,19 @@ _STEP = 10
 # One's own hands, from the left of the picture.
 _SIDES = ("left", "right")
 _PARTS = {"right": slice(0, 21), "left": slice(21, 42)}
-# The joint in MediaPipe's order for each of a hand's places: every finger from its tip, the wrist
-# last.
-_ORDER = [base + step for base in (1, 5, 9, 13, 17) for step in (3, 2, 1, 0)] + [0]
+# A hand's joints in the order of the data set: every finger from its tip, the wrist last.
+_ORDER = [joint for chain in FINGERS.values() for joint in reversed(chain)] + [WRIST]
 
 
 def write_assemblyhands(root: Path, make_scene: MakeScene, count: int, advance: Advance) -> int:
-    """Write both hands of a person before four head cameras in AssemblyHands' layout; return the
-    number of images.
+    """Write both hands of people before four head cameras in AssemblyHands' layout.
 
-    About `count` images for train and max(1, count // 8) for val, in fours, in sequences of up to
-    FRAMES frames; those without a hand in view are left out, as in the original, so fewer may come.
-    636x480, grey; millimetres; pixel coordinates as in the Shot. Boxes are tight around a hand's
-    joints, within the image. Left out: the test split, which has no public labels. Raises
-    UsageError where `root` is not empty, HandclrError where the intrinsics of a camera change
-    within a scene: the layout has no place for that.
+    Returns the number of images: about `count` for train and max(1, count // 8) for val, four for
+    each moment, in sequences of up to FRAMES moments. Images without a hand in view are left out,
+    as in the original, so there may be fewer. 636x480, grey; millimetres; pixel coordinates as in
+    the Shot. Boxes are tight around a hand's joints, within the image. The test split is left out,
+    as it has no public labels. Raises UsageError where `root` is not empty, HandclrError where the
+    intrinsics of a camera change within a scene: the layout has no place for that.
     """
     with whole_folder(root, count) as folder:
         written = first = 0
@@ -63,9 +61,7 @@ def write_assemblyhands(root: Path, make_scene: MakeScene, count: int, advance: 
 
 
 class _Labels:
-    """The images of a split, written as they come, and the labels that end up in its
-    three files.
-    """
+    """The images of a split, written as they come, and the labels for its three files."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split = folder, split
@@ -76,9 +72,8 @@ class _Labels:
 
     def add_scene(self, scene: Scene, index: int, frames: int, advance: Advance) -> None:
         person = 9001 + scene.subject
-        sequence = (
-            f"nusar-2021_action_both_{person}-s{index:04d}_{person}_user_id_2021-02-02_161800"
-        )
+        scene_name = f"{person}-s{index:04d}_{person}"
+        sequence = f"nusar-2021_action_both_{scene_name}_user_id_2021-02-02_161800"
         intrinsics: dict[str, np.ndarray] = {}
         poses: dict[str, dict[str, Any]] = {}
         self.world[sequence] = {}
@@ -86,10 +81,9 @@ class _Labels:
             frame = time * _STEP
             shots = {name: scene.shoot(time, camera) for camera, name in enumerate(_CAMERAS)}
             self.world[sequence][f"{frame:06d}"] = _world(list(shots.values()))
-            poses[f"{frame:06d}"] = {
-                name + _SUFFIX: _millimetres(shot).tolist() for name, shot in shots.items()
-            }
+            poses[f"{frame:06d}"] = {}
             for name, shot in shots.items():
+                poses[f"{frame:06d}"][name + _SUFFIX] = _millimetres(shot).tolist()
                 keep(intrinsics, name + _SUFFIX, shot.intrinsics, "intrinsics")
                 self.add_image(sequence, name, frame, shot)
                 advance(1)
@@ -132,9 +126,7 @@ class _Labels:
 
 
 def _joints(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
-    """The 42 joints in the data set's order, (42, 3) metres in the camera frame, and which of them
-    exist.
-    """
+    """The 42 joints in the data set's order, (42, 3) metres in the camera frame; which exist."""
     joints, present = np.zeros((42, 3)), np.zeros(42, dtype=bool)
     for truth in shot.hands:
         part = _PARTS[truth.side]
@@ -143,9 +135,7 @@ def _joints(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _world(shots: list[Shot]) -> dict[str, Any]:
-    """The 42 joints in the world, from whichever camera has them; zeros for a hand that
-    none has.
-    """
+    """The 42 joints in the world, from any camera that has them; zeros for a hand in none."""
     points, known = np.zeros((42, 3)), np.zeros(42, dtype=bool)
     for shot in shots:
         joints, present = _joints(shot)
@@ -161,9 +151,7 @@ def _millimetres(shot: Shot) -> np.ndarray:
 
 
 def _box(joints: np.ndarray, shot: Shot) -> list[float]:
-    """Box x0, y0, x1, y1 of those of a hand's joints that are before the camera, within
-    the image.
-    """
+    """Box x0, y0, x1, y1, within the image, of a hand's joints that are before the camera."""
     pixels = project(joints[joints[:, 2] > 0], shot.intrinsics)
     height, width = shot.image.shape[:2]
     corners = np.stack([pixels.min(axis=0), pixels.max(axis=0)]).clip(0, [width, height])
@@ -172,11 +160,11 @@ def _box(joints: np.ndarray, shot: Shot) -> list[float]:
 
 def _skeleton() -> str:
     """The text of skeleton.txt: every joint's parent is the next one towards the wrist."""
-    lines = ["# name, id, id of the parent"]
+    lines, fingers = ["# name, id, id of the parent"], list(FINGERS)
     for offset, side in ((0, "r"), (21, "l")):
         for joint in range(20):
             parent = 20 if joint % 4 == 3 else joint + 1
-            name = f"{side}_{FINGERS[joint // 4]}{4 - joint % 4}"
+            name = f"{side}_{fingers[joint // 4]}{4 - joint % 4}"
             lines.append(f"{name} {offset + joint} {offset + parent}")
         lines.append(f"{side}_wrist {offset + 20} -1")
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..hand.camera import project
+from ..hand.joints import JOINT_NAMES
 from .layout_files import (
     FRAMES,
     Advance,
@@ -47,9 +48,9 @@ _SERIALS = (
     "932122062010",
 )
 _MASTER = "840412060917"
-# From then on, a sequence has more than one frame.
+# With more moments than this, sequences have more than one frame.
 _SEQUENCES = 50
-# Odd, so that it falls on every camera by turns.
+# Every 21st image is unlabelled; odd, so that this happens to each of the cameras.
 _UNLABELLED = 21
 _OBJECTS = 21
 # RealSense puts the centre of the first pixel at 0, a Shot at .5.
@@ -57,20 +58,20 @@ _SHIFT = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
 def write_dexycb(root: Path, make_scene: MakeScene, count: int, advance: Advance) -> int:
-    """Write single hands, right and left by turns, in DexYCB's layout and return the number of
-    images.
+    """Write single hands, right and left alternately, in DexYCB's layout.
 
-    8 cameras see each of max(2, count / 8) moments: the first of up to 50 scenes, each a sequence,
-    then up to FRAMES of each, then more scenes. The scene's person is the subject; more than ten
-    people share ten folders, each person always in the same one. 640x480; metres, camera frame;
-    pixel centres at integers, as RealSense has them; extrinsics lead from a camera to the master's,
-    `apriltag` from the scene's world. -1 in `joint_3d` and `joint_2d`, and no hand in `seg`, mark
-    hands out of view and every 21st image, because the original has unlabelled images too. Not
-    known here, hence zeros: `pose_m` (so that whoever goes by MANO finds no hand rather than a
-    wrong one), `pose_y`, `betas`. The held object's number is a stand-in; the depth camera's
-    intrinsics repeat colour's. Left out: depth images, pose.npz, models, bop. Raises UsageError
-    where `root` is not empty, HandclrError where a camera moves or has other intrinsics in another
-    scene: the layout has no place for that.
+    Returns the number of images. 8 cameras see each of max(2, count / 8) moments. Up to 50 scenes,
+    each a sequence, have one moment; with more moments they have up to FRAMES of them, and then
+    there are more scenes. The scene's person is the subject; more than ten people share ten
+    folders, each person always in the same one. 640x480; metres, camera frame; pixel centres at
+    integers, as RealSense has them; extrinsics lead from a camera to the master's, `apriltag` from
+    the scene's world. -1 in `joint_3d` and `joint_2d`, and no hand in `seg`, mark hands out of view
+    and every 21st image, because the original has unlabelled images too. Zeros, because unknown
+    here: `pose_m` (readers of MANO find no hand then, and no wrong one), `pose_y`, `betas`. The
+    held object's number is arbitrary; the intrinsics of the depth camera repeat those of colour.
+    Left out: depth images, pose.npz, models, bop. Raises UsageError where `root` is not empty,
+    HandclrError where a camera moves or has other intrinsics in another scene: the layout has no
+    place for that.
     """
     with whole_folder(root, count) as folder:
         moments = max(2, round(count / len(_SERIALS)))
@@ -95,9 +96,7 @@ def write_dexycb(root: Path, make_scene: MakeScene, count: int, advance: Advance
 
 
 class _Images:
-    """The images with their labels, written as they come; their number, and the cameras they have
-    in common.
-    """
+    """The images and labels, written as they come, their number, and the cameras they share."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -134,12 +133,9 @@ def _labels(shot: Shot, side: str, ycb: int, wanted: bool) -> dict[str, np.ndarr
         labelled = joints
     pixels = None if labelled is None else project(labelled, shot.intrinsics - _SHIFT)
     things = np.where(shot.segmentation == OBJECT, ycb, 0)
+    value = 0 if labelled is None else 255
     return {
-        "seg": (
-            np.where(shot.segmentation >= LEFT_HAND, 0 if labelled is None else 255, things).astype(
-                np.uint8
-            )
-        ),
+        "seg": np.where(shot.segmentation >= LEFT_HAND, value, things).astype(np.uint8),
         "pose_y": np.zeros((1, 3, 4), np.float32),
         "pose_m": np.zeros((1, 51), np.float32),
         "joint_3d": _or_absent(labelled, 3),
@@ -148,25 +144,26 @@ def _labels(shot: Shot, side: str, ycb: int, wanted: bool) -> dict[str, np.ndarr
 
 
 def _or_absent(points: np.ndarray | None, axes: int) -> np.ndarray:
-    return (
-        np.full((1, 21, axes), -1, np.float32)
-        if points is None
-        else points[None].astype(np.float32)
-    )
+    if points is None:
+        return np.full((1, len(JOINT_NAMES), axes), -1, np.float32)
+    return points[None].astype(np.float32)
 
 
 def _save_texts(
     calibration: Path, place: Path, side: str, ycb: int, frames: int, poses: dict[str, np.ndarray]
 ) -> None:
-    """Write a sequence's meta.yml and what it refers to: the poses of its cameras and the shape of
-    its hand.
-    """
+    """Write a sequence's meta.yml, and the files it names: its cameras' poses, its hand's shape."""
     date, _, subject = place.parent.name.partition("-")
     mano = f"{date}_140042_{subject}_{side}"
     serials = "".join(f"  - '{serial}'\n" for serial in _SERIALS)
     meta = (
-        f"serials:\n{serials}num_frames: {frames}\nextrinsics: '{place.name}'\nycb_ids:"
-        f" [{ycb}]\nycb_grasp_ind: 0\nmano_sides:\n  - '{side}'\nmano_calib:\n  - '{mano}'\n"
+        f"serials:\n{serials}"
+        f"num_frames: {frames}\n"
+        f"extrinsics: '{place.name}'\n"
+        f"ycb_ids: [{ycb}]\n"
+        "ycb_grasp_ind: 0\n"
+        f"mano_sides:\n  - '{side}'\n"
+        f"mano_calib:\n  - '{mano}'\n"
     )
     save(place / "meta.yml", meta.encode())
     save(calibration / f"mano_{mano}" / "mano.yml", ("betas:\n" + "- 0.0\n" * 10).encode())
@@ -174,11 +171,11 @@ def _save_texts(
     master = cameras[_MASTER]
     to_master = {f"'{serial}'": master @ np.linalg.inv(pose) for serial, pose in cameras.items()}
     # Fixed-point, because YAML 1.1 takes 1e-17 for a word; adding zero drops the sign of -0.
-    tuples = "".join(
-        f"  {name}: !!python/tuple\n"
-        + "".join(f"  - {value + 0.0:.12f}\n" for value in matrix[:3].round(12).flat)
-        for name, matrix in {**to_master, "apriltag": master}.items()
-    )
+    tuples = ""
+    for name, matrix in {**to_master, "apriltag": master}.items():
+        values = (matrix[:3].round(12) + 0.0).ravel()
+        tuples += f"  {name}: !!python/tuple\n"
+        tuples += "".join(f"  - {value:.12f}\n" for value in values)
     text = f"extrinsics:\n{tuples}master: '{_MASTER}'\n"
     save(calibration / f"extrinsics_{place.name}" / "extrinsics.yml", text.encode())
 

@@ -1,6 +1,4 @@
-"""What the layouts of labelled data sets share: the scenes they ask for, views of joints, files and
-whole folders.
-"""
+"""What the layouts of data sets share: the scenes they need, views of joints, files and folders."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ class Scene(Protocol):
         """Number of the person, from 0."""
 
     def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
-        """Take a picture: one `time` is one 3D pose for all cameras, another `backdrop` only
-        changes what is behind.
+        """Take a picture.
+
+        One `time` is one 3D pose for all cameras; another `backdrop` changes only what is behind.
         """
 
 
@@ -42,16 +41,12 @@ FRAMES = 8
 
 
 def hand(shot: Shot, side: str) -> np.ndarray | None:
-    """Return the joints of the shot's hand of that side, (21, 3) metres in the camera frame, None
-    without one.
-    """
+    """The joints of the shot's hand of a side, (21, 3) metres in the camera frame, or None."""
     return next((truth.keypoints3d for truth in shot.hands if truth.side == side), None)
 
 
 def in_view(joints: np.ndarray, shot: Shot) -> np.ndarray:
-    """Tell which camera-frame points (N, 3) lie before the camera and within the picture,
-    (N) bool.
-    """
+    """Which camera-frame points (N, 3) are before the camera and in the picture, (N) bool."""
     before = joints[:, 2] > 0
     pixels = project(np.where(before[:, None], joints, [0, 0, 1]), shot.intrinsics)
     height, width = shot.image.shape[:2]
@@ -59,22 +54,20 @@ def in_view(joints: np.ndarray, shot: Shot) -> np.ndarray:
 
 
 def keep(known: dict[str, np.ndarray], camera: str, matrix: np.ndarray, what: str) -> None:
-    """Remember a camera's matrix; HandclrError where it is not the one known already (to 1e-6)."""
+    """Remember a camera's matrix; HandclrError where it differs from the one before (to 1e-6)."""
     if not np.allclose(known.setdefault(camera, matrix), matrix, rtol=0, atol=1e-6):
-        raise HandclrError(
-            f"the {what} of camera {camera} change, and the layout has one place for them; fix the"
-            " camera"
-        )
+        why = "and the layout has one place for them; fix the camera"
+        raise HandclrError(f"the {what} of camera {camera} change, {why}")
 
 
 def shares(total: int, parts: int) -> list[int]:
-    """Split a number into parts that differ by one at most, the larger first."""
+    """Split a number into parts that differ by at most one, the larger ones first."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 @contextlib.contextmanager
 def whole_folder(root: Path, count: int) -> Iterator[Path]:
-    """Make a folder beside `root` that takes its name when the block ends without an exception.
+    """Make a folder under a temporary name; it becomes `root` when the block ends well.
 
     Raises UsageError where `root` is something else than an empty folder or `count` is no number of
     images, HandclrError where the disk refuses.
@@ -85,9 +78,8 @@ def whole_folder(root: Path, count: int) -> Iterator[Path]:
     temporary = root.with_name(f".{root.name}.tmp-{os.getpid()}")
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise UsageError(
-                f"{root} exists and is not an empty folder; remove it or give another name"
-            )
+            why = "exists and is not an empty folder; remove it or give another name"
+            raise UsageError(f"{root} {why}")
         temporary.mkdir(parents=True)
         yield temporary
         os.replace(temporary, root)

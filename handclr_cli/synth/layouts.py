@@ -1,6 +1,4 @@
-"""Synthetic hands written to disk as FreiHAND, DexYCB and AssemblyHands lie there after
-downloading.
-"""
+"""Synthetic hands written to disk in the layouts of FreiHAND, DexYCB and AssemblyHands."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..hand.joints import FINGERS
 from .layout_assemblyhands import write_assemblyhands
 from .layout_dexycb import write_dexycb
 from .layout_files import (
@@ -67,6 +66,7 @@ def _freihand_split(
     folder: Path, make_scene: MakeScene, scenes: range, versions: int, advance: Advance
 ) -> dict[str, list[Any]]:
     labels: dict[str, list[Any]] = {"K": [], "xyz": [], "scale": []}
+    mcp, pip = FINGERS["middle"][:2]
     for sample, index in enumerate(scenes):
         scene = make_scene(index, _SIZE, ("right",))
         shots = [scene.shoot(0, backdrop=version) for version in range(versions)]
@@ -77,12 +77,11 @@ def _freihand_split(
             save_image(folder / "mask" / f"{sample:08d}.jpg", mask)
         joints = hand(shots[0], "right")
         if joints is None:
-            raise HandclrError(
-                f"scene {index} shows no right hand, and FreiHAND's layout has no place for that"
-            )
+            why = "shows no right hand, and FreiHAND's layout has no place for that"
+            raise HandclrError(f"scene {index} {why}")
         labels["K"].append(shots[0].intrinsics.tolist())
         labels["xyz"].append(joints.tolist())
-        labels["scale"].append(float(np.linalg.norm(joints[9] - joints[10])))
+        labels["scale"].append(float(np.linalg.norm(joints[mcp] - joints[pip])))
         advance(versions)
     return labels
 

@@ -1,5 +1,4 @@
-"""How synthetic hands move: poses that a hand can take, and smooth tracks of pose, orientation and
-place.
+"""How synthetic hands move: possible poses, and smooth tracks of pose, orientation and place.
 
 Key poses in which capsules around the bones run through each other are refused. All randomness
 comes from the generator that is passed in.
@@ -97,15 +96,13 @@ def collision_depth(angles: np.ndarray) -> np.ndarray:
         starts[:, first], ends[:, first], starts[:, second], ends[:, second]
     )
     slope = _END_RADII - _START_RADII
-    reach = (
-        _START_RADII[first] + slope[first] * along + _START_RADII[second] + slope[second] * other
-    )
+    reach = _START_RADII[first] + slope[first] * along
+    reach = reach + _START_RADII[second] + slope[second] * other
     return np.maximum(reach - distance, 0).max(axis=1)
 
 
 def random_pose(rng: np.random.Generator) -> np.ndarray:
-    """A pose (22,) in radians: near the vocabulary, between two of its poses, or free within the
-    limits.
+    """A pose (22,) in radians: near a vocabulary pose, between two of them, or free within limits.
 
     Poses in which fingers run through each other or the palm are drawn again; after a bounded
     number of tries the best of them moves towards the nearest pose of the vocabulary until it is
@@ -131,7 +128,7 @@ def draw_grasp(rng: np.random.Generator) -> str:
 def pose_track(
     rng: np.random.Generator, frames: int, fps: float, grasp: str | None = None
 ) -> np.ndarray:
-    """A movement through poses of the vocabulary and free ones, with holds and a slight tremor.
+    """A movement through vocabulary poses and free ones, with holds and a slight tremor.
 
     Returns (frames, 22) radians within the limits. With `grasp`, a name of the vocabulary, that
     pose is kept with small variations, the wrist moving freely. UsageError for a name that is not
@@ -165,8 +162,7 @@ def pose_track(
 def orientation_track(
     rng: np.random.Generator, frames: int, fps: float, spread: float
 ) -> np.ndarray:
-    """How a hand turns before a camera: rotations (frames, 3, 3) from the hand frame to the
-    camera's.
+    """How a hand turns before a camera: rotations (frames, 3, 3), hand frame to camera frame.
 
     The camera frame has x right, y down, z forward. `spread` 0: fingers up, palm or back within
     about 35 degrees of facing the camera. `spread` 1: nearly all views, few of them along the
@@ -193,9 +189,7 @@ def orientation_track(
 def position_track(
     rng: np.random.Generator, frames: int, fps: float, extent: np.ndarray
 ) -> np.ndarray:
-    """A smooth wander (frames, 3) in a box of side lengths `extent` (3,) around zero, in its units
-    (metres).
-    """
+    """A smooth track (frames, 3) in a box of sides `extent` (3,) metres around zero."""
     half = np.asarray(extent, np.float64) / 2
     return _wander(rng, frames, fps, lambda _: rng.uniform(-half, half), _MOVE_SPEED)
 
@@ -203,9 +197,7 @@ def position_track(
 def _nearest(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where segments ab and cd (..., 3) are nearest: the two shares along them, and the
-    distance.
-    """
+    """Where segments ab and cd (..., 3) are nearest: the shares along them, and the distance."""
     u, v, w = b - a, d - c, a - c
     uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
     uw, vw = (u * w).sum(-1), (v * w).sum(-1)
@@ -236,9 +228,7 @@ def _draft(rng: np.random.Generator) -> np.ndarray:
 
 
 def _free(rng: np.random.Generator) -> np.ndarray:
-    """A pose with its fingers drawn freely: neighbours alike, DIP after PIP, less abduction the
-    more MCP is bent.
-    """
+    """A pose with freely drawn fingers: neighbours alike, DIP after PIP, less spread if bent."""
     curl = np.clip(rng.random() + np.cumsum(rng.normal(0, 0.16, 4)), 0, 1)
     curl = np.where(rng.random(4) < 0.15, rng.random(4), curl)
     knuckle = np.clip(curl + rng.normal(0, 0.25, 4), 0, 1)
@@ -267,13 +257,12 @@ def _key(rng: np.random.Generator, grasp: str | None) -> np.ndarray:
         if rng.random() < 0.6:
             return random_pose(rng)
         return _turn_wrist(rng, _VOCABULARY[rng.integers(len(_VOCABULARY))])
-    return _turn_wrist(
-        rng, np.radians(VOCABULARY[grasp]) + np.clip(rng.normal(0, 0.12, 22), -0.25, 0.25) * _NOISE
-    )
+    variation = np.clip(rng.normal(0, 0.12, 22), -0.25, 0.25) * _NOISE
+    return _turn_wrist(rng, np.radians(VOCABULARY[grasp]) + variation)
 
 
 def _detour(start: np.ndarray, goal: np.ndarray) -> list[np.ndarray]:
-    """The pose by which to go where fingers would run through each other on the direct way."""
+    """The pose to pass through where fingers would run through each other on the direct way."""
 
     def depth(*stops: np.ndarray) -> float:
         ways = [a + share * (b - a) for a, b in pairwise(stops) for share in (0.25, 0.5, 0.75)]
@@ -301,8 +290,9 @@ def _tremor(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 
 
 def _view(rng: np.random.Generator, spread: float) -> np.ndarray:
-    """Azimuth about the fingers (0: the back faces the camera), elevation above the palm's plane's
-    normal, roll.
+    """Azimuth about the fingers, elevation above the normal of the palm's plane, and roll.
+
+    At azimuth 0 the back of the hand faces the camera.
     """
     cap = np.radians(30 + 60 * spread)
     while True:
@@ -313,11 +303,10 @@ def _view(rng: np.random.Generator, spread: float) -> np.ndarray:
             break
     azimuth = np.arctan2(x, height) + np.pi * rng.integers(2)
     upright = rng.random() < 0.5
-    tilt = (
-        rng.normal(0, np.radians(8 + 10 * spread))
-        if upright
-        else rng.uniform(-np.pi, np.pi) * max(spread, 0.08)
-    )
+    if upright:
+        tilt = rng.normal(0, np.radians(8 + 10 * spread))
+    else:
+        tilt = rng.uniform(-np.pi, np.pi) * max(spread, 0.08)
     return np.array([azimuth, elevation, tilt])
 
 
@@ -328,8 +317,9 @@ def _wander(
     draw: Callable[[np.ndarray | None], np.ndarray],
     speed: float,
 ) -> np.ndarray:
-    """A smooth track (frames, D) from key to key, never outside the range of the keys; `draw` makes
-    the next one.
+    """A smooth track (frames, D) from key to key, within the range of the keys.
+
+    `draw` makes the next key from the one before.
     """
     keys = [draw(None)]
     keys.append(keys[0])
@@ -342,7 +332,6 @@ def _wander(
     taps = np.linspace(-0.35, 0.35, 21)
     weights = np.exp(-0.5 * (taps / 0.15) ** 2)
     moments = np.arange(frames)[:, None] / fps + taps
-    columns = [
-        np.interp(moments, times, column) @ (weights / weights.sum()) for column in np.stack(keys).T
-    ]
+    weights = weights / weights.sum()
+    columns = [np.interp(moments, times, column) @ weights for column in np.stack(keys).T]
     return np.stack(columns, axis=1)

@@ -1,6 +1,4 @@
-"""Simple things to hold: balls, cylinders, pens and boxes as meshes with plain or patterned
-surfaces.
-"""
+"""Simple things to hold: balls, cylinders, pens and boxes, plain or patterned."""
 
 from __future__ import annotations
 
@@ -25,9 +23,8 @@ class ObjectPaint:
         colours = rng.uniform(0.02, 0.9, (2, 3)) ** rng.uniform(0.6, 2.0)
         self._colours = floats(colours, points.device)
         self._gloss = rng.uniform(0.02, 0.5)
-        self._waves = floats(
-            rng.normal(0, 1, (2, 3)) * 6.2832 / rng.uniform(0.008, 0.05), points.device
-        )
+        waves = rng.normal(0, 1, (2, 3)) * 6.2832 / rng.uniform(0.008, 0.05)
+        self._waves = floats(waves, points.device)
         self._amount = float(rng.choice([0.0, 0.25, 1.0], p=[0.45, 0.25, 0.3]))
 
     def __call__(self, seen: Fragments, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +39,7 @@ class ObjectPaint:
 def held_part(
     name: str, build: Build, moments: int, device: torch.device | str, rng: np.random.Generator
 ) -> Part:
-    """What the vocabulary's pose `name` holds, in the hand frame, the same at each of `moments`.
+    """The object that the vocabulary's pose `name` holds, in the hand frame, for each moment.
 
     Raises KeyError for a pose that holds nothing.
     """
@@ -59,9 +56,7 @@ def held_part(
 
 
 def object_mesh(held: HeldObject) -> Mesh:
-    """Vertices (V, 3) metres and unit normals (V, 3) in the object's frame, and faces (F, 3),
-    outwards.
-    """
+    """Vertices (V, 3) metres, unit normals (V, 3), outward faces (F, 3), in the object's frame."""
     if held.kind == "box":
         return _box(held.size / 2)
     radius, half = held.size[0] / 2, held.size[1] / 2
@@ -86,9 +81,7 @@ def object_mesh(held: HeldObject) -> Mesh:
 
 
 def _revolved(profile: np.ndarray, slopes: np.ndarray) -> Mesh:
-    """Turn an outline (N, 2) of radius and y, from bottom to top, with its normals (N, 2), around
-    the y axis.
-    """
+    """Turn an outline (N, 2) of radius and y, bottom to top, and its normals around the y axis."""
     angle = np.linspace(0, 2 * np.pi, _AROUND, endpoint=False)
     around = np.stack([np.cos(angle), np.zeros_like(angle), np.sin(angle)], axis=1)
     up = np.array([0.0, 1.0, 0.0])

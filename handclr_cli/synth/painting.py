@@ -1,4 +1,4 @@
-"""A canvas of its own units, natural noise, and the materials that things are made of."""
+"""A canvas with units of its own, natural noise, and the materials that things are made of."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ _SHIFT = 4
 
 
 class Canvas:
-    """An RGB picture painted in units of its shorter side: x from 0 to `w`, y from 0 to `h`, the
-    shorter being 1.
-    """
+    """An RGB picture in units of its shorter side: x from 0 to `w`, y from 0 to `h`."""
 
     def __init__(self, rng: np.random.Generator, width: int, height: int) -> None:
         self.rng = rng
@@ -56,31 +54,18 @@ class Canvas:
     def lay(
         self, y0: float, y1: float, material: Callable[[Canvas], None], lean: float = 0.0
     ) -> None:
-        """Cover the picture's width from y0 to y1 with a material; `lean` > 0 lays it down as a
-        floor.
-        """
+        """Cover the width from y0 to y1 with a material; with `lean` > 0 in perspective."""
         height, width = self.picture.shape[:2]
         top, bottom = (min(height, max(0, round(y * self.unit))) for y in (y0, y1))
         if bottom <= top:
             return
-        cloth = Canvas(
-            self.rng, width, bottom - top if lean == 0 else max(bottom - top, height // 2)
-        )
+        tall = bottom - top if lean == 0 else max(bottom - top, height // 2)
+        cloth = Canvas(self.rng, width, tall)
         cloth.palette = self.palette
         material(cloth)
         sheet: np.ndarray = cloth.picture
         if lean > 0:
-            wide, tall = float(width), float(bottom - top)
-            corners = np.array(
-                [(0, 0), (wide, 0), (wide * (1 + lean), tall), (-wide * lean, tall)], np.float32
-            )
-            source = np.array(
-                [(0, 0), (wide, 0), (wide, sheet.shape[0]), (0, sheet.shape[0])], np.float32
-            )
-            warp = cv2.getPerspectiveTransform(source, corners)
-            sheet = cv2.warpPerspective(
-                sheet, warp, (width, bottom - top), borderMode=cv2.BORDER_REFLECT
-            )
+            sheet = _laid_down(sheet, bottom - top, lean)
         self.picture[top:bottom] = sheet
 
     def _fixed(self, points: Points | np.ndarray) -> np.ndarray:
@@ -88,13 +73,20 @@ class Canvas:
         return np.rint((np.asarray(points) * self.unit - 0.5) * 2**_SHIFT).astype(np.int32)
 
 
+def _laid_down(sheet: np.ndarray, height: int, lean: float) -> np.ndarray:
+    """A picture in perspective, as wide as before and `height` high: its lower edge is nearer."""
+    rows, width = sheet.shape[:2]
+    tall = float(height)
+    corners = [(0, 0), (width, 0), (width * (1 + lean), tall), (-width * lean, tall)]
+    source = [(0, 0), (width, 0), (width, rows), (0, rows)]
+    warp = cv2.getPerspectiveTransform(np.array(source, np.float32), np.array(corners, np.float32))
+    return cv2.warpPerspective(sheet, warp, (width, height), borderMode=cv2.BORDER_REFLECT)
+
+
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Return the RGB colour of a hue in turns, and of a saturation and value that are cut
-    to 0..1.
-    """
-    red, green, blue = colorsys.hsv_to_rgb(
-        hue % 1, min(1, max(0, saturation)), min(1, max(0, value))
-    )
+    """Return the RGB colour of a hue in turns, and a saturation and value, clipped to 0..1."""
+    saturation, value = min(1, max(0, saturation)), min(1, max(0, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -105,9 +97,7 @@ def rgb(values: np.ndarray) -> Colour:
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
-    """Draw a colour as things have: mostly muted, at times vivid, often the browns of wood, leather
-    and skin.
-    """
+    """Draw a colour of things: mostly muted, sometimes vivid, often as wood, leather or skin."""
     value = rng.uniform(0.06, 0.95)
     if rng.random() < 0.35:
         return hsv(rng.normal(0.07, 0.025), rng.uniform(0.15, 0.75), value)
@@ -118,8 +108,7 @@ def any_colour(rng: np.random.Generator) -> Colour:
 def noise(
     rng: np.random.Generator, width: int, height: int, roughness: float, stretch: float = 1.0
 ) -> np.ndarray:
-    """Draw noise (height, width) float32 of mean 0 and deviation 1, `stretch` times as long in x as
-    in y.
+    """Draw noise (height, width) float32 of mean 0 and deviation 1, `stretch` times longer in x.
 
     Each octave has `roughness` times the amplitude of the coarser one: 1 gives the spectra of
     photographs.
@@ -137,11 +126,9 @@ def noise(
 
 def ramp(c: Canvas, field: np.ndarray, colours: Sequence[Colour]) -> None:
     """Colour a canvas by a field: -2 is the first of the colours and 2 the last."""
-    stops = np.linspace(0, 255, len(colours))
-    table = np.stack(
-        [np.interp(np.arange(256), stops, [colour[k] for colour in colours]) for k in range(3)],
-        axis=-1,
-    )
+    stops, steps = np.linspace(0, 255, len(colours)), np.arange(256)
+    channels = [np.interp(steps, stops, channel) for channel in zip(*colours, strict=True)]
+    table = np.stack(channels, axis=-1)
     index = cv2.convertScaleAbs(field.clip(-2, 2) + 2, alpha=63.75)
     c.picture[:] = cv2.applyColorMap(index, np.rint(table).astype(np.uint8).reshape(256, 1, 3))
 
@@ -169,14 +156,10 @@ def wood(c: Canvas) -> None:
     dark = np.array(hsv(rng.normal(0.07, 0.02), rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.6)))
     planks = rng.integers(1, 9)
     row = np.arange(height) * planks // height
-    grain = mottle(c, 0.8, rng.uniform(6, 20)) + rng.normal(0, 1.5, planks)[row][:, None].astype(
-        np.float32
-    )
-    ramp(
-        c,
-        np.sin(grain * np.float32(rng.uniform(1, 4))) * 2,
-        [rgb(dark), rgb(dark * rng.uniform(1.2, 1.7))],
-    )
+    grain = mottle(c, 0.8, rng.uniform(6, 20))
+    grain = grain + rng.normal(0, 1.5, planks)[row][:, None].astype(np.float32)
+    waves = np.sin(grain * np.float32(rng.uniform(1, 4))) * 2
+    ramp(c, waves, [rgb(dark), rgb(dark * rng.uniform(1.2, 1.7))])
     for y in np.arange(1, planks) * c.h / planks:
         c.line([(0, y), (c.w, y)], rgb(dark * 0.5), 0.004)
 
@@ -225,9 +208,7 @@ def weave(c: Canvas) -> None:
 
 
 def leaves(c: Canvas) -> None:
-    """Paint foliage, gravel, litter or a crowd of things: many pointed shapes, large
-    below small.
-    """
+    """Paint foliage, gravel, litter or a crowd: many pointed shapes, small ones on large ones."""
     rng = c.rng
     stone(c)
     count = int(rng.integers(80, 350) * c.w * c.h)

@@ -1,6 +1,4 @@
-"""Scenes made into files: videos with their truth, and labelled crops, by several processes in a
-fixed order.
-"""
+"""Scenes as files: videos with their truth, and labelled crops; the work for several processes."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ _LAYOUT_SUBJECTS = 10
 
 @dataclass(frozen=True)
 class Crops:
-    """How crops are cut: side in px, side over the hand's longer side, JPEG quality."""
+    """How crops are cut: side in pixels, side over the hand's longer side, JPEG quality."""
 
     size: int = 224
     margin: float = _MARGIN
@@ -44,9 +42,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class Film:
-    """Videos to make: `world` and `seed`, `frames` at `fps` of `size` (width, height), into
-    `folder`.
-    """
+    """Videos to make in `folder`: `frames` at `fps` of `size` (width, height)."""
 
     folder: Path
     world: str
@@ -62,14 +58,14 @@ class Film:
         return self.folder / f"{self.world}-{self.seed}-{index:05d}.mp4"
 
     def truth(self, index: int) -> Path:
-        """Where its truth is written, last: it is there when the video is complete."""
+        """Where its truth is written: last, so that it exists when the video is complete."""
         return self.folder / "truth" / f"{self.video(index).stem}.tar"
 
     def done(self, index: int) -> bool:
-        """Whether the video is there; raises UsageError where one made with other arguments has its
-        name.
+        """Whether a video is complete.
 
-        Raises HandclrError where its truth is damaged.
+        Raises UsageError where the video was made with other arguments. Raises HandclrError where
+        its truth is damaged.
         """
         truth = self.truth(index)
         if not (truth.exists() and self.video(index).exists()):
@@ -77,19 +73,15 @@ class Film:
         try:
             first = next(read_samples([str(truth)]), None)
         except HandclrError as error:
-            raise HandclrError(
-                f"{truth}: damaged; remove it, and its video is filmed again"
-            ) from error
+            why = "damaged; remove it, and its video is filmed again"
+            raise HandclrError(f"{truth}: {why}") from error
         made = (first.origin if first else None) or {}
         if made != self.record:
             before, now = made.get("arguments", {}), self.record["arguments"]
-            names = [
-                f"--{name} {before.get(name)}" for name in now if before.get(name) != now[name]
-            ]
+            names = [f"{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
             other = ", ".join(names) or f"handclr {made.get('version')}"
-            raise UsageError(
-                f"{self.video(index)}: made with {other}; remove the folder or name another"
-            )
+            why = f"made with {other}; remove the folder or name another"
+            raise UsageError(f"{self.video(index)}: {why}")
         return True
 
     def make(self, index: int) -> int:
@@ -139,7 +131,7 @@ class Portraits:
 
 
 def scene_maker(world: str, seed: int) -> MakeScene:
-    """Scenes for the layouts: a few moments each, by cameras that stand still and have one lens."""
+    """Scenes for the layouts: a few moments each, seen by fixed cameras with one lens."""
     one_thread()
     drawn = WORLDS[world]
     lens = sum(drawn.field) / 2

@@ -1,5 +1,4 @@
-"""A small rasteriser in torch: which triangle is seen through each pixel, for a batch of pictures
-at once.
+"""A small rasteriser in torch: the triangle seen at each pixel of a batch of pictures.
 
 No gradients, no external kernels; nearest-surface ties go to the lower face number, so CPU and GPU
 agree.
@@ -42,9 +41,8 @@ class Fragments:
         """Interpolate per-vertex values, (V, C) or (B, V, C), at the fragments: (P, C)."""
         corners = faces[self.face]
         if values.dim() == 3:
-            picked = values.reshape(-1, values.shape[-1])[
-                corners + (self.image * values.shape[1])[:, None]
-            ]
+            first = (self.image * values.shape[1])[:, None]
+            picked = values.reshape(-1, values.shape[-1])[corners + first]
         else:
             picked = values[corners]
         return (picked * self.weights[..., None]).sum(dim=1)
@@ -57,8 +55,43 @@ def rasterize(points: torch.Tensor, faces: torch.Tensor, height: int, width: int
     int64, counter-clockwise seen from outside. The backs of faces are not seen, nor triangles
     nearer than 2 cm.
     """
-    batch = len(points)
-    keys = torch.full((batch * height * width,), _NOTHING, dtype=torch.int64, device=points.device)
+    keys = torch.full(
+        (len(points) * height * width,), _NOTHING, dtype=torch.int64, device=points.device
+    )
+    triangles = _facing(points, faces, height, width)
+    side, size = 2, triangles.size
+    while len(size) and side // 2 < int(size.max()):
+        chosen = torch.nonzero((size <= side) & (size > (0 if side == 2 else side // 2)))[:, 0]
+        for part in chosen.split(max(1, _CHUNK // (side * side))):
+            _scatter(keys, triangles.some(part), side, height, width)
+        side *= 2
+    return _fragments(keys, points, faces, height, width)
+
+
+@dataclass(frozen=True)
+class _Triangles:
+    """N triangles that face the camera.
+
+    `corners` (N, 3, 3) pixels and depth; `low` (N, 2) int64 the first pixel that each may cover,
+    `size` (N) int64 how many pixels from there on in x or y; `image` (N) and `face` (N) int64 which
+    picture and which of its faces each is.
+    """
+
+    corners: torch.Tensor
+    low: torch.Tensor
+    size: torch.Tensor
+    image: torch.Tensor
+    face: torch.Tensor
+
+    def some(self, rows: torch.Tensor) -> _Triangles:
+        """The triangles of these rows."""
+        return _Triangles(
+            self.corners[rows], self.low[rows], self.size[rows], self.image[rows], self.face[rows]
+        )
+
+
+def _facing(points: torch.Tensor, faces: torch.Tensor, height: int, width: int) -> _Triangles:
+    """The triangles of all pictures that face the camera and may cover the centre of a pixel."""
     corners = points[:, faces]
     low = (corners[..., :2].amin(dim=2) - 0.5).ceil()
     high = (corners[..., :2].amax(dim=2) - 0.5).floor()
@@ -71,52 +104,49 @@ def rasterize(points: torch.Tensor, faces: torch.Tensor, height: int, width: int
         & (_doubled_area(corners) < 0)
     )
     image, face = torch.nonzero(seen, as_tuple=True)
-    corners, low = corners[image, face], low[image, face].long()
+    low = low[image, face].long()
     size = (high[image, face].long() - low + 1).amax(dim=1)
-    side = 2
-    while len(size) and side // 2 < int(size.max()):
-        chosen = torch.nonzero((size <= side) & (size > (0 if side == 2 else side // 2)))[:, 0]
-        for part in chosen.split(max(1, _CHUNK // (side * side))):
-            _scatter(keys, corners[part], low[part], image[part], face[part], side, height, width)
-        side *= 2
-    pixel = torch.nonzero(keys != _NOTHING)[:, 0]
-    where = pixel // (height * width)
-    winner = keys[pixel] & 0xFFFFFFFF
-    inside = pixel % (height * width)
-    centre = torch.stack([inside % width, inside // width], dim=1).to(points.dtype) + 0.5
-    corners = points[where[:, None], faces[winner]]
-    shares = _planes(corners[..., :2] - centre[:, None])[2]
-    inverse = shares / corners[..., 2]
-    depth = 1 / inverse.sum(dim=1)
-    return Fragments(pixel, where, winner, inverse * depth[:, None], depth)
+    return _Triangles(corners[image, face], low, size, image, face)
 
 
-def _scatter(
-    keys: torch.Tensor,
-    corners: torch.Tensor,
-    low: torch.Tensor,
-    image: torch.Tensor,
-    face: torch.Tensor,
-    side: int,
-    height: int,
-    width: int,
-) -> None:
-    """Enter triangles that fit into windows of `side` pixels; nearer ones win."""
+def _scatter(keys: torch.Tensor, triangles: _Triangles, side: int, height: int, width: int) -> None:
+    """Enter triangles of at most `side` pixels into `keys`, depth and face; nearer ones win."""
+    corners, low = triangles.corners, triangles.low
     step = torch.arange(side, device=keys.device)
-    # Relative to the window's first pixel centre, where coordinates are small and exact.
-    origin = low[:, None].to(corners.dtype) + 0.5
-    slope_x, slope_y, constant = _planes(corners[..., :2] - origin)
-    rows = slope_y[:, :, None] * step + constant[:, :, None]
-    shares = slope_x[:, :, None, None] * step + rows[..., None]
-    inside = shares.amin(dim=1) >= 0
+    shares = _shares_in_window(corners, low, step)
     x, y = low[:, 0, None] + step, low[:, 1, None] + step
+    inside = shares.amin(dim=1) >= 0
     inside &= (x < width)[:, None] & (y < height)[:, :, None]
     triangle, row, column = torch.nonzero(inside, as_tuple=True)
     depth = 1 / (shares[triangle, :, row, column] / corners[triangle, :, 2]).sum(dim=1)
     # Positive floats sort like their bits.
-    key = (depth.view(torch.int32).long() << 32) | face[triangle]
-    place = (image[triangle] * height + low[triangle, 1] + row) * width + low[triangle, 0] + column
-    keys.scatter_reduce_(0, place, key, "amin")
+    key = (depth.view(torch.int32).long() << 32) | triangles.face[triangle]
+    line = triangles.image[triangle] * height + low[triangle, 1] + row
+    keys.scatter_reduce_(0, line * width + low[triangle, 0] + column, key, "amin")
+
+
+def _shares_in_window(corners: torch.Tensor, low: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Barycentric coordinates (N, 3, S, S) at the pixels from `low` on, by row and column."""
+    # Relative to the window's first pixel centre, where coordinates are small and exact.
+    origin = low[:, None].to(corners.dtype) + 0.5
+    slope_x, slope_y, constant = _planes(corners[..., :2] - origin)
+    rows = slope_y[:, :, None] * step + constant[:, :, None]
+    return slope_x[:, :, None, None] * step + rows[..., None]
+
+
+def _fragments(
+    keys: torch.Tensor, points: torch.Tensor, faces: torch.Tensor, height: int, width: int
+) -> Fragments:
+    """The covered pixels, with the point of the nearest triangle at each."""
+    pixel = torch.nonzero(keys != _NOTHING)[:, 0]
+    image, inside = pixel // (height * width), pixel % (height * width)
+    face = keys[pixel] & 0xFFFFFFFF
+    centre = torch.stack([inside % width, inside // width], dim=1).to(points.dtype) + 0.5
+    corners = points[image[:, None], faces[face]]
+    shares = _planes(corners[..., :2] - centre[:, None])[2]
+    inverse = shares / corners[..., 2]
+    depth = 1 / inverse.sum(dim=1)
+    return Fragments(pixel, image, face, inverse * depth[:, None], depth)
 
 
 def _doubled_area(corners: torch.Tensor) -> torch.Tensor:
@@ -126,8 +156,9 @@ def _doubled_area(corners: torch.Tensor) -> torch.Tensor:
 
 
 def _planes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Barycentric coordinates in triangles (N, 3, 2) as planes: slopes in x and y, constant; (N, 3)
-    each.
+    """Barycentric coordinates in triangles (N, 3, 2) as planes: slopes in x and y, and constant.
+
+    Each is (N, 3).
     """
     ahead, beyond = points[:, [1, 2, 0]], points[:, [2, 0, 1]]
     slope_x = ahead[..., 1] - beyond[..., 1]

@@ -1,11 +1,10 @@
-"""From posed meshes to pictures: projection, visibility, shadow, light and colour, for a batch of
-frames at once.
-"""
+"""From posed meshes to a batch of pictures: projection, visibility, shadow, light and colour."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -40,8 +39,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Lights:
-    """`key` (B, 3) directions towards the light, colours (3) linear; ambient: `sky` from above,
-    `ground` from below.
+    """A key light and ambient light.
+
+    `key` (B, 3) directions towards the light; `key_colour`, `sky` (ambient light from above) and
+    `ground` (from below) linear colours (3).
     """
 
     key: torch.Tensor
@@ -52,8 +53,10 @@ class Lights:
 
 @dataclass(frozen=True)
 class Picture:
-    """`colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B,
-    H, W) uint8.
+    """A batch of pictures.
+
+    `colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B, H,
+    W) uint8.
     """
 
     colour: torch.Tensor
@@ -69,49 +72,81 @@ def render(
     width: int,
     samples: int = 2,
 ) -> Picture:
-    """Draw parts through a pinhole camera (B, 3, 3), pixels with centres at .5, with samples x
-    samples per pixel.
+    """Draw parts through a pinhole camera with samples x samples per pixel.
+
+    `intrinsics` (B, 3, 3), pixel centres at .5.
     """
-    batch, device = len(intrinsics), intrinsics.device
-    vertices = torch.cat([part.vertices for part in parts], dim=1)
-    faces, starts = _join(parts)
-    sunlit = _sunlit(vertices, faces, lights.key)
-    points = _project(vertices, intrinsics, samples)
-    left, top, right, bottom = _window(points, height * samples, width * samples, samples)
-    colour = torch.zeros(batch, height, width, 3, device=device)
-    alpha = torch.zeros(batch, height, width, device=device)
-    labels = torch.zeros(batch, height, width, dtype=torch.uint8, device=device)
-    if right <= left or bottom <= top:
-        return Picture(colour, alpha, labels)
-    points = points - torch.tensor([left, top, 0], dtype=points.dtype, device=device)
-    tall, wide = bottom - top, right - left
-    seen = rasterize(points, faces, tall, wide)
-    shades, marks = _shade(parts, starts, seen, faces, vertices, sunlit, lights)
-    fine = torch.zeros(batch * tall * wide, 5, device=device)
-    fine[seen.pixel] = torch.cat([shades, torch.ones_like(shades[:, :1]), marks[:, None]], dim=1)
-    blocks = fine.reshape(batch, tall // samples, samples, wide // samples, samples, 5)
-    coarse = blocks[..., :4].mean(dim=(2, 4))
-    rows, columns = (
-        slice(top // samples, bottom // samples),
-        slice(left // samples, right // samples),
+    joined = _join(parts)
+    points = _project(joined.vertices, intrinsics, samples)
+    window = _window(points, height * samples, width * samples, samples)
+    picture = _empty(len(intrinsics), height, width, intrinsics.device)
+    if window.right > window.left and window.bottom > window.top:
+        corner = [window.left, window.top, 0]
+        points = points - torch.tensor(corner, dtype=points.dtype, device=points.device)
+        tall, wide = window.bottom - window.top, window.right - window.left
+        seen = rasterize(points, joined.faces, tall, wide)
+        shades, labels = _shade(parts, joined, seen, lights)
+        marks = torch.cat([shades, torch.ones_like(shades[:, :1]), labels[:, None]], dim=1)
+        _fill(picture, window, samples, seen.pixel, marks)
+    return picture
+
+
+class _Window(NamedTuple):
+    """A part of the fine picture, in pixels; its sides are multiples of the samples."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def _empty(batch: int, height: int, width: int, device: torch.device) -> Picture:
+    return Picture(
+        torch.zeros(batch, height, width, 3, device=device),
+        torch.zeros(batch, height, width, device=device),
+        torch.zeros(batch, height, width, dtype=torch.uint8, device=device),
     )
-    colour[:, rows, columns], alpha[:, rows, columns] = coarse[..., :3], coarse[..., 3]
-    most = blocks[..., 4].amax(dim=(2, 4)).to(torch.uint8)
-    labels[:, rows, columns] = torch.where(coarse[..., 3] >= 0.5, most, torch.zeros_like(most))
-    return Picture(colour, alpha, labels)
 
 
-def _join(parts: list[Part]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-    """Faces of all parts with vertices counted on, and for each part where its faces
-    begin and end.
+def _fill(
+    picture: Picture, window: _Window, samples: int, pixel: torch.Tensor, marks: torch.Tensor
+) -> None:
+    """Average a fine window into a picture, in place.
+
+    `marks` (P, 5) are colour, coverage and label of the fine pixels `pixel` (P), counted in the
+    window; a label needs half of a pixel.
     """
+    tall, wide = (window.bottom - window.top) // samples, (window.right - window.left) // samples
+    fine = torch.zeros(len(picture.alpha) * tall * wide * samples * samples, 5, device=marks.device)
+    fine[pixel] = marks
+    blocks = fine.reshape(-1, tall, samples, wide, samples, 5)
+    coarse = blocks[..., :4].mean(dim=(2, 4))
+    top, left = window.top // samples, window.left // samples
+    rows, columns = slice(top, top + tall), slice(left, left + wide)
+    picture.colour[:, rows, columns] = coarse[..., :3]
+    picture.alpha[:, rows, columns] = coarse[..., 3]
+    most = blocks[..., 4].amax(dim=(2, 4)).to(torch.uint8)
+    half = coarse[..., 3] >= 0.5
+    picture.labels[:, rows, columns] = torch.where(half, most, torch.zeros_like(most))
+
+
+class _Joined(NamedTuple):
+    """Parts as one mesh: its vertices and faces, and the first and last face of each part."""
+
+    vertices: torch.Tensor
+    faces: torch.Tensor
+    starts: list[tuple[int, int]]
+
+
+def _join(parts: list[Part]) -> _Joined:
     faces, starts, vertex, face = [], [], 0, 0
     for part in parts:
         faces.append(part.faces + vertex)
         starts.append((face, face + len(part.faces)))
         vertex += part.vertices.shape[1]
         face += len(part.faces)
-    return torch.cat(faces), starts
+    vertices = torch.cat([part.vertices for part in parts], dim=1)
+    return _Joined(vertices, torch.cat(faces), starts)
 
 
 def _project(vertices: torch.Tensor, intrinsics: torch.Tensor, samples: int) -> torch.Tensor:
@@ -121,28 +156,25 @@ def _project(vertices: torch.Tensor, intrinsics: torch.Tensor, samples: int) -> 
     return torch.cat([pixels * samples, depth], dim=-1)
 
 
-def _window(
-    points: torch.Tensor, height: int, width: int, samples: int
-) -> tuple[int, int, int, int]:
+def _window(points: torch.Tensor, height: int, width: int, samples: int) -> _Window:
     """The part of the picture that the meshes can touch, in whole pixels of the coarse grid."""
     low = points[..., :2].amin(dim=(0, 1)).tolist()
     high = points[..., :2].amax(dim=(0, 1)).tolist()
     left, top = (max(0, int(value // samples) * samples) for value in low)
     right = min(width, (int(high[0] // samples) + 1) * samples)
     bottom = min(height, (int(high[1] // samples) + 1) * samples)
-    return left, top, right, bottom
+    return _Window(left, top, right, bottom)
 
 
 def _sunlit(vertices: torch.Tensor, faces: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """How much of the key light reaches each vertex, (B, V) in 0..1, by a shadow map."""
+    """The share of the key light that reaches each vertex, (B, V) in 0..1, by a shadow map."""
     seen = vertices @ _bases(key).transpose(1, 2)
     low, high = seen.amin(dim=1, keepdim=True), seen.amax(dim=1, keepdim=True)
     scale = (_SHADOW_SIZE - 4) / (high - low)[..., :2].amax(dim=-1, keepdim=True)
     depth = 1 + seen[..., 2:] - low[..., 2:]
     # About the middle, so that the mirror image of a scene has the mirror image of the map.
-    points = torch.cat(
-        [(seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2, depth], dim=-1
-    )
+    on_map = (seen - (low + high) / 2)[..., :2] * scale + _SHADOW_SIZE / 2
+    points = torch.cat([on_map, depth], dim=-1)
     fragments = rasterize(points, faces, _SHADOW_SIZE, _SHADOW_SIZE)
     nearest = torch.full((len(vertices), _SHADOW_SIZE, _SHADOW_SIZE), 9.0, device=vertices.device)
     nearest.view(-1)[fragments.pixel] = fragments.depth
@@ -168,22 +200,17 @@ def _bases(key: torch.Tensor) -> torch.Tensor:
 
 
 def _shade(
-    parts: list[Part],
-    starts: list[tuple[int, int]],
-    seen: Fragments,
-    faces: torch.Tensor,
-    vertices: torch.Tensor,
-    sunlit: torch.Tensor,
-    lights: Lights,
+    parts: list[Part], joined: _Joined, seen: Fragments, lights: Lights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Display colours (P, 3) and labels (P) of the fragments."""
     normals = torch.cat([part.normals for part in parts], dim=1)
     sky = torch.cat([part.open_sky for part in parts], dim=1)
-    bundle = torch.cat([vertices, normals, sky[..., None], sunlit[..., None]], dim=-1)
-    values = seen.blend(bundle, faces)
+    sunlit = _sunlit(joined.vertices, joined.faces, lights.key)
+    bundle = torch.cat([joined.vertices, normals, sky[..., None], sunlit[..., None]], dim=-1)
+    values = seen.blend(bundle, joined.faces)
     albedo, gloss = torch.zeros_like(values[:, :3]), torch.zeros_like(values[:, 0])
     labels = torch.zeros_like(gloss)
-    for part, (first, last) in zip(parts, starts, strict=True):
+    for part, (first, last) in zip(parts, joined.starts, strict=True):
         own = torch.nonzero((seen.face >= first) & (seen.face < last))[:, 0]
         mine = replace(
             seen,
@@ -206,9 +233,7 @@ def _light(
     lights: Lights,
     key: torch.Tensor,
 ) -> torch.Tensor:
-    """Linear radiance (P, 3): scattered key light, ambient light from above and below, a soft
-    highlight.
-    """
+    """Linear radiance (P, 3): scattered key light, ambient light, and a soft highlight."""
     toward = -values[:, :3] / values[:, :3].norm(dim=1, keepdim=True)
     normal = values[:, 3:6] / values[:, 3:6].norm(dim=1, keepdim=True)
     open_sky, sun = values[:, 6:7].clamp(0.05, 1), values[:, 7:8]

@@ -1,6 +1,4 @@
-"""Scenes composed at random of simple things: rooms, tables, desks, streets, shelves, walls and
-cloths.
-"""
+"""Scenes composed at random of simple things: rooms, tables, streets, shelves, walls, cloths."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ def _writing(c: Canvas, x0: float, y0: float, x1: float, y1: float, colour: Colo
 
 
 def _thing(c: Canvas, x: float, y: float, size: float) -> None:
-    """Stand a box, a jar, a bottle or a book at (x, y), its shadow beside it."""
+    """Draw a box, a jar, a bottle or a book that stands at (x, y), with its shadow."""
     rng = c.rng
     base = np.array(c.colour())
     wide, tall = size * rng.uniform(0.25, 0.8), size * rng.uniform(0.4, 1.2)
@@ -77,7 +75,7 @@ def _thing(c: Canvas, x: float, y: float, size: float) -> None:
 
 
 def _sheet(c: Canvas, x: float, y: float, size: float) -> None:
-    """Lay a paper, a book, a plate or a phone, seen from above, around (x, y)."""
+    """Draw a paper, a book, a plate or a phone around (x, y), seen from above."""
     rng = c.rng
     if rng.random() < 0.3:
         base = np.array(c.colour(1.2))
@@ -85,10 +83,8 @@ def _sheet(c: Canvas, x: float, y: float, size: float) -> None:
             c.disc(x, y, size / 2 * radius, size / 2 * radius, rgb(base * factor))
         return
     turn, wide = rng.uniform(0, math.pi), size * rng.uniform(0.2, 0.5)
-    along, aside = (
-        np.array([math.cos(turn), math.sin(turn)]),
-        np.array([-math.sin(turn), math.cos(turn)]),
-    )
+    along = np.array([math.cos(turn), math.sin(turn)])
+    aside = np.array([-math.sin(turn), math.cos(turn)])
     square = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (size / 2, wide)
     corners = square[:, :1] * along + square[:, 1:] * aside + (x, y)
     base = np.array(c.colour())
@@ -104,10 +100,8 @@ def _sheet(c: Canvas, x: float, y: float, size: float) -> None:
 
 
 def _window(c: Canvas, x0: float, y0: float, x1: float, y1: float) -> None:
-    frame, outside = (
-        c.colour(),
-        hsv(c.rng.uniform(0.5, 0.65), c.rng.uniform(0, 0.3), c.rng.uniform(0.6, 1)),
-    )
+    frame = c.colour()
+    outside = hsv(c.rng.uniform(0.5, 0.65), c.rng.uniform(0, 0.3), c.rng.uniform(0.6, 1))
     c.box(x0 - 0.02, y0 - 0.02, x1 + 0.02, y1 + 0.02, frame)
     c.box(x0, y0, x1, y1, outside)
     c.box(x0, y0 + c.rng.uniform(0.4, 0.9) * (y1 - y0), x1, y1, c.colour())
@@ -198,16 +192,10 @@ def _desk(c: Canvas) -> None:
     c.lay(table, c.h, wood if rng.random() < 0.6 else plaster, lean=0.8)
     for left in np.arange(rng.uniform(-0.4, 0.3), c.w, 1.3):
         top, right = table - rng.uniform(0.35, 0.5), left + rng.uniform(0.6, 0.8)
-        c.box(
-            (left + right) / 2 - 0.05,
-            table - 0.1,
-            (left + right) / 2 + 0.05,
-            table + 0.04,
-            hsv(0, 0, 0.15),
-        )
-        c.box(
-            left - 0.02, top - 0.02, right + 0.02, table - 0.05, hsv(0, 0, rng.uniform(0.02, 0.9))
-        )
+        middle = (left + right) / 2
+        c.box(middle - 0.05, table - 0.1, middle + 0.05, table + 0.04, hsv(0, 0, 0.15))
+        case = hsv(0, 0, rng.uniform(0.02, 0.9))
+        c.box(left - 0.02, top - 0.02, right + 0.02, table - 0.05, case)
         c.box(left, top, right, table - 0.07, c.colour(1.3))
         c.box(left, top, left + 0.15, table - 0.07, c.colour())
         _writing(c, left + 0.17, top, right, table - 0.08, c.colour(0.6))
@@ -238,10 +226,8 @@ def _outdoors(c: Canvas) -> None:
     x = np.linspace(0, c.w, 60)
     for depth in (0.25, 0.12, 0.05):
         hills = horizon - depth * (1 + 0.4 * noise(rng, 60, 1, 0.7)[0])
-        c.fill(
-            np.concatenate([np.stack([x, hills], axis=-1), [(c.w, c.h), (0, c.h)]]),
-            c.colour(0.6 + 2 * depth),
-        )
+        outline = np.concatenate([np.stack([x, hills], axis=-1), [(c.w, c.h), (0, c.h)]])
+        c.fill(outline, c.colour(0.6 + 2 * depth))
     for left in rng.uniform(-0.2, c.w, round(rng.integers(0, 4) * c.w)):
         wide, tall = rng.uniform(0.1, 0.4), rng.uniform(0.2, 0.7)
         c.box(left, horizon - tall, left + wide, horizon, any_colour(rng))
@@ -259,9 +245,8 @@ def _lights(c: Canvas) -> None:
     for x, y in rng.uniform((0, 0), (c.w, c.h), (int(rng.integers(10, 60) * c.w * c.h), 2)):
         patch = c.picture.copy() if rng.random() < 0.1 else None
         size = radius * rng.uniform(0.7, 1.2)
-        c.disc(
-            x, y, size, size, hsv(rng.normal(0.1, 0.15), rng.uniform(0.1, 0.8), rng.uniform(0.4, 1))
-        )
+        colour = hsv(rng.normal(0.1, 0.15), rng.uniform(0.1, 0.8), rng.uniform(0.4, 1))
+        c.disc(x, y, size, size, colour)
         if patch is not None:
             c.picture[:] = cv2.addWeighted(patch, 0.5, c.picture, 0.5, 0)
 

@@ -1,6 +1,4 @@
-"""A scene: one person's hands moving in front of a backdrop, photographed at any time from any of
-its cameras.
-"""
+"""A scene: one person's moving hands before a backdrop, seen at any time by any of its cameras."""
 
 from __future__ import annotations
 
@@ -32,14 +30,15 @@ _RIG = ((0, 0), (28, 4), (-28, 4), (14, -22), (-14, -22), (50, 8), (-50, 8), (0,
 _OVERSCAN = 1.3
 # Linear albedo of skin that is exposed as it is.
 _MIDDLE_TONE = 0.28
-# Two hands are a little further away than one.
+# Two hands are this much smaller than one, as they are farther away.
 _PAIR_SHARE = 0.85
 
 
 @dataclass(frozen=True)
 class _Hand:
-    """One hand's movement: bones (T, 17, 4, 4) and joints (T, 21, 3) in the hand frame, then its
-    place in the world.
+    """One hand's movement: bones and joints in the hand frame, then its place in the world.
+
+    `frames` (T, 17, 4, 4), `joints` (T, 21, 3), `turns` (T, 3, 3), `places` (T, 3).
     """
 
     side: str
@@ -87,9 +86,8 @@ class Scene:
         hand_length = _HAND_LENGTH * self.build.girth[1, 1]
         self._distance = hand_length * self.intrinsics[0, 0] / (reach * min(size))
         self._hands = tuple(self._move(rng, side, sides, reach, fps) for side in sides)
-        self._lights = Lights(
-            *(floats(value, self.device) for value in _draw_lights(world, rng, self.complexion))
-        )
+        lights = _draw_lights(world, rng, self.complexion)
+        self._lights = Lights(*(floats(value, self.device) for value in lights))
         sensor = world.sensor(rng)
         # Defocus is drawn for pictures of 360 lines.
         self._sensor = replace(sensor, blur_sigma=sensor.blur_sigma * min(size) / 360)
@@ -98,16 +96,13 @@ class Scene:
         self._backdrops: dict[tuple[int, int], np.ndarray] = {}
 
     def shoot(self, time: int, camera: int = 0, backdrop: int = 0) -> Shot:
-        """Photograph moment `time` (0..frames-1) from one of 8 cameras, before the numbered
-        backdrop.
-        """
+        """Photograph moment `time`, 0..frames-1, by one of 8 cameras before a numbered backdrop."""
         picture = self.render([time], camera)
         intrinsics, extrinsics = self.intrinsics, self._extrinsics(time, camera)
         blur, pan = self._blur(time, camera)
         colour, alpha = picture.colour[0].cpu().numpy(), picture.alpha[0].cpu().numpy()
-        layer = cv2.filter2D(
-            np.dstack([colour, alpha]), -1, motion_kernel(*blur), borderType=cv2.BORDER_REPLICATE
-        )
+        layer, kernel = np.dstack([colour, alpha]), motion_kernel(*blur)
+        layer = cv2.filter2D(layer, -1, kernel, borderType=cv2.BORDER_REPLICATE)
         behind = self._backdrop(time, camera, backdrop)
         light = layer[..., :3] + behind * (1 - layer[..., 3:])
         image = develop(light, self._sensor, self._stream(3, time, camera, backdrop), pan)
@@ -118,15 +113,12 @@ class Scene:
         return Shot(image, intrinsics, extrinsics, hands, picture.labels[0].cpu().numpy())
 
     def render(self, times: list[int], camera: int = 0) -> Picture:
-        """Draw the hands and what they hold at several moments, in one batch, without backdrop or
-        sensor.
-        """
+        """Draw the hands and held objects at several moments, without backdrop and sensor."""
         extrinsics = np.stack([self._extrinsics(time, camera) for time in times])
         parts = [part for hand in self._hands for part in self._parts(hand, times, extrinsics)]
         intrinsics = floats(np.tile(self.intrinsics, (len(times), 1, 1)), self.device)
-        lights = replace(
-            self._lights, key=floats(extrinsics[:, :, :3], self.device) @ self._lights.key
-        )
+        key = floats(extrinsics[:, :, :3], self.device) @ self._lights.key
+        lights = replace(self._lights, key=key)
         return render(parts, intrinsics, lights, self.size[1], self.size[0])
 
     def _stream(self, *numbers: int) -> np.random.Generator:
@@ -158,9 +150,8 @@ class Scene:
         width, height = self.size
         scale = self._distance / self.intrinsics[0, 0]
         share = 2 if len(sides) > 1 else 1
-        room = np.array([width / share, height]) - 1.05 * reach * min(self.size) / (
-            _PAIR_SHARE if share > 1 else 1
-        )
+        length = 1.05 * reach * min(self.size) / (_PAIR_SHARE if share > 1 else 1)
+        room = np.array([width / share, height]) - length
         extent = np.append(np.maximum(room, 0.06 * min(self.size)) * scale, 0.16 * self._distance)
         centre = motion.position_track(rng, self.frames, fps, extent) + [0, 0, self._distance]
         if share > 1:
@@ -178,19 +169,15 @@ class Scene:
         if self._sleeve:
             parts.append(self._sleeve.part(frames))
         if hand.grasp:
-            parts.append(
-                held_part(hand.grasp, self.build, len(times), self.device, self._stream(4))
-            )
+            rng = self._stream(4)
+            parts.append(held_part(hand.grasp, self.build, len(times), self.device, rng))
         turns = extrinsics[:, :, :3] @ hand.turns[times] * hand.mirror
-        places = (
-            np.einsum("tij,tj->ti", extrinsics[:, :, :3], hand.places[times]) + extrinsics[:, :, 3]
-        )
+        places = np.einsum("tij,tj->ti", extrinsics[:, :, :3], hand.places[times])
+        places = places + extrinsics[:, :, 3]
         return [_placed(part, turns, places, flip=hand.side == "left") for part in parts]
 
     def _extrinsics(self, time: int, camera: int) -> np.ndarray:
-        """World to camera (3, 4): around the hands' middle by the rig's angles, then the camera's
-        own shake.
-        """
+        """World to camera (3, 4): by the rig's angles around the hands' middle, then the shake."""
         from scipy.spatial.transform import Rotation
 
         yaw, pitch = _RIG[camera]
@@ -207,17 +194,13 @@ class Scene:
         return seen[:2] / seen[2]
 
     def _blur(self, time: int, camera: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        """How far the hands, and the whole picture, move in the frame while the shutter is open,
-        px.
-        """
+        """How far, in pixels, the hands and the whole picture move while the shutter is open."""
         before, after = max(0, time - 1), min(self.frames - 1, time + 1)
         steps = max(1, after - before)
         limit = 0.04 * min(self.size)
         pan = self._shutter * (self._pan(after) - self._pan(before)) / steps
-        hands = (
-            self._shutter * (self._pixels(after, camera) - self._pixels(before, camera)) / steps
-            - pan
-        )
+        moved = self._pixels(after, camera) - self._pixels(before, camera)
+        hands = self._shutter * moved / steps - pan
         x, y = np.clip(hands, -limit, limit).tolist()
         dx, dy = np.clip(pan, -limit, limit).tolist()
         return (x, y), (dx, dy)
@@ -228,9 +211,7 @@ class Scene:
         return self.intrinsics[0, 0] * np.array([yaw, -pitch])
 
     def _backdrop(self, time: int, camera: int, number: int) -> np.ndarray:
-        """The part of the numbered backdrop that this camera sees at this moment, (H, W, 3)
-        float32.
-        """
+        """The part of a backdrop that a camera sees at a moment, (H, W, 3) float32."""
         width, height = self.size
         if (camera, number) not in self._backdrops:
             rng = self._stream(5, camera, number)
@@ -240,20 +221,17 @@ class Scene:
         slack = (np.array(large.shape[1::-1]) - self.size) / 2
         x, y = np.clip(slack - self._pan(time), 0, 2 * slack).tolist()
         shift = np.array([[1.0, 0, x], [0, 1, y]])
-        return cv2.warpAffine(
-            large, shift, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        )
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(large, shift, (width, height), flags=how)
 
 
 def _mirror(side: str) -> np.ndarray:
-    """What takes a right hand's points to those of a hand of that side."""
+    """The factors that turn a right hand's points into those of a hand of a side."""
     return _MIRROR if side == "left" else np.ones(3)
 
 
 def _placed(part: Part, turns: np.ndarray, places: np.ndarray, flip: bool) -> Part:
-    """A part moved from the hand frame to the camera's; `turns` (B, 3, 3) may mirror, which turns
-    faces around.
-    """
+    """A part moved from the hand frame to the camera's; `flip` for turns (B, 3, 3) that mirror."""
     turn = floats(turns, part.vertices.device).transpose(1, 2)
     place = floats(places, part.vertices.device)
     return replace(
@@ -279,9 +257,7 @@ def _draw_intrinsics(world: World, size: tuple[int, int], rng: np.random.Generat
 def _draw_lights(
     world: World, rng: np.random.Generator, complexion: Complexion
 ) -> tuple[np.ndarray, ...]:
-    """The fields of Lights: a key from above or beside the camera, and ambient light in the world's
-    colours.
-    """
+    """The fields of Lights: a key from above or beside the camera, and ambient light."""
     toward = np.array([rng.uniform(-0.9, 0.9), rng.uniform(-1.0, -0.1), rng.uniform(-1.0, -0.25)])
     warm = 1 + world.colour * rng.normal(0, 1) * np.array([1.0, 0.1, -1.0])
     # Cameras and those who hold them expose for the hand, up to a point.

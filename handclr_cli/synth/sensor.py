@@ -63,9 +63,7 @@ def lab_sensor(rng: np.random.Generator) -> Sensor:
 
 
 def wild_sensor(rng: np.random.Generator) -> Sensor:
-    """Draw any camera in any light in which a person could still see a hand: phones, webcams, old
-    footage.
-    """
+    """Draw any camera in any light in which people can see a hand: phones, webcams, old film."""
     dark = rng.random() ** 4
     return Sensor(
         exposure=float(2 ** np.clip(rng.normal(-0.05, 0.25), -0.5, 0.25)),
@@ -89,8 +87,7 @@ def develop(
     rng: np.random.Generator,
     motion: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
-    """Take a picture of the light in `image`: (H, W, 3) float32 RGB, 0 to 1, to (H, W, 3) uint8
-    RGB.
+    """Turn light, (H, W, 3) float32 RGB in 0..1, into a picture, (H, W, 3) uint8 RGB.
 
     `motion` (dx, dy): how far the picture moves while the shutter is open, px, centred on the
     picture as given, so that what is in it stays where it is. The same `rng` state gives the same
@@ -129,8 +126,9 @@ def motion_kernel(dx: float, dy: float) -> np.ndarray:
 
 
 def _white_balance(rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
-    """Draw factors on red, green and blue that keep grey's luma: mostly warm to cool, a little
-    green to magenta.
+    """Draw factors on red, green and blue: mostly warm to cool, a little green to magenta.
+
+    They keep the luma of grey.
     """
     warm, green = rng.normal(0, spread, 2).clip(-2 * spread, 2 * spread) * (1.0, 0.35)
     factors = np.exp([warm, green, -warm])
@@ -145,24 +143,22 @@ def _colour_matrix(sensor: Sensor) -> np.ndarray:
 
 
 def _falloff(width: int, height: int, vignette: float) -> np.ndarray:
-    """Return the light that is left at each pixel (H, W, 1) float32: 1 in the middle, 1 - vignette
-    in the corners.
-    """
+    """The light left at each pixel, (H, W, 1) float32: 1 in the middle, 1 - vignette in corners."""
     x = np.linspace(-1, 1, width, dtype=np.float32) if width > 1 else np.zeros(1, np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32) if height > 1 else np.zeros(1, np.float32)
     return (1 - vignette / 2 * (x[None, :] ** 2 + y[:, None] ** 2))[..., None]
 
 
 def _add_noise(light: np.ndarray, sensor: Sensor, rng: np.random.Generator) -> None:
-    """Add noise in place: luma noise at full resolution, softer chroma noise at half, as video
-    codecs leave it.
+    """Add noise in place: luma noise at full resolution, softer chroma noise at half of it.
+
+    Video codecs leave such noise.
     """
     height, width = light.shape[:2]
     luma = _unit_noise(rng, (height, width), sensor.grain)
     half = ((height + 1) // 2, (width + 1) // 2)
-    chroma = np.stack([_unit_noise(rng, half, sensor.grain) for _ in range(2)], axis=-1) @ (
-        _CHROMA_NOISE * _CHROMA
-    )
+    fields = [_unit_noise(rng, half, sensor.grain) for _ in range(2)]
+    chroma = np.stack(fields, axis=-1) @ (_CHROMA_NOISE * _CHROMA)
     noise: np.ndarray = cv2.resize(chroma, (width, height), interpolation=cv2.INTER_LINEAR)
     noise += luma[..., None]
     deviation: np.ndarray = cv2.transform(light, _LUMA[None])
@@ -195,8 +191,7 @@ def _tone(light: np.ndarray, sensor: Sensor) -> np.ndarray:
 
 def _compress(picture: np.ndarray, quality: int) -> np.ndarray:
     """Encode an RGB uint8 picture as JPEG and decode it again."""
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded: np.ndarray = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

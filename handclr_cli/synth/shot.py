@@ -1,4 +1,4 @@
-"""What a synthetic camera delivers: a picture, its camera, and the truth about every hand in it."""
+"""The picture of a synthetic camera, with its camera and the truth about every hand in it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ OBJECT, LEFT_HAND, RIGHT_HAND = 1, 254, 255
 
 @dataclass(frozen=True)
 class HandTruth:
-    """One hand of a shot: `side` "left" or "right", `keypoints3d` (21, 3) float64 metres in the
-    camera frame.
+    """One hand of a shot.
+
+    `side` "left" or "right"; `keypoints3d` (21, 3) float64 metres in the camera frame.
     """
 
     side: str

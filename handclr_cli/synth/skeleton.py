@@ -1,5 +1,4 @@
-"""The bones of a synthetic hand: 21 joints, 22 angles with anatomical limits, adults of different
-build.
+"""The bones of a synthetic hand: 21 joints, 22 angles within limits, adults of different build.
 
 The hand frame is a right hand's: x towards the little finger, y towards the fingertips, z out of
 the back, the wrist at the origin, metres. Left hands are its mirror image in x.
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+from ..hand.joints import FINGERS, JOINT_NAMES
+
 # The angles of a pose, radians: 4 for each finger, then the wrist's.
 # Flexion bends towards the palm; abduction leans towards the thumb's side.
 ANGLES = tuple(
@@ -39,7 +39,8 @@ LIMITS = np.radians(
 BONES = ("forearm", "palm") + tuple(
     f"{finger}_{number}" for finger in FINGERS for number in (1, 2, 3)
 )
-FOREARM, PALM = 0, 1
+FOREARM, PALM, FIRST_PHALANX = 0, 1, 2
+THUMB = 0
 
 # Metacarpal bases and bone lengths near the means of adults (Buryanov and Kotiuk 2010,
 # radiographs).
@@ -88,15 +89,18 @@ class Build:
     girth: np.ndarray
 
 
+def phalanx(finger: int, number: int) -> int:
+    """The row in BONES of a finger's bone `number`, 0 to 2; the thumb's 0 is its metacarpal."""
+    return FIRST_PHALANX + 3 * finger + number
+
+
 def average_build() -> Build:
     """The build of the template."""
     return Build(_BASES.copy(), _LENGTHS.copy(), np.ones((len(BONES), 3)))
 
 
 def draw_build(rng: np.random.Generator) -> Build:
-    """Draw an adult: size, proportions of palm and fingers, and slenderness, each varied by a few
-    per cent.
-    """
+    """Draw an adult: size, proportions and slenderness, each varied by a few per cent."""
     size = np.clip(rng.normal(1.0, 0.065), 0.84, 1.17)
     palm = size * np.clip(rng.normal(1.0, [0.045, 0.03, 0.05]), 0.88, 1.12)
     slender = np.clip(rng.normal(1.0, 0.07), 0.84, 1.18)
@@ -104,13 +108,11 @@ def draw_build(rng: np.random.Generator) -> Build:
     lengths = _LENGTHS * fingers * np.clip(rng.normal(1.0, 0.025, (5, 1)), 0.93, 1.07)
     lengths *= np.clip(rng.normal(1.0, 0.015, (5, 3)), 0.96, 1.04)
     girth = np.ones((len(BONES), 3))
-    girth[FOREARM] = (
-        size * slender * np.array([1.0, 1.0, 1.0]) * np.clip(rng.normal(1.0, 0.06), 0.88, 1.15)
-    )
+    girth[FOREARM] = size * slender * np.clip(rng.normal(1.0, 0.06), 0.88, 1.15)
     girth[PALM] = palm * np.array([1.0, 1.0, slender])
     across = size * slender * np.clip(rng.normal(1.0, 0.03, 5), 0.92, 1.08)
     for finger in range(5):
-        rows = slice(2 + 3 * finger, 5 + 3 * finger)
+        rows = slice(phalanx(finger, 0), phalanx(finger, 3))
         girth[rows, 0] = girth[rows, 2] = across[finger]
         girth[rows, 1] = lengths[finger] / _LENGTHS[finger]
     return Build(_BASES * palm, lengths, girth)
@@ -126,24 +128,24 @@ def pose_bones(build: Build, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray
     count = len(angles)
     frames = np.zeros((count, len(BONES), 4, 4))
     frames[:, :, 3, 3] = 1
-    joints = np.zeros((count, 21, 3))
+    joints = np.zeros((count, len(JOINT_NAMES), 3))
     frames[:, PALM, :3, :3] = np.eye(3)
     frames[:, FOREARM, :3, :3] = rotation(2, angles[:, 21]) @ rotation(0, angles[:, 20])
-    for finger in range(5):
+    for finger, chain in enumerate(FINGERS.values()):
         flexion, abduction, second, third = angles[:, 4 * finger : 4 * finger + 4].T
         turn = _rest_frame(finger) @ rotation(2, abduction) @ rotation(0, -flexion)
-        if finger == 0:
+        if finger == THUMB:
             turn = turn @ rotation(1, -_THUMB_TWIST * flexion)
         place = np.broadcast_to(build.bases[finger], (count, 3))
         for number, bend in enumerate((None, second, third)):
             if bend is not None:
                 turn = turn @ rotation(0, -bend)
-            row = 2 + 3 * finger + number
+            row = phalanx(finger, number)
             frames[:, row, :3, :3] = turn
             frames[:, row, :3, 3] = place
-            joints[:, 1 + 4 * finger + number] = place
+            joints[:, chain[number]] = place
             place = place + turn[..., 1] * build.lengths[finger, number]
-        joints[:, 4 + 4 * finger] = place
+        joints[:, chain[-1]] = place
     return frames, joints
 
 
@@ -154,9 +156,10 @@ def keypoints(frames: np.ndarray, joints: np.ndarray) -> np.ndarray:
     bone, the thumb's CMC a little along its metacarpal, where annotators and detectors place them.
     """
     marks = joints.copy()
-    for finger in range(5):
-        marks[:, 4 + 4 * finger] -= frames[:, 4 + 3 * finger, :3, 1] * _TIP_DEPTH
-    marks[:, 1] += _CMC_SHARE * (joints[:, 2] - joints[:, 1])
+    for finger, chain in enumerate(FINGERS.values()):
+        marks[:, chain[-1]] -= frames[:, phalanx(finger, 2), :3, 1] * _TIP_DEPTH
+    cmc, mcp = FINGERS["thumb"][:2]
+    marks[:, cmc] += _CMC_SHARE * (joints[:, mcp] - joints[:, cmc])
     return marks
 
 
@@ -171,7 +174,7 @@ def clip_angles(angles: np.ndarray) -> np.ndarray:
 
 
 def _rest_frame(finger: int) -> np.ndarray:
-    if finger:
+    if finger != THUMB:
         return rotation(2, _SPREAD[finger]) @ rotation(1, _ROLL[finger])
     y = _THUMB_Y / np.linalg.norm(_THUMB_Y)
     z = _THUMB_Z - y * (_THUMB_Z @ y)

@@ -6,12 +6,13 @@ All of it is painted in the template's rest frame, so it stays with the skin whe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from .raster import Fragments, floats
-from .skeleton import FOREARM, PALM, average_build
+from .skeleton import FIRST_PHALANX, FOREARM, PALM, average_build
 from .template import RADII, Template
 
 # Skin of light to dark people, sRGB in 0..1, equally spaced in depth of tone.
@@ -36,6 +37,10 @@ _PALM_LINES = (
     [(-0.026, 0.001), (0.000, -0.003), (0.026, 0.001)],
     [(-0.026, -0.007), (0.000, -0.010), (0.026, -0.007)],
 )
+# How much less red, green and blue flushed skin reflects.
+_FLUSH = (0.02, 0.14, 0.13)
+# Octaves of mottling: period in metres, and amount.
+_MOTTLING = ((0.045, 0.05), (0.017, 0.04), (0.006, 0.03), (0.0019, 0.045))
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,11 @@ class Complexion:
 
 
 def draw_complexion(rng: np.random.Generator, depth: float | None = None) -> Complexion:
-    """Draw a complexion; `depth` in 0..1 fixes how dark it is, else the whole human range is
-    equally likely.
-    """
+    """Draw a complexion; `depth` in 0..1 is how dark it is, drawn evenly where it is None."""
     depth = rng.uniform(0, 1) if depth is None else depth
     place = depth * (len(_TONES) - 1)
-    tone = np.array(
-        [np.interp(place, range(len(_TONES)), _TONES[:, channel]) for channel in range(3)]
-    )
+    steps = range(len(_TONES))
+    tone = np.array([np.interp(place, steps, channel) for channel in _TONES.T])
     back = np.clip(tone * rng.normal(1, [0.03, 0.03, 0.045]), 0.05, 0.98)
     pink = rng.uniform(0.25, 0.5) if depth < 0.6 else rng.uniform(0.35, 0.6)
     palm = (1 - pink) * back + pink * _PALM_PINK * (1 - 0.35 * depth)
@@ -85,15 +87,17 @@ class SkinPaint:
     ) -> None:
         self.complexion = complexion
         self._bone = torch.tensor(template.bone, device=device)
-        self._points = floats(
-            np.concatenate([template.vertices, template.dorsal[:, None]], axis=1), device
-        )
+        points = np.concatenate([template.vertices, template.dorsal[:, None]], axis=1)
+        self._points = floats(points, device)
         self._turns = floats(template.frames[:, :3, :3], device)
         self._origins = floats(template.frames[:, :3, 3], device)
         lengths, radii = np.ones(len(template.frames)), np.ones(len(template.frames))
-        lengths[2:], radii[2:] = average_build().lengths.ravel(), RADII[:, 1:].ravel()
+        lengths[FIRST_PHALANX:] = average_build().lengths.ravel()
+        radii[FIRST_PHALANX:] = RADII[:, 1:].ravel()
         self._lengths, self._radii = floats(lengths, device), floats(radii, device)
-        segments = [(*line[i], *line[i + 1]) for line in _PALM_LINES for i in range(len(line) - 1)]
+        segments = []
+        for line in _PALM_LINES:
+            segments += [(*start, *end) for start, end in pairwise(line)]
         self._segments = floats(np.array(segments), device)
         self._colours = {
             name: floats(getattr(complexion, name), device) ** 2.2
@@ -115,9 +119,7 @@ class SkinPaint:
         # Folds are darker and redder, knuckles and fingertips redder.
         stain = torch.tensor([0.62, 0.80, 0.86], device=crease.device)
         colour = colour * (1 - self.complexion.creases * crease[:, None].clamp(0, 1) * stain)
-        colour = colour * (
-            1 - flush[:, None] * torch.tensor([0.02, 0.14, 0.13], device=flush.device)
-        )
+        colour = colour * (1 - flush[:, None] * torch.tensor(_FLUSH, device=flush.device))
         nail, light = self._nails(local, bone)
         nails = self._colours["nail"] * (1 - light[:, None]) + light[:, None] * 0.6
         colour = colour * (1 - nail[:, None]) + nails * nail[:, None]
@@ -127,14 +129,10 @@ class SkinPaint:
     def _mottling(self, point: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Soft patches and fine grain, (P, 3) around one."""
         waves = torch.zeros_like(point[:, :1])
-        for octave, (period, share) in enumerate(
-            ((0.045, 0.05), (0.017, 0.04), (0.006, 0.03), (0.0019, 0.045))
-        ):
-            phase = self._phase[octave]
+        for phase, (period, share) in zip(self._phase, _MOTTLING, strict=True):
             x, y, z = (point * (6.2832 / period)).unbind(dim=1)
-            wave = torch.sin(x + 1.7 * torch.sin(y * 0.7 + phase[0])) + torch.sin(
-                y + 1.3 * torch.sin(z + phase[1])
-            )
+            wave = torch.sin(x + 1.7 * torch.sin(y * 0.7 + phase[0]))
+            wave = wave + torch.sin(y + 1.3 * torch.sin(z + phase[1]))
             waves = waves + (share * 0.5 * (wave + torch.sin(z + 1.1 * x + phase[2])))[:, None]
         tint = torch.tensor([0.75, 1.0, 1.0], device=point.device)
         return 1 + self.complexion.mottling * waves * tint * (0.7 + 0.3 * back)
@@ -144,28 +142,35 @@ class SkinPaint:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """How much each fragment lies in a crease, and how flushed it is: two (P) in about 0..1."""
         palmar, backward = _ramp(-dorsal, -0.25, 0.2), _ramp(dorsal, 0.05, 0.5)
-        finger = bone >= 2
-        number = torch.where(finger, (bone - 2) % 3, -1)
+        crease, flush = self._finger_marks(local, bone, palmar, backward)
+        of_palm = (bone == PALM) | (bone == FOREARM) | (bone == FIRST_PHALANX)
+        palm = torch.nonzero(of_palm & (palmar > 0))[:, 0]
+        drawn = _line(self._palm_distance(point[palm, :2]), 0.0009) * palmar[palm]
+        return crease.index_add(0, palm, 0.5 * drawn), flush
+
+    def _finger_marks(
+        self, local: torch.Tensor, bone: torch.Tensor, palmar: torch.Tensor, backward: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Creases and flush of the fingers alone.
+
+        `palmar` and `backward` (P) say how much fragments face the palm and the back.
+        """
+        finger = bone >= FIRST_PHALANX
+        number = torch.where(finger, (bone - FIRST_PHALANX) % 3, -1)
         length = self._lengths[bone]
         wobble = 0.0004 * torch.sin(local[:, 0] * 900 + bone)
         near, far = local[:, 1] + wobble, local[:, 1] - length + wobble
-        gap = torch.where(
-            number == 2, near, torch.where(number == 0, far, torch.where(near < -far, near, far))
-        )
-        thumb = (bone >= 2) & (bone <= 4)
+        nearer = torch.where(near < -far, near, far)
+        gap = torch.where(number == 2, near, torch.where(number == 0, far, nearer))
+        thumb = finger & (bone < FIRST_PHALANX + 3)
         lines = _line(gap, 0.0008) + 0.6 * _line(gap.abs() - 0.0021, 0.0006)
         lines = lines + torch.where((number == 0) & ~thumb, _line(local[:, 1] - 0.0195, 0.0008), 0)
-        folds = torch.exp(-((gap / 0.0052) ** 2)) * (
-            0.45 + 0.55 * torch.cos(gap * (6.2832 / 0.0019) + 40 * wobble / 0.0004)
-        )
+        waves = torch.cos(gap * (6.2832 / 0.0019) + 40 * wobble / 0.0004)
+        folds = torch.exp(-((gap / 0.0052) ** 2)) * (0.45 + 0.55 * waves)
         crease = torch.where(finger, 0.75 * palmar * lines + 0.42 * backward * folds, 0)
         flush = torch.where(finger, torch.exp(-((gap / 0.008) ** 2)) * backward, 0)
         flush = flush + torch.where(number == 2, _ramp(local[:, 1] / length, 0.5, 1.1), 0)
-        palm = torch.nonzero(((bone == PALM) | (bone == FOREARM) | (bone == 2)) & (palmar > 0))[
-            :, 0
-        ]
-        drawn = _line(self._palm_distance(point[palm, :2]), 0.0009) * palmar[palm]
-        return crease.index_add(0, palm, 0.5 * drawn), flush
+        return crease, flush
 
     def _palm_distance(self, place: torch.Tensor) -> torch.Tensor:
         """Distance (P) in metres from points (P, 2) of the palm's plane to the nearest crease."""
@@ -176,10 +181,8 @@ class SkinPaint:
         return (offset - along[..., None] * axis).norm(dim=-1).amin(dim=1)
 
     def _nails(self, local: torch.Tensor, bone: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Coverage (P) by a nail, and (P) how much it is the white of the lunula or of the free
-        edge.
-        """
-        last = (bone >= 2) & ((bone - 2) % 3 == 2)
+        """Coverage (P) by a nail, and (P) how much of it is the white of lunula or free edge."""
+        last = (bone >= FIRST_PHALANX) & ((bone - FIRST_PHALANX) % 3 == 2)
         radius, length = self._radii[bone], self._lengths[bone]
         across = local[:, 0] / (0.80 * radius)
         along = (local[:, 1] - 0.83 * length) / (0.30 * length + 0.0012)

@@ -1,6 +1,4 @@
-"""One person's hand as a mesh that follows its bones: the template in that person's build, then
-dual quaternions.
-"""
+"""One person's hand as a mesh that follows its bones, by dual quaternions."""
 
 from __future__ import annotations
 
@@ -11,7 +9,17 @@ import numpy as np
 import torch
 
 from .raster import floats
-from .skeleton import BONES, FOREARM, PALM, Build, pose_bones, rest_pose
+from .skeleton import (
+    BONES,
+    FIRST_PHALANX,
+    FOREARM,
+    PALM,
+    THUMB,
+    Build,
+    phalanx,
+    pose_bones,
+    rest_pose,
+)
 from .template import RADII, Template
 
 # Ambient occlusion is felt at these heights above the skin, metres.
@@ -37,24 +45,22 @@ class SkinnedMesh:
         return pose_bones(self.build, rest_pose())[0][0]
 
     def posed(self, frames: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Skin by dual quaternions (Kavan et al. 2007): vertices and normals (T, V, 3) for bones
-        (T, 17, 4, 4).
+        """Vertices and normals (T, V, 3) for bones (T, 17, 4, 4), by dual quaternions.
+
+        The method is that of Kavan et al. 2007.
         """
         real, dual = _dual_quaternions(frames @ np.linalg.inv(self._rest))
         blended = self.weights @ floats(np.concatenate([real, dual], axis=-1), self.vertices.device)
         blended = blended / blended[..., :4].norm(dim=-1, keepdim=True)
         turn, shift = blended[..., :4], blended[..., 4:]
         w, v = turn[..., :1], turn[..., 1:]
-        moved = 2 * (
-            w * shift[..., 1:] - shift[..., :1] * v + torch.linalg.cross(v, shift[..., 1:])
-        )
+        across = torch.linalg.cross(v, shift[..., 1:])
+        moved = 2 * (w * shift[..., 1:] - shift[..., :1] * v + across)
         return _rotate(w, v, self.vertices) + moved, _rotate(w, v, self.normals)
 
 
 def skinned(template: Template, build: Build, device: torch.device | str = "cpu") -> SkinnedMesh:
-    """Give the template a person's build: each bone's flesh is stretched to the person's lengths
-    and girth.
-    """
+    """Give the template a person's build: stretch each bone's flesh to its length and girth."""
     frames, _ = pose_bones(build, rest_pose())
     stretch = np.tile(np.eye(4), (len(BONES), 1, 1))
     for axis in range(3):
@@ -74,9 +80,7 @@ def skinned(template: Template, build: Build, device: torch.device | str = "cpu"
 def occlusion(
     vertices: torch.Tensor, normals: torch.Tensor, frames: np.ndarray, build: Build
 ) -> torch.Tensor:
-    """Ambient light that reaches the skin, (T, V) in 0..1, by the distance to the capsules around
-    the bones.
-    """
+    """Ambient light that reaches the skin, (T, V) in 0..1, by its distance to the bones."""
     starts, axes, radii = (floats(part, vertices.device) for part in _capsules(frames, build))
     lengths, bases = (axes * axes).sum(dim=-1)[:, None], (starts * starts).sum(dim=-1)[:, None]
     offsets = (starts * axes).sum(dim=-1)[:, None]
@@ -87,11 +91,8 @@ def occlusion(
         # products.
         along = points @ axes.transpose(1, 2) - offsets
         share = (along / lengths).clamp(0, 1)
-        apart = (
-            (points * points).sum(dim=-1, keepdim=True)
-            - 2 * points @ starts.transpose(1, 2)
-            + bases
-        )
+        apart = (points * points).sum(dim=-1, keepdim=True)
+        apart = apart - 2 * points @ starts.transpose(1, 2) + bases
         squared = apart + share * (share * lengths - 2 * along)
         nearest = (squared.clamp(min=0).sqrt() - radii).amin(dim=-1)
         open_sky = open_sky - (1 - nearest.clamp(0, height) / height) / len(_OCCLUSION_HEIGHTS)
@@ -103,11 +104,11 @@ def _capsules(frames: np.ndarray, build: Build) -> tuple[np.ndarray, np.ndarray,
     starts, axes, radii = [], [], []
     for finger in range(5):
         for number in range(3):
-            row = 2 + 3 * finger + number
+            row = phalanx(finger, number)
             starts.append(frames[:, row, :3, 3])
             axes.append(frames[:, row, :3, 1] * build.lengths[finger, number])
             radii.append(0.9 * build.girth[row, 0] * RADII[finger, number : number + 2].mean())
-        if finger:
+        if finger != THUMB:
             base = build.bases[finger]
             starts.append(np.broadcast_to([0.6 * base[0], 0.012, -0.002], (len(frames), 3)))
             axes.append(np.broadcast_to([0.4 * base[0], base[1] - 0.012, 0], (len(frames), 3)))
@@ -119,18 +120,18 @@ def _capsules(frames: np.ndarray, build: Build) -> tuple[np.ndarray, np.ndarray,
 
 
 def _dual_quaternions(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rigid transforms (T, 17, 4, 4) as real and dual parts (T, 17, 4), w first, of one sign along
-    each chain.
+    """Rigid transforms (T, 17, 4, 4) as real and dual parts (T, 17, 4), w first.
+
+    All have one sign along each chain of bones.
     """
     from scipy.spatial.transform import Rotation
 
     shape = transforms.shape[:2]
-    quaternion = (
-        Rotation.from_matrix(transforms[..., :3, :3].reshape(-1, 3, 3)).as_quat().reshape(*shape, 4)
-    )
+    rotations = Rotation.from_matrix(transforms[..., :3, :3].reshape(-1, 3, 3))
+    quaternion = rotations.as_quat().reshape(*shape, 4)
     real = np.concatenate([quaternion[..., 3:], quaternion[..., :3]], axis=-1)
-    for bone in range(2, len(BONES)):
-        parent = PALM if (bone - 2) % 3 == 0 else bone - 1
+    for bone in range(FIRST_PHALANX, len(BONES)):
+        parent = PALM if (bone - FIRST_PHALANX) % 3 == 0 else bone - 1
         opposite = (real[:, bone] * real[:, parent]).sum(axis=-1) < 0
         real[opposite, bone] *= -1
     opposite = (real[:, FOREARM] * real[:, PALM]).sum(axis=-1) < 0
@@ -143,8 +144,6 @@ def _dual_quaternions(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rotate(w: torch.Tensor, v: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Rotate points (V, 3) by unit quaternions with scalar part (T, V, 1) and vector part (T, V,
-    3).
-    """
+    """Rotate points (V, 3) by unit quaternions: scalar parts (T, V, 1), vector parts (T, V, 3)."""
     points = points.expand_as(v)
     return points + 2 * torch.linalg.cross(v, torch.linalg.cross(v, points) + w * points)

@@ -1,5 +1,4 @@
-"""The skin of the template hand: a closed mesh around the bones, made once, and how it hangs on
-them.
+"""The skin of the template hand: a closed mesh around the bones, and its binding to them.
 
 The surface is the zero set of round cones joined by smooth minima, meshed by surface nets (Gibson
 1998) and bound to the bones for dual quaternion skinning.
@@ -7,12 +6,15 @@ The surface is the zero set of round cones joined by smooth minima, meshed by su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
-from .skeleton import BONES, FOREARM, PALM, average_build, pose_bones, rest_pose
+from ..hand.joints import FINGERS
+from .skeleton import BONES, FOREARM, PALM, THUMB, average_build, phalanx, pose_bones, rest_pose
 
 # Metres between samples of the distance field; the forearm's grow with the distance from the wrist.
 _CELL = 0.0026
@@ -57,7 +59,7 @@ _ARM_CONES = np.array(
 )
 # Width of the blend between two bones' skin, metres.
 _BLEND = 0.0055
-_THUMB = BONES.index("thumb_1")
+_THUMB = phalanx(THUMB, 0)
 
 
 @dataclass(frozen=True)
@@ -113,23 +115,23 @@ def template() -> Template:
 
 
 def distance_field(axes: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Signed distances, metres, negative inside, of the template at rest on the grid of three
-    coordinate axes.
+    """Signed distances in metres, negative inside, of the template at rest on a grid.
+
+    `axes` are the grid's three coordinate axes.
     """
     frames, joints = pose_bones(average_build(), rest_pose())
     field = _cones(_PALM_CONES, axes, 0.0055)
     field = _smooth_min(field, _cones(_ARM_CONES, axes, 0.005), 0.010)
-    for finger in range(5):
-        chain = joints[0, 1 + 4 * finger : 5 + 4 * finger].copy()
+    for finger, row in enumerate(FINGERS.values()):
+        chain = joints[0, row].copy()
         tip = chain[3] - chain[2]
         chain[3] -= tip / np.linalg.norm(tip) * _TIP_SETBACK
         radii = RADII[finger]
         cones = [np.concatenate([chain[i], chain[i + 1], radii[i : i + 2]]) for i in range(3)]
         cones += _pads(finger, chain, frames[0])
         # The thumb's base is wrapped in muscle; the fingers leave the palm more sharply.
-        field = _smooth_min(
-            field, _cones(np.array(cones), axes, 0.0016), 0.012 if finger == 0 else 0.006
-        )
+        width = 0.012 if finger == THUMB else 0.006
+        field = _smooth_min(field, _cones(np.array(cones), axes, 0.0016), width)
     return field
 
 
@@ -137,24 +139,23 @@ def _pads(finger: int, chain: np.ndarray, frames: np.ndarray) -> list[np.ndarray
     """The soft flesh on the palm side of each phalanx, and the bony knuckle at its base."""
     cones = []
     for number, (share, depth) in enumerate(((0.55, 0.0022), (0.5, 0.0014), (0.62, 0.0012))):
-        if finger == 0 and number == 0:
+        if finger == THUMB and number == 0:
             continue
-        back = frames[2 + 3 * finger + number, :3, 2]
+        back = frames[phalanx(finger, number), :3, 2]
         start, end = chain[number], chain[number + 1]
         radius = RADII[finger, number] * (1 - share) + RADII[finger, number + 1] * share
         middle = start + (end - start) * share - back * depth
         along = (end - start) * 0.18
         cones.append(np.concatenate([middle - along, middle + along, [radius * 0.93] * 2]))
-    if finger:
-        knuckle = chain[0] + frames[2 + 3 * finger, :3, 2] * 0.0035
-        cones.append(
-            np.concatenate([knuckle, knuckle + [0, 0.001, 0], [RADII[finger, 0] * 0.82] * 2])
-        )
+    if finger != THUMB:
+        knuckle = chain[0] + frames[phalanx(finger, 0), :3, 2] * 0.0035
+        radius = RADII[finger, 0] * 0.82
+        cones.append(np.concatenate([knuckle, knuckle + [0, 0.001, 0], [radius] * 2]))
     return cones
 
 
 def _arm_samples() -> np.ndarray:
-    """Towards the elbow the samples lie further and further apart: the arm is nearly a cylinder."""
+    """Samples of the forearm, farther apart towards the elbow: the arm is nearly a cylinder."""
     samples = -0.02 - np.cumsum(_CELL * np.linspace(1.0, 9.0, 62))
     return samples[samples > _ARM_END][::-1]
 
@@ -179,29 +180,23 @@ def _cones(cones: np.ndarray, axes: tuple[np.ndarray, ...], blend: float) -> np.
 def cone_distance(
     points: np.ndarray, start: np.ndarray, end: np.ndarray, first: float, second: float
 ) -> np.ndarray:
-    """Distances (...) in metres from points (..., 3) to the capsule whose radius goes from `first`
-    to `second`.
-    """
+    """Distances (...) in metres from points (..., 3) to a capsule of radius `first` to `second`."""
     axis = (end - start).astype(points.dtype)
     offset = points - start.astype(points.dtype)
     share = np.clip(offset @ axis / np.float32(axis @ axis), 0, 1)
     across = offset - share[..., None] * axis
-    return np.sqrt((across * across).sum(axis=-1)) - (first + (second - first) * share).astype(
-        points.dtype
-    )
+    radius = (first + (second - first) * share).astype(points.dtype)
+    return np.sqrt((across * across).sum(axis=-1)) - radius
 
 
 def _smooth_min(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
-    """The quadratic smooth minimum: equal to the minimum where the two differ by more
-    than `width`.
-    """
+    """The quadratic smooth minimum: the minimum where the two differ by more than `width`."""
     share = np.maximum(width - np.abs(first - second), 0) / width
     return np.minimum(first, second) - share * share * np.float32(width / 4)
 
 
 def surface_net(field: np.ndarray, axes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Mesh the zero set of a field sampled on a rectilinear grid: one vertex a cell that it
-    crosses.
+    """Mesh the zero set of a field on a rectilinear grid: one vertex in each cell it crosses.
 
     Returns vertices (V, 3) float64 and triangles (F, 3) int64, counter-clockwise seen from where
     the field is positive.
@@ -212,27 +207,32 @@ def surface_net(field: np.ndarray, axes: tuple[np.ndarray, ...]) -> tuple[np.nda
     number = np.full(cells.shape, -1, np.int64)
     number[cells] = np.arange(int(cells.sum()))
     vertices = sums[cells] / counts[cells][:, None]
-    quads = []
-    for axis in range(3):
-        second, third = (axis + 1) % 3, (axis + 2) % 3
-        here, there = _pair(inside, axis)
-        changes = here != there
-        # An edge on the rim of the grid has no four cells around it.
-        trim: list[slice] = [slice(None)] * 3
-        trim[second] = trim[third] = slice(1, -1)
-        where = np.argwhere(changes[tuple(trim)])
-        where[:, [second, third]] += 1
-        corners = []
-        for step in ((1, 1), (0, 1), (0, 0), (1, 0)):
-            cell = where.copy()
-            cell[:, second] -= step[0]
-            cell[:, third] -= step[1]
-            corners.append(number[tuple(cell.T)])
-        quad = np.stack(corners, axis=1)
-        leaves = here[tuple(where.T)]
-        quads.append(np.where(leaves[:, None], quad, quad[:, ::-1]))
-    quad = np.concatenate(quads)
-    return vertices, np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
+    quads = np.concatenate([_quads(inside, number, axis) for axis in range(3)])
+    return vertices, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+
+
+def _quads(inside: np.ndarray, number: np.ndarray, axis: int) -> np.ndarray:
+    """The four vertices (N, 4) around each edge along an axis that the surface crosses.
+
+    `inside` tells of each sample of the field whether it is inside, `number` is the vertex of each
+    cell.
+    """
+    second, third = (axis + 1) % 3, (axis + 2) % 3
+    here, there = _pair(inside, axis)
+    # An edge on the rim of the grid has no four cells around it.
+    trim: list[slice] = [slice(None)] * 3
+    trim[second] = trim[third] = slice(1, -1)
+    where = np.argwhere((here != there)[tuple(trim)])
+    where[:, [second, third]] += 1
+    corners = []
+    for step in ((1, 1), (0, 1), (0, 0), (1, 0)):
+        cell = where.copy()
+        cell[:, second] -= step[0]
+        cell[:, third] -= step[1]
+        corners.append(number[tuple(cell.T)])
+    quads = np.stack(corners, axis=1)
+    leaves = here[tuple(where.T)]
+    return np.where(leaves[:, None], quads, quads[:, ::-1])
 
 
 def _pair(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -245,9 +245,7 @@ def _pair(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 def _edge_crossings(
     field: np.ndarray, inside: np.ndarray, axes: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each cell the sum (..., 3) of the points where its edges cross the surface, and their
-    number.
-    """
+    """For each cell the sum (..., 3) of points where its edges cross the surface, and the count."""
     shape = tuple(length - 1 for length in field.shape)
     sums, counts = np.zeros((*shape, 3)), np.zeros(shape)
     for axis in range(3):
@@ -270,18 +268,13 @@ def _edge_crossings(
 
 
 def _gradient(field: np.ndarray, axes: tuple[np.ndarray, ...], points: np.ndarray) -> np.ndarray:
-    """Unit gradients (N, 3) of a sampled field at points, by trilinear interpolation of its
-    differences.
-    """
+    """Unit gradients (N, 3) of a sampled field at points, by trilinear interpolation."""
     slopes = np.stack(np.gradient(field, *axes), axis=-1)
-    cell = [
-        np.clip(np.searchsorted(axis, points[:, i]) - 1, 0, len(axis) - 2)
-        for i, axis in enumerate(axes)
-    ]
-    share = [
-        (points[:, i] - axes[i][cell[i]]) / (axes[i][cell[i] + 1] - axes[i][cell[i]])
-        for i in range(3)
-    ]
+    cell, share = [], []
+    for axis, place in zip(axes, points.T, strict=True):
+        low = np.clip(np.searchsorted(axis, place) - 1, 0, len(axis) - 2)
+        cell.append(low)
+        share.append((place - axis[low]) / (axis[low + 1] - axis[low]))
     normals = np.zeros_like(points)
     for corner in np.ndindex(2, 2, 2):
         weight = np.prod([share[i] if corner[i] else 1 - share[i] for i in range(3)], axis=0)
@@ -290,20 +283,9 @@ def _gradient(field: np.ndarray, axes: tuple[np.ndarray, ...], points: np.ndarra
 
 
 def _weights(vertices: np.ndarray, joints: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Bind each vertex to the bones near it: a softmax of squared distances, then smoothed over the
-    mesh.
-    """
+    """Bind vertices to bones near them: a softmax of squared distances, smoothed on the mesh."""
     distance = np.full((len(vertices), len(BONES)), np.inf)
-    segments = [(FOREARM, [0, -0.80, 0], [0, -0.004, 0])]
-    segments += [
-        (PALM, [0.8 * joints[5 + 4 * i][0], 0.012, 0], joints[5 + 4 * i]) for i in range(4)
-    ]
-    for finger in range(5):
-        segments += [
-            (2 + 3 * finger + n, joints[1 + 4 * finger + n], joints[2 + 4 * finger + n])
-            for n in range(3)
-        ]
-    for bone, start, end in segments:
+    for bone, start, end in _segments(joints):
         one = cone_distance(vertices, np.asarray(start), np.asarray(end), 0.0, 0.0)
         distance[:, bone] = np.minimum(distance[:, bone], one)
     nearest = distance.min(axis=1, keepdims=True)
@@ -313,18 +295,29 @@ def _weights(vertices: np.ndarray, joints: np.ndarray, faces: np.ndarray) -> np.
     # The thumb's metacarpal moves deep inside the thenar's muscle: its skin gives way over a wide
     # area.
     both = weights[:, [PALM, _THUMB]].sum(axis=1)
-    share = _spread(weights[:, _THUMB : _THUMB + 1] / np.maximum(both, 0.05)[:, None], faces, 25)[
-        :, 0
-    ]
+    share = weights[:, _THUMB] / np.maximum(both, 0.05)
+    share = _spread(share[:, None], faces, 25)[:, 0]
     weights[:, _THUMB], weights[:, PALM] = both * share, both * (1 - share)
     weights[weights < 0.004] = 0
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def _segments(joints: np.ndarray) -> list[tuple[int, Sequence[float], Sequence[float]]]:
+    """Bones as line segments, each with its number and its two ends; the palm has four."""
+    segments: list[tuple[int, Sequence[float], Sequence[float]]]
+    segments = [(FOREARM, [0, -0.80, 0], [0, -0.004, 0])]
+    for finger, chain in enumerate(FINGERS.values()):
+        if finger != THUMB:
+            knuckle = joints[chain[0]]
+            segments.append((PALM, [0.8 * knuckle[0], 0.012, 0], knuckle))
+    for finger, chain in enumerate(FINGERS.values()):
+        for number, (start, end) in enumerate(pairwise(chain)):
+            segments.append((phalanx(finger, number), joints[start], joints[end]))
+    return segments
+
+
 def _spread(values: np.ndarray, faces: np.ndarray, rounds: int) -> np.ndarray:
-    """Smooth values (V, C) over the mesh: each round takes every vertex half-way to its neighbours'
-    mean.
-    """
+    """Smooth values (V, C) on the mesh: a round takes each half-way to its neighbours' mean."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     degree = np.bincount(edges[:, 0], minlength=len(values))[:, None]
     for _ in range(rounds):

@@ -1,6 +1,4 @@
-"""Two worlds that differ on purpose, as labelled sets and in-the-wild footage do: a studio, and
-everything else.
-"""
+"""Two worlds as different as labelled sets and footage in the wild: a studio, and all else."""
 
 from __future__ import annotations
 

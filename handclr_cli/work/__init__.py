@@ -1,1 +1,1 @@
-"""Work shared out: processes, threads ahead, stages, cores."""
+"""Work shared between processes and threads, and command lines run one after another."""

@@ -1,4 +1,4 @@
-"""Work done ahead, in a thread."""
+"""Items made ahead of their use, in a thread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _END = object()
 
 
 def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
-    """Yield the items in order, asked for by a thread that is at most `depth` items ahead.
+    """Yield the items in order; a thread takes them from their source, at most `depth` ahead.
 
-    The thread starts when the first is asked for, and has ended when the last was taken, the
-    iterator is closed or an error comes out; what raises there raises here, after the items before
-    it. The source is closed in the thread.
+    The thread starts with the first item asked for, and ends with the last, when the iterator is
+    closed, or on an error, which is raised here after the items before it. The thread also closes
+    the source.
     """
     done: SimpleQueue[tuple[object, BaseException | None]] = SimpleQueue()
     room, stopped = Semaphore(depth), Event()
@@ -31,7 +31,7 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
                 return
             room.release()
             yield item  # type: ignore[misc]
-            # It would be kept until the next one is there.
+            # Otherwise the item would be kept in memory until the next one is there.
             del item
     finally:
         stopped.set()

@@ -1,6 +1,4 @@
-"""How many processes a job gets: by the cores, by what it is asked for, by how much there
-is to do.
-"""
+"""How many processes a job uses: by the cores, by what it was told, by how much there is to do."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from pathlib import Path
 
 
 def finder_count(asked: int | None, work: int, each: int) -> int:
-    """Processes that find hands: as asked, else one for each core; none where there is less than
-    `each` for two.
+    """Processes that find hands: as asked, else one for each core; 0 where work is short.
 
-    On a single core it is one all the same: what ends it, or leaks there, does not end a long job.
+    Each is to get `each` of the work at least, and there are two or none. On a single core there is
+    one all the same: where it crashes or leaks memory, a long job goes on.
     """
     if asked is not None:
         return asked
@@ -22,7 +20,10 @@ def finder_count(asked: int | None, work: int, each: int) -> int:
 
 
 def worker_count(asked: int | None, sharing: int = 1) -> int:
-    """Processes: as asked, else one for each core of this process's share, 16 at most."""
+    """Processes that decode images: as asked, else one for each core, 16 at most.
+
+    The cores are shared by `sharing` processes like this one.
+    """
     if asked is not None:
         return asked
     # Slurm's number is of each task, the others are of all processes on the node.
@@ -31,9 +32,7 @@ def worker_count(asked: int | None, sharing: int = 1) -> int:
 
 
 def cores() -> int:
-    """The processor cores that this process may use: by its affinity, its control group, and what
-    Slurm gave a task.
-    """
+    """The cores that this process may use: by its affinity, its control group and Slurm's task."""
     counts = [
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ]

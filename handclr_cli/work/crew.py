@@ -19,24 +19,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2
-# Results that wait for their turn, for each worker: enough that none idles while a long item is
-# answered.
+# Results kept for each worker until it is their turn: enough that no worker waits while a long item
+# is answered.
 AHEAD = 512
-# So much work for each worker is the end, where the longest items go first, so that all end
-# together.
+# When less work than this is left for each worker, the longest items go first, so that all workers
+# end together.
 ENDING = 128
-# Workers in a row that end before they are ready for an item.
+# So many workers in a row may end before they are ready for an item.
 STILLBORN = 4
-# For a worker that is told to end: a decoder may be deep in a damaged file.
+# How long a worker that is told to end may take: a decoder may be deep in a damaged file.
 PATIENCE_S = 5.0
 
 
 class WorkerLostError(HandclrError):
-    """The process that worked on an item ended, and so did the one that tried it again."""
+    """The process that worked on an item ended, and so did the one that tried again."""
 
 
 class _Task(Generic[Item, Result]):
-    """An item, the results that wait for their turn, and how many processes it has cost."""
+    """An item, its results that wait for their turn, and how many processes ended over it."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
@@ -47,9 +47,7 @@ class _Task(Generic[Item, Result]):
 
 
 class _Worker:
-    """A process and a plain pipe to it, because a pool's workers wait for ever where their parent
-    was killed.
-    """
+    """A process and a pipe to it; the workers of a pool would wait for ever for a killed parent."""
 
     def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
         context = get_context("spawn")
@@ -58,21 +56,21 @@ class _Worker:
         self.task: _Task[Any, Any] | None = None
         self.skip = self.answers = 0
         self.ready = False
-        # Inherited: Ctrl-C is answered here, and the worker ended from here.
+        # The worker inherits this: Ctrl-C is answered here, and the worker is ended from here.
         with _ignored(signal.SIGINT):
             self.process.start()
         theirs.close()
 
     def take(self, task: _Task[Any, Any]) -> None:
-        """Begin a task; what an earlier worker has answered of it already is not kept twice."""
+        """Begin a task; the results that an earlier worker gave of it are not kept twice."""
         self.task, self.skip = task, task.received
-        # A filter lets this signal end it where its reader has gone; a worker that has gone is to
-        # be replaced.
+        # In a filter this signal ends the process when its reader has gone, but a worker that has
+        # gone is replaced.
         with _ignored(signal.SIGPIPE), suppress(ConnectionError):  # seen when it is to answer
             self.pipe.send(task.item)
 
     def end(self) -> None:
-        """See to it that the process is gone: native threads may keep it from ending by itself."""
+        """End the process; native threads may keep it from ending by itself."""
         self.pipe.close()
         self.process.join(PATIENCE_S)
         self.process.kill()
@@ -80,14 +78,13 @@ class _Worker:
 
 
 class Crew(Generic[Item, Result]):
-    """Processes that each answer one item after another; a context manager, at whose end they are
-    gone.
+    """Processes that each answer one item after another; a context manager that ends them.
 
     `work` gives any number of results for an item, always the same ones. It is sent to the
     processes once and may keep there what is costly to make; where it has a method `prepare`, that
-    is called first. After `recycle` results a process is replaced by a new one, so that what a
-    native library leaks stays bounded. Without `workers`, which may be set until the first item is
-    asked for, the work is done here.
+    is called first. After `recycle` results a process is replaced by a new one, so that the memory
+    that a native library leaks stays bounded. `workers` may be set until the first item is asked
+    for; where it is 0, the work is done in this process.
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class Crew(Generic[Item, Result]):
     ) -> None:
         self._work, self.workers, self._recycle = work, workers, recycle
         self._crew: list[_Worker] = []
-        # To be handed out before anything else: what has cost a process, and the end.
+        # Handed out before anything else: items that a process ended over, and the last items.
         self._first: deque[_Task[Item, Result]] = deque()
         self._sizes: deque[int] = deque()
         self._left = self._stillborn = 0
@@ -106,28 +103,27 @@ class Crew(Generic[Item, Result]):
     def __exit__(self, *exception: object) -> None:
         for worker in self._crew:
             worker.pipe.close()
-            # Who has nothing to do has nothing to clean up, which takes native libraries a while.
+            # An idle worker has nothing to clean up, which takes native libraries a while.
             (worker.process.terminate if worker.task else worker.process.kill)()
         for worker in self._crew:
             worker.end()
         self._crew = []
 
     def hire(self, items: int) -> None:
-        """Start the processes for so many items now, while the items are still being made."""
+        """Start the processes for so many items now, before the items are there."""
         while len(self._crew) < min(self.workers, items):
             self._crew.append(_Worker(self._work))
 
     def answers(
         self, items: Iterable[Item], sizes: Sequence[int] = ()
     ) -> Iterator[tuple[Item, Iterator[Result]]]:
-        """Yield each item with its results, in order; the results are to be taken before the next
-        item is.
+        """Yield each item with its results, in order; take the results before the next item.
 
-        The results do not depend on the number of workers, nor on `sizes`, about how many results
-        each item has, by which the last items are handed out so that the workers end together.
-        Taking them raises what `work` raised, and WorkerLostError where two processes ended over
-        one item; the items after it can be taken all the same. Raises HandclrError where process
-        after process ends before it is ready for an item.
+        `sizes`, about how many results each item has, decide in which order the last items are
+        begun, so that the workers end together. The results depend neither on them nor on the
+        number of workers. Taking the results raises what `work` raised, or WorkerLostError where
+        two processes ended over one item; the items after it can still be taken. Raises
+        HandclrError where process after process ends before it is ready for an item.
         """
         if self.workers < 1:
             one_thread()
@@ -138,7 +134,7 @@ class Crew(Generic[Item, Result]):
         tasks: deque[_Task[Item, Result]] = deque()
         while self._hand_out(tasks, rest) or tasks:
             if not tasks:
-                # All are busy with what an earlier call was not interested in any more.
+                # All workers are busy with items that an earlier call did not take to the end.
                 self._listen(None, tasks)
                 continue
             head = tasks[0]
@@ -163,7 +159,7 @@ class Crew(Generic[Item, Result]):
             raise head.error
 
     def _hand_out(self, tasks: deque[_Task[Item, Result]], rest: Iterator[Item]) -> bool:
-        """Give the idle something to do; says whether there may be more to give."""
+        """Give tasks to idle workers; returns whether there may be more to give."""
         while not self._ahead(tasks):
             free = next((worker for worker in self._crew if worker.task is None), None)
             if free is None and len(self._crew) >= self.workers:
@@ -193,14 +189,12 @@ class Crew(Generic[Item, Result]):
         self._left = 0
 
     def _ahead(self, tasks: deque[_Task[Item, Result]]) -> bool:
-        """Whether as much waits for its turn as is to be kept."""
+        """Whether as many results wait for their turn as may be kept."""
         waiting = sum(len(task.results) for task in tasks)
         return not self._first and max(waiting, len(tasks)) > AHEAD * self.workers
 
     def _listen(self, head: _Task[Item, Result] | None, tasks: deque[_Task[Item, Result]]) -> None:
-        """Wait for messages and keep them; only from the one whose turn it is where enough is
-        waiting.
-        """
+        """Wait for messages and keep them; where enough results wait, only those of `head`."""
         busy = [worker for worker in self._crew if worker.task is not None]
         if head and self._ahead(tasks):
             busy = [worker for worker in busy if worker.task is head]
@@ -230,15 +224,14 @@ class Crew(Generic[Item, Result]):
             task.received += 1
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker has died over its task: it is given to another, or given up."""
+        """Replace a worker that ended over its task; the task is tried again, or given up."""
         self._retire(worker)
         task = worker.task
         assert task is not None
         self._stillborn += not worker.ready
         if self._stillborn >= STILLBORN:
-            raise HandclrError(
-                "worker processes end before they do anything; are they killed for want of memory?"
-            )
+            why = "worker processes end before they do anything"
+            raise HandclrError(f"{why}; are they killed because memory runs out?")
         task.lost += worker.ready
         if task.lost < ATTEMPTS:
             self._first.append(task)
@@ -247,7 +240,7 @@ class Crew(Generic[Item, Result]):
         how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
         task.over = True
         task.error = WorkerLostError(
-            f"a worker process ended {how}, twice; fewer --workers need less memory"
+            f"a worker process ended {how}, twice; fewer workers need less memory"
         )
 
     def _retire(self, worker: _Worker) -> None:
@@ -261,11 +254,10 @@ _NOTHING: Any = object()
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, batch: int = 1
 ) -> Iterator[Result]:
-    """Yield work(item) for each item in order, by `workers` processes that take `batch` items at a
-    time.
+    """Yield work(item) for each item in order; `workers` processes take `batch` items at a time.
 
-    Each process uses one thread. With less than two workers the work is done here. Raises what
-    `work` raised, or WorkerLostError.
+    Each process uses one thread. With less than two workers the work is done in this process.
+    Raises what `work` raised, or WorkerLostError.
     """
     with Crew(_Each(work), workers if workers > 1 else 0) as crew:
         for _, results in crew.answers(_batches(items, batch if workers > 1 else 1)):
@@ -287,15 +279,13 @@ class _Each(Generic[Item, Result]):
 
 
 def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
-    """Say that all is ready, then answer what comes through a pipe until its other end is
-    closed.
-    """
-    # As an exception, so that half-written files are removed.
+    """Answer the items that come through a pipe until its other end is closed."""
+    # Raise an exception on SIGTERM, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _let_go_of_pipes()
     one_thread()
     if prepare := getattr(work, "prepare", None):
-        with suppress(Exception):  # the work itself raises it again, in its place
+        with suppress(Exception):  # the work raises it again, where it can be handled
             prepare()
     with suppress(EOFError, ConnectionError):
         pipe.send((None, None))
@@ -310,14 +300,12 @@ def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection) -> None:
             except Exception as raised:
                 error = raised
             pipe.send((True, error))
-    # Nothing is left to clean up, and the interpreter's own cleaning up is not to be seen failing.
+    # Nothing is left to clean up; this hides what the interpreter may print when it ends.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _let_go_of_pipes() -> None:
-    """Leave standard input and output to the parent: what a native library prints does not belong
-    into a tar.
-    """
+    """Leave standard input and output to the parent; native libraries would print into a tar."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
@@ -335,8 +323,9 @@ def _ignored(number: signal.Signals) -> Iterator[None]:
 
 
 def one_thread() -> None:
-    """Keep OpenCV, and torch where it is loaded, to one thread: small pictures, and bytes free of
-    the cores.
+    """Let OpenCV, and torch where it is loaded, use one thread.
+
+    Images are small, and the bytes must not depend on the number of cores.
     """
     import cv2
 

@@ -1,6 +1,4 @@
-"""Stages of handclr commands run one after another as subprocesses; what is finished is not run
-again.
-"""
+"""Stages of handclr commands, run one after another as subprocesses; finished ones are skipped."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..version import __version__
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import atomic_write
+from ..contract.version import __version__
 
 BOOK = "demo.json"
 PROGRAM = (sys.executable, "-m", "handclr_cli")
@@ -53,13 +51,15 @@ class Stage:
 
 
 def plan_of(stages: Sequence[Stage], numbers: Mapping[str, Any]) -> Lines:
-    """Each stage with the words of its line, the numbers filled in; {dir} stays, so that the folder
-    can move.
+    """Each stage with the words of its line, the numbers filled in.
+
+    {dir} stays in the words, so that the folder can be moved.
     """
-    return [
-        (stage, [word.format(dir="{dir}", **numbers) for word in shlex.split(stage.line)])
-        for stage in stages
-    ]
+    plan = []
+    for stage in stages:
+        words = shlex.split(stage.line)
+        plan.append((stage, [word.format(dir="{dir}", **numbers) for word in words]))
+    return plan
 
 
 def command_line(line: Line, folder: Path) -> str:
@@ -70,8 +70,7 @@ def command_line(line: Line, folder: Path) -> str:
 
 
 class Book:
-    """`demo.json` in a folder: the line and the seconds of each finished stage; of one only begun,
-    no seconds.
+    """The file `demo.json` in a folder: line and seconds of each stage, no seconds if unfinished.
 
     Raises UsageError where the folder holds something else, and HandclrError where the file is
     damaged.
@@ -85,20 +84,16 @@ class Book:
             if path.exists():
                 self.entries = self._usable(json.loads(path.read_text(encoding="utf-8")))
             elif any(folder.iterdir()):
-                raise UsageError(
-                    f"{folder}: neither empty nor the folder of a demo; name another one"
-                )
+                why = "neither empty nor the folder of a demo; name another one"
+                raise UsageError(f"{folder}: {why}")
         except OSError as error:
             raise HandclrError(f"cannot use {folder}: {error.strerror or error}") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise HandclrError(
-                f"{path}: damaged; remove the folder, or name another one"
-            ) from error
+            why = "damaged; remove the folder, or name another one"
+            raise HandclrError(f"{path}: {why}") from error
 
     def waiting(self, plan: Lines) -> list[Stage]:
-        """The stages to run: those not finished, those finished by another line, and all that read
-        what they make.
-        """
+        """The stages to run: unfinished ones, changed ones, and all that read what these make."""
         remade: set[str] = set()
         stages = []
         for stage, line in plan:
@@ -107,20 +102,15 @@ class Book:
             if entry and (entry["line"] != line or touched & remade):
                 del self.entries[stage.name]
                 entry = None
-            if (
-                not entry
-                or entry["seconds"] is None
-                or not all((self.folder / name).exists() for name in stage.makes)
-            ):
+            there = all((self.folder / name).exists() for name in stage.makes)
+            if not entry or entry["seconds"] is None or not there:
                 stages.append(stage)
                 remade |= stage.tops
         self._save()
         return stages
 
     def begin(self, stage: Stage, line: Line) -> None:
-        """Note that a stage runs. What it left before goes, unless the same stage can go on from
-        there.
-        """
+        """Note that a stage runs; remove what it left before, unless it can go on from there."""
         if stage.name not in self.entries:
             for name in sorted(stage.tops):
                 _remove(self.folder / name)
@@ -135,17 +125,18 @@ class Book:
         return float(self.entries[stage.name]["seconds"])
 
     def _usable(self, book: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """All but what was only begun under another name of the folder: trainers know the paths
-        they began with.
+        """The entries that can be used in this folder.
+
+        Unfinished trainings store the paths they began with, so they are left out of a renamed
+        folder.
         """
         here = book["folder"] == str(self.folder)
-        entries = {
-            name: {"line": list(entry["line"]), "seconds": entry["seconds"]}
-            for name, entry in book["stages"].items()
-        }
-        return {
-            name: entry for name, entry in entries.items() if here or entry["seconds"] is not None
-        }
+        entries = {}
+        for name, entry in book["stages"].items():
+            line, seconds = list(entry["line"]), entry["seconds"]
+            if here or seconds is not None:
+                entries[name] = {"line": line, "seconds": seconds}
+        return entries
 
     def _note(self, stage: Stage, line: Line, seconds: float | None) -> None:
         self.entries[stage.name] = {"line": line, "seconds": seconds}
@@ -172,20 +163,19 @@ def run_stage(book: Book, stage: Stage, line: Line, options: Sequence[str] = ())
         codes = _run_connected([[*PROGRAM, *command, *options] for command in commands], output)
         failed = [code for code in codes if code not in DONE]
         if failed:
-            # Whoever wrote to a closed pipe is not the one that closed it.
+            # A command that wrote to a closed pipe failed because the one after it did.
             code = next((code for code in failed if code not in CLOSED_PIPE), failed[0])
             how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            typed = command_line(line, book.folder)
             raise HandclrError(
-                f"the stage '{stage.name}' failed with {how}: {command_line(line, book.folder)} - "
+                f"the stage '{stage.name}' failed with {how}: {typed} - "
                 "what is finished is kept, run handclr demo again to go on"
             )
     book.finish(stage, line, time.monotonic() - start)
 
 
 def _run_connected(commands: list[list[str]], output: BinaryIO | None) -> list[int]:
-    """Run commands as a pipe and return their exit codes; none is left behind, whatever
-    interrupts.
-    """
+    """Run commands as a pipe and return their exit codes; none outlives an interruption."""
     processes: list[subprocess.Popen[bytes]] = []
     source: Any = subprocess.DEVNULL
     try:
@@ -214,9 +204,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def _commands(line: Line, folder: Path) -> tuple[list[Line], str | None]:
     """The commands that a line connects, and the file that takes the output of the last."""
-    words = [
-        word.replace("{dir}", str(folder)) if word.startswith("{dir}") else word for word in line
-    ]
+    words = [_in_folder(word, folder) for word in line]
     target = None
     if ">" in words:
         words, target = words[: words.index(">")], words[words.index(">") + 1]
@@ -227,6 +215,10 @@ def _commands(line: Line, folder: Path) -> tuple[list[Line], str | None]:
         else:
             commands[-1].append(word)
     return commands, target
+
+
+def _in_folder(word: str, folder: Path) -> str:
+    return word.replace("{dir}", str(folder)) if word.startswith("{dir}") else word
 
 
 def _remove(path: Path) -> None:

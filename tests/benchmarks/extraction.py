@@ -80,56 +80,58 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
     crops = folder / "crops.tar"
     ours = ["extract", footage, "--fps", options.fps, "--workers", options.workers, "-q", "-o"]
     seconds([*HANDCLR, *ours, crops])
+    keypoints = ["keypoints", crops, "--workers", options.workers, "-q", "-o"]
     plain = [sys.executable, __file__, "--fps", options.fps]
     stages = {
         "extract": ([*HANDCLR, *ours, folder / "again.tar"], [*plain, "loop", footage]),
         "keypoints": (
-            [
-                *HANDCLR,
-                "keypoints",
-                crops,
-                "--workers",
-                options.workers,
-                "-q",
-                "-o",
-                folder / "hands.tar",
-            ],
+            [*HANDCLR, *keypoints, folder / "hands.tar"],
             [*plain, "keypoint-loop", crops],
         ),
     }
     told: dict[str, dict[str, list[float]]] = {}
     for stage in options.stages:
         command, peer = stages[stage]
-        rates: dict[str, list[float]] = {"one": [], "several": [], "cropping": [], "handclr": []}
+        told[stage] = rates = {"one": [], "several": [], "cropping": [], "handclr": []}
         if stage != "extract":
             del rates["cropping"]
-        items = 0
         for number in range(options.rounds):
-            begin = time.perf_counter()
-            items = int(
-                subprocess.run(
-                    list(map(str, peer)), check=True, capture_output=True, text=True
-                ).stdout
-            )
-            rates["one"].append(items / (time.perf_counter() - begin))
-            together = seconds([*peer, "--threads", 1], options.workers)
-            rates["several"].append(options.workers * items / together)
-            if stage == "extract":
-                together = seconds([*peer, "--threads", 1, "--crops"], options.workers)
-                rates["cropping"].append(options.workers * items / together)
-            rates["handclr"].append(items / seconds(command))
+            items = round_of(stage, command, peer, options.workers, rates)
             told_now = ", ".join(f"{name} {values[-1]:.1f}/s" for name, values in rates.items())
             print(f"{stage}, round {number + 1}: {told_now}", file=sys.stderr, flush=True)
-        told[stage] = rates
-        for peer_name in (name for name in rates if name != "handclr"):
-            shares = [a / b for a, b in zip(rates["handclr"], rates[peer_name], strict=True)]
-            rounds = ", ".join(f"{share:.2f}" for share in shares)
-            print(
-                f"{stage}, {items:,} items: {peer_name} {median(rates[peer_name]):.1f}/s, handclr "
-                f"{median(rates['handclr']):.1f}/s, {median(shares):.2f} of it ({rounds})",
-                flush=True,
-            )
+        print_shares(f"{stage}, {items:,} items", rates)
     return told
+
+
+def round_of(
+    stage: str,
+    command: Sequence[object],
+    peer: Sequence[object],
+    workers: int,
+    rates: dict[str, list[float]],
+) -> int:
+    """Let each contestant have its turn, and note its rate; gives how many items there are."""
+    begin = time.perf_counter()
+    line = list(map(str, peer))
+    items = int(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    rates["one"].append(items / (time.perf_counter() - begin))
+    together = seconds([*peer, "--threads", 1], workers)
+    rates["several"].append(workers * items / together)
+    if stage == "extract":
+        together = seconds([*peer, "--threads", 1, "--crops"], workers)
+        rates["cropping"].append(workers * items / together)
+    rates["handclr"].append(items / seconds(command))
+    return items
+
+
+def print_shares(title: str, rates: dict[str, list[float]]) -> None:
+    ours = rates["handclr"]
+    for name, theirs in rates.items():
+        if name != "handclr":
+            shares = [one / other for one, other in zip(ours, theirs, strict=True)]
+            rounds = ", ".join(f"{share:.2f}" for share in shares)
+            both = f"{name} {median(theirs):.1f}/s, handclr {median(ours):.1f}/s"
+            print(f"{title}: {both}, {median(shares):.2f} of it ({rounds})", flush=True)
 
 
 def seconds(command: Sequence[object], times: int = 1) -> float:
@@ -159,7 +161,7 @@ def loop(options: argparse.Namespace, folder: Path) -> None:
     import cv2
     from mediapipe import Image, ImageFormat
 
-    from handclr_cli.footage.video import find_footage
+    from handclr_cli.footage.finding import find_footage
 
     if options.threads:
         cv2.setNumThreads(options.threads)
@@ -229,35 +231,20 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     """Megabytes of every process over one long video of moving hands."""
     film = folder / "long.mp4"
     write_long(film, options.footage, options.hours)
-    command = [
-        *HANDCLR,
-        "extract",
-        film,
-        "--fps",
-        options.fps,
-        "--workers",
-        options.workers,
-        "-o",
-        folder / "crops.tar",
-    ]
-    process = subprocess.Popen(list(map(str, command)))
+    how = ["--fps", options.fps, "--workers", options.workers, "-o", folder / "crops.tar"]
+    process = subprocess.Popen(list(map(str, [*HANDCLR, "extract", film, *how])))
     sampled: dict[str, list[float]] = {}
     while process.poll() is None:
         for pid in (process.pid, *children(process.pid)):
             if megabytes := resident(pid):
-                sampled.setdefault("command" if pid == process.pid else f"worker {pid}", []).append(
-                    megabytes
-                )
+                name = "command" if pid == process.pid else f"worker {pid}"
+                sampled.setdefault(name, []).append(megabytes)
         time.sleep(2)
     for name, values in sampled.items():
         if len(values) > 20:
-            thirds = [
-                max(part) for part in (values[5 : len(values) // 2], values[len(values) // 2 :])
-            ]
-            print(
-                f"{name}: {len(values)} samples, first half at most {thirds[0]:.0f} MB, second"
-                f" {thirds[1]:.0f} MB"
-            )
+            half = len(values) // 2
+            most = f"first half at most {max(values[5:half]):.0f} MB"
+            print(f"{name}: {len(values)} samples, {most}, second {max(values[half:]):.0f} MB")
     return sampled
 
 
@@ -268,17 +255,13 @@ def write_long(film: Path, footage: Sequence[Path], hours: float) -> None:
     import imageio_ffmpeg
 
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    source = (
-        ["-stream_loop", "-1", "-i", str(footage[0])]
-        if footage
-        else ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10"]
-    )
-    coded = ["-c", "copy", "-an"] if footage else ["-c:v", "libx264", "-preset", "ultrafast"]
-    subprocess.run(
-        [ffmpeg, "-v", "error", *source, "-t", str(3600 * hours), *coded, str(film)],
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
+    source = ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10"]
+    coded = ["-c:v", "libx264", "-preset", "ultrafast"]
+    if footage:
+        source = ["-stream_loop", "-1", "-i", str(footage[0])]
+        coded = ["-c", "copy", "-an"]
+    command = [ffmpeg, "-v", "error", *source, "-t", str(3600 * hours), *coded, str(film)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
 def children(pid: int) -> list[int]:
@@ -291,11 +274,8 @@ def children(pid: int) -> list[int]:
 
 def resident(pid: int) -> float:
     try:
-        return (
-            int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            * os.sysconf("SC_PAGE_SIZE")
-            / 1e6
-        )
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, IndexError):
         return 0.0
 
@@ -303,27 +283,16 @@ def resident(pid: int) -> float:
 def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
     """Kill and start again; the shards must be those of a run that nobody disturbed."""
     footage = [str(path) for path in options.footage]
-    command = [
-        *HANDCLR,
-        "extract",
-        *footage,
-        "--fps",
-        options.fps,
-        "--workers",
-        options.workers,
-        "--shard-size",
-        100,
-        "-q",
-    ]
+    how = ["--fps", options.fps, "--workers", options.workers, "--shard-size", 100, "-q"]
+    command = [*HANDCLR, "extract", *footage, *how]
     for name in ("whole", "killed"):
         (folder / name).mkdir()
     lasted = seconds([*command, "-o", folder / "whole" / "crops-%06d.tar"])
     rng, killed, finished = random.Random(0), 0, 0
     wrong = 0
     while killed < options.kills:
-        process = subprocess.Popen(
-            [*map(str, command), "-o", str(folder / "killed" / "crops-%06d.tar")]
-        )
+        output = folder / "killed" / "crops-%06d.tar"
+        process = subprocess.Popen([*map(str, command), "-o", str(output)])
         try:
             process.wait(rng.uniform(0, 0.7) * lasted)
         except subprocess.TimeoutExpired:
@@ -336,10 +305,8 @@ def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
             (folder / "killed").mkdir()
     seconds([*command, "-o", folder / "killed" / "crops-%06d.tar"])
     wrong += contents(folder / "killed") != contents(folder / "whole")
-    print(
-        f"{killed} kills, {finished + 1} finished outputs of {len(contents(folder / 'whole'))}"
-        f" shards, {wrong} differ"
-    )
+    shards = len(contents(folder / "whole"))
+    print(f"{killed} kills, {finished + 1} finished outputs of {shards} shards, {wrong} differ")
     return {"kills": killed, "finished": finished + 1, "differing": wrong}
 
 

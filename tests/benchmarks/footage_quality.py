@@ -1,19 +1,24 @@
-"""What `handclr extract` and `handclr keypoints` find in real footage, and which of their keypoints
-are better.
+r"""What `handclr extract` and `handclr keypoints` find in real footage, and which of their
+keypoints are better.
 
-    python tests/benchmarks/footage_quality.py --footage videos/ --fps 5 --freihand FreiHAND/ --dexycb DexYCB/ \
-        --synthetic wild/ --sheet crops.png --differing differing.png --json quality.json
+    python tests/benchmarks/footage_quality.py --footage videos/ --fps 5 --freihand FreiHAND/ \
+        --dexycb DexYCB/ --synthetic wild/ --sheet crops.png --differing differing.png \
+        --json quality.json
 
 Each footage goes once through `handclr extract --with-keypoints`, which gives the keypoints found
 in the frame, and its crops through `handclr keypoints --keep-empty`, which gives those found in the
 crop.
 
-alone      MediaPipe's HandLandmarker on the same frame as it is: IMAGE mode, two hands, thresholds of 0.5, no padding.
-hand size  the longer side of the bounding box of the keypoints, those of the frame, or the true ones.
-track      of the crops of two neighbouring sampled frames those pairs with the largest overlap, 0.3 (intersection over
-           union of their boxes) or more, each crop once. A flip is a pair whose hands are not of one side.
-labelled   a labelled hand goes with a crop in the same way, by the square that `extract` would cut around its true
-           keypoints; errors are the mean distance of the 21 keypoints over the hand size.
+alone      MediaPipe's HandLandmarker on the same frame as it is: IMAGE mode, two hands, thresholds
+           of 0.5, no padding.
+hand size  the longer side of the bounding box of the keypoints, those of the frame, or the true
+           ones.
+track      of the crops of two neighbouring sampled frames those pairs with the largest overlap, 0.3
+           (intersection over union of their boxes) or more, each crop once. A flip is a pair whose
+           hands are not of one side.
+labelled   a labelled hand goes with a crop in the same way, by the square that `extract` would cut
+           around its true keypoints; errors are the mean distance of the 21 keypoints over the hand
+           size.
 """
 
 from __future__ import annotations
@@ -30,12 +35,14 @@ from typing import Any
 
 import numpy as np
 from footage_crops import Crop, error, found, linked
-from footage_truth import Truth, of_dexycb, of_freihand, of_synthetic
+from footage_truth import TrueHand, Truth, of_dexycb, of_freihand, of_synthetic
 
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Frame, Sampling
 from handclr_cli.footage.landmarker import Landmarker
 from handclr_cli.footage.model_file import model_file
-from handclr_cli.footage.video import Frame, Sampling, find_footage, read_frames
+from handclr_cli.footage.video import read_frames
 from handclr_cli.report.sheets import Tile, draw_skeleton, grid_sheet, write_png
 
 GROSS = 0.25
@@ -122,17 +129,19 @@ def of_frames(looks: list[Row]) -> Row:
 
 
 def _of_frames(looks: list[Row]) -> Row:
-    gained = [look for look in looks if look["extract"] and not look["alone"]]
-    lost = [look for look in looks if look["alone"] and not look["extract"]]
+    ours = np.array([look["extract"] for look in looks])
+    alone = np.array([look["alone"] for look in looks])
+    padded = np.array([look.get("padded", 0) for look in looks])
+    lost = (alone > 0) & (ours == 0)
     return {
         "frames": len(looks),
-        "extract": share(look["extract"] > 0 for look in looks),
-        "alone": share(look["alone"] > 0 for look in looks),
-        "only_extract": len(gained),
-        "only_alone": len(lost),
-        "only_alone_though_found_in_the_padded_frame": sum(look["padded"] > 0 for look in lost),
-        "hands_of_extract": sum(look["extract"] for look in looks),
-        "hands_alone": sum(look["alone"] for look in looks),
+        "extract": share(ours > 0),
+        "alone": share(alone > 0),
+        "only_extract": int(((ours > 0) & (alone == 0)).sum()),
+        "only_alone": int(lost.sum()),
+        "only_alone_though_found_in_the_padded_frame": int((lost & (padded > 0)).sum()),
+        "hands_of_extract": int(ours.sum()),
+        "hands_alone": int(alone.sum()),
     }
 
 
@@ -143,20 +152,22 @@ def of_tracks(looks: list[Row], crops: list[Crop]) -> Row:
         crops_at[crop.place].append(crop)
     for look in looks:
         frames[look["video"]].append(look["frame"])
-    pairs = [
-        (one, other, len(crops_at[one.place]) == len(crops_at[other.place]) == 1)
-        for video, numbers in frames.items()
-        for before, after in pairwise(numbers)
-        for one, other in linked(crops_at[video, before], crops_at[video, after])
-    ]
-    per_video = Counter(one.place[0] for one, _, _ in pairs)
-    worst = Counter(one.place[0] for one, other, _ in pairs if one.side != other.side)
+    pairs: list[tuple[Crop, Crop]] = []
+    for video, numbers in frames.items():
+        for before, after in pairwise(numbers):
+            pairs += linked(crops_at[video, before], crops_at[video, after])
+    lone, sure = [], []
+    for one, other in pairs:
+        if len(crops_at[one.place]) == len(crops_at[other.place]) == 1:
+            lone.append((one, other))
+        if min(one.score, other.score) > SURE:
+            sure.append((one, other))
+    per_video = Counter(one.place[0] for one, _ in pairs)
+    worst = Counter(one.place[0] for one, other in pairs if one.side != other.side)
     return {
-        "all": _flips([(one, other) for one, other, _ in pairs]),
-        "in_frames_with_one_hand": _flips([(one, other) for one, other, lone in pairs if lone]),
-        "scores_over_0.8": _flips(
-            [(one, other) for one, other, _ in pairs if min(one.score, other.score) > SURE]
-        ),
+        "all": _flips(pairs),
+        "in_frames_with_one_hand": _flips(lone),
+        "scores_over_0.8": _flips(sure),
         "worst": {video: f"{count} of {per_video[video]}" for video, count in worst.most_common(8)},
     }
 
@@ -175,13 +186,9 @@ def of_crops(crops: list[Crop]) -> Row:
     the frame's.
     """
     there = [crop for crop in crops if crop.of_crop is not None]
-    inside = np.array(
-        [np.all((crop.of_crop >= 0) & (crop.of_crop <= crop.size), axis=1) for crop in there]
-    )
+    inside = np.array([_inside(crop) for crop in there])
     apart = np.array([crop.apart for crop in there])
-    sizes = np.array(
-        [np.ptp(crop.of_crop, axis=0).max() / np.ptp(crop.of_frame, axis=0).max() for crop in there]
-    )
+    sizes = np.array([_extent(crop.of_crop) / _extent(crop.of_frame) for crop in there])
     return {
         "crops": len(crops),
         "keypoints_found": round(len(there) / len(crops), 4),
@@ -194,6 +201,15 @@ def of_crops(crops: list[Crop]) -> Row:
     }
 
 
+def _inside(crop: Crop) -> np.ndarray:
+    """Which of the keypoints found in the crop are in it, (21,)."""
+    return np.all((crop.of_crop >= 0) & (crop.of_crop <= crop.size), axis=1)
+
+
+def _extent(points: np.ndarray) -> float:
+    return float(np.ptp(points, axis=0).max())
+
+
 def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
     """How many labelled hands are found, and the errors of both kinds of keypoints where both are
     there.
@@ -201,35 +217,33 @@ def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
     crops_at = defaultdict(list)
     for crop in crops:
         crops_at[crop.place].append(crop)
-    pairs = [
-        pair for place, hands in truth.hands.items() for pair in linked(hands, crops_at[place])
-    ]
+    pairs: list[tuple[TrueHand, Crop]] = []
+    for place, labelled in truth.hands.items():
+        pairs += linked(labelled, crops_at[place])
     hands = sum(map(len, truth.hands.values()))
-    errors = [
-        (
-            error(crop.in_source(crop.of_frame), hand.keypoints),
-            error(crop.in_source(crop.of_crop), hand.keypoints),
-        )
-        for hand, crop in pairs
-        if crop.of_crop is not None
-    ]
+    right = [hand.side == crop.side for hand, crop in pairs]
+    errors = [_errors(hand, crop) for hand, crop in pairs if crop.of_crop is not None]
     both = np.array(errors).reshape(-1, 2)
     drawn = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
     difference = both[:, 1] - both[:, 0]
+    ends = np.percentile(difference[drawn].mean(axis=1), (2.5, 97.5))
     return {
         "hands": hands,
         "extract_found": round(len(pairs) / hands, 4),
-        "of_the_right_side": share(hand.side == crop.side for hand, crop in pairs),
+        "of_the_right_side": share(right),
         "keypoints_found": round(len(both) / hands, 4),
         "crops_of_no_labelled_hand": len(crops) - len(pairs),
         "of_frame": {**quantiles(both[:, 0]), "over_0.25": share(both[:, 0] > GROSS)},
         "of_crop": {**quantiles(both[:, 1]), "over_0.25": share(both[:, 1] > GROSS)},
         "of_frame_is_nearer": share(difference > 0),
-        "mean_difference_95": [
-            round(float(edge), 4)
-            for edge in np.percentile(difference[drawn].mean(axis=1), (2.5, 97.5))
-        ],
+        "mean_difference_95": [round(float(end), 4) for end in ends],
     }
+
+
+def _errors(hand: TrueHand, crop: Crop) -> tuple[float, float]:
+    """Of the keypoints found in the frame, and of those found in the crop."""
+    first, second = crop.in_source(crop.of_frame), crop.in_source(crop.of_crop)
+    return error(first, hand.keypoints), error(second, hand.keypoints)
 
 
 def quantiles(values: np.ndarray) -> Row:
@@ -242,7 +256,7 @@ def quantiles(values: np.ndarray) -> Row:
 
 
 def share(flags: Any) -> float:
-    return round(float(np.mean(list(flags))), 4)
+    return round(float(np.mean(flags)), 4)
 
 
 def draw(arguments: argparse.Namespace, crops: list[Crop], work: Path) -> None:
@@ -255,20 +269,15 @@ def draw(arguments: argparse.Namespace, crops: list[Crop], work: Path) -> None:
         return images[images.row(crop.key)].image
 
     if arguments.sheet:
-        drawn = np.random.default_rng(arguments.seed).permutation(len(crops))[:TILES]
-        tiles = [
-            Tile(
-                image(crop), caption(crop, "" if crop.of_crop is not None else "none"), crop.of_crop
-            )
-            for crop in (crops[row] for row in drawn)
-        ]
+        tiles = []
+        for row in np.random.default_rng(arguments.seed).permutation(len(crops))[:TILES]:
+            crop = crops[row]
+            word = "" if crop.of_crop is not None else "none"
+            tiles.append(Tile(image(crop), caption(crop, word), crop.of_crop))
         write_png(arguments.sheet, grid_sheet(tiles, 10))
     if arguments.differing:
-        worst = sorted(
-            (crop for crop in crops if crop.of_crop is not None), key=lambda crop: -crop.apart
-        )[:DIFFERING]
-        tiles = []
-        for crop in worst:
+        tiles, there = [], [crop for crop in crops if crop.of_crop is not None]
+        for crop in sorted(there, key=lambda crop: -crop.apart)[:DIFFERING]:
             picture = draw_skeleton(image(crop), crop.of_frame, width=2, colour=BLUE)
             picture = draw_skeleton(picture, crop.of_crop, width=2, colour=ORANGE)
             tiles.append(Tile(picture, caption(crop, f"{crop.apart:.2f}")))

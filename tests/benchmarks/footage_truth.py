@@ -14,7 +14,9 @@ from handclr_cli.contract.shards import read_samples
 from handclr_cli.datasets.dexycb import DexYCB
 from handclr_cli.datasets.freihand import FreiHAND
 from handclr_cli.datasets.labelled import LabelledHand, LabelledSet
-from handclr_cli.footage.video import Sampling, find_footage, pieces
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Sampling
+from handclr_cli.footage.video import pieces
 from handclr_cli.hand.camera import project
 from handclr_cli.hand.square import Box, square_box, to_source
 
@@ -64,13 +66,15 @@ def of_synthetic(root: Path) -> Truth:
 
 
 def _of_images(name: str, sets: Iterable[LabelledSet]) -> Truth:
-    items = (labelled[number] for labelled in sets for number in range(len(labelled)))
-    hands = {
-        item.path: TrueHand(item.side, project(item.keypoints3d, item.intrinsics))
-        for item in items
-        if isinstance(item, LabelledHand)
-    }
-    folders = [str(folder) for folder in sorted({path.parent for path in hands})]
+    hands = {}
+    for labelled in sets:
+        for number in range(len(labelled)):
+            item = labelled[number]
+            if isinstance(item, LabelledHand):
+                points = project(item.keypoints3d, item.intrinsics)
+                hands[item.path] = TrueHand(item.side, points)
+    parents = {path.parent for path in hands}
+    folders = [str(folder) for folder in sorted(parents)]
     by_place = {
         (footage.name, number): [hands[path]]
         for footage in find_footage(folders)

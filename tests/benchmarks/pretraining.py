@@ -1,7 +1,8 @@
-"""Pre-training throughput beside its limit and beside what is usually written: images a second, in
+r"""Pre-training throughput beside its limit and beside what is usually written: images a second, in
 turn.
 
-    python tests/benchmarks/pretraining.py --arch resnet18 --size 64 --batch 64 256 --rounds 5 --json pretraining.json
+    python tests/benchmarks/pretraining.py --arch resnet18 --size 64 --batch 64 256 \
+        --rounds 5 --json pretraining.json
 
 limit: the network of handclr, placed, compiled and cast as there, on random images that are on the
 device already; forward, a loss of one product, backward, step. Nothing that trains this network so
@@ -26,7 +27,6 @@ the main process; of the GPU's, of what PyTorch had in the measured steps.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import os
@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import distributions
@@ -49,26 +49,28 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from pretraining_peers import adamw, lightly, plain, steps_of
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from handclr_cli import console
-from handclr_cli.commands.pretrain import pretrain
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import CROP_SIDE, Sample, sample_key
 from handclr_cli.contract.shards import ShardOutput
-from handclr_cli.learning import loop, store
-from handclr_cli.learning.augmentation import IMAGENET_MEAN, IMAGENET_STD, AugmentationConfig
-from handclr_cli.learning.hardware import Autocast, pick_device, pick_precision, place
-from handclr_cli.learning.optim import build_optimizer, default_lr, parameter_groups
+from handclr_cli.learning import loop, setup
+from handclr_cli.learning.hardware import pick_device, pick_precision, place
+from handclr_cli.learning.pretrain_job import PretrainSettings, run_pretrain
 from handclr_cli.learning.pretraining import METHODS, ContrastiveModel, Objective
+from handclr_cli.learning.store import CropStore
 from handclr_cli.work.cores import worker_count
 
 LIMIT, OURS = "limit", "handclr"
+COLUMNS = (
+    *("images/s", "least to most", "of the limit", "handclr / it"),
+    *("of the peak", "MB", "MB of the GPU"),
+)
 PACKAGES = ("torch", "torchvision", "lightly", "opencv-contrib-python", "pillow", "numpy")
 
 Told = dict[str, Any]
@@ -76,6 +78,43 @@ say = partial(print, file=sys.stderr, flush=True)
 
 
 def main() -> None:
+    parser = parser_of()
+    options = parser.parse_args()
+    settle(options)
+    flops = network_flops(options.arch, options.size)
+    title = f"{options.arch} at {options.size} px: {flops / 1e9:.3g} GFLOP an image"
+    print(f"{title}, forward and backward\n")
+    print("| pairs | contestant |", " | ".join(COLUMNS), "|")
+    print("|--:|---|" + "--:|" * len(COLUMNS), flush=True)
+    cells: list[Told] = []
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = folder
+        options.shards = expand_inputs(options.shards or [draw_crops(folder, options)])
+        crops = len(ShardIndex(options.shards))
+        if crops < max(options.batch):
+            parser.error(f"--batch {max(options.batch)}: there are {crops} crops")
+        for batch in options.batch:
+            cells.append(measure(Namespace(**{**vars(options), "batch": batch})))
+            print_rows(cells[-1], flops, options.peak_tflops * 1e12)
+            if options.json:
+                about = {"options": vars(options), "flops": flops}
+                write_json(options.json, PACKAGES, **about, cells=cells)
+
+
+def settle(options: Namespace) -> None:
+    """Steps of the warm-up, and steps that end with a burst of batches."""
+    options.warmup = 2 * options.workers + 3 if options.warmup is None else options.warmup
+    options.steps += -options.steps % max(1, options.workers)
+
+
+def write_json(path: Path, packages: Container[str], **numbers: Any) -> None:
+    """Write numbers, and what they were measured with."""
+    versions = {one.name: one.version for one in distributions() if one.name in packages}
+    about = {"versions": versions, "cores": os.cpu_count(), **numbers}
+    path.write_text(json.dumps(about, indent=2, default=str) + "\n")
+
+
+def parser_of() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,54 +138,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=2000, help="drawn")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="of a GPU: bf16, dense")
     parser.add_argument("--json", type=Path, help="write all numbers")
-    options = parser.parse_args()
-    options.warmup = 2 * options.workers + 3 if options.warmup is None else options.warmup
-    options.steps += -options.steps % max(1, options.workers)
-    flops = network_flops(options.arch, options.size)
-    columns = (
-        "images/s",
-        "least to most",
-        "of the limit",
-        "handclr / it",
-        "of the peak",
-        "MB",
-        "MB of the GPU",
-    )
-    print(
-        f"{options.arch} at {options.size} px: {flops / 1e9:.3g} GFLOP an image, forward and"
-        " backward\n"
-    )
-    print(
-        "| pairs | contestant |",
-        " | ".join(columns),
-        "|\n|--:|---|" + "--:|" * len(columns),
-        flush=True,
-    )
-    cells: list[Told] = []
-    with tempfile.TemporaryDirectory() as folder:
-        options.folder, options.shards = (
-            folder,
-            expand_inputs(options.shards or [draw_crops(folder, options)]),
-        )
-        crops = len(ShardIndex(options.shards))
-        if crops < max(options.batch):
-            parser.error(f"--batch {max(options.batch)}: there are {crops} crops")
-        for batch in options.batch:
-            cells.append(measure(Namespace(**{**vars(options), "batch": batch})))
-            print_rows(cells[-1], flops, options.peak_tflops * 1e12)
-            if options.json:
-                versions = {
-                    one.name: one.version for one in distributions() if one.name in PACKAGES
-                }
-                about = {
-                    "versions": versions,
-                    "cores": os.cpu_count(),
-                    "options": vars(options),
-                    "flops": flops,
-                }
-                options.json.write_text(
-                    json.dumps(about | {"cells": cells}, indent=2, default=str) + "\n"
-                )
+    return parser
 
 
 def measure(options: Namespace) -> Told:
@@ -164,10 +156,8 @@ def measure(options: Namespace) -> Told:
         for number in range(options.rounds):
             for name, turn in turns.items():
                 told[name].append(turn())
-                say(
-                    f"round {number + 1}, {options.batch} pairs: {name}"
-                    f" {told[name][-1]['rate']:,.0f} images/s"
-                )
+                rate = f"{told[name][-1]['rate']:,.0f} images/s"
+                say(f"round {number + 1}, {options.batch} pairs: {name} {rate}")
     return {"batch": options.batch, "told": told}
 
 
@@ -208,9 +198,8 @@ def process(name: str, options: Namespace) -> Iterator[Callable[[], Told]]:
 
 def contest(name: str, options: Namespace, pipe: Connection) -> None:
     """Be a contestant: train, a turn at a time, until it is ended."""
-    os.setpgid(
-        0, 0
-    )  # with the workers to come, and in the starter's session: its end is that of a stopped group
+    # With the workers to come, and in the starter's session: its end is that of a stopped group.
+    os.setpgid(0, 0)
     device = pick_device(options.device)
     CONTESTANTS[name](Turns(pipe, device, options), options, device)
 
@@ -222,27 +211,22 @@ class Turns:
 
     def __init__(self, pipe: Connection, device: torch.device, options: Namespace) -> None:
         self.pipe, self.device = pipe, device
-        self.warmup, self.steps, self.images = (
-            options.warmup,
-            options.steps,
-            2 * options.batch * options.steps,
-        )
+        self.warmup, self.steps = options.warmup, options.steps
+        self.images = 2 * options.batch * options.steps
         self.left, self.begin = 0, math.nan
         self.notes: Told = {}
 
     def __call__(self) -> None:
         if self.left == 0:
-            self.pipe.send(
-                {"rate": self.images / (self._now() - self.begin), **self.notes, **self._memory()}
-            )
+            rate = self.images / (self._now() - self.begin)
+            self.pipe.send({"rate": rate, **self.notes, **self._memory()})
             self.pipe.recv()
             self.left = self.warmup + self.steps
         if self.left == self.steps:
             self.begin = self._now()
             if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(
-                    self.device
-                )  # cuDNN has tried out algorithms in the first step
+                # cuDNN has tried out algorithms in the first step.
+                torch.cuda.reset_peak_memory_stats(self.device)
         self.left -= 1
 
     def _now(self) -> float:
@@ -261,9 +245,8 @@ class Turns:
 
 def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
     autocast = pick_precision(options.precision, device)
-    model = place(
-        ContrastiveModel.build(options.arch, "random", 0), device, options.compile
-    ).train()
+    network = ContrastiveModel.build(options.arch, "random", 0)
+    model = place(network, device, options.compile).train()
     optimizer = adamw(model, options.batch)
     images = torch.randn(2 * options.batch, 3, options.size, options.size, device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -278,139 +261,44 @@ def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
 
 
 def ours(turns: Turns, options: Namespace, device: torch.device) -> None:
-    """The command, but for when steps begin, saves within, and when the crops to be kept are
-    decoded.
+    """The job of the command, measured."""
+    instrument(turns, Objective)
+    names = ("method", "arch", "size", "batch", "cache", "precision", "workers", "device")
+    same = {name: getattr(options, name) for name in names}
+    with tempfile.TemporaryDirectory(dir=options.folder) as run:
+        pairs = [options.pairs] if options.pairs else []
+        where = {"shards": options.shards, "run": run, "pairs": pairs, "compiled": options.compile}
+        run_pretrain(PretrainSettings(**where, **lasting(options), **same))
+
+
+def instrument(turns: Turns, objective: Any) -> None:
+    """Measure a trainer in this process, in which nothing else is to run: each step waits for its
+    turn, nothing is saved at the ends of epochs, and the crops to be kept are decoded before.
+
+    Functions of handclr are replaced, since it has no hooks and needs none but here.
     """
-    differentiate, choose, build = Objective.__call__, store.choose_cache, store.CropStore.__init__
+    differentiate, choose, build = objective.__call__, setup.choose_cache, CropStore.__init__
 
-    def timed(objective: Objective, views: Any) -> dict[str, Tensor]:
+    def timed(self: Any, batch: Any) -> dict[str, Tensor]:
         turns()
-        return differentiate(objective, views)
+        return differentiate(self, batch)
 
-    def noted(*arguments: Any) -> str:
-        turns.notes["cache"] = cache = choose(*arguments)
+    def noted(*arguments: Any, **named: Any) -> str:
+        turns.notes["cache"] = cache = choose(*arguments, **named)
         return cache
 
-    def filled(crops: store.CropStore, index: ShardIndex, side: int, keep: bool = False) -> None:
+    def filled(crops: CropStore, index: ShardIndex, side: int, keep: bool = False) -> None:
         build(crops, index, side, keep)
         for row in range(len(crops) if keep else 0):
             crops[row]
 
-    Objective.__call__, store.choose_cache, store.CropStore.__init__ = timed, noted, filled
+    objective.__call__, setup.choose_cache, CropStore.__init__ = timed, noted, filled
     loop.EPOCH_SAVE_INTERVAL_S, console.State.quiet = math.inf, True
-    names = ("method", "arch", "size", "batch", "cache", "precision", "workers", "device")
-    same = {name: getattr(options, name) for name in names}
-    with tempfile.TemporaryDirectory(dir=options.folder) as run:
-        pairs = [options.pairs] if options.pairs else None
-        lasting = {"epochs": steps_of(options), "save_every": 10**9}  # of one step or more
-        pretrain(options.shards, run=run, pairs=pairs, compiled=options.compile, **same, **lasting)
 
 
-def plain(turns: Turns, options: Namespace, device: torch.device) -> None:
-    from torchvision.transforms import v2
-
-    config, size = AugmentationConfig(), options.size
-    view = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.RandomResizedCrop(
-                size, scale=[fraction**2 for fraction in config.scale], ratio=(1, 1)
-            ),
-            # On the small picture, which makes it several times quicker than on the crop.
-            v2.RandomAffine(
-                config.rotation,
-                (config.translation,) * 2,
-                interpolation=v2.InterpolationMode.BILINEAR,
-            ),
-            v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue),
-            v2.RandomApply([v2.GaussianBlur(13, config.blur_sigma)], p=config.blur_probability),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
-    model = ContrastiveModel.build(options.arch, "random", 0).to(device).train()
-    positives = torch.arange(2 * options.batch, device=device).roll(options.batch)
-
-    def nt_xent(latent: Tensor) -> Tensor:
-        latent = F.normalize(latent, dim=1)
-        return F.cross_entropy((latent @ latent.T / 0.5).fill_diagonal_(-math.inf), positives)
-
-    optimizer, autocast = adamw(model, options.batch), peer_precision(options, device)
-    for views in loader(
-        options, lambda image: (view(image), view(image)), pin_memory=device.type == "cuda"
-    ):
-        turns()
-        with autocast():
-            latent = model(torch.cat([images.to(device, non_blocking=True) for images in views]))
-        nt_xent(latent.float()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def lightly(turns: Turns, options: Namespace, device: torch.device) -> None:
-    import torchvision
-    from lightly.loss import NTXentLoss
-    from lightly.models.modules import SimCLRProjectionHead
-    from lightly.transforms import SimCLRTransform
-
-    network = getattr(torchvision.models, options.arch)(weights=None)
-    head = SimCLRProjectionHead(network.fc.in_features, 512, 128)
-    model = nn.Sequential(*list(network.children())[:-1], nn.Flatten(), head).to(device).train()
-    criterion, optimizer = NTXentLoss(), torch.optim.SGD(model.parameters(), lr=0.06)
-    autocast = peer_precision(options, device)
-    for views in loader(options, SimCLRTransform(input_size=options.size)):
-        turns()
-        with autocast():
-            latents = [model(images.to(device)) for images in views]
-        criterion(*(latent.float() for latent in latents)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-class Crops(Dataset[Any]):
-    """Crops in files, as it were: decoded by Pillow and transformed one by one, the same again
-    after the last.
-    """
-
-    def __init__(self, options: Namespace, transform: Callable[[Any], Any]) -> None:
-        self.files, self.transform = (
-            [bytes(sample.members["jpg"]) for sample in ShardIndex(options.shards)],
-            transform,
-        )
-        self.length = options.batch * (steps_of(options) + 3 * options.workers)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, row: int) -> Any:
-        from PIL import Image
-
-        return self.transform(
-            Image.open(io.BytesIO(self.files[row % len(self.files)])).convert("RGB")
-        )
-
-
-def loader(options: Namespace, transform: Callable[[Any], Any], **pinned: bool) -> DataLoader[Any]:
-    workers = {
-        "num_workers": options.workers,
-        "multiprocessing_context": "fork" if options.workers else None,
-    }
-    return DataLoader(
-        Crops(options, transform), options.batch, shuffle=True, drop_last=True, **workers, **pinned
-    )
-
-
-def adamw(model: nn.Module, batch: int) -> torch.optim.Optimizer:
-    return build_optimizer("adamw", parameter_groups([model], 1e-6), default_lr("adamw", batch))
-
-
-def peer_precision(options: Namespace, device: torch.device) -> Autocast:
-    return pick_precision(options.precision if device.type == "cuda" else "fp32", device)
-
-
-def steps_of(options: Namespace) -> int:
-    """At least as many steps as all rounds take."""
-    return options.rounds * (options.warmup + options.steps) + 1
+def lasting(options: Namespace) -> dict[str, int]:
+    """Settings of a run that does not end before the last round; an epoch has a step or more."""
+    return {"epochs": steps_of(options), "save_every": 10**9}
 
 
 CONTESTANTS = {LIMIT: limit, OURS: ours, "plain": plain, "lightly": lightly}
@@ -424,10 +312,8 @@ def draw_crops(folder: str, options: Namespace) -> str:
             colours = random.integers(30, 220, (6, 6, 3), np.uint8)
             image = cv2.resize(colours, (side, side), interpolation=cv2.INTER_CUBIC)
             for _ in range(12):
-                centre, axes = (
-                    random.integers(0, side, 2).tolist(),
-                    random.integers(8, 60, 2).tolist(),
-                )
+                centre = random.integers(0, side, 2).tolist()
+                axes = random.integers(8, 60, 2).tolist()
                 turn, colour = int(random.integers(180)), random.integers(0, 256, 3).tolist()
                 cv2.ellipse(image, centre, axes, turn, 0, 360, colour, cv2.FILLED, cv2.LINE_AA)
             noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (2, 2, 2))
@@ -447,18 +333,16 @@ def network_flops(arch: str, size: int) -> float:
 
 def print_rows(cell: Told, flops: float, peak: float) -> None:
     """The rows of one batch size."""
-    rates = {
-        name: np.array([told["rate"] for told in rounds]) for name, rounds in cell["told"].items()
-    }
+    rates = {}
+    for name, rounds in cell["told"].items():
+        rates[name] = np.array([told["rate"] for told in rounds])
     for name, rate in rates.items():
         first, last = cell["told"][name][0], cell["told"][name][-1]
         label = f"{name}, cache {first['cache']}" if "cache" in first else name
         words = [f"{np.median(rate):,.0f}", f"{rate.min():,.0f} to {rate.max():,.0f}"]
         words += [f"{np.median(rate / rates[LIMIT]):.3f}", f"{np.median(rates[OURS] / rate):.2f}"]
-        words += [
-            f"{np.median(rate) * flops / peak:.1%}" if "device" in first else "",
-            f"{last['MB']:,.0f}",
-        ]
+        words += [f"{np.median(rate) * flops / peak:.1%}" if "device" in first else ""]
+        words += [f"{last['MB']:,.0f}"]
         words += [f"{last['device_MB']:,.0f}" if "device" in first else ""]
         print(f"| {cell['batch']} | {label} |", " | ".join(words), "|", flush=True)
 

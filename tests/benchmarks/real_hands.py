@@ -1,16 +1,17 @@
-"""Fine-tune on real labelled hands from several encoders; test on other images of the same set, and
-on another set.
+r"""Fine-tune on real labelled hands from several encoders; test on other images of the same set,
+and on another set.
 
     handclr extract videos/ --fps 5 | handclr keypoints -o real.tar
     handclr pca real.tar synthetic.tar -o pose.npz && handclr mine pose.npz -o pairs.npz
-    handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 --epochs 6 \
-        --run runs/first
-    handclr pretrain real.tar synthetic.tar --pairs pairs.npz --arch resnet18 --size 64 --batch 128 --epochs 3 \
-        --init runs/first/encoder.pt --run runs/handclr
-    handclr import freihand FreiHAND/ -o freihand.tar && handclr import freihand FreiHAND/ --split eval -o test.tar
+    handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 \
+        --epochs 6 --run runs/first
+    handclr pretrain real.tar synthetic.tar --pairs pairs.npz --arch resnet18 --size 64 \
+        --batch 128 --epochs 3 --init runs/first/encoder.pt --run runs/handclr
+    handclr import freihand FreiHAND/ -o freihand.tar
+    handclr import freihand FreiHAND/ --split eval -o test.tar
     handclr import dexycb DexYCB/ --split all -o dexycb.tar
-    python tests/benchmarks/real_hands.py --train freihand.tar --test test.tar dexycb.tar --run runs/real \
-        --encoders random runs/handclr/encoder.pt --options --head regress
+    python tests/benchmarks/real_hands.py --train freihand.tar --test test.tar dexycb.tar \
+        --run runs/real --encoders random runs/handclr/encoder.pt --options --head regress
 
 Each cell is one `handclr finetune` of as many steps as every other, gone on with where it stopped,
 and an `handclr evaluate` on each test set. An error is that of the seeds' mean, its interval that
@@ -40,33 +41,20 @@ def main() -> None:
     samples = len(ShardIndex([str(arguments.train)]))
     rows = []
     for encoder, fraction in product(arguments.encoders, arguments.fractions):
-        runs = [
-            cell(arguments, encoder, fraction, seed, samples) for seed in range(arguments.seeds)
-        ]
+        seeds = range(arguments.seeds)
+        runs = [cell(arguments, encoder, fraction, seed, samples) for seed in seeds]
         for test in arguments.test:
             found = [evaluate(run, test, arguments) for run in runs]
             rows.append((name_of(encoder), fraction, test.stem, *summary(found)))
-    print(
-        f"\n{samples} labelled crops of {arguments.train.stem}, {arguments.steps} steps of"
-        f" {arguments.batch}\n"
-    )
-    print(
-        "| encoder | labels | tested on | MPJPE | 95 % | of the seeds | mean pose"
-        " |\n|---|--:|---|--:|--:|--:|--:|"
-    )
-    for encoder, fraction, test, error, interval, seeds, chance in rows:
-        words = (
-            encoder,
-            f"{fraction:.0%}",
-            test,
-            f"{error:.1f}",
-            f"{interval[0]:.1f} to {interval[1]:.1f}",
-        )
-        print(
-            "|",
-            " | ".join((*words, ", ".join(f"{one:.1f}" for one in seeds), f"{chance:.1f}")),
-            "|",
-        )
+    crops = f"{samples} labelled crops of {arguments.train.stem}"
+    print(f"\n{crops}, {arguments.steps} steps of {arguments.batch}\n")
+    print("| encoder | labels | tested on | MPJPE | 95 % | of the seeds | mean pose |")
+    print("|---|--:|---|--:|--:|--:|--:|")
+    for encoder, fraction, test, error, interval, errors, chance in rows:
+        words = [encoder, f"{fraction:.0%}", test, f"{error:.1f}"]
+        words.append(f"{interval[0]:.1f} to {interval[1]:.1f}")
+        words.append(", ".join(f"{one:.1f}" for one in errors))
+        print("|", " | ".join([*words, f"{chance:.1f}"]), "|")
 
 
 def cell(
@@ -76,13 +64,8 @@ def cell(
     run = arguments.run / f"{name_of(encoder)}-{fraction:g}-{seed}"
     batch = min(arguments.batch, max(1, round(fraction * samples)))
     epochs = max(1, round(arguments.steps / (max(1, round(fraction * samples)) // batch)))
-    options = {
-        "encoder": encoder,
-        "fraction": fraction,
-        "seed": seed,
-        "run": run,
-        "arch": arguments.arch,
-    }
+    options = {"encoder": encoder, "fraction": fraction, "seed": seed, "run": run}
+    options |= {"arch": arguments.arch}
     options |= {"size": arguments.size, "batch": batch, "epochs": epochs, "save-every": 200}
     if not (run / "model.pt").exists():
         handclr("finetune", arguments.train, *flags(options), *arguments.options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,42 @@ from handclr_cli.synth.worlds import WORLDS
 
 
 def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(1)
+    rows, tiles, seconds = [], [], 0.0
+    world, length = WORLDS[arguments.world], {"frames": arguments.moments, "fps": 1.0}
+    with Landmarker(model_file(None, print), 2, 0.5) as landmarker:
+        for index, moment in product(range(arguments.scenes), range(arguments.moments)):
+            if moment == 0:
+                scene = Scene(world, arguments.seed, index, (480, 360), **length)
+            begin = time.perf_counter()
+            shot = scene.shoot(moment)
+            seconds += time.perf_counter() - begin
+            found = landmarker.find(shot.image)
+            rows += [score(shot, hand, found) for hand in shot.hands]
+            tiles.append(tile(shot, rows[-len(shot.hands) :], f"{index}/{moment}"))
+    frames = arguments.scenes * arguments.moments
+    told = {"world": arguments.world, "frames": frames, **summary(rows)}
+    print(json.dumps(told | {"seconds_per_frame": round(seconds / frames, 3)}))
+    if arguments.sheet:
+        write_png(arguments.sheet, grid_sheet(tiles, arguments.columns))
+
+
+def summary(rows: list[dict[str, float | bool]]) -> dict[str, float]:
+    """Shares of all hands, and errors of those found."""
+    hit = np.array([row["found"] for row in rows])
+    error = np.array([row["error"] for row in rows])[hit]
+    agrees = np.array([row["side"] for row in rows])[hit]
+    return {
+        "hands": len(rows),
+        "detected": round(float(hit.mean()), 4),
+        "median_error_of_palm": round(float(np.median(error)), 4),
+        "p90_error_of_palm": round(float(np.percentile(error, 90)), 4),
+        "handedness_agrees": round(float(np.mean(agrees)), 4),
+    }
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,56 +77,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="draw the frames")
     parser.add_argument("--columns", type=int, default=20, help="of the sheet")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rows, tiles, seconds = [], [], 0.0
-    with Landmarker(model_file(None, print), 2, 0.5) as landmarker:
-        for index in range(arguments.scenes):
-            scene = Scene(
-                WORLDS[arguments.world],
-                arguments.seed,
-                index,
-                (480, 360),
-                frames=arguments.moments,
-                fps=1.0,
-            )
-            for moment in range(arguments.moments):
-                begin = time.perf_counter()
-                shot = scene.shoot(moment)
-                seconds += time.perf_counter() - begin
-                found = landmarker.find(shot.image)
-                rows += [score(shot, hand, found) for hand in shot.hands]
-                tiles.append(tile(shot, rows[-len(shot.hands) :], f"{index}/{moment}"))
-    hit = np.array([row["found"] for row in rows])
-    error = np.array([row["error"] for row in rows])[hit]
-    print(
-        json.dumps(
-            {
-                "world": arguments.world,
-                "frames": arguments.scenes * arguments.moments,
-                "hands": len(rows),
-                "detected": round(float(hit.mean()), 4),
-                "median_error_of_palm": round(float(np.median(error)), 4),
-                "p90_error_of_palm": round(float(np.percentile(error, 90)), 4),
-                "handedness_agrees": round(
-                    float(np.mean([row["side"] for row in rows if row["found"]])), 4
-                ),
-                "seconds_per_frame": round(seconds / (arguments.scenes * arguments.moments), 3),
-            }
-        )
-    )
-    if arguments.sheet:
-        write_png(arguments.sheet, grid_sheet(tiles, arguments.columns))
+    return parser.parse_args()
 
 
 def score(shot: Shot, hand: HandTruth, found: list[Hand]) -> dict[str, float | bool]:
     """Compare one true hand with the nearest detection."""
     truth = project(hand.keypoints3d, shot.intrinsics)
-    palm = (
-        np.linalg.norm(hand.keypoints3d[9] - hand.keypoints3d[0])
-        * shot.intrinsics[0, 0]
-        / hand.keypoints3d[:, 2].mean()
-    )
+    length = np.linalg.norm(hand.keypoints3d[9] - hand.keypoints3d[0])
+    palm = length * shot.intrinsics[0, 0] / hand.keypoints3d[:, 2].mean()
     errors = [float(np.linalg.norm(one.keypoints - truth, axis=1).mean() / palm) for one in found]
     if not errors or min(errors) > 0.5:
         return {"found": False, "error": np.nan, "side": False}
@@ -99,10 +94,10 @@ def score(shot: Shot, hand: HandTruth, found: list[Hand]) -> dict[str, float | b
 
 def tile(shot: Shot, rows: list[dict[str, float | bool]], name: str) -> Tile:
     """A small picture with what came of its hands."""
-    words = [
-        f"{row['error']:.2f}" + ("" if row["side"] else " side") if row["found"] else "MISSED"
-        for row in rows
-    ]
+    words = []
+    for row in rows:
+        found = f"{row['error']:.2f}{'' if row['side'] else ' side'}"
+        words.append(found if row["found"] else "MISSED")
     return Tile(cv2.resize(shot.image, (160, 120)), f"{name} {', '.join(words)}")
 
 

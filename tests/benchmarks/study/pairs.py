@@ -1,10 +1,11 @@
-"""What makes a mined pair good: one choice at a time changed from the paper's, measured by the true
-hands.
+r"""What makes a mined pair good: one choice at a time changed from the paper's, measured by the
+true hands.
 
     handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
     handclr extract wild/ --fps 6 | handclr keypoints -o hands.tar
     handclr extract wild/ --fps 6 --with-keypoints -o frame.tar
-    python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --truth wild/truth --run runs/pairs
+    python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --truth wild/truth \
+        --run runs/pairs
 
 3D is the root-aligned distance of a crop to its positive in mm, as `mine --truth` has it; 2D that
 of their true keypoints in shares of the crop's side. A crop's truth is the hand whose square
@@ -22,6 +23,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -66,36 +68,38 @@ class Variant:
 
 PAPER = Variant("paper", "the paper's setting")
 FINER = ("--normalize", "root-scale", "--dim", 28)
-VARIANTS = [
-    Variant("keypoints", "found in the frame", "frame"),
-    Variant("keypoints", "the true ones", "truth"),
-    *(
-        Variant("normalisation", name, pca=("--normalize", name))
-        for name in ("root", "root-scale", "box")
-    ),
-    Variant("normalisation", "root, turned upright", "turned"),
-    Variant("normalisation", "root-scale, turned upright", "turned", ("--normalize", "root-scale")),
-    *(Variant("dimensions", str(count), pca=("--dim", count)) for count in (2, 4, 8, 20, 28, 42)),
-    *(
-        Variant("positive", f"any of the nearest {count}", mine=("--top-k", count))
-        for count in (4, 16, 64)
-    ),
-    Variant("positive", "any of the nearest 16 videos", mine=("--top-k", 16, "--distinct-videos")),
-    *(Variant("ceiling", f"the nearest {kept:.0%}", kept=kept) for kept in (0.25, 0.5, 0.75, 0.9)),
-    *(
-        Variant("frame and crop agree", f"the {kept:.0%} most alike", kept=kept, by="apart")
-        for kept in (0.25, 0.5, 0.75, 0.9)
-    ),
-    Variant("rules", "--symmetric", mine=("--symmetric",)),
-    Variant("rules", "--near-duplicates exclude", mine=("--near-duplicates", "exclude")),
-    *(Variant("pool", f"1/{parts} of the videos", parts=parts) for parts in (8, 4, 2)),
-    Variant("together", "root-scale, 28 dimensions", pca=FINER),
-    Variant("together", "found in the frame, 28 dimensions", "frame", ("--dim", 28)),
-    Variant("together", "found in the frame, root-scale, 28", "frame", FINER),
-    Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5),
-    Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart"),
-    Variant("together", "the true ones, root-scale, 28", "truth", FINER),
-]
+KEPT = (0.25, 0.5, 0.75, 0.9)
+
+
+def variants() -> Iterator[Variant]:
+    """All that is tried, factor by factor."""
+    yield Variant("keypoints", "found in the frame", "frame")
+    yield Variant("keypoints", "the true ones", "truth")
+    for name in ("root", "root-scale", "box"):
+        yield Variant("normalisation", name, pca=("--normalize", name))
+    yield Variant("normalisation", "root, turned upright", "turned")
+    scaled = ("--normalize", "root-scale")
+    yield Variant("normalisation", "root-scale, turned upright", "turned", scaled)
+    for count in (2, 4, 8, 20, 28, 42):
+        yield Variant("dimensions", str(count), pca=("--dim", count))
+    for count in (4, 16, 64):
+        yield Variant("positive", f"any of the nearest {count}", mine=("--top-k", count))
+    distinct = ("--top-k", 16, "--distinct-videos")
+    yield Variant("positive", "any of the nearest 16 videos", mine=distinct)
+    for kept in KEPT:
+        yield Variant("ceiling", f"the nearest {kept:.0%}", kept=kept)
+    for kept in KEPT:
+        yield Variant("frame and crop agree", f"the {kept:.0%} most alike", kept=kept, by="apart")
+    yield Variant("rules", "--symmetric", mine=("--symmetric",))
+    yield Variant("rules", "--near-duplicates exclude", mine=("--near-duplicates", "exclude"))
+    for parts in (8, 4, 2):
+        yield Variant("pool", f"1/{parts} of the videos", parts=parts)
+    yield Variant("together", "root-scale, 28 dimensions", pca=FINER)
+    yield Variant("together", "found in the frame, 28 dimensions", "frame", ("--dim", 28))
+    yield Variant("together", "found in the frame, root-scale, 28", "frame", FINER)
+    yield Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5)
+    yield Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart")
+    yield Variant("together", "the true ones, root-scale, 28", "truth", FINER)
 
 
 def main() -> None:
@@ -106,7 +110,7 @@ def main() -> None:
     paper = measured(PAPER, crops, run)
     (first, _), every = pairs_of(PAPER, crops, run)[0], np.arange(len(crops.video))
     limits = pair_quality(crops.joints, crops.video, every, first[:, 0], queries=len(every))
-    for variant in (PAPER, *VARIANTS):
+    for variant in (PAPER, *variants()):
         if arguments.frame or not variant.needs_frame:
             found = measured(variant, crops, run)
             rows.append(row_of(variant, found, paper, limits.best_mm, crops.video))
@@ -149,9 +153,8 @@ def pairs_of(variant: Variant, crops: Crops, run: Path) -> list[tuple[np.ndarray
         handclr("mine", pose, *variant.mine, *against, output=output)
         arrays, _ = read_npz(str(output), "pairs")
         row = np.array([crops.row[key] for key in arrays.get("target", arrays["key"]).tolist()])
-        found.append(
-            (np.where(arrays["positive"] < 0, -1, row[arrays["positive"]]), arrays["distance"])
-        )
+        positive = np.where(arrays["positive"] < 0, -1, row[arrays["positive"]])
+        found.append((positive, arrays["distance"]))
     return found
 
 
@@ -161,9 +164,8 @@ def part_of(pose: Path, part: int, parts: int) -> Path:
     if not path.exists():
         arrays, record = read_npz(str(pose), "pose")
         number = np.random.default_rng(0).permutation(len(arrays["video"]))[arrays["video_id"]]
-        chosen = {
-            name: arrays[name][number % parts == part] for name in ("key", "video_id", "embedding")
-        }
+        names = ("key", "video_id", "embedding")
+        chosen = {name: arrays[name][number % parts == part] for name in names}
         write_npz(str(path), "pose", {**arrays, **chosen}, record or {})
     return path
 
@@ -223,21 +225,18 @@ def difference(values: np.ndarray, reference: np.ndarray, units: np.ndarray) -> 
     """The mean of values (N,) less that of their reference, NaN left out, and its 95 % interval
     over units (N,).
     """
-    both = (values, reference)
-    means = [
-        resampled_means(np.nan_to_num(one)[:, None], np.isfinite(one)[:, None], units)
-        for one in both
-    ]
+    means = []
+    for one in (values, reference):
+        there = np.isfinite(one)[:, None]
+        means.append(resampled_means(np.nan_to_num(one)[:, None], there, units))
     interval = np.percentile(means[0] - means[1], PERCENTILES)
     return [float(np.nanmean(values) - np.nanmean(reference)), *interval.tolist()]
 
 
 def tables(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """A markdown table of each factor, the paper's setting first in all."""
-    counts = (
-        f"{about['crops']:,} crops of {about['videos']} videos, {about['without_truth']} without"
-        " truth left out"
-    )
+    counts = f"{about['crops']:,} crops of {about['videos']} videos"
+    counts += f", {about['without_truth']} without truth left out"
     lines = [f"{counts}; 3D distance of a random pair {about['random_mm']:.1f} mm"]
     for factor, group in groupby(rows[1:], key=lambda row: row["factor"]):
         lines.append(f"\n| {factor} | 3D, mm | to the paper's | 2D, sides | kept | best, mm |")
@@ -265,20 +264,10 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
             middle, low, high = row["mm_difference"]
             colour, all_kept = BLUE if high < 0 else ORANGE if low > 0 else GREY, row["kept"] == 1
             axes.plot((low, high), (place, place), color=colour, linewidth=1.6)
-            axes.plot(
-                middle,
-                place,
-                "o",
-                color=colour,
-                markersize=5,
-                markerfacecolor=colour if all_kept else "white",
-            )
-            axes.text(
-                1.01,
-                place,
-                f"{row['mm']:.1f} mm" + ("" if all_kept else f" of {row['kept']:.0%}"),
-                **beside,
-            )
+            inside = {"markerfacecolor": colour if all_kept else "white"}
+            axes.plot(middle, place, "o", color=colour, markersize=5, **inside)
+            share = "" if all_kept else f" of {row['kept']:.0%}"
+            axes.text(1.01, place, f"{row['mm']:.1f} mm{share}", **beside)
             ticks.append((place, row["name"]))
         place += 1.5
     axes.set_yticks(*zip(*ticks, strict=True), fontsize=8)
@@ -287,15 +276,11 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_xlabel(
-        "change of the 3D distance to the positive, mm, with the 95 % interval over videos",
-        fontsize=9,
-    )
+    label = "change of the 3D distance to the positive, mm, with the 95 % interval over videos"
+    axes.set_xlabel(label, fontsize=9)
     known = (rows[0]["mm"], about["random_mm"], rows[0]["best"])
-    axes.set_title(
-        "The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}".format(*known),
-        fontsize=9,
-    )
+    title = "The paper's setting {:.1f} mm; a random pair {:.1f}, the best {:.1f}"
+    axes.set_title(title.format(*known), fontsize=9)
     save_figure(figure, path)
 
 

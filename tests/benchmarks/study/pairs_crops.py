@@ -60,24 +60,23 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
     kinds = ("crop", "truth", "turned") + ("frame",) * bool(frames)
     truth, record = true_hands(arguments.truth), provenance("study", {}, [])
     with contextlib.ExitStack() as stack:
-        outputs = {
-            kind: stack.enter_context(ShardOutput(str(arguments.run / f"{kind}.tar"), record))
-            for kind in kinds
-        }
+        outputs = {}
+        for kind in kinds:
+            output = ShardOutput(str(arguments.run / f"{kind}.tar"), record)
+            outputs[kind] = stack.enter_context(output)
         for sample in read_samples(expand_inputs([arguments.hands])):
-            hand = nearest_hand(
-                tuple(sample.info["box"]), truth[sample.info["video"], sample.info["frame"]]
-            )
+            place = sample.info["video"], sample.info["frame"]
+            hand = nearest_hand(tuple(sample.info["box"]), truth[place])
             counts["without_truth" if hand is None else "crops"] += 1
             if hand is None:
                 continue
             points, joints = seen(hand, sample)
             kept = {"crop": scaled(sample), "truth": points, "turned": upright(scaled(sample))}
             if frames is not None:
-                kept["frame"] = scaled(other := frames[frames.row(sample.key)])
-                assert other.info["box"] == sample.info["box"], (
-                    f"--frame: {sample.key} is another crop"
-                )
+                other = frames[frames.row(sample.key)]
+                same = other.info["box"] == sample.info["box"]
+                assert same, f"--frame: {sample.key} is another crop"
+                kept["frame"] = scaled(other)
             for kind, output in outputs.items():
                 output.write(lean(sample, kept[kind], joints))
     counted.write_text(json.dumps(counts))
@@ -138,9 +137,8 @@ def read_crops(run: Path) -> Crops:
     row = {sample.key.encode(): number for number, sample in enumerate(samples)}
     apart = np.full(len(samples), np.nan)
     if (run / "frame.tar").exists():
-        apart = np.linalg.norm(_points(run / "frame.tar") - _points(run / "crop.tar"), axis=2).mean(
-            axis=1
-        )
+        offsets = _points(run / "frame.tar") - _points(run / "crop.tar")
+        apart = np.linalg.norm(offsets, axis=2).mean(axis=1)
     joints = np.stack([sample.keypoints3d for sample in samples])
     return Crops(row, video, joints, _points(run / "truth.tar"), apart)
 

@@ -226,6 +226,14 @@ def encoder(method: str, pool: str, seed: int) -> Encoder:
     return Encoder(method, NONE if method == NONE else pool, seed)
 
 
+def flags(**options: object) -> tuple[object, ...]:
+    """Options and their values as words."""
+    words: tuple[object, ...] = ()
+    for name, value in options.items():
+        words += (f"--{name.replace('_', '-')}", value)
+    return words
+
+
 def models(scale: Scale) -> list[Model]:
     """All pose models of the study, each once, those first that most of it hangs on."""
     return list(dict.fromkeys(_wanted(scale)))
@@ -271,49 +279,21 @@ def _labelled(scale: Scale, root: Path) -> Iterator[Cell]:
         "wild": ("wild", scale.tests),
     }
     for seed, (name, (world, count)) in enumerate(sets.items(), 1):
-        output = root / "labelled" / f"{name}.tar"
-        options = (
-            "--world",
-            world,
-            "--count",
-            count,
-            "--size",
-            scale.crop,
-            "--seed",
-            seed,
-            "-o",
-            output,
-        )
-        yield Cell(f"labelled/{name}", ("synth", "labelled", *options))
+        options = flags(world=world, count=count, size=scale.crop, seed=seed)
+        output = ("-o", root / "labelled" / f"{name}.tar")
+        yield Cell(f"labelled/{name}", ("synth", "labelled", *options, *output))
 
 
 def _pool(scale: Scale, root: Path) -> Iterator[Cell]:
     """Film, and find hands and keypoints as in footage of anybody's."""
     folder, crops, hands = (root / kind / "wild" for kind in ("footage", "crops", "hands"))
     (width, height), videos = scale.frame, [pool.videos for pool in scale.pools.values()]
-    film = (
-        "--videos",
-        max(videos),
-        "--frames",
-        scale.frames,
-        "--fps",
-        scale.fps,
-        "--width",
-        width,
-        "--height",
-        height,
-    )
+    length = flags(videos=max(videos), frames=scale.frames, fps=scale.fps)
+    film = (*length, *flags(width=width, height=height))
     yield Cell("footage/wild", ("synth", "footage", folder, *film))
     # Every pool is a whole number of shards.
-    shards = (
-        "--fps",
-        scale.fps,
-        "--shard-size",
-        min(videos) * scale.frames,
-        "-o",
-        crops / "crops-%06d.tar",
-    )
-    yield Cell("crops/wild", ("extract", folder, *shards))
+    shards = flags(fps=scale.fps, shard_size=min(videos) * scale.frames)
+    yield Cell("crops/wild", ("extract", folder, *shards, "-o", crops / "crops-%06d.tar"))
     yield Cell("hands/wild", ("keypoints", crops, "-o", hands / "hands-%06d.tar"))
 
 
@@ -340,60 +320,24 @@ def shards_of(scale: Scale, root: Path, pool: str) -> str:
 def _model(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
     start, run = model.encoder, model.folder(root)
     weights = "random" if start.method == NONE else root / "pretrain" / start.name / "encoder.pt"
-    options = (
-        "--encoder",
-        weights,
-        "--arch",
-        scale.arch,
-        "--size",
-        scale.size,
-        "--head",
-        scale.head,
-    )
-    options += ("--precision", scale.precision, "--rotation", scale.rotation)
-    options += (
-        "--fraction",
-        model.fraction,
-        "--epochs",
-        scale.fractions[model.fraction],
-        "--batch",
-        scale.tune_batch,
-    )
-    options += ("--seed", start.seed, "--save-every", 1000, "--run", run)
+    options = flags(encoder=weights, arch=scale.arch, size=scale.size, head=scale.head)
+    options += flags(precision=scale.precision, rotation=scale.rotation, fraction=model.fraction)
+    options += flags(epochs=scale.fractions[model.fraction], batch=scale.tune_batch)
+    options += flags(seed=start.seed, save_every=1000, run=run)
     yield Cell(f"finetune/{model.name}", ("finetune", root / "labelled" / "train.tar", *options))
     for test in TESTS:
-        words = (
-            "evaluate",
-            root / "labelled" / f"{test}.tar",
-            "--model",
-            run / "model.pt",
-            "-o",
-            run / f"{test}.npz",
-        )
-        yield Cell(f"evaluate/{model.name}/{test}", words, run / f"{test}.json")
+        words = ("evaluate", root / "labelled" / f"{test}.tar", *flags(model=run / "model.pt"))
+        output = ("-o", run / f"{test}.npz")
+        yield Cell(f"evaluate/{model.name}/{test}", words + output, run / f"{test}.json")
 
 
 def _pretrain(scale: Scale, root: Path, start: Encoder) -> Cell:
     method = METHODS[start.method]
     epochs = scale.pools[start.pool].epochs * method.times * PAIRINGS[method.pairing].one_in
-    options = (
-        "--pairs",
-        _pairs_of(scale, root, start.pool, method.pairing) / "pairs.npz",
-        *method.options.split(),
-    )
-    options += (
-        "--arch",
-        scale.arch,
-        "--size",
-        scale.size,
-        "--precision",
-        scale.precision,
-        "--batch",
-        scale.batch,
-    )
-    options += ("--epochs", epochs, "--save-every", 50, "--seed", start.seed)
-    run = root / "pretrain" / start.name
-    return Cell(
-        f"pretrain/{start.name}",
-        ("pretrain", shards_of(scale, root, start.pool), *options, "--run", run),
-    )
+    pairs = _pairs_of(scale, root, start.pool, method.pairing) / "pairs.npz"
+    options = (*flags(pairs=pairs), *method.options.split())
+    options += flags(arch=scale.arch, size=scale.size, precision=scale.precision, batch=scale.batch)
+    options += flags(epochs=epochs, save_every=50, seed=start.seed)
+    options += flags(run=root / "pretrain" / start.name)
+    words = ("pretrain", shards_of(scale, root, start.pool), *options)
+    return Cell(f"pretrain/{start.name}", words)

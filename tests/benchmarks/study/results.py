@@ -102,19 +102,16 @@ class Results:
         found = [self._known[name] for name in names]
         if not found:
             return None
-        return Result(
-            np.stack([one.images for one in found]),
-            float(np.mean([one.mean_pose for one in found])),
-        )
+        images = np.stack([one.images for one in found])
+        return Result(images, float(np.mean([one.mean_pose for one in found])))
 
     def keep(self, file: Path) -> None:
         """Write all of it to a file, the images as float16."""
         arrays = {name: one.images.astype(np.float16) for name, one in self._known.items()}
         notes = {name: [one.mean_pose, one.made_by] for name, one in self._known.items()}
         with atomic_write(file) as out:
-            np.savez_compressed(
-                out, allow_pickle=False, **{NOTES: np.array(json.dumps(notes))}, **arrays
-            )
+            arrays[NOTES] = np.array(json.dumps(notes))
+            np.savez_compressed(out, allow_pickle=False, **arrays)
 
 
 def _kept(file: Path) -> Iterator[tuple[str, Measured]]:

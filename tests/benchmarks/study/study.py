@@ -1,9 +1,9 @@
 """The paper's comparison in small, end to end, on data that anybody can make again; every cell is a
 handclr command.
 
-    python tests/benchmarks/study/study.py runs/study                    # all of it; run again to go on
-    python tests/benchmarks/study/study.py runs/study --list             # what is done and what is not
-    python tests/benchmarks/study/study.py runs/study --jobs 2           # two small trainings share the cores better
+    python tests/benchmarks/study/study.py runs/study          # all of it; run again to go on
+    python tests/benchmarks/study/study.py runs/study --list   # what is done and what is not
+    python tests/benchmarks/study/study.py runs/study --jobs 2 # small trainings share the cores
     python tests/benchmarks/study/study.py runs/study --only '*/handclr/*' --dry-run
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
 
@@ -41,11 +41,8 @@ def main() -> None:
     todo = [cell for cell in chosen if not done(cell, root)]
     if arguments.list:
         waiting = {cell.name for cell in todo}
-        print(
-            "\n".join(
-                f"{'    ' if cell.name in waiting else 'done'} {cell.name}" for cell in chosen
-            )
-        )
+        for cell in chosen:
+            print("    " if cell.name in waiting else "done", cell.name)
     elif arguments.dry_run:
         print("\n".join(cell.line for cell in todo))
     else:
@@ -74,13 +71,11 @@ def parse() -> argparse.Namespace:
 
 def leading_to(patterns: Sequence[str], chain: Iterable[Cell]) -> list[Cell]:
     """A chain up to the last cell that is asked for; nothing of a chain without one."""
-    cells = list(chain)
-    asked = [
-        number
-        for number, cell in enumerate(cells, 1)
-        if any(fnmatch.fnmatch(cell.name, p) for p in patterns)
-    ]
-    return cells[: asked[-1]] if asked else []
+    cells, last = list(chain), 0
+    for number, cell in enumerate(cells, 1):
+        if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns):
+            last = number
+    return cells[:last]
 
 
 def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) -> None:
@@ -95,11 +90,8 @@ def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) 
             if cell.name in todo:
                 with locks[cell.name]:
                     if not done(cell, root):
-                        print(
-                            f"{next(numbers)} of {len(todo)}: {cell.name}",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                        said = f"{next(numbers)} of {len(todo)}: {cell.name}"
+                        print(said, file=sys.stderr, flush=True)
                         run(cell, root, os.environ | cores)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -119,10 +111,8 @@ def done(cell: Cell, root: Path) -> bool:
     if not note.is_file():
         return False
     if note.read_text().strip() != cell.line:
-        sys.exit(
-            f"{note}: was made by another command; remove it and what it made, or name another"
-            " folder"
-        )
+        todo = "remove it and what it made, or name another folder"
+        sys.exit(f"{note}: was made by another command; {todo}")
     return True
 
 

@@ -1,7 +1,7 @@
 """The study's tables and pictures of the runs that are there: Table 1, Table 2, Figure 2, and what
 beats HandCLR.
 
-    python tests/benchmarks/study/tables.py runs/study                                   # on standard output
+    python tests/benchmarks/study/tables.py runs/study         # on standard output
     python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
     python tests/benchmarks/study/tables.py --measured tests/benchmarks/study/measured.npz
 
@@ -16,7 +16,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -90,23 +90,22 @@ def table_1(results: Results) -> str:
     for method in SHOWN:
         found = [results.of(method, *column) for column in columns]
         if found[0]:
-            rows.append(
-                [TITLES[method], *map(cell, found), area(found[0]), str(len(found[0].images))]
-            )
-    rows += [
-        [*gains(results, columns, names), "", ""]
-        for names in (("handclr", "peclr"), (BEST[-1], "handclr"))
-    ]
-    # The same of every method.
-    known = [
-        next(filter(None, (results.of(name, *column) for name in SHOWN)), None)
-        for column in columns
-    ]
-    rows.append(
-        ["mean pose", *(f"{result.mean_pose:.1f}" if result else "" for result in known), "", ""]
-    )
+            seeds = str(len(found[0].images))
+            rows.append([TITLES[method], *map(cell, found), area(found[0]), seeds])
+    for names in (("handclr", "peclr"), (BEST[-1], "handclr")):
+        rows.append([*gains(results, columns, names), "", ""])
+    chances = [mean_pose(results, column) for column in columns]
+    rows.append(["mean pose", *chances, "", ""])
     head = [f"{described(scale, pool)}: {test}" for pool, _, test in columns]
     return markdown(["method", *head, "AUC, first column", "seeds"], rows)
+
+
+def mean_pose(results: Results, column: Column) -> str:
+    """The error of the mean pose, which is the same of every method."""
+    for method in SHOWN:
+        if result := results.of(method, *column):
+            return f"{result.mean_pose:.1f}"
+    return ""
 
 
 def table_2(results: Results) -> str:
@@ -123,10 +122,8 @@ def by_pool(results: Results, pools: Iterable[str]) -> str:
     """Method by pool, few labels, both test sets; of a method the same seeds in every column."""
     columns = [(pool, min(results.scale.fractions), test) for test, pool in product(TESTS, pools)]
     rows = [*by_method(results, columns), gains(results, columns)]
-    return markdown(
-        ["method", *(f"{described(results.scale, pool)}: {test}" for pool, _, test in columns)],
-        rows,
-    )
+    head = [f"{described(results.scale, pool)}: {test}" for pool, _, test in columns]
+    return markdown(["method", *head], rows)
 
 
 def figure_2(results: Results) -> str:
@@ -135,14 +132,11 @@ def figure_2(results: Results) -> str:
     columns = [(scale.main, fraction, TESTS[0]) for fraction in fractions]
     rows = by_method(results, columns)
     fewest, most = PUBLISHED_FRACTIONS
-    rows += [
-        gains(results, columns),
-        ["the same in the paper", fewest, *[""] * (len(columns) - 2), most],
-    ]
+    rows.append(gains(results, columns))
+    rows.append(["the same in the paper", fewest, *[""] * (len(columns) - 2), most])
     rows.append(gains(results, columns, (BEST[-1], "handclr")))
-    return markdown(
-        ["method", *(f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions)], rows
-    )
+    head = [f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions]
+    return markdown(["method", *head], rows)
 
 
 def peclr(results: Results) -> str:
@@ -162,23 +156,24 @@ def compared(results: Results, pairs: Iterable[tuple[str, str]]) -> str:
     """What each first one has over the second, few labels, both test sets: differences of the same
     images and seeds.
     """
-    scale, rows = results.scale, []
+    rows = []
     for names in pairs:
-        found = [
-            [results.of(name, scale.main, min(scale.fractions), test) for name in names]
-            for test in TESTS
-        ]
-        both = [(ours, base) for ours, base in found if ours and base]
+        both = list(both_there(results, names))
         if both:
             seeds = min(len(result.images) for result in both[0])
-            rows.append(
-                [
-                    " against ".join(TITLES[name] for name in names),
-                    *(versus(*pair) for pair in both),
-                    str(seeds),
-                ]
-            )
+            differences = [versus(*pair) for pair in both]
+            title = " against ".join(TITLES[name] for name in names)
+            rows.append([title, *differences, str(seeds)])
     return markdown(["", *(f"{test}, mm" for test in TESTS), "seeds"], rows)
+
+
+def both_there(results: Results, names: tuple[str, str]) -> Iterator[tuple[Result, Result]]:
+    """Two methods on each test set where both were measured, few labels."""
+    column = results.scale.main, min(results.scale.fractions)
+    for test in TESTS:
+        ours, base = (results.of(name, *column, test) for name in names)
+        if ours and base:
+            yield ours, base
 
 
 def versus(ours: Result, base: Result) -> str:
@@ -309,15 +304,10 @@ def draw_table_1(results: Results, path: Path) -> None:
 
 def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
-    rows = {
-        f"videos to pre-train on, {what}": {
-            f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools
-        }
-        for what, pools in (
-            ("as many steps", scale.equal_steps),
-            ("as many epochs", scale.equal_epochs),
-        )
-    }
+    rows = {}
+    for what, pools in (("steps", scale.equal_steps), ("epochs", scale.equal_epochs)):
+        columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools}
+        rows[f"videos to pre-train on, as many {what}"] = columns
     draw(results, rows, path)
 
 

@@ -1,4 +1,6 @@
-"""Crops: what `cut` does to an image is what `to_crop` says, and nothing is ever stretched."""
+"""Square crops: what `cut` does to an image is what `to_crop` says, and nothing is ever
+stretched.
+"""
 
 from __future__ import annotations
 

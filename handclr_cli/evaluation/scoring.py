@@ -1,4 +1,4 @@
-"""What handclr evaluate says and writes of one set of predictions."""
+"""The reports of an evaluation: the scores of one set of predictions, and of two compared."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ..hand import alignment
+from ..hand.alignment import joint_errors_mm
 from . import intervals, metrics, protocols
-from .predictions import Evaluated, Labels, Predicted, has_position
+from .labels import Labels
+from .predictions import Evaluated, Predicted, has_position
 
 Curve = tuple[np.ndarray, np.ndarray, float]
 
 
-def evaluation(
+def score_predictions(
     predicted: Predicted,
     labels: Labels,
     baseline: np.ndarray | None,
     asked: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """The report, ready for JSON: counts, definitions, the metrics with intervals, the protocols'
-    own scores.
+    """The scores of predictions, ready for JSON: counts, definitions, the metrics with intervals,
+    the protocols' own scores.
 
     `baseline` (N, 21, 3) metres from the wrist is what the mean pose of the training set predicts;
     `asked` are names in `protocols.SCORES`. AssemblyHands' protocol joins where labels are missing
@@ -49,42 +50,45 @@ def evaluation(
     scores: dict[str, Any] = {name: protocols.SCORES[name](hands, truth) for name in asked}
     if labels.of_both_hands or not valid.all():
         scores["assemblyhands"] = protocols.assemblyhands_scores(hands, truth, valid, labels.left)
-    return report | ({"official": scores} if scores else {})
+    if scores:
+        report["official"] = scores
+    return report
 
 
-def curves(predicted: Predicted, labels: Labels, baseline: np.ndarray | None) -> dict[str, Curve]:
+def pck_curves(
+    predicted: Predicted, labels: Labels, baseline: np.ndarray | None
+) -> dict[str, Curve]:
     """PCK curves of the predictions after each alignment, and of the mean pose after
     "root+bone".
     """
-    truth, valid = labels.keypoints3d, labels.valid
-    names = [name for name in metrics.DEFINITIONS if predicted.placed or name != "none"]
-    found = {
-        "no alignment" if name == "none" else name: metrics.pck_to_50mm(
-            predicted.keypoints3d, truth, valid, name
-        )
-        for name in names
-    }
+    hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
+    found: dict[str, Curve] = {}
+    for name in metrics.alignments(predicted.placed):
+        label = "no alignment" if name == "none" else name
+        found[label] = metrics.pck_to_50mm(hands, truth, valid, name)
     if baseline is not None:
         found["mean pose, root+bone"] = metrics.pck_to_50mm(baseline, truth, valid)
     return found
 
 
-def arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarray]:
-    """What -o writes; `error_mm` is root-relative, 0 where a joint has no label."""
+def evaluated_arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarray]:
+    """The arrays of the NPZ file of an evaluation; `error_mm` is root-relative, 0 where a joint has
+    no label.
+    """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
     return {
         "key": labels.keys,
         "keypoints3d": hands.astype(np.float32),
         "truth3d": truth,
-        "error_mm": alignment.joint_errors_mm(hands, truth, "root", valid).astype(np.float32),
+        "error_mm": joint_errors_mm(hands, truth, "root", valid).astype(np.float32),
         "valid": valid.astype(np.uint8),
         "unit": labels.units,
     }
 
 
-def comparison(a: Evaluated, b: Evaluated, seed: int) -> dict[str, Any]:
-    """The report of two evaluations of the same samples, `a` and `b` in one order, ready
-    for JSON.
+def compare_evaluations(a: Evaluated, b: Evaluated, seed: int) -> dict[str, Any]:
+    """The report of two evaluations of the same samples, `a` and `b` in one order, ready for
+    JSON.
     """
     placed = has_position(a.keypoints3d) and has_position(b.keypoints3d)
     first, second = (

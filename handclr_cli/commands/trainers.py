@@ -1,0 +1,37 @@
+"""What the commands of the two trainers share: options, and how they end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .. import console
+
+if TYPE_CHECKING:
+    from ..learning.setup import TrainResult
+
+Size = Annotated[int, typer.Option(min=32, max=512, help="Side of the views in pixels.")]
+WarmupEpochs = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Epochs of linear warm-up.", show_default="a tenth of the epochs"),
+]
+WeightDecay = Annotated[
+    float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")
+]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too.")]
+
+
+def finish(label: str, done: TrainResult) -> None:
+    """Print the path of the weights, the only line on standard output, and draw the loss curve."""
+    if not done.main:
+        return
+    from ..report.curves import loss_plot
+
+    typer.echo(str(done.weights))
+    if not done.records:
+        return
+    loss_plot(done.records, done.weights.parent / "loss.png")
+    first, last = done.records[0]["loss"], done.records[-1]
+    curve = f"loss {first:.4f} at step 1, {last['loss']:.4f} at step {last['step']:,}"
+    console.say(f"{label}: {curve}; {done.weights}")

@@ -1,0 +1,94 @@
+"""Which crops are evaluated: those of the shards, or crops cut again around a detector's points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import HandclrError
+from ..contract.fields import KEYPOINTS_2D
+from ..contract.index import ShardIndex
+from ..contract.provenance import Provenance
+from ..contract.sample import Sample
+from ..hand.square import Box, cut, square_box, to_source
+from .labels import Labels
+
+# The margin that extract cuts by around the keypoints that it finds.
+DETECTED_MARGIN = 1.5
+_MAKERS = {"ground truth": {"import", "synth"}, "detected": {"extract"}}
+
+Model = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
+
+
+def crop_kind(origins: Sequence[Provenance]) -> str:
+    """What the crops were cut by, as the history of their files says: "ground truth", "detected",
+    both, or "unknown".
+    """
+    records = _records(origins)
+    makers = set()
+    for record in records:
+        if _arguments(record).get("crop") == "detected":
+            return "detected"
+        makers.add(str(record.get("stage", "")).split(" ")[0])
+    return " and ".join(kind for kind, stages in _MAKERS.items() if makers & stages) or "unknown"
+
+
+def detected_kind(origins: Sequence[Provenance], labels: Labels) -> str:
+    """What `predict_detected` cuts by.
+
+    Raises HandclrError where the 2D keypoints are not those of a detector.
+    """
+    if not any(record.get("stage") == "keypoints" for record in _records(origins)):
+        raise HandclrError(
+            "the 2D keypoints are not a detector's; pipe the shards through handclr keypoints"
+            " first, which then has to keep the crops without a hand",
+            setting="crop",
+        )
+    where, found = crop_kind(origins), int(labels.seen.sum())
+    return (
+        f"detected: {DETECTED_MARGIN:g} times MediaPipe's keypoints, looked for in the {where}"
+        f" crop; found in {found} of {len(labels)}, the others as they were"
+    )
+
+
+def predict_detected(
+    model: Model, index: ShardIndex, rows: np.ndarray, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Predict from crops cut again around their 2D keypoints: xyz (n, 21, 3) and uv (n, 21, 2) for
+    each batch of rows.
+
+    `model` takes crops and returns xyz and uv, in sides of what it was given; here uv is in sides
+    of the crop in the shard. A crop without 2D keypoints stays as it is.
+    """
+    for first in range(0, len(rows), batch):
+        crops, cuts = [], []
+        for row in rows[first : first + batch].tolist():
+            sample = index[row]
+            box = _detected_box(sample)
+            crops.append(cut(sample.image, box, sample.side, False))
+            cuts.append((box, sample.side))
+        xyz, uv = model(crops)
+        back = []
+        for points, (box, side) in zip(uv, cuts, strict=True):
+            back.append(to_source(points, box, 1, False) / side)
+        yield xyz, np.stack(back)
+
+
+def _detected_box(sample: Sample) -> Box:
+    if KEYPOINTS_2D in sample:
+        return square_box(sample.keypoints2d, DETECTED_MARGIN)
+    return 0, 0, sample.side, sample.side
+
+
+def _records(origins: Sequence[Provenance]) -> list[Provenance]:
+    """The stages that made some files, as they describe themselves."""
+    found: list[Provenance] = []
+    for origin in origins:
+        found += [*(origin.get("history") or ()), origin]
+    return found
+
+
+def _arguments(record: Provenance) -> dict[str, Any]:
+    return record.get("arguments") or {}

@@ -1,0 +1,256 @@
+"""The job of `handclr finetune`: from labelled crops to a 3D hand pose model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from .. import console
+from ..choices import Arch, HeadName
+from ..contract.errors import HandclrError, UsageError
+from ..contract.index import ShardIndex
+from ..contract.inputs import expand_inputs
+from .augmentation import AugmentationConfig
+from .encoder import arch_of, build_encoder, read_encoder_state
+from .finetuning import (
+    PoseDataset,
+    PoseObjective,
+    TrainingLabels,
+    choose_fraction,
+    collate_labelled,
+    freeze,
+    hold_out,
+    pose_augmentation,
+    read_labels,
+)
+from .heads import ENCODER_STRIDE
+from .loop import train
+from .optim import build_optimizer, parameter_groups
+from .pose import PoseNet
+from .posemodel import MeanPose, mean_pose, save_payload
+from .run import Run, run_config
+from .schedule import batch_within, warmup_within
+from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
+from .validation import MODEL, ROOT_BONE, BestKept, Validation, build_validation, refuse_shared
+
+LAST_MODEL = "model-last.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(TrainSettings):
+    """What `run_finetune` trains on, and how; a row is a labelled crop."""
+
+    recorded: ClassVar = (
+        *("encoder", "arch", "head", "fraction", "hold_out", "validation", "freeze", "size"),
+        *("batch", "epochs", "lr", "warmup_epochs", "optimizer", "weight_decay", "rotation"),
+        "precision",
+    )
+
+    run: str = "runs/finetune"
+    """The run directory, made if it is not there; a run in it with equal settings is resumed."""
+    batch: int = 128
+    """Crops in a batch, of all processes together; cut to what there is."""
+    epochs: int = 120
+    """Passes over the labelled crops."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decay of weights; biases and norms have none."""
+    encoder: str = "random"
+    """Where the encoder starts: random, imagenet, or the path of a weights file."""
+    arch: Arch | None = None
+    """Depth of the ResNet; None: that of the encoder's file, else resnet50."""
+    head: HeadName = "detnet"
+    """What makes a pose of the encoder's features."""
+    fraction: float = 1.0
+    """Share of the unique labelled samples to train on, drawn by the seed; above 0."""
+    hold_out: float = 0.0
+    """Share of the unique samples to validate on, drawn by the seed before the fraction."""
+    validation: Sequence[str] | None = None
+    """Sources of labelled crops to validate on after each epoch."""
+    freeze: bool = False
+    """Train the head only."""
+    rotation: float = 90.0
+    """Rotate crops by up to +- degrees."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult(TrainResult):
+    """What `run_finetune` made; the weights are those of the best epoch where there is one."""
+
+    best: BestEpoch | None = None
+
+
+class BestEpoch(NamedTuple):
+    """The epoch, counted from 1, with the least error on validation after root and bone."""
+
+    epoch: int
+    error_mm: float
+
+
+class _Data(NamedTuple):
+    """Labels to train on and to validate on, and how many labelled samples there are in all."""
+
+    labels: TrainingLabels
+    held: TrainingLabels
+    labelled: int
+
+
+def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
+    """Train a 3D hand pose model (paper, Sec. 4.1); writes model.pt in its run.
+
+    With validation, model.pt has the weights of the epoch with the least error, and model-last.pt
+    those of the last. Raises UsageError for settings that do not go together, or where the
+    directory holds another run; HandclrError where labels, weights or memory are missing; Preempted
+    or Interrupted with the state saved, after which the same settings go on.
+    """
+    _check(settings)
+    settings = replace(settings, arch=_arch(settings))
+    machine = Machine.of(settings)
+    index = ShardIndex(settings.shards)
+    data = _data(settings, index)
+    count = len(data.labels)
+    settings = replace(
+        settings,
+        warmup_epochs=warmup_within(settings.warmup_epochs, settings.epochs),
+        batch=batch_within(settings.batch, count, "labelled crops", machine.ranks.world),
+    )
+    record = run_config(
+        "finetune",
+        settings.arguments(),
+        settings.shards,
+        index.keys,
+        index.origins,
+        seed=settings.seed,
+        rows=data.labels.rows,
+        weights=settings.encoder,
+    )
+    augmentation = pose_augmentation(settings.size, settings.rotation)
+    setup = set_up(settings, machine, index, augmentation, samples=count, cached=count)
+    begins = f"finetune: {settings.arch} from {settings.encoder}, {settings.head}, {count:,} of"
+    rest = f"({len(index) - data.labelled:,} without labels)"
+    console.say(f"{begins} {console.plural(data.labelled, 'labelled crop')} {rest}, {setup}")
+    with setup.opened(record) as run:
+        path, best = _train(settings, data, augmentation, setup, run)
+    return _result(setup, run, path, best)
+
+
+def _result(setup: Setup, run: Run, last: Path, best: BestKept | None) -> FinetuneResult:
+    """What was made: the weights of the best epoch where there is one, else those of the last."""
+    if best is None:
+        return FinetuneResult(**vars(setup.result(run, last)))
+    path, error, epoch = best.finish()
+    return FinetuneResult(**vars(setup.result(run, path)), best=BestEpoch(epoch, error))
+
+
+def _check(settings: FinetuneSettings) -> None:
+    if settings.fraction <= 0:
+        raise UsageError("must be above 0", setting="fraction")
+    if settings.size % ENCODER_STRIDE:
+        raise UsageError(f"must be a multiple of {ENCODER_STRIDE}", setting="size")
+
+
+def _arch(settings: FinetuneSettings) -> Arch:
+    """The architecture: as asked, else that of the encoder's file, else resnet50."""
+    if settings.arch:
+        return settings.arch
+    if settings.encoder in ("random", "imagenet"):
+        return "resnet50"
+    found = arch_of(read_encoder_state(settings.encoder))
+    if found is None:
+        unknown = f"the architecture of {settings.encoder} cannot be recognised; name it"
+        raise HandclrError(unknown, setting="arch")
+    return found
+
+
+def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
+    """The labels of an index, split by the seed."""
+    labelled = read_labels(index)
+    kept, held = hold_out(labelled, settings.hold_out, settings.seed)
+    return _Data(choose_fraction(kept, settings.fraction, settings.seed), held, len(labelled))
+
+
+def _train(
+    settings: FinetuneSettings,
+    data: _Data,
+    augmentation: AugmentationConfig,
+    setup: Setup,
+    run: Run,
+) -> tuple[Path, BestKept | None]:
+    """Train to the end of the schedule; returns the path of the last epoch's weights.
+
+    With validation, also what keeps the weights of the best epoch.
+    """
+    assert settings.arch is not None
+    machine, labels = setup.machine, data.labels
+    encoder = build_encoder(settings.arch, settings.encoder, settings.seed)
+    model = PoseNet(encoder, settings.seed, settings.head)
+    if settings.freeze:
+        freeze(model.encoder)
+    objective = PoseObjective(
+        model=setup.placed(model),
+        head=model.head,
+        size=settings.size,
+        device=machine.device,
+        autocast=machine.autocast,
+        ranks=machine.ranks,
+        made=setup.made,
+        crops=setup.cached_crops(labels.rows.tolist()),
+    )
+    mean = mean_pose(labels)
+    best = _best(settings, data, mean, setup, model, run) if machine.ranks.main else None
+    groups = parameter_groups([model], settings.weight_decay)
+    train(
+        run=run,
+        label="finetune",
+        model=model,
+        optimizer=build_optimizer(settings.optimizer, groups, settings.lr),
+        dataset=PoseDataset(setup.crops, labels, augmentation, settings.seed, setup.made),
+        collate=collate_labelled,
+        differentiate=objective,
+        schedule=setup.schedule,
+        device=machine.device,
+        ranks=machine.ranks,
+        examine=best or (lambda epoch: {}),
+        before_save=best.write if best else (lambda: None),
+    )
+    payload = save_payload(model, settings.size, mean)
+    return run.save(payload, LAST_MODEL if best else MODEL), best
+
+
+def _best(
+    settings: FinetuneSettings,
+    data: _Data,
+    mean: MeanPose,
+    setup: Setup,
+    model: PoseNet,
+    run: Run,
+) -> BestKept | None:
+    """What keeps the weights of the best epoch, where there is something to validate on."""
+    validation = _validation(settings, data, mean, setup)
+    if validation is None:
+        return None
+    size = settings.size
+    return BestKept(run, lambda: validation(model), lambda: save_payload(model, size, mean))
+
+
+def _validation(
+    settings: FinetuneSettings, data: _Data, mean: MeanPose, setup: Setup
+) -> Validation | None:
+    """The samples held out and those of the validation shards; says what the mean pose scores."""
+    sources = [(setup.crops.index, data.held)] if len(data.held) else []
+    if settings.validation:
+        other = ShardIndex(expand_inputs(settings.validation))
+        labels = read_labels(other)
+        refuse_shared(data.labels, labels)
+        sources.append((other, labels))
+    if not sources:
+        return None
+    found = build_validation(sources, settings.size, mean, setup.machine.workers)
+    console.say(
+        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose would"
+        f" score {found.chance()[ROOT_BONE]:.2f} mm after root and bone"
+    )
+    return found

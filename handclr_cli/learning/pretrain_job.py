@@ -1,0 +1,233 @@
+"""The job of `handclr pretrain`: from crops and their positives to an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from .. import console
+from ..choices import Arch, MethodName, PositiveSource, TargetKind, Undo, Weighting
+from ..contract.errors import UsageError
+from ..contract.index import ShardIndex
+from ..contract.inputs import expand_inputs
+from ..contract.npz import read_npz
+from ..contract.provenance import Provenance
+from . import positives
+from .augmentation import AugmentationConfig
+from .loop import Measures, train
+from .optim import build_optimizer, default_lr, parameter_groups
+from .positives import Positives
+from .pretraining import ContrastiveModel, Method, Objective, augmentation_of, choose_method
+from .probe import Probe, build_probe
+from .run import Run, run_config
+from .schedule import batch_within, warmup_within
+from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
+from .targets import SPREAD
+from .views import PairDataset, collate_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(TrainSettings):
+    """What `run_pretrain` trains on, and how; a row is a crop that has a positive."""
+
+    recorded: ClassVar = (
+        *("method", "positives", "undo", "weights", "targets", "spread", "top_k", "as_published"),
+        *("arch", "init", "size", "batch", "accumulate", "epochs", "lr", "warmup_epochs"),
+        *("optimizer", "weight_decay", "temperature", "rotation", "precision"),
+    )
+
+    run: str = "runs/pretrain"
+    """The run directory, made if it is not there; a run in it with equal settings is resumed."""
+    batch: int = 256
+    """Pairs in a batch, of all processes together; cut to what there is."""
+    epochs: int = 100
+    """Passes over the pairs."""
+    lr: float | None = None
+    """Peak learning rate; None: 1e-4, for lars 0.075, times the square root of the batch."""
+    weight_decay: float = 1e-6
+    """Decay of weights; biases and norms have none."""
+    pairs: Sequence[str] = ()
+    """Files of mined pairs, folders or patterns of them, for mined positives."""
+    method: MethodName = "handclr"
+    """The preset of the next four."""
+    positives: PositiveSource | None = None
+    """Which crops are positives of each other; None: as in the method."""
+    undo: Undo | None = None
+    """How the augmentation's geometry is undone in latent space; None: as in the method."""
+    weights: Weighting | None = None
+    """How pairs are weighed by the distance of their 2D poses; None: as in the method."""
+    targets: TargetKind | None = None
+    """What a view should resemble; None: as in the method."""
+    spread: float | None = None
+    """Width of soft targets in median distances of poses; None: 0.15."""
+    top_k: int = 1
+    """Draw each positive from this many mined ones."""
+    as_published: bool = False
+    """Augment as the published code does, quirks included."""
+    arch: Arch = "resnet50"
+    """Depth of the ResNet."""
+    init: str = "random"
+    """Where the encoder starts: random, imagenet, or the path of a weights file."""
+    accumulate: int = 1
+    """Encode a batch in this many parts: the loss is the whole batch's, batch norms see a part."""
+    temperature: float | None = None
+    """Temperature of NT-Xent; None: as in the method."""
+    rotation: float | None = None
+    """Rotate views by up to +- degrees; None: 45, and 0 where it is not undone."""
+    probe: Sequence[str] = ()
+    """Held-out crops with keypoints, to measure the features on."""
+    probe_every: int = 10
+    """Epochs between probes; the last is always probed."""
+
+
+def run_pretrain(settings: PretrainSettings) -> TrainResult:
+    """Pre-train an encoder by contrast of views (paper, Sec. 3.3); writes encoder.pt in its run.
+
+    Raises UsageError for settings that do not go together, or where the directory holds another
+    run; HandclrError where crops, positives or memory are missing; Preempted or Interrupted with
+    the state saved, after which the same settings go on.
+    """
+    method = _method(settings)
+    machine = Machine.of(settings)
+    index = ShardIndex(settings.shards)
+    pool, origins = _positives(settings, method.positives, index)
+    augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
+    settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
+    record = run_config(
+        "pretrain",
+        settings.arguments(),
+        settings.shards,
+        index.keys,
+        origins,
+        seed=settings.seed,
+        rows=pool.table(),
+        weights=settings.init,
+    )
+    setup = set_up(
+        settings,
+        machine,
+        index,
+        augmentation,
+        samples=len(pool),
+        images=2,
+        cached=len(index),
+        published=settings.as_published,
+    )
+    begins = f"pretrain: {settings.method}, {settings.arch} from {settings.init}"
+    rest = f"({len(index) - len(pool):,} crops without one)"
+    console.say(f"{begins}, {console.plural(len(pool), 'pair')} {rest}, {setup}")
+    with setup.opened(record | {"recipe": method.record()}) as run:
+        return setup.result(run, _train(settings, method, pool, augmentation, setup, run))
+
+
+def _method(settings: PretrainSettings) -> Method:
+    """The method with its choices; raises UsageError where its positives are not given."""
+    method = choose_method(
+        settings.method,
+        settings.temperature,
+        positives=settings.positives,
+        undo=settings.undo,
+        weights=settings.weights,
+        targets=settings.targets,
+    )
+    if method.positives == "mined" and not settings.pairs:
+        needed = f"the method {settings.method} needs them"
+        raise UsageError(f"{needed}; make them with handclr pca and handclr mine", setting="pairs")
+    return method
+
+
+def _positives(
+    settings: PretrainSettings, source: PositiveSource, index: ShardIndex
+) -> tuple[Positives, list[Provenance | None]]:
+    """The positives of the crops, and where crops and pairs come from."""
+    origins: list[Provenance | None] = list(index.origins)
+    if source == "self":
+        return positives.own(index), origins
+    if source == "neighbour":
+        return positives.neighbours(index), origins
+    files = [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
+    origins += [origin for _, origin in files]
+    return positives.mined(index, [arrays for arrays, _ in files], settings.top_k), origins
+
+
+def _derived(
+    settings: PretrainSettings,
+    method: Method,
+    augmentation: AugmentationConfig,
+    pairs: int,
+    world: int,
+) -> PretrainSettings:
+    """The settings with what follows from the method, the number of pairs and the machine.
+
+    What the run's configuration then holds; the spread is None where it plays no part.
+    """
+    warmup = warmup_within(settings.warmup_epochs, settings.epochs)
+    batch = batch_within(settings.batch, pairs, "pairs", world * settings.accumulate)
+    return replace(
+        settings,
+        batch=batch,
+        lr=default_lr(settings.optimizer, batch) if settings.lr is None else settings.lr,
+        warmup_epochs=warmup,
+        spread=(settings.spread or SPREAD) if method.targets == "pose" else None,
+        temperature=method.temperature,
+        rotation=augmentation.rotation,
+    )
+
+
+def _train(
+    settings: PretrainSettings,
+    method: Method,
+    pool: Positives,
+    augmentation: AugmentationConfig,
+    setup: Setup,
+    run: Run,
+) -> Path:
+    """Train to the end of the schedule; returns the path of the encoder's weights."""
+    assert settings.lr is not None
+    machine, seed = setup.machine, settings.seed
+    model = ContrastiveModel.build(settings.arch, settings.init, seed)
+    objective = Objective(
+        model=setup.placed(model),
+        method=method,
+        size=settings.size,
+        device=machine.device,
+        autocast=machine.autocast,
+        ranks=machine.ranks,
+        parts=settings.accumulate,
+        made=setup.made,
+        crops=setup.cached_crops(),
+        spread=settings.spread or SPREAD,
+    )
+    probe = _probe(settings, setup) if settings.probe and machine.ranks.main else None
+    groups = parameter_groups([model], settings.weight_decay)
+
+    def examine(epoch: int) -> Measures:
+        due = epoch % settings.probe_every == 0 or epoch == settings.epochs
+        return probe(model.encoder) if probe and due else {}
+
+    train(
+        run=run,
+        label="pretrain",
+        model=model,
+        optimizer=build_optimizer(settings.optimizer, groups, settings.lr),
+        dataset=PairDataset(setup.crops, pool, augmentation, seed, setup.made, method.joints),
+        collate=collate_views,
+        differentiate=objective,
+        schedule=setup.schedule,
+        device=machine.device,
+        ranks=machine.ranks,
+        examine=examine,
+    )
+    state = {name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}
+    return run.save(state, "encoder.pt")
+
+
+def _probe(settings: PretrainSettings, setup: Setup) -> Probe:
+    """The probe over held-out crops; says what the mean pose would score."""
+    crops, held_out = setup.crops, ShardIndex(expand_inputs(settings.probe))
+    device = setup.machine.device
+    probe = build_probe(crops.index, held_out, crops.side, settings.size, settings.seed, device)
+    console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
+    return probe

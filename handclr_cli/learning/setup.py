@@ -1,0 +1,201 @@
+"""What both trainers are told, and what a training runs on: machine, crops, schedule and run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import console
+from ..choices import Cache, OptimizerName, PrecisionName
+from ..contract.index import ShardIndex
+from ..contract.settings import Settings
+from ..work import cores
+from .augmentation import AugmentationConfig
+from .distributed import Ranks, distribute, joined, ranks_of
+from .hardware import Autocast, ViewsMade, pick_device, pick_precision, place, views_made
+from .run import Run
+from .schedule import Schedule
+from .store import CropStore, choose_cache, crop_side
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Settings):
+    """What both trainers are told."""
+
+    shards: Sequence[str]
+    """Sources of crops: tar files, URLs, or - for standard input."""
+    run: str
+    """The run directory, made if it is not there; a run in it with equal settings is resumed."""
+    size: int = 128
+    """Side of the network's input in pixels."""
+    batch: int
+    """Rows in a batch, of all processes together; cut to what there is."""
+    epochs: int
+    """Passes over the rows."""
+    lr: float | None
+    """Peak learning rate."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up; None is a tenth of the epochs."""
+    optimizer: OptimizerName = "adamw"
+    """How weights are moved."""
+    weight_decay: float
+    """Decay of weights; biases and norms have none."""
+    cache: Cache = "auto"
+    """Where decoded crops are kept; auto is the quickest that fits into half of what is free."""
+    precision: PrecisionName = "auto"
+    """Of the forward passes; auto is bf16 on CUDA, else fp32."""
+    compiled: bool | None = None
+    """Compile the model; None: on CUDA."""
+    tensorboard: bool = False
+    """Log for TensorBoard too."""
+    time_limit: float = math.inf
+    """Seconds after which to save and stop."""
+    save_every: int = 500
+    """Steps between saves; ends of epochs are saved too."""
+    workers: int | None = None
+    """Processes that decode crops and make views, 0: this one; None: one for each core."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    fresh: bool = False
+    """Start a run anew that is already there."""
+    seed: int = 0
+    """The same seed gives the same weights."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training made: the file of the weights, and the records of the log that have a loss.
+
+    `main`: this is the process that speaks for all; the others know no records.
+    """
+
+    weights: Path
+    records: list[dict[str, Any]]
+    main: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What there is to train on; `workers` data processes feed each of the `ranks`."""
+
+    device: torch.device
+    autocast: Autocast
+    ranks: Ranks
+    workers: int
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> Machine:
+        """Find the processes of this training and its device; all but the main process are muted.
+
+        Raises UsageError where the environment of several processes is incomplete, HandclrError
+        where the device is not there.
+        """
+        ranks = ranks_of()
+        console.State.muted = not ranks.main
+        device = pick_device(settings.device, ranks.local)
+        return cls(
+            device=device,
+            autocast=pick_precision(settings.precision, device),
+            ranks=ranks,
+            workers=cores.worker_count(settings.workers, ranks.neighbours),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What one training runs on.
+
+    crops: those of its shards, decoded to the side that views need; cache: where they are kept;
+    made: where the views of them are made; schedule: for how long, and how fast.
+    """
+
+    settings: TrainSettings
+    machine: Machine
+    crops: CropStore
+    cache: str
+    made: ViewsMade
+    schedule: Schedule
+
+    @contextlib.contextmanager
+    def opened(self, record: Mapping[str, Any]) -> Iterator[Run]:
+        """Connect the processes for a block, and open the run whose configuration is `record`."""
+        settings, ranks = self.settings, self.machine.ranks
+        with joined(ranks, self.machine.device):
+            yield Run(settings.run, record, settings.fresh, ranks, settings.tensorboard)
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """The model on the device, compiled where asked for, distributed over the processes."""
+        device = self.machine.device
+        return distribute(place(model, device, self.settings.compiled), self.machine.ranks, device)
+
+    def cached_crops(self, rows: Sequence[int] | None = None) -> Tensor | None:
+        """The crops of some rows, or all, on the device: uint8 (N, R, R, 3); None if not kept."""
+        if self.made is not ViewsMade.FROM_CACHE:
+            return None
+        return self.crops.on_device(self.machine.device, self.machine.workers, rows)
+
+    def result(self, run: Run, weights: Path) -> TrainResult:
+        """What the training made, told by its log."""
+        main = self.machine.ranks.main
+        records = run.records() if main else []
+        return TrainResult(weights, [record for record in records if "loss" in record], main)
+
+    def __str__(self) -> str:
+        """The setup in words, as a trainer begins."""
+        world = self.machine.ranks.world
+        device = f"{self.machine.device}{f' x {world}' if world > 1 else ''}"
+        steps = f"{self.schedule.steps:,} steps of {self.schedule.batch} on {device}"
+        return f"{steps}, crops of {self.crops.side} px, cache {self.cache}"
+
+
+def set_up(
+    settings: TrainSettings,
+    machine: Machine,
+    index: ShardIndex,
+    augmentation: AugmentationConfig,
+    *,
+    samples: int,
+    images: int = 1,
+    cached: int,
+    published: bool = False,
+) -> Setup:
+    """Decide where crops are kept and views are made, and for how long to train.
+
+    `samples` rows are trained on, each of which shows `images` images; `cached` crops would be
+    kept. The batch, rate and warm-up of the settings are those of the run. `published` views are
+    made of whole crops by the data processes. Raises UsageError or HandclrError where crops cannot
+    be kept where asked.
+    """
+    assert settings.lr is not None and settings.warmup_epochs is not None
+    wanted = settings.size / min(augmentation.scale)
+    side = index[0].side if published else crop_side(index, wanted)
+    on_device = machine.device.type == "cuda" and not published
+    neighbours = machine.ranks.neighbours
+    cache = choose_cache(settings.cache, cached, side, machine.device, on_device, neighbours)
+    schedule = Schedule(
+        samples=samples,
+        batch=settings.batch,
+        epochs=settings.epochs,
+        lr=settings.lr,
+        warmup_epochs=settings.warmup_epochs,
+        seed=settings.seed,
+        save_every=settings.save_every,
+        workers=machine.workers,
+        images=images,
+        time_limit=settings.time_limit,
+    )
+    return Setup(
+        settings=settings,
+        machine=machine,
+        crops=CropStore(index, side, keep=cache == "ram"),
+        cache=cache,
+        made=views_made(machine.device, cache, published),
+        schedule=schedule,
+    )

@@ -1,0 +1,105 @@
+"""Commands beyond typer's: settings are named by their options, options are read from files."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from .contract.errors import HandclrError, UsageError
+
+NOT_IN_FILES = ("config", "fresh")
+# What help calls the values of options that have no name of their own.
+_VALUES = {
+    "int": "N",
+    "int range": "N",
+    "float": "NUMBER",
+    "float range": "NUMBER",
+    "str": "TEXT",
+    "path": "PATH",
+}
+
+
+class Command(TyperCommand):
+    """A command that names the option where a job says which of its settings is at fault."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except HandclrError as error:
+            error.where = self._option(error.setting, ctx.params.get(error.setting))
+            raise
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and options of the help; values have names in place of types."""
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            params = [param for param in self.get_params(ctx) if param.param_type_name == kind]
+            records = filter(None, [param.get_help_record(ctx) for param in params])
+            if lines := [(_named(name, kind), about) for name, about in records]:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
+    def _option(self, setting: str, value: Any) -> str:
+        """What the user calls a setting, with its value where that is a word or a number."""
+        shown = ""
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            shown = f" {value:g}" if isinstance(value, float) else f" {value}"
+        for param in self.params:
+            if param.name == setting:
+                names = [name for name in param.opts if name.startswith("--")]
+                return f"{max(names, key=len)}{shown}" if names else str(param.metavar or setting)
+        return f"--{setting.replace('_', '-')}" if setting else ""
+
+
+def _named(name: str, param_kind: str) -> str:
+    """A parameter as help shows it: the type in angle brackets gives way to a name."""
+    name, bracket, rest = name.partition(" <")
+    if not bracket or param_kind == "argument":
+        return name
+    kind = rest.removesuffix(">")
+    return f"{name} {_VALUES.get(kind, kind)}"
+
+
+def read_config(context: typer.Context, path: str | None) -> str | None:
+    """Make what a file says the defaults of the options; the command line overrides it."""
+    if path is None:
+        return None
+    known = {name: param for param in context.command.params for name in _names(param)}
+    values: dict[str, Any] = dict(context.default_map or {})
+    for name, value in _read_table(path).items():
+        param = known.get(name.replace("_", "-"))
+        if param is None or param.name in NOT_IN_FILES:
+            raise UsageError(f"--config {path}: {context.info_name} has no option {name}")
+        values[str(param.name)] = (
+            [value] if param.multiple and not isinstance(value, list) else value
+        )
+    context.default_map = values
+    return path
+
+
+def _read_table(path: str) -> dict[str, Any]:
+    """Options from TOML or JSON; of a run's config.json its arguments and seed."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+    except OSError as error:
+        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"--config {path}: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--config {path}: holds no options")
+    return (
+        {**found["arguments"], "seed": found.get("seed", 0)}
+        if isinstance(found.get("arguments"), dict)
+        else found
+    )
+
+
+def _names(param: Any) -> list[str]:
+    """What an option is called on the command line, without the dashes."""
+    return [name.removeprefix("--") for name in param.opts if name.startswith("--")]

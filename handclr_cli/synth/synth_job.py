@@ -1,0 +1,167 @@
+"""The jobs of `handclr synth`: footage, labelled crops, and folders laid out as known data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from .. import console
+from ..choices import LayoutName, WorldName
+from ..contract.errors import UsageError
+from ..contract.numbering import SHARD_SIZE
+from ..contract.provenance import provenance
+from ..contract.settings import Settings
+from ..contract.shards import ShardOutput
+from ..work import cores
+from ..work.crew import in_order
+from .layouts import LAYOUTS
+from .production import Crops, Film, Portraits, scene_maker
+
+# With fewer, starting another process takes longer than it saves.
+_CROPS_PER_WORKER = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthFootageSettings(Settings):
+    """What `run_synth_footage` films, and how it cuts the crops of the truth."""
+
+    recorded: ClassVar = ("frames", "fps", "world", "width", "height", "size", "margin", "quality")
+
+    folder: Path
+    """Folder for the videos, made if missing; their truth goes to its subfolder `truth`."""
+    videos: int = 50
+    """Number of videos to make."""
+    frames: int = 60
+    """Frames of each video."""
+    fps: float = 12.0
+    """Frames per second."""
+    world: WorldName = "wild"
+    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    width: int = 480
+    """Width of the video in pixels, even."""
+    height: int = 360
+    """Height of the video in pixels, even."""
+    size: int = 224
+    """Side of the crops in pixels."""
+    margin: float = 1.5
+    """Side of a crop over the longer side of the hand."""
+    quality: int = 95
+    """JPEG quality of the crops, 1 to 100."""
+    workers: int | None = None
+    """Processes that render; None: one for each core."""
+    seed: int = 0
+    """Seed; the same seed gives the same videos, however many are made."""
+
+
+class SynthFootageResult(NamedTuple):
+    """What `run_synth_footage` did: videos made, hands in them, and videos that were done
+    before.
+    """
+
+    videos: int
+    hands: int
+    there: int
+
+
+def run_synth_footage(settings: SynthFootageSettings) -> SynthFootageResult:
+    """Render videos of hands with the 2D and 3D truth of every frame; keep those that are done.
+
+    Raises UsageError where a side of the video is odd, or a video was made with other settings;
+    HandclrError where its truth is damaged.
+    """
+    for side in ("width", "height"):
+        if getattr(settings, side) % 2:
+            raise UsageError("the video's format needs even sides", setting=side)
+    film = Film(
+        folder=settings.folder,
+        world=settings.world,
+        seed=settings.seed,
+        frames=settings.frames,
+        fps=settings.fps,
+        size=(settings.width, settings.height),
+        crops=Crops(settings.size, settings.margin, settings.quality),
+        record=provenance("synth footage", settings.arguments(), seed=settings.seed),
+    )
+    (settings.folder / "truth").mkdir(parents=True, exist_ok=True)
+    todo = [index for index in range(settings.videos) if not film.done(index)]
+    workers, hands = min(cores.worker_count(settings.workers), len(todo)), 0
+    with console.progress("synth footage", len(todo), "videos") as advance:
+        for made in in_order(film.make, todo, workers):
+            hands += made
+            advance(1, hands=hands)
+    return SynthFootageResult(len(todo), hands, settings.videos - len(todo))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthLabelledSettings(Settings):
+    """What `run_synth_labelled` makes: crops of single hands, right and left by turns."""
+
+    recorded: ClassVar = ("count", "world", "size", "margin", "quality")
+
+    output: str = "-"
+    """Tar file to write; crops-%06d.tar: numbered shards; -: standard output."""
+    count: int = 1000
+    """Number of crops to make."""
+    world: WorldName = "lab"
+    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    size: int = 224
+    """Side of the crops in pixels."""
+    margin: float = 1.5
+    """Side of a crop over the longer side of the hand."""
+    quality: int = 95
+    """JPEG quality of the crops, 1 to 100."""
+    workers: int | None = None
+    """Processes that render; None: one for each core."""
+    shard_size: int = SHARD_SIZE
+    """Samples in each numbered shard."""
+    overwrite: bool = False
+    """Replace existing numbered shards."""
+    seed: int = 0
+    """Seed; the same seed gives the same crops, however many are made."""
+
+
+def run_synth_labelled(settings: SynthLabelledSettings) -> int:
+    """Write labelled crops and return their number.
+
+    Raises UsageError where numbered shards exist and are not to be replaced.
+    """
+    record = provenance("synth labelled", settings.arguments(), seed=settings.seed)
+    crops = Crops(settings.size, settings.margin, settings.quality)
+    portraits = Portraits(settings.world, settings.seed, crops)
+    useful = max(1, settings.count // _CROPS_PER_WORKER)
+    workers = min(cores.worker_count(settings.workers), useful)
+    with (
+        ShardOutput(settings.output, record, settings.shard_size, settings.overwrite) as out,
+        console.progress("synth labelled", settings.count, "crops") as advance,
+    ):
+        for sample in in_order(portraits.make, range(settings.count), workers):
+            out.write(sample)
+            advance()
+    return out.samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthLayoutSettings(Settings):
+    """What `run_synth_layout` makes: a folder laid out like a downloaded data set."""
+
+    folder: Path
+    """Folder to make; it may exist if it is empty."""
+    layout: LayoutName
+    """Data set whose file names and formats are used."""
+    count: int = 1000
+    """Approximate number of images; for freihand the number of poses, of four images each."""
+    world: WorldName = "lab"
+    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    seed: int = 0
+    """Seed; the same seed gives the same images."""
+
+
+def run_synth_layout(settings: SynthLayoutSettings) -> int:
+    """Write a labelled set in the layout of a known data set; return the number of images.
+
+    Raises UsageError where the folder is not empty.
+    """
+    make_scene = scene_maker(settings.world, settings.seed)
+    with console.progress("synth labelled", None, "images") as advance:
+        return LAYOUTS[settings.layout](settings.folder, make_scene, settings.count, advance)

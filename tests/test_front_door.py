@@ -1,0 +1,212 @@
+"""import handclr_cli: what a researcher imports, what it costs, and that its examples do what they
+say.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from house import PACKAGE, ROOT
+from labelled_helpers import write_labelled
+from shard_helpers import cli_env
+from torch.utils.data import DataLoader
+
+import handclr_cli as handclr
+
+# What each is allowed to load, beside what Python itself has; everything that is not named costs
+# torch.
+COSTS = {
+    "": (),
+    "HandclrError": (),
+    "mine": ("numpy",),
+    "embed_poses": ("numpy", "sklearn"),
+    "evaluate_pose": ("numpy",),
+    "ShardIndex": ("numpy",),
+    "nt_xent": ("numpy", "torch"),
+}
+HEAVY = ("numpy", "sklearn", "torch", "torchvision", "cv2", "mediapipe", "matplotlib", "typer")
+
+
+def readme_example() -> str:
+    """The first block of Python in the README's section about it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## From Python\n")[2].partition("\n## ")[0]
+    block = re.search(r"```python\n(.*?)```", section, re.S)
+    assert block
+    return block[1]
+
+
+def test_every_name_is_there_and_says_what_it_is() -> None:
+    assert sorted(handclr.__all__) == sorted(set(handclr.__all__))
+    for name in handclr.__all__:
+        thing = getattr(handclr, name)
+        assert inspect.getdoc(thing), name
+        assert thing.__module__.startswith("handclr_cli."), name
+    assert set(handclr.__all__) <= set(dir(handclr))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        handclr.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names:
+            assert alias.asname == alias.name
+            seen[alias.name] = node.module
+    assert seen == handclr._HOMES
+    assert (PACKAGE / "py.typed").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COSTS)
+def test_a_name_costs_what_it_imports_and_no_more(name: str) -> None:
+    code = f"""
+import sys, handclr_cli
+{f"handclr_cli.{name}" if name else ""}
+print(*[each for each in {HEAVY!r} if each in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=cli_env(), text=True
+    )
+    assert set(done.stdout.split()) <= set(COSTS[name]), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", handclr.__all__)
+def test_its_example_runs(name: str) -> None:
+    thing = getattr(handclr, name)
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
+    for test in finder.find(thing, name):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+def test_what_takes_arrays_or_tensors_has_an_example() -> None:
+    lacking = []
+    for name in handclr.__all__:
+        thing: Any = getattr(handclr, name)
+        is_function = inspect.isfunction(thing) and not name.startswith("run_")
+        if is_function and ">>>" not in (inspect.getdoc(thing) or ""):
+            lacking.append(name)
+    assert lacking == []
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The names that the README's example leaves behind."""
+    hands = write_labelled(tmp_path_factory.mktemp("readme") / "hands.tar", 8)
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0, 0.05, (50, 21, 3))
+    names: dict[str, Any] = {
+        "z1": torch.randn(6, 128, generator=torch.Generator().manual_seed(0)),
+        "z2": torch.randn(6, 128, generator=torch.Generator().manual_seed(1)),
+        "truth": truth,
+        "predicted": truth + rng.normal(0, 0.01, truth.shape),
+    }
+    exec(readme_example().replace('"hands.tar"', repr(str(hands))), names)
+    return names
+
+
+@pytest.mark.slow
+def test_the_readme_mines_as_brute_force_does(readme: dict[str, Any]) -> None:
+    embedding, video = readme["pose"].embedding.astype(np.float64), readme["video"]
+    assert embedding.shape == (100_000, 14)
+    for query in np.random.default_rng(2).choice(len(video), 100, replace=False):
+        apart = np.linalg.norm(embedding - embedding[query], axis=1)
+        apart[video == video[query]] = np.inf
+        assert readme["row"][query, 0] == apart.argmin()
+        assert readme["distance"][query, 0] == pytest.approx(apart.min(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_readme_has_the_loss_of_a_double_loop(readme: dict[str, Any]) -> None:
+    z = torch.cat([readme["z1"], readme["z2"]]).double()
+    z = z / z.norm(dim=1, keepdim=True)
+    total = 0.0
+    for row in range(12):
+        others = [torch.exp(z[row] @ z[other] / 0.5) for other in range(12) if other != row]
+        total -= float(z[row] @ z[(row + 6) % 12] / 0.5 - torch.log(torch.stack(others).sum()))
+    assert float(readme["loss"]) == pytest.approx(total / 12, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_readme_has_the_metrics_of_numpy(readme: dict[str, Any]) -> None:
+    predicted, truth = readme["predicted"], readme["truth"]
+    errors = np.linalg.norm((predicted - predicted[:, :1]) - (truth - truth[:, :1]), axis=-1)
+    assert readme["scores"]["root"]["mpjpe_mm"] == pytest.approx(1000 * errors.mean())
+
+
+@pytest.mark.slow
+def test_the_readme_loads_shards(readme: dict[str, Any]) -> None:
+    batches = list(readme["crops"])
+    assert sum(len(batch["key"]) for batch in batches) == 8
+    assert batches[0]["image"].dtype == torch.uint8 and batches[0]["image"].shape[1] == 3
+    assert batches[0]["keypoints2d"].shape[1:] == (21, 2)
+
+
+def test_wrong_arrays_are_named() -> None:
+    with pytest.raises(handclr.HandclrError, match=r"shape \(5, 20, 2\), expected \(N, 21, 2\)"):
+        handclr.embed_poses(np.zeros((5, 20, 2)), 224)
+    with pytest.raises(handclr.HandclrError, match="not finite"):
+        handclr.embed_poses(np.full((50, 21, 2), np.nan), 224)
+    with pytest.raises(handclr.HandclrError, match=r"embedding \(5, 3\) and video \(4,\)"):
+        handclr.mine(np.zeros((5, 3)), np.zeros(4))
+    with pytest.raises(handclr.HandclrError, match="top_k: must be at least 1"):
+        handclr.mine(np.zeros((5, 3)), np.zeros(5), top_k=0)
+
+
+def test_videos_may_have_names_and_a_lone_one_has_no_positive() -> None:
+    found = handclr.mine(np.arange(6.0)[:, None], ["a", "b"] * 3, top_k=2)
+    assert found.row.tolist() == [[1, 3], [0, 2], [1, 3], [2, 4], [3, 5], [4, 2]]
+    assert (handclr.mine(np.zeros((3, 2)), [7, 7, 7]).row == -1).all()
+    assert handclr.mine(np.zeros((0, 2)), []).row.shape == (0, 1)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return write_labelled(tmp_path / "hands.tar", 6)
+
+
+def test_crops_are_scaled_with_their_labels(shard: Path) -> None:
+    fields = ("image", "json", "keypoints2d", "keypoints3d", "intrinsics")
+    own, half = handclr.CropDataset(shard, fields), handclr.CropDataset([shard], fields, size=32)
+    assert len(own) == 6 and own[0]["image"].shape == (3, 64, 64)
+    first, small = own[-1], half[5]
+    assert first["key"] == small["key"] and small["image"].shape == (3, 32, 32)
+    torch.testing.assert_close(small["keypoints2d"] * 2, first["keypoints2d"])
+    projected = first["keypoints3d"] @ small["intrinsics"].T
+    torch.testing.assert_close(projected[:, :2] / projected[:, 2:], small["keypoints2d"])
+
+
+def test_crops_are_read_by_workers_however_they_start(shard: Path) -> None:
+    crops = handclr.CropDataset(shard, transform=_key_and_mean)
+    alone = [crops[row] for row in range(len(crops))]
+    for context in ("fork", "spawn"):
+        loader = DataLoader(crops, batch_size=None, num_workers=1, multiprocessing_context=context)
+        assert [tuple(item) for item in loader] == alone
+
+
+def _key_and_mean(item: dict[str, Any]) -> tuple[str, float]:
+    return item["key"], float(item["image"].float().mean())
+
+
+def test_a_field_that_there_is_not_is_named(shard: Path) -> None:
+    with pytest.raises(
+        handclr.HandclrError, match="no picture in a sample; choose from image, json"
+    ):
+        handclr.CropDataset(shard, ("picture",))
+    with pytest.raises(IndexError):
+        handclr.CropDataset(shard)[6]
