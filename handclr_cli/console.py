@@ -41,8 +41,7 @@ def warn(message: str) -> None:
 
 
 def silence_native_libraries() -> None:
-    """Send what C++ libraries print to file descriptor 2 to nowhere, and keep Python's own
-    messages.
+    """Send what C++ libraries print to file descriptor 2 to nowhere; keep Python's own messages.
 
     MediaPipe, TensorFlow Lite, FFmpeg and OpenCV log there, from threads of their own and at exit.
     --debug leaves them alone.
@@ -65,11 +64,11 @@ Advance = Callable[..., None]
 def progress(
     label: str, total: int | None = None, unit: str = "samples", done: int = 0
 ) -> Iterator[Advance]:
-    """Show the progress of a loop: a bar on a terminal, a plain line every 30 s elsewhere, nothing
-    with -q.
+    """Show the progress of a loop, unless -q.
 
-    Yields a function to call with the number of steps made and, as keywords, what to show beside
-    the bar. `done` steps were made by an earlier process and say nothing of this one's speed.
+    A bar on a terminal, a plain line every 30 s elsewhere. Yields a function to call with the
+    number of steps made and, as keywords, what to show beside the bar. `done` steps were made by an
+    earlier process and say nothing of this one's speed.
     """
     if State.quiet or State.muted:
         yield lambda steps=1, **shown: None
@@ -123,11 +122,10 @@ def _plain_lines(label: str, total: int | None, unit: str, done: int) -> Advance
         if now - last < PLAIN_INTERVAL_S:
             return
         last = now
-        of = (
-            f" of {total:,}, {_clock((total - done) * (now - begin) / (done - first))} left"
-            if total and done > first
-            else ""
-        )
+        of = ""
+        if total and done > first:
+            left_s = (total - done) * (now - begin) / (done - first)
+            of = f" of {total:,}, {_clock(left_s)} left"
         say(f"{label}: {done:,} {unit}{of} {_shown(shown)}".rstrip())
 
     return advance

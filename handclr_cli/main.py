@@ -1,5 +1,6 @@
-"""$ handclr: the front door. Registers the commands and turns failures into one line and an exit
-code.
+"""$ handclr: the front door.
+
+Registers the commands and turns failures into one line and an exit code.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ app = typer.Typer(
     name="handclr",
     help="From raw footage of hands to a pre-trained encoder and a 3D hand pose model.",
     epilog=(
-        "extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; pretrain, finetune,"
-        " evaluate."
+        "extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; "
+        "pretrain, finetune, evaluate."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -96,13 +97,11 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # the parser's: its class has no public name in every typer
+        # The parser's: its class has no public name in every typer.
+        if hasattr(error, "format_message"):
             _fail_usage(error)
-        _fail(
-            f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1
-        )
+        what = f"unexpected {type(error).__name__}: {error}"
+        _fail(f"{what}; run again with --debug and report it", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

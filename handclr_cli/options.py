@@ -7,8 +7,8 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -120,8 +120,8 @@ TimeLimit = Annotated[
     typer.Option(
         metavar="TIME",
         help=(
-            "Save and exit with 75 after this time, written as for sbatch: 90 (minutes), 3:55:00,"
-            " 1-12:00:00."
+            "Save and exit with 75 after this time, written as for sbatch: "
+            "90 (minutes), 3:55:00, 1-12:00:00."
         ),
         show_default=False,
     ),
@@ -166,11 +166,8 @@ def prepare_output(output: str) -> None:
 
 def prepare_files(*paths: str | None) -> None:
     """Raise before the work where an output cannot be written, or two outputs are one file."""
-    files = [
-        path
-        for path in paths
-        if path not in (None, "-") and (os.path.isfile(path) or not os.path.exists(path))
-    ]
+    named = [path for path in paths if path not in (None, "-")]
+    files = [path for path in named if os.path.isfile(path) or not os.path.exists(path)]
     for path in files:
         if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
             raise HandclrError(f"cannot write {path}: no such folder")
@@ -197,11 +194,6 @@ def skipped_exit(skipped: int) -> None:
         raise typer.Exit(3)
 
 
-def arguments(local: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Pick the arguments that belong into the provenance."""
-    return {name: local[name] for name in names}
-
-
 def seconds_of(time: str | None) -> float:
     """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s.
 
@@ -218,9 +210,3 @@ def seconds_of(time: str | None) -> float:
     if match[1] or match[4]:
         return 86400 * days + 3600 * first + 60 * second + third
     return 60 * first + second
-
-
-def choose(option: str, value: str, choices: Iterable[str]) -> None:
-    """Raise UsageError where a value is none of the choices."""
-    if value not in choices:
-        raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")

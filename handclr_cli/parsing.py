@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +73,17 @@ def read_config(context: typer.Context, path: str | None) -> str | None:
         param = known.get(name.replace("_", "-"))
         if param is None or param.name in NOT_IN_FILES:
             raise UsageError(f"--config {path}: {context.info_name} has no option {name}")
-        values[str(param.name)] = (
-            [value] if param.multiple and not isinstance(value, list) else value
-        )
+        alone = param.multiple and not isinstance(value, list)
+        values[str(param.name)] = [value] if alone else value
     context.default_map = values
     return path
 
 
 def _read_table(path: str) -> dict[str, Any]:
     """Options from TOML or JSON; of a run's config.json its arguments and seed."""
+    import json
+    import tomllib
+
     try:
         text = Path(path).read_text(encoding="utf-8")
         found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
@@ -93,11 +93,9 @@ def _read_table(path: str) -> dict[str, Any]:
         raise UsageError(f"--config {path}: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"--config {path}: holds no options")
-    return (
-        {**found["arguments"], "seed": found.get("seed", 0)}
-        if isinstance(found.get("arguments"), dict)
-        else found
-    )
+    if isinstance(found.get("arguments"), dict):
+        return {**found["arguments"], "seed": found.get("seed", 0)}
+    return found
 
 
 def _names(param: Any) -> list[str]:

@@ -1,8 +1,7 @@
-"""$ python tests/pipeline.py [--tree FOLDER] [--record]: checksums of what a pipeline through all
-commands makes.
+"""$ python tests/pipeline.py [--tree FOLDER] [--record]: checksums of a pipeline.
 
 Two trees that behave alike print the same. `--record` writes pipeline.json, which test_pipeline.py
-compares with.
+compares with; `--keep FOLDER` keeps what was made.
 """
 
 from __future__ import annotations
@@ -23,17 +22,9 @@ from pathlib import Path
 
 RECORDED = Path(__file__).with_name("pipeline.json")
 LIBRARIES = (
-    "numpy",
-    "opencv-contrib-python",
-    "mediapipe",
-    "torch",
-    "torchvision",
-    "numba",
-    "scikit-learn",
-    "onnx",
+    *("numpy", "numba", "scikit-learn", "torch", "torchvision", "onnx"),
+    *("mediapipe", "opencv-contrib-python"),
 )
-# The steps whose outputs depend on the axes, whose last digits depend on the linear algebra
-# library.
 TRAIN = "--arch resnet18 --size 32 --batch 4 --epochs 1 --device cpu --workers 0 --cache none"
 STEPS = (
     "synth footage wild --videos 3 --frames 6 --fps 5 --width 320 --height 240 --workers 1",
@@ -104,8 +95,8 @@ def checksums(folder: Path, run: Run) -> dict[str, str]:
         done = run(words, folder)
         if target:
             (folder / target).write_bytes(done.stdout)
-        said = b"%d\n%s\n%s" % (done.returncode, b"" if target else done.stdout, done.stderr)
-        found[f"said {number:02d} {words[0]}"] = _digest(said)
+        said = done.stderr if target else done.stdout + b"\n" + done.stderr
+        found[f"said {number:02d} {words[0]}"] = f"{done.returncode} {_digest(said)}"
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = _digest(

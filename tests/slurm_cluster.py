@@ -71,10 +71,10 @@ class Cluster:
 
     def logs(self) -> str:
         """The last lines of what the daemons have said."""
-        files = sorted(self.folder.glob("*.log"))
-        return "\n".join(
-            line for file in files for line in [file.name, *file.read_text().splitlines()[-20:]]
-        )
+        lines = []
+        for file in sorted(self.folder.glob("*.log")):
+            lines += [file.name, *file.read_text().splitlines()[-20:]]
+        return "\n".join(lines)
 
     def field(self, job: str, name: str) -> str:
         """A field of the record of a job, or of a task of an array such as `7_2`; empty where there
@@ -85,11 +85,8 @@ class Cluster:
 
     def states(self, job: str) -> set[str]:
         """The states that the tasks of a job are in."""
-        return set(
-            self.run(
-                "squeue", "--array", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"
-            ).split()
-        )
+        command = ("squeue", "--array", "--noheader", "--states=all", "--format=%T")
+        return set(self.run(*command, f"--jobs={job}").split())
 
     def pids(self, job: str) -> list[int]:
         """The processes of a job or of a task of an array, that of the batch script first."""
@@ -105,9 +102,8 @@ class Cluster:
         """
         wait_until(lambda: self.field(job, "Restarts") == "1", f"job {job} to be queued again")
         wait_until(lambda: not self.pids(job), f"the end of the first run of job {job}")
-        self.run(
-            "scontrol", "update", f"JobId={job}", "StartTime=now+2"
-        )  # not the second it ended in
+        # Not the second it ended in.
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now+2")
 
     def describe(self, job: str) -> str:
         """The records of a job and all that it has written, for a test that fails."""
@@ -117,12 +113,8 @@ class Cluster:
 
     def wait(self, job: str, timeout: float = 300) -> None:
         """Until all tasks of the job have ended; fails where one has not completed."""
-        wait_until(
-            lambda: self.states(job) <= ENDED,
-            f"the end of job {job}",
-            timeout,
-            lambda: self.describe(job),
-        )
+        what = f"the end of job {job}"
+        wait_until(lambda: self.states(job) <= ENDED, what, timeout, lambda: self.describe(job))
         assert self.states(job) == {"COMPLETED"}, self.describe(job)
 
 

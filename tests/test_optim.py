@@ -10,13 +10,8 @@ import torch
 from torch import nn
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.learning.optim import (
-    LARS,
-    OPTIMIZERS,
-    build_optimizer,
-    parameter_groups,
-    warmup_cosine,
-)
+from handclr_cli.learning.optim import LARS, OPTIMIZERS, build_optimizer, parameter_groups
+from handclr_cli.learning.schedule import warmup_cosine
 
 
 def test_lars_steps_are_the_formula() -> None:

@@ -32,19 +32,15 @@ def cluster(environment: None) -> Iterator[Cluster]:
     if why := missing():
         pytest.skip(why)
     with slurm_cluster() as cluster:
-        cluster.env.update(
-            OMP_NUM_THREADS="1", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        )
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        cluster.env.update(OMP_NUM_THREADS="1", PATH=path)
         yield cluster
 
 
 def printed(head: str) -> str:
     """The one block of shell in the README that begins with these words."""
-    (block,) = [
-        text
-        for text in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-        if text.startswith(head)
-    ]
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    (block,) = [text for text in blocks if text.startswith(head)]
     return block
 
 
@@ -69,27 +65,13 @@ def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
     work = write_jobs(tmp_path / "work")
     (work / "hands").mkdir()
     write_labelled(work / "hands" / "hands-000000.tar", 8)
-    write_pairs(
-        work / "pairs.npz",
-        [labelled_sample(number).key for number in range(8)],
-        [4, 5, 6, 7, 0, 1, 2, 3],
-    )
+    keys = [labelled_sample(number).key for number in range(8)]
+    write_pairs(work / "pairs.npz", keys, [4, 5, 6, 7, 0, 1, 2, 3])
 
     def train(run: str) -> str:
-        options = (
-            "--run",
-            f"runs/{run}",
-            "--batch",
-            "4",
-            "--epochs",
-            "8",
-            "--save-every",
-            "2",
-            *TRAINING,
-        )
-        return cluster.run(
-            "sbatch", "--parsable", "--cpus-per-task=1", "pretrain.sbatch", *options, cwd=work
-        )
+        job = ("sbatch", "--parsable", "--cpus-per-task=1", "pretrain.sbatch")
+        options = ("--batch", "4", "--epochs", "8", "--save-every", "2", *TRAINING)
+        return cluster.run(*job, "--run", f"runs/{run}", *options, cwd=work)
 
     whole, cut = train("whole"), train("cut")
     saved = work / "runs" / "cut" / "last.pt"
@@ -105,11 +87,8 @@ def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
     assert ends[0].keys() == ends[1].keys()
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
     log = (work / f"pretrain-{cut}.log").read_text()
-    assert (
-        " x 2, " in log
-        and "stopped by SIGTERM, saved at step" in log
-        and "runs/cut/encoder.pt" in log
-    )
+    assert " x 2, " in log and "stopped by SIGTERM, saved at step" in log
+    assert "runs/cut/encoder.pt" in log
 
 
 @pytest.fixture
@@ -149,9 +128,8 @@ def film(folder: Path) -> Path:
 
 def submit(cluster: Cluster, folder: Path) -> list[str]:
     """The three jobs, as the README submits them."""
-    words = cluster.run(
-        "bash", "-ec", printed("hands=$(sbatch") + "echo $hands $pairs", cwd=folder
-    ).split()
+    script = printed("hands=$(sbatch") + "echo $hands $pairs"
+    words = cluster.run("bash", "-ec", script, cwd=folder).split()
     return [*words[-2:], words[-3]]
 
 

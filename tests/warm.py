@@ -24,18 +24,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Of handclr itself no more than what every command loads: the rooms are loaded as users load them.
 PRELOADED = (
-    "numpy",
-    "cv2",
-    "torch",
-    "torchvision",
-    "numba",
-    "scipy.spatial",
-    "rich.progress",
-    "handclr_cli.main",
+    *("numpy", "cv2", "torch", "torchvision", "numba", "scipy.spatial", "sklearn.decomposition"),
+    *("mediapipe", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2"),
+    *("rich.progress", "pydantic.type_adapter", "handclr_cli.main"),
 )
 # Read by the interpreter or by a library as it is loaded.
-EARLY = ("PYTHON", "OMP_", "LC_", "LANG", "LD_", "NUMBA_", "CUDA_")
+EARLY = ("PYTHON", "OMP_", "LC_", "LANG", "LD_", "NUMBA_", "CUDA_", "MPL")
 
 
 def run(
@@ -131,7 +127,8 @@ def serve(requests: socket.socket) -> None:
     other does.
     """
     for name in PRELOADED:
-        __import__(name)
+        with suppress(ImportError):  # the command that needs it will say so
+            __import__(name)
     gc.freeze()
     while True:
         size, ends, _, _ = socket.recv_fds(requests, 8, 3)

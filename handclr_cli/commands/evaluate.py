@@ -180,8 +180,8 @@ def _compare(files: tuple[str, str], given: dict[str, Any], table: bool, seed: i
     found = report["comparison"]["root"]
     difference = with_interval(found["b_minus_a_mm"], found["b_minus_a_interval"], 2)
     console.say(
-        f"evaluate: {console.plural(report['samples'], 'crop')}, root-relative MPJPE"
-        f" {found['a_mpjpe_mm']:.2f} and {found['b_mpjpe_mm']:.2f} mm, b - a {difference} mm"
+        f"evaluate: {console.plural(report['samples'], 'crop')}, root-relative MPJPE "
+        f"{found['a_mpjpe_mm']:.2f} and {found['b_mpjpe_mm']:.2f} mm, b - a {difference} mm"
     )
 
 
@@ -210,12 +210,12 @@ def _say(done: EvaluateResult, freihand: bool) -> None:
         )
     if freihand and report["samples"] != FREIHAND_SAMPLES:
         console.warn(
-            f"--freihand: {report['samples']:,} poses; FreiHAND's own script wants all"
-            f" {FREIHAND_SAMPLES:,}"
+            f"--freihand: {report['samples']:,} poses; "
+            f"FreiHAND's own script wants all {FREIHAND_SAMPLES:,}"
         )
     beside = f" (mean pose of the training set {still['root']['mpjpe_mm']:.2f} mm)" if still else ""
     console.say(
-        f"evaluate: {console.plural(report['samples'], 'crop')}"
-        f" ({report['samples_without_labels']:,} without labels), root-relative MPJPE"
-        f" {with_interval(root['mpjpe_mm'], root['mpjpe_mm_interval'], 2)} mm{beside}"
+        f"evaluate: {console.plural(report['samples'], 'crop')} "
+        f"({report['samples_without_labels']:,} without labels), root-relative MPJPE "
+        f"{with_interval(root['mpjpe_mm'], root['mpjpe_mm_interval'], 2)} mm{beside}"
     )

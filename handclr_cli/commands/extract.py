@@ -142,6 +142,6 @@ def _warn(done: ExtractResult, balance: bool) -> None:
     if done.lost:
         names = ", ".join(done.lost)
         console.warn(
-            f"footage was lost with the process that worked on it; remove {names} to have it tried "
-            "again"
+            f"footage was lost with the process that worked on it; remove {names} "
+            "to have it tried again"
         )

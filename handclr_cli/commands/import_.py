@@ -26,8 +26,8 @@ CheckSheet = Annotated[
         "--check",
         metavar="PNG",
         help=(
-            "Measure how the labels agree, shards that are there included, and draw a sheet of"
-            " crops."
+            "Measure how the labels agree, shards that are there included, "
+            "and draw a sheet of crops."
         ),
         show_default=False,
     ),
@@ -263,8 +263,8 @@ def _say(stage: str, done: ImportResult, sheet: str | None) -> None:
 
     hands = done.left + done.right
     words = [
-        f"{stage}: {console.plural(hands, 'hand')} of {done.items:,} in"
-        f" {', '.join(done.of.values())} ({done.left:,} left, {done.right:,} right)"
+        f"{stage}: {console.plural(hands, 'hand')} of {done.items:,} "
+        f"in {', '.join(done.of.values())} ({done.left:,} left, {done.right:,} right)"
     ]
     words += [f"{count:,} {reason}" for reason, count in done.skipped.items()]
     if done.there:

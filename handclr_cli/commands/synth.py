@@ -83,8 +83,9 @@ def footage(
     done = run_synth_footage(settings)
     there = f", {console.plural(done.there, 'video')} there already" if done.there else ""
     console.say(
-        f"synth footage: {console.plural(done.videos, 'video')} of"
-        f" {console.plural(frames, 'frame')}, {console.plural(done.hands, 'hand')}{there}; {folder}"
+        f"synth footage: {console.plural(done.videos, 'video')} "
+        f"of {console.plural(frames, 'frame')}, "
+        f"{console.plural(done.hands, 'hand')}{there}; {folder}"
     )
 
 

@@ -15,8 +15,8 @@ def sample_table() -> str:
     for field in FIELDS:
         shape = f" ({', '.join(map(str, field.shape))})" if field.shape else ""
         rows.append(
-            f"| `{field.suffix}` | {field.dtype}{shape} | {field.meaning} |"
-            f" {', '.join(field.writers)} |"
+            f"| `{field.suffix}` | {field.dtype}{shape} | {field.meaning} "
+            f"| {', '.join(field.writers)} |"
         )
     return "\n".join(rows)
 

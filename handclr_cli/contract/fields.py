@@ -38,10 +38,10 @@ INFO = Field(
     "json",
     "object",
     (),
-    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before"
-    " mirroring; it may reach beyond the frame), `source_size` [width, height], `hand`"
-    ' "left"/"right" in the source, `flipped`, `score`; labelled sets add `sample`, `index` in'
-    " their split, and `version`, `subject`, `camera` or `hand_id`",
+    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before "
+    "mirroring; it may reach beyond the frame), `source_size` [width, height], "
+    '`hand` "left"/"right" in the source, `flipped`, `score`; labelled sets add `sample`, '
+    "`index` in their split, and `version`, `subject`, `camera` or `hand_id`",
     ("extract", "import", "synth"),
 )
 KEYPOINTS_2D = Field(
@@ -69,8 +69,8 @@ VALID = Field(
     "valid.npy",
     "uint8",
     (JOINT_COUNT,),
-    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them."
-    " The coordinates of the others are finite and mean nothing",
+    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them. "
+    "The coordinates of the others are finite and mean nothing",
     ("import",),
 )
 FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)

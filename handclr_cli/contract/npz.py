@@ -195,8 +195,9 @@ def _check(
             if declared.optional or (only is not None and declared.name not in only):
                 continue
             raise HandclrError(
-                f"{name}: no array '{declared.name}'; a {kind} file is the output of"
-                f" {kind_maker(kind)}, this one has {', '.join(sorted(arrays)) or 'nothing'}"
+                f"{name}: no array '{declared.name}'; "
+                f"a {kind} file is the output of {kind_maker(kind)}, "
+                f"this one has {', '.join(sorted(arrays)) or 'nothing'}"
             )
         array = arrays[declared.name]
         if not declared.fits(array.shape, array.dtype, sizes):

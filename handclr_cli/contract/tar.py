@@ -68,11 +68,11 @@ class MapCursor:
 
 
 def walk(cursor: Cursor, source: str) -> Iterator[Member]:
-    """Yield the regular files of one tar or of several concatenated ones (ustar, GNU and PAX
-    names).
+    """Yield the regular files of one tar or of several concatenated ones.
 
-    Raises TruncatedError where the stream is empty, stops inside a member, or ends without an
-    end-of-archive mark; HandclrError where a header is damaged or the data is no tar at all.
+    Names may be written as in ustar, GNU or PAX. Raises TruncatedError where the stream is empty,
+    stops inside a member, or ends without an end-of-archive mark; HandclrError where a header is
+    damaged or the data is no tar at all.
     """
     archive, long_name, start = 0, None, cursor.position
     while True:

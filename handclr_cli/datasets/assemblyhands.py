@@ -28,16 +28,16 @@ _Place = tuple[str, str, int]
 
 
 class AssemblyHands:
-    """One split of AssemblyHands' egocentric views: two items for each annotated image, right hand
-    and left hand.
+    """One split of AssemblyHands' egocentric views.
 
-    `root` holds `annotations` and `images`. A joint is valid where both the image's and the
-    moment's labels say so. A hand without a box, with fewer than 10 valid joints, or without wrist
-    or middle knuckle gives no sample. `index` is the position of the image's annotation. The labels
-    on disk are in millimetres, in the world; here they are as in LabelledHand, with pixel
-    coordinates as the data set has them. Its own 2D labels are large and kept only with `compare`.
-    Sequences without images are left out, and `notes` say so. Raises HandclrError where a file is
-    missing or does not fit the others.
+    Each annotated image gives two items, the right hand and the left hand. `root` holds
+    `annotations` and `images`. A joint is valid where both the image's and the moment's labels say
+    so. A hand without a box, with fewer than 10 valid joints, or without wrist or middle knuckle
+    gives no sample. `index` is the position of the image's annotation. The labels on disk are in
+    millimetres, in the world; here they are as in LabelledHand, with pixel coordinates as the data
+    set has them. Its own 2D labels are large and kept only with `compare`. Sequences without images
+    are left out, and `notes` say so. Raises HandclrError where a file is missing or does not fit
+    the others.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str, compare: bool = True) -> None:
@@ -88,9 +88,8 @@ class AssemblyHands:
         )
 
     def _file(self, name: str) -> Path:
-        return (
-            self.root / "annotations" / self.split / f"assemblyhands_{self.split}_{name}_v1-1.json"
-        )
+        folder = self.root / "annotations" / self.split
+        return folder / f"assemblyhands_{self.split}_{name}_v1-1.json"
 
     def _load(self, name: str, *keys: str) -> dict[str, Any]:
         """One of the three files of labels, which must have the keys."""
@@ -118,9 +117,8 @@ class AssemblyHands:
         try:
             images = {image["id"]: image for image in data["images"]}
             labels = [(label, images[label["image_id"]]) for label in data["annotations"]]
-            there = self._on_disk(
-                {str(image["seq_name"]): str(image["file_name"]) for _, image in labels}
-            )
+            files = {str(image["seq_name"]): str(image["file_name"]) for _, image in labels}
+            there = self._on_disk(files)
             self._indices: list[int] = []
             self._places: list[_Place] = []
             self._files: list[str] = []
@@ -157,21 +155,22 @@ class AssemblyHands:
         missing = sorted(sequence for sequence, folder in folders.items() if not folder.is_dir())
         if len(missing) == len(folders):
             raise HandclrError(
-                f"{folders[missing[0]]} is missing, as are the images of every sequence of"
-                f" {self.split}; unpack ego_images_rectified into {self.root / 'images'}"
+                f"{folders[missing[0]]} is missing, as are the images of every sequence "
+                f"of {self.split}; unpack ego_images_rectified into {self.root / 'images'}"
             )
         self.notes: tuple[str, ...] = ()
         if missing:
             which = (
-                f"{len(missing)} of {len(folders)} sequences of {self.split} have no images and are"
-                " left out"
+                f"{len(missing)} of {len(folders)} sequences of {self.split} "
+                "have no images and are left out"
             )
             self.notes = (f"{self.root}: {which}, {missing[0]} first",)
         return folders.keys() - set(missing)
 
     def _read_world(self, annotations: dict[str, Any]) -> None:
-        """The 42 joints of each moment, in millimetres, which of them are valid, and the moment of
-        each annotation.
+        """Read the 42 joints of each moment, and the moment of each annotation.
+
+        The joints are in millimetres; a mask says which of them are valid.
         """
         rows: dict[tuple[str, int], int] = {}
         world, valid = [np.empty((0, 42, 3))], [np.empty((0, 42), bool)]
@@ -185,15 +184,15 @@ class AssemblyHands:
                     world.append(np.asarray(moment["world_coord"], np.float64).reshape(1, 42, 3))
                     valid.append(np.asarray(moment.get("joint_valid", [1] * 42)).reshape(1, 42) > 0)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._misfit(
-                    "joint_3d", f"42 joints for frame {frame:06d} of {sequence}"
-                ) from error
+                what = f"42 joints for frame {frame:06d} of {sequence}"
+                raise self._misfit("joint_3d", what) from error
         self._world, self._world_valid = np.concatenate(world), np.concatenate(valid)
         self._moments = [rows[sequence, frame] for sequence, _, frame in self._places]
 
     def _read_cameras(self, calibration: dict[str, Any]) -> None:
-        """The cameras' intrinsics, and the extrinsics of each annotation, world to camera, NaN
-        where they are missing.
+        """Read the cameras' intrinsics, and the extrinsics of each annotation.
+
+        Extrinsics are world to camera, NaN where they are missing.
         """
         self._intrinsics: dict[tuple[str, str], np.ndarray] = {}
         self._extrinsics = np.full((len(self._places), 3, 4), np.nan)
@@ -207,9 +206,8 @@ class AssemblyHands:
                     matrix = np.asarray(calibration[sequence]["intrinsics"][name], np.float64)
                     self._intrinsics[sequence, camera] = matrix.reshape(3, 3)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._misfit(
-                    "ego_calib", f"camera {name} for frame {frame:06d} of {sequence}"
-                ) from error
+                what = f"camera {name} for frame {frame:06d} of {sequence}"
+                raise self._misfit("ego_calib", what) from error
 
     def _misfit(self, name: str, what: str) -> HandclrError:
         return HandclrError(
@@ -219,8 +217,9 @@ class AssemblyHands:
 
 
 def _pixels(keypoints: list[Any]) -> np.ndarray | None:
-    """The 2D labels of 42 joints, (N, 42, 2), NaN where their confidence is zero; None where not
-    all rows have them.
+    """The 2D labels of 42 joints, (N, 42, 2), or None where not all rows have them.
+
+    A joint whose confidence is zero is NaN.
     """
     if not all(keypoints):
         return None

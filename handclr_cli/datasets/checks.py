@@ -1,6 +1,4 @@
-"""Whether imported labels agree: with the data set's own 2D labels, with the image, with the size
-of a hand.
-"""
+"""Checks of imported labels: by the set's own 2D labels, by the image, by the size of a hand."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from .labelled import CheckedHand, Made
 
 
 class Check:
-    """Gathers what was measured of the hands made of `rows` items, and keeps up to `tiles` samples,
-    evenly spread.
+    """Gathers what was measured of the hands made of `rows` items, and some of their samples.
+
+    Up to `tiles` samples are kept, evenly spread.
     """
 
     def __init__(self, rows: int, tiles: int) -> None:
@@ -43,20 +42,20 @@ class Check:
         share of valid joints whose projection is inside the image; `projection_error_px`, of the 3D
         labels from the set's own 2D labels.
         """
+        bones = np.array(self._bones)
         errors = np.concatenate(self._errors) if self._errors else np.empty(0)
         return {
-            "hands": len(self._bones),
-            "reference_bone_mm": _spread(
-                np.array(self._bones), {"min": 0, "median": 50, "max": 100}
-            ),
+            "hands": len(bones),
+            "reference_bone_mm": _spread(bones, {"min": 0, "median": 50, "max": 100}),
             "joints_inside": float(self._inside[0] / self._inside[1]) if self._inside[1] else None,
             "projection_error_px": _spread(errors, {"median": 50, "p95": 95, "max": 100}),
         }
 
 
 class KeypointCheck:
-    """Gathers where Hand100M's keypoints of `rows` items are, and keeps up to `tiles` samples,
-    evenly spread.
+    """Gathers where Hand100M's keypoints of `rows` items are, and some of the samples.
+
+    Up to `tiles` samples are kept, evenly spread.
     """
 
     def __init__(self, rows: int, tiles: int) -> None:
@@ -77,8 +76,9 @@ class KeypointCheck:
             self.samples.append(made.sample)
 
     def report(self) -> dict[str, Any]:
-        """`hands`, and the shares of keypoints inside the image and inside the annotated box, None
-        of no hands.
+        """`hands`, and the shares of keypoints inside the image and inside the annotated box.
+
+        The shares are None where there are no hands.
         """
         joints = JOINT_COUNT * self._hands
         return {
@@ -97,16 +97,13 @@ def agreement(found: dict[str, Any]) -> str:
         return (
             f"{in_box:.2%} of the keypoints inside the annotated box, {inside:.2%} inside the image"
         )
-    bone, inside, error = (
-        found["reference_bone_mm"],
-        found["joints_inside"],
-        found["projection_error_px"],
-    )
+    bone, inside = found["reference_bone_mm"], found["joints_inside"]
+    error = found["projection_error_px"]
     from_own = "no 2D labels of the set's own to compare with"
     if error:
         from_own = (
-            f"{error['median']:.2f} px from the set's own 2D labels"
-            f" (95 %: {error['p95']:.2f}, max {error['max']:.2f})"
+            f"{error['median']:.2f} px from the set's own 2D labels "
+            f"(95 %: {error['p95']:.2f}, max {error['max']:.2f})"
         )
     return (
         f"reference bone {bone['min']:.1f} to {bone['max']:.1f} mm, median {bone['median']:.1f}; "
@@ -117,6 +114,4 @@ def agreement(found: dict[str, Any]) -> str:
 def _spread(values: np.ndarray, percentiles: dict[str, int]) -> dict[str, float] | None:
     if not values.size:
         return None
-    return {
-        name: float(np.percentile(values, percentile)) for name, percentile in percentiles.items()
-    }
+    return {name: float(np.percentile(values, at)) for name, at in percentiles.items()}

@@ -59,8 +59,9 @@ class _View:
 
 
 class _Meta(NamedTuple):
-    """What meta.yml says of a sequence: sorted serials of cameras, number of frames, side of the
-    hand.
+    """What meta.yml says of a sequence.
+
+    The sorted serials of the cameras, the number of frames, and the side of the hand.
     """
 
     serials: list[str]
@@ -69,15 +70,14 @@ class _Meta(NamedTuple):
 
 
 class DexYCB:
-    """One split of DexYCB: an item for each image that is on disk, by subject, sequence, camera,
-    frame.
+    """One split of DexYCB: an item for each image that is on disk.
 
-    `root` holds the subjects' folders and `calibration`. `split` is one of SPLITS; `all` takes what
-    is there. The splits go by a sequence's place among the 100 of its subject; where fewer are
-    there, by the place among these, and `notes` say so. `index` counts all frames that meta.yml
-    names, on disk or not, labelled or not, as result files do. Both hands, metres. Raises
-    HandclrError where a file that describes the images is missing or damaged, or where the split
-    has no image.
+    Items are in the order of subject, sequence, camera and frame. `root` holds the subjects'
+    folders and `calibration`. `split` is one of SPLITS; `all` takes what is there. The splits go by
+    a sequence's place among the 100 of its subject; where fewer are there, by the place among
+    these, and `notes` say so. `index` counts all frames that meta.yml names, on disk or not,
+    labelled or not, as result files do. Both hands, metres. Raises HandclrError where a file that
+    describes the images is missing or damaged, or where the split has no image.
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str) -> None:
@@ -94,9 +94,9 @@ class DexYCB:
             sequences = sorted(path for path in folder.iterdir() if path.is_dir())
             if split != "all" and len(sequences) != _SEQUENCES:
                 notes.append(
-                    f"{folder}: {len(sequences)} of {_SEQUENCES} sequences; {split} goes by their"
-                    " place among those that are there, so it is not the official split (the split"
-                    " all takes everything)"
+                    f"{folder}: {len(sequences)} of {_SEQUENCES} sequences; "
+                    f"{split} goes by their place among those that are there, "
+                    "so it is not the official split (the split all takes everything)"
                 )
             self._read_sequences(sequences, subject)
         self._rows = np.array(self._found, np.int64).reshape(-1, 3)
@@ -107,8 +107,8 @@ class DexYCB:
             )
         if self._counted > len(self):
             notes.append(
-                f"{root}: {len(self):,} of the {self._counted:,} images of {split} that meta.yml"
-                " names are there"
+                f"{root}: {len(self):,} of the {self._counted:,} images of {split} "
+                "that meta.yml names are there"
             )
         self.notes = tuple(notes)
 
@@ -158,9 +158,8 @@ class DexYCB:
                     self._found.append((len(self._views), frame, self._counted + frame))
                 if frames:
                     self._add_intrinsics(serial)
-                self._views.append(
-                    _View(folder, sequence.parent.name, sequence.name, serial, meta.side)
-                )
+                view = _View(folder, sequence.parent.name, sequence.name, serial, meta.side)
+                self._views.append(view)
                 self._counted += meta.frames
 
     def _add_intrinsics(self, serial: str) -> None:
@@ -176,9 +175,8 @@ class DexYCB:
         if len(numbers) < len(_LENS):
             raise HandclrError(f"{path}: has no color with fx, fy, ppx and ppy; unpack it again")
         fx, fy, x, y = numbers
-        self._intrinsics[serial] = np.array(
-            [[fx, 0, x + _CENTRE], [0, fy, y + _CENTRE], [0, 0, 1]], np.float64
-        )
+        matrix = [[fx, 0, x + _CENTRE], [0, fy, y + _CENTRE], [0, 0, 1]]
+        self._intrinsics[serial] = np.array(matrix, np.float64)
 
 
 def _subjects(root: Path) -> list[tuple[Path, int]]:
@@ -222,7 +220,7 @@ def _frames(folder: Path, count: int) -> list[int]:
     frames = sorted(int(match[1]) for name in names if (match := _COLOUR.fullmatch(name)))
     if frames and frames[-1] >= count:
         raise HandclrError(
-            f"{folder}: has frame {frames[-1]}, but meta.yml counts {count}; unpack the sequence"
-            " again"
+            f"{folder}: has frame {frames[-1]}, but meta.yml counts {count}; "
+            "unpack the sequence again"
         )
     return frames

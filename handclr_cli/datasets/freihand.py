@@ -43,8 +43,8 @@ class FreiHAND:
         self.samples = len(self.keypoints3d)
         if len(self.intrinsics) != self.samples:
             raise HandclrError(
-                f"{intrinsics_path} has {len(self.intrinsics)} entries but {xyz_path} has"
-                f" {self.samples}; unpack both files from the same FreiHAND release"
+                f"{intrinsics_path} has {len(self.intrinsics)} entries but {xyz_path} "
+                f"has {self.samples}; unpack both files from the same FreiHAND release"
             )
         self.images = _find(folders, f"{prefix}/rgb")
         self.versions = _count_versions(self.images, self.samples, xyz_path)
@@ -104,8 +104,8 @@ def _read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
         ) from error
     if values.ndim != 3 or values.shape[1:] != shape or not len(values):
         raise HandclrError(
-            f"{path} has the shape {values.shape}, expected (N, {shape[0]}, {shape[1]}); unpack it"
-            " again"
+            f"{path} has the shape {values.shape}, "
+            f"expected (N, {shape[0]}, {shape[1]}); unpack it again"
         )
     return values
 
@@ -116,13 +116,14 @@ def _count_versions(images: Path, samples: int, labels: Path) -> int:
     versions, rest = divmod(len(names), samples)
     if rest or not versions:
         raise HandclrError(
-            f"{images} holds {len(names)} images, expected a multiple of the {samples} entries of"
-            f" {labels}; unpack the missing images"
+            f"{images} holds {len(names)} images, expected a multiple of the {samples} entries "
+            f"of {labels}; unpack the missing images"
         )
     missing = next((i for i in range(len(names)) if f"{i:08d}.jpg" not in names), None)
     if missing is not None:
         raise HandclrError(
-            f"{images} has no {missing:08d}.jpg, expected 00000000.jpg to {len(names) - 1:08d}.jpg"
-            " without gaps; unpack the missing images"
+            f"{images} has no {missing:08d}.jpg, "
+            f"expected 00000000.jpg to {len(names) - 1:08d}.jpg without gaps; "
+            "unpack the missing images"
         )
     return versions

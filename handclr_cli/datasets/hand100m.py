@@ -1,5 +1,6 @@
-"""Hand100M, the published annotations of frames of Ego4D and 100DOH: crops, keypoints and mined
-pairs.
+"""Hand100M, the published annotations of frames of Ego4D and 100DOH.
+
+From them: crops, keypoints and mined pairs.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class AnnotatedHand:
 
 @dataclass(frozen=True)
 class CropMaker:
-    """Makes samples: crops of `size` px, `margin` times as wide as the keypoints are, JPEG of
-    `quality`.
+    """Makes the samples of annotated hands.
+
+    Crops of `size` px, `margin` times as wide as the keypoints are, as JPEG of `quality`.
     """
 
     size: int = 224
@@ -170,17 +172,12 @@ class Hand100M:
     def key(self, row: int) -> str:
         """The key of a hand's sample."""
         image = self.hands.image[row]
+        video, frame = self._video_ids[self._video[image]], int(self._frame[image])
         side = "left" if self.hands.left[row] else "right"
-        return sample_key(
-            self._video_ids[self._video[image]],
-            int(self._frame[image]),
-            side,
-            int(self._number[row]),
-        )
+        return sample_key(video, frame, side, int(self._number[row]))
 
     def pairs(self, present: np.ndarray) -> dict[str, np.ndarray]:
-        """The published pairs as arrays of a pairs file, of the hands that are `present`, (N,)
-        bool.
+        """The published pairs of the hands that are `present`, (N,) bool, as arrays of a file.
 
         Positives that are not present are left out, and those after them move up.
         """

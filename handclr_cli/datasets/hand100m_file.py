@@ -47,8 +47,9 @@ class Annotations:
 
 
 class _Gathered:
-    """Takes the values out of each object as the file is parsed: all objects at once would need
-    ten times the memory.
+    """Takes the values out of each object as the file is parsed.
+
+    All objects at once would need ten times the memory.
     """
 
     def __init__(self, path: str) -> None:
@@ -169,8 +170,10 @@ class _Gathered:
         return found
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Positives as rows int32 (N, K), nearest first as in the file, their distances, and how
-        many are of no hand in the file.
+        """The mined positives of each hand as rows int32 (N, K), nearest first as in the file.
+
+        With them their distances, float32 (N, K), and how many positives are of no hand in the
+        file.
         """
         rows = _rows([str(name) for name in self.ids], f"{self.path}: hand_id")
         flat = np.array([rows.get(name, -1) for name in self._positives], np.int32)

@@ -42,8 +42,9 @@ _TILES = 48
 
 
 class PairsWritten(NamedTuple):
-    """The published pairs that were written: hands, those with a positive, and positives without a
-    crop.
+    """The published pairs that were written.
+
+    The numbers of hands, of hands with a positive, and of positives without a crop.
     """
 
     hands: int
@@ -85,8 +86,7 @@ class ImportResult:
 
 
 def run_import(settings: ImportSettings) -> ImportResult:
-    """Make shards of a labelled data set, those that are missing, and count what became of its
-    items.
+    """Make the missing shards of a labelled data set, and count what became of its items.
 
     Raises HandclrError where the data set cannot be read, or an item cannot and the settings are
     strict; UsageError where shards that are there were made otherwise.

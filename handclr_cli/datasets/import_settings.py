@@ -94,7 +94,7 @@ class ImportHand100mSettings(ImportSettings):
     def __post_init__(self) -> None:
         if self.pairs and self.part:
             raise UsageError(
-                "the pairs are of all parts; leave it out, and run once more without a part when"
-                " all parts are done",
+                "the pairs are of all parts; leave it out, "
+                "and run once more without a part when all parts are done",
                 setting="pairs",
             )

@@ -26,12 +26,12 @@ _BATCH = 8
 
 
 class ShardMaker:
-    """Makes the units of a `part` that are missing; `counts` then says what became of the items of
-    all of them.
+    """Makes the units of a `part` that are missing.
 
-    `make` says what became of an item, in a worker process, and `item` gives all that it needs of a
-    row. Files that cannot be used are named relative to `root`, with a warning for the first ones;
-    raises HandclrError for the first one where `strict`.
+    `counts` then says what became of the items of all units of the part. `make` says what became of
+    an item, in a worker process, and `item` gives all that it needs of a row. Files that cannot be
+    used are named relative to `root`, with a warning for the first ones; raises HandclrError for
+    the first one where `strict`.
     """
 
     def __init__(
@@ -73,8 +73,9 @@ class ShardMaker:
             self.counts += counts
 
     def present(self, key: Callable[[int], str]) -> np.ndarray:
-        """Of each row whether its sample is in the shards, those included that were there before;
-        (N,) bool.
+        """Whether the sample of each row is in the shards, (N,) bool.
+
+        Samples that were there before count too.
         """
         for unit in self.units.units:
             if self.units.done(unit):
@@ -88,8 +89,8 @@ class ShardMaker:
         counts = self.units.counts(unit)
         if lacking := broken(counts):
             line = (
-                f"{unit.path}: lacks {lacking} of its items, whose files were broken; remove it to"
-                " have it made again"
+                f"{unit.path}: lacks {lacking} of its items, whose files were broken; "
+                "remove it to have it made again"
             )
             if self._strict:
                 raise HandclrError(line)
@@ -97,8 +98,9 @@ class ShardMaker:
         return counts
 
     def _look(self, row: int, made: Made, writer: UnitWriter | None) -> str:
-        """Under which word an item is counted: the side of its hand, or the reason why there is
-        none.
+        """Take in what became of an item, and return the word under which it is counted.
+
+        That is the side of its hand, or the reason why there is none.
         """
         if self.check:
             self.check.add(row, made)

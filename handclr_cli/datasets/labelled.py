@@ -73,8 +73,10 @@ class LabelledSet(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """How a hand's labels agree: the reference bone, joints inside the image, pixels from the set's
-    own 2D labels.
+    """How a hand's labels agree.
+
+    `bone_mm` is the length of the reference bone; `inside` says which joints are inside the image;
+    `error_px` are the distances from the set's own 2D labels in pixels.
     """
 
     bone_mm: float
@@ -84,8 +86,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of an item, the file at `path`: a sample of a hand of that side, or the reason
-    why there is none.
+    """What became of an item, the file at `path`.
+
+    Either a `sample` of a hand of that `side`, or the reason why there is none.
     """
 
     path: Path
@@ -97,8 +100,9 @@ class Made:
 
 @dataclass(frozen=True)
 class CheckedHand(Made):
-    """A sample, and how many of its keypoints are `inside` the image, and `boxed` in the annotated
-    box.
+    """A sample whose keypoints were checked.
+
+    `inside` of them are inside the image, `boxed` of them in the annotated box.
     """
 
     inside: int = 0
@@ -107,8 +111,9 @@ class CheckedHand(Made):
 
 @dataclass(frozen=True)
 class Importer:
-    """Makes samples of a data set: crops of `size` px, `margin` times as wide as the hand, JPEG of
-    `quality`.
+    """Makes the samples of a data set.
+
+    Crops of `size` px, `margin` times as wide as the hand, as JPEG of `quality`.
     """
 
     data: LabelledSet
@@ -150,8 +155,9 @@ class Importer:
         return Made(hand.path, sample, hand.side, measured=measured)
 
     def _can_be_cut(self, hand: LabelledHand, side: int) -> bool:
-        """Whether a hand is in front of the camera, and not so near that its crop is far wider than
-        an image of that side.
+        """Whether a hand is in front of the camera, and not too near.
+
+        It is too near where its crop would be far wider than an image of that side.
         """
         labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
         if not in_front(labelled):

@@ -23,8 +23,9 @@ Model = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
 
 
 def crop_kind(origins: Sequence[Provenance]) -> str:
-    """What the crops were cut by, as the history of their files says: "ground truth", "detected",
-    both, or "unknown".
+    """What the crops were cut by, as the history of their files says.
+
+    "ground truth", "detected", both, or "unknown".
     """
     records = _records(origins)
     makers = set()
@@ -42,25 +43,27 @@ def detected_kind(origins: Sequence[Provenance], labels: Labels) -> str:
     """
     if not any(record.get("stage") == "keypoints" for record in _records(origins)):
         raise HandclrError(
-            "the 2D keypoints are not a detector's; pipe the shards through handclr keypoints"
-            " first, which then has to keep the crops without a hand",
+            "the 2D keypoints are not a detector's; "
+            "pipe the shards through handclr keypoints first, "
+            "which then has to keep the crops without a hand",
             setting="crop",
         )
     where, found = crop_kind(origins), int(labels.seen.sum())
     return (
-        f"detected: {DETECTED_MARGIN:g} times MediaPipe's keypoints, looked for in the {where}"
-        f" crop; found in {found} of {len(labels)}, the others as they were"
+        f"detected: {DETECTED_MARGIN:g} times MediaPipe's keypoints, "
+        f"looked for in the {where} crop; "
+        f"found in {found} of {len(labels)}, the others as they were"
     )
 
 
 def predict_detected(
     model: Model, index: ShardIndex, rows: np.ndarray, batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Predict from crops cut again around their 2D keypoints: xyz (n, 21, 3) and uv (n, 21, 2) for
-    each batch of rows.
+    """Predict from crops cut again around their 2D keypoints.
 
-    `model` takes crops and returns xyz and uv, in sides of what it was given; here uv is in sides
-    of the crop in the shard. A crop without 2D keypoints stays as it is.
+    Yields xyz (n, 21, 3) and uv (n, 21, 2) for each batch of rows. `model` takes crops and returns
+    xyz and uv, in sides of what it was given; here uv is in sides of the crop in the shard. A crop
+    without 2D keypoints stays as it is.
     """
     for first in range(0, len(rows), batch):
         crops, cuts = [], []

@@ -28,8 +28,9 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class MeanHand(Protocol):
-    """The training set's mean pose, (21, 3) metres from the wrist, and its mean reference bone in
-    metres.
+    """The mean hand of a training set.
+
+    Its mean pose, (21, 3) metres from the wrist, and its mean reference bone in metres.
     """
 
     @property
@@ -40,8 +41,9 @@ class MeanHand(Protocol):
 
 
 class PoseEstimator(Protocol):
-    """What predicts hands, such as learning's PoseModel: xyz (n, 21, 3) metres from the wrist, and
-    uv (n, 21, 2) in sides of the crop.
+    """What predicts hands, such as learning's PoseModel.
+
+    It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop.
     """
 
     @property

@@ -13,17 +13,18 @@ from .metrics import AUC_RANGES, DEFINITIONS, area_shares, summarise
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
 DEFINITION = (
-    f"95 % percentile bootstrap, {RESAMPLES:,} resamples: units are drawn with replacement, as many"
-    " as there are, each with all its samples. It says how far the number would move with other"
-    " test samples of the same kind, and nothing of the spread over training runs."
+    f"95 % percentile bootstrap, {RESAMPLES:,} resamples: units are drawn with replacement, "
+    "as many as there are, each with all its samples. It says how far the number would move "
+    "with other test samples of the same kind, and nothing of the spread over training runs."
 )
 # Draws held at once: 32 MB of them.
 _DRAWS = 1 << 22
 
 
 class Paired(NamedTuple):
-    """Means of a and b, b - a with its 95 % interval, and the share of resamples in which b's error
-    is less.
+    """The means of a and b, and their difference b - a with its 95 % interval.
+
+    `b_better` is the share of resamples in which b's error is less.
     """
 
     a: float
@@ -41,12 +42,11 @@ def resampled_means(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> np.ndarray:
-    """The mean of joints over samples, then over joints, in each of `resamples` bootstrap draws of
-    the units.
+    """The mean of joints over samples, then over joints, in bootstrap draws of the units.
 
     values (N, 21, ...), valid bool (N, 21), units (N,): samples of equal `units` are drawn
-    together. Out (resamples, ...) float64, the same for the same seed. A joint of which a draw has
-    no label is left out of it.
+    together. Out (resamples, ...) float64, a mean for each of `resamples` draws, the same for the
+    same seed. A joint of which a draw has no label is left out of it.
     """
     sums, counts = _by_unit(values, valid, units)
     number, shape = len(sums), values.shape[1:]
@@ -67,11 +67,10 @@ def resampled_means(
 def pose_table(
     errors: Mapping[Alignment, np.ndarray], valid: np.ndarray, units: np.ndarray, seed: int = 0
 ) -> dict[str, Any]:
-    """`metrics.summarise` of errors (N, 21) mm after each alignment, with the 95 % interval of each
-    mean and area.
+    """`metrics.summarise` with the 95 % interval of each mean and area.
 
-    Adds `mpjpe_mm_interval` [low, high] and `pck_auc_interval` to each alignment; None with fewer
-    than two units.
+    Takes errors (N, 21) mm after each alignment. Adds `mpjpe_mm_interval` [low, high] and
+    `pck_auc_interval` to each alignment; None with fewer than two units.
     """
     table = summarise(errors, valid)
     values: list[np.ndarray] = []

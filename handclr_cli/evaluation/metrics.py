@@ -1,5 +1,6 @@
-"""The metrics of 3D hand poses: MPJPE, PCK curves and their area; joints without labels are left
-out.
+"""The metrics of 3D hand poses: MPJPE, PCK curves and their area.
+
+Joints without labels are left out.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ DEFINITIONS: dict[Alignment, str] = {
     "none": "Camera-frame joints as predicted, without any alignment.",
     "root": "Prediction and truth are each moved so that the wrist is the origin.",
     "root+bone": (
-        "Wrist at the origin, and the prediction scaled so that its bone from the wrist to the "
-        "middle finger's base has the true length (the SiMHand protocol)."
+        "Wrist at the origin, and the prediction scaled so that its bone from the wrist "
+        "to the middle finger's base has the true length (the SiMHand protocol)."
     ),
     "procrustes": (
-        "The prediction is moved, rotated and scaled onto the truth by least squares over the"
-        " joints with labels, without reflection."
+        "The prediction is moved, rotated and scaled onto the truth by least squares "
+        "over the joints with labels, without reflection."
     ),
 }
 MEASURES: dict[str, str] = {
     "mpjpe_mm": (
-        "Euclidean distance of each joint from its label in mm: of each joint the mean over the"
-        " samples that have its label, then the mean over the joints (the plain mean where no label"
-        " is missing). All 21 joints count, the wrist too, whose error is 0 after root alignment."
+        "Euclidean distance of each joint from its label in mm: "
+        "of each joint the mean over the samples that have its label, "
+        "then the mean over the joints (the plain mean where no label is missing). "
+        "All 21 joints count, the wrist too, whose error is 0 after root alignment."
     ),
     "pck_auc": (
-        "Area under the share of joints within a threshold, thresholds included, as a share of the"
-        " full area: trapezoids over 100 thresholds from 0 to 50 mm and 15 from 20 to 50 mm; of"
-        " each joint over the samples that have its label, then the mean over the joints."
+        "Area under the share of joints within a threshold, thresholds included, as a share "
+        "of the full area: trapezoids over 100 thresholds from 0 to 50 mm and 15 from 20 to 50 mm; "
+        "of each joint over the samples that have its label, then the mean over the joints."
     ),
     "mpjpe_mm_by_finger": (
         "The mean of the finger's four joints in mpjpe_mm_by_joint; the wrist is in none."
@@ -61,12 +63,12 @@ def pck_curve(
 
 
 def area_shares(errors_mm: np.ndarray, low: float, high: float, steps: int) -> np.ndarray:
-    """What each error adds to the area under the PCK curve from `low` to `high` mm: any shape in,
-    0..1 out.
+    """What each error adds to the area under the PCK curve from `low` to `high` mm.
 
-    Trapezoids over `steps` evenly spaced thresholds, both ends included: an error counts at every
-    threshold that it does not exceed, half at the ends. The area is the average of these shares,
-    over samples, then over joints.
+    Errors of any shape in mm in, shares in 0..1 of the same shape out. Trapezoids over `steps`
+    evenly spaced thresholds, both ends included: an error counts at every threshold that it does
+    not exceed, half at the ends. The area is the average of these shares, over samples, then over
+    joints.
     """
     shares = (steps - 0.5 - np.arange(steps + 1)) / (steps - 1)
     shares[[0, -1]] = 1, 0
@@ -107,8 +109,9 @@ def all_errors_mm(
 
 
 def alignments(placed: bool) -> list[Alignment]:
-    """The alignments to measure after; without "none" where predictions are not `placed` in the
-    camera frame.
+    """The alignments to measure after.
+
+    Without "none" where predictions are not `placed` in the camera frame.
     """
     return [name for name in DEFINITIONS if placed or name != "none"]
 

@@ -19,8 +19,8 @@ from .labels import Labels
 
 SCALES: dict[Bone, str] = {
     "training": (
-        "predictions are in reference bones; metres by the training set's mean bone of"
-        " {bone_mm:.2f} mm"
+        "predictions are in reference bones; "
+        "metres by the training set's mean bone of {bone_mm:.2f} mm"
     ),
     "true": "predictions are in reference bones; metres by the true bone of each sample's label",
 }
@@ -58,9 +58,9 @@ def scaled(hands: np.ndarray, labels: Labels, bone: Bone, mean_bone: float) -> n
 def place_predictions(
     hands: np.ndarray, seen: np.ndarray, labels: Labels, bone: Bone, mean_bone: float
 ) -> Predicted:
-    """Put hands (N, 21, 3), `scaled`, where their 2D predictions (N, 21, 2), in crop sides, show
-    them, as predict does.
+    """Put hands where their 2D predictions show them, as predict does.
 
+    `hands` (N, 21, 3) are `scaled` first; `seen` (N, 21, 2) are their 2D predictions in crop sides.
     Unless every sample has intrinsics, all stay with the wrist at the origin: a mean over some
     would not be the data set's.
     """
@@ -76,8 +76,8 @@ def place_predictions(
         cuts.append(placement.Cut(side, (0, 0, side, side), False, camera, placement.GIVEN))
     found = placement.placed(hands, seen, cuts)
     position = (
-        "the translation whose projection by the crop's intrinsics fits the predicted 2D keypoints"
-        " best"
+        "the translation whose projection by the crop's intrinsics "
+        "fits the predicted 2D keypoints best"
     )
     if nowhere := int((~found.fitted).sum()):
         position += (
@@ -98,8 +98,8 @@ def read_predictions(path: str, labels: Labels) -> Predicted:
     if lacking.any():
         first = labels.keys[lacking][0].decode("utf-8", "replace")
         raise HandclrError(
-            f"{path}: {int(lacking.sum())} of {len(labels)} labelled samples have no prediction,"
-            f" the first is {first}; predict all of them, under the keys of the shards"
+            f"{path}: {int(lacking.sum())} of {len(labels)} labelled samples have no prediction, "
+            f"the first is {first}; predict all of them, under the keys of the shards"
         )
     hands = arrays["keypoints3d"][rows].astype(np.float64)
     there = has_position(hands)
@@ -111,8 +111,9 @@ def read_predictions(path: str, labels: Labels) -> Predicted:
 
 
 def has_position(hands: np.ndarray) -> bool:
-    """Whether hands (N, 21, 3) metres are somewhere in a camera frame, not all with the wrist at
-    the origin.
+    """Whether hands (N, 21, 3) metres are somewhere in a camera frame.
+
+    Hands that all have the wrist at the origin have no position.
     """
     return bool(np.abs(hands[:, WRIST]).max(initial=0) > 1e-6)
 
@@ -149,22 +150,24 @@ def read_pair(first: str, second: str) -> tuple[Evaluated, Evaluated]:
     alone = int((rows < 0).sum()), len(b.keys) - int((rows >= 0).sum())
     if any(alone):
         raise HandclrError(
-            f"{first} and {second} are not of the same samples: {alone[0]} keys are in the first"
-            f" only, {alone[1]} in the second only; evaluate both on the same shards"
+            f"{first} and {second} are not of the same samples: "
+            f"{alone[0]} keys are in the first only, {alone[1]} in the second only; "
+            "evaluate both on the same shards"
         )
     b = Evaluated._make([*(column[rows] for column in b[:-1]), b.origin])
     same = (a.valid == b.valid).all() and np.allclose(a.truth3d, b.truth3d, rtol=0, atol=1e-6)
     if not same or (a.units != b.units).any():
         raise HandclrError(
-            f"{first} and {second} have other labels under the same keys; evaluate both on the same"
-            " shards, with intervals by the same field"
+            f"{first} and {second} have other labels under the same keys; "
+            "evaluate both on the same shards, with intervals by the same field"
         )
     return a, b
 
 
 def _rows(path: str, keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Rows of `wanted` among keys, int64, -1 where not there; raises HandclrError where a key comes
-    twice.
+    """Rows of `wanted` among keys, int64, -1 where not there.
+
+    Raises HandclrError where a key comes twice.
     """
     twice = repeated_key(keys)
     if twice is not None:

@@ -1,5 +1,6 @@
-"""The data sets' own protocols: FreiHAND's pred.json and scores.txt, DexYCB's result file,
-AssemblyHands' error.
+"""The data sets' own protocols.
+
+FreiHAND's pred.json and scores.txt, DexYCB's result file, AssemblyHands' error.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ _AUC_MM = (0, 50, 100)
 
 
 def freihand_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """The twelve numbers of FreiHAND's scores.txt, in its order; (N, 21, 3) metres in the camera
-    frame.
+    """The twelve numbers of FreiHAND's scores.txt, in its order.
 
-    Means in cm: of each joint over the samples, then over the joints. AUC: the area under each
-    joint's PCK curve at 100 thresholds from 0 to 5 cm, which count themselves, then the mean over
-    the joints. `al`: `official_procrustes`. The mesh is not predicted: its means and areas are what
-    the script prints where there is none, and its F-scores are those of the one point in pred.json
-    that stands for it, 0.
+    Takes (N, 21, 3) metres in the camera frame. Means in cm: of each joint over the samples, then
+    over the joints. AUC: the area under each joint's PCK curve at 100 thresholds from 0 to 5 cm,
+    which count themselves, then the mean over the joints. `al`: `official_procrustes`. The mesh is
+    not predicted: its means and areas are what the script prints where there is none, and its
+    F-scores are those of the one point in pred.json that stands for it, 0.
     """
     pred, truth, _ = checked(pred, truth)
     scores: dict[str, float] = {}
@@ -67,13 +67,12 @@ def write_freihand(
 
 
 def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
-    """The three metrics of DexYCB's hand pose evaluation, each MPJPE in mm and AUC; (N, 21, 3)
-    metres, camera frame.
+    """The three metrics of DexYCB's hand pose evaluation, each as MPJPE in mm and as AUC.
 
-    Absolute; root-relative, the wrist subtracted from both; `official_procrustes`, as FreiHAND's.
-    AUC at 100 thresholds from 0 to 50 mm. Samples without a hand, which the official evaluation
-    skips, are not among labelled crops. Left and right hands count alike: mirroring both prediction
-    and truth changes no distance.
+    Takes (N, 21, 3) metres in the camera frame. Absolute; root-relative, the wrist subtracted from
+    both; `official_procrustes`, as FreiHAND's. AUC at 100 thresholds from 0 to 50 mm. Samples
+    without a hand, which the official evaluation skips, are not among labelled crops. Left and
+    right hands count alike: mirroring both prediction and truth changes no distance.
     """
     pred, truth, _ = checked(pred, truth)
     pred, truth = 1000 * pred, 1000 * truth
@@ -87,12 +86,12 @@ def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, fl
 
 
 def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np.ndarray) -> None:
-    """Write DexYCB's result file: a line per sample, its position in the split, then 63 numbers x,
-    y, z in mm.
+    """Write DexYCB's result file, a line per sample.
 
-    pred (N, 21, 3) metres in the crop's camera frame; where `mirrored` (N,) the hand is mirrored
-    back into the source. In the order of `position` (N,). Raises HandclrError where a position is
-    unknown or comes twice.
+    A line is the sample's position in the split, then 63 numbers x, y, z in mm. pred (N, 21, 3)
+    metres in the crop's camera frame; where `mirrored` (N,) the hand is mirrored back into the
+    source. In the order of `position` (N,). Raises HandclrError where a position is unknown or
+    comes twice.
     """
     order = _known(position)
     hands = 1000 * in_source_frame(pred, mirrored)[order].reshape(len(order), -1)
@@ -105,9 +104,9 @@ def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np
 def assemblyhands_scores(
     pred: np.ndarray, truth: np.ndarray, valid: np.ndarray, left: np.ndarray
 ) -> dict[str, float | None]:
-    """AssemblyHands' error in mm: wrist-relative, of each joint the mean over the samples that have
-    its label, then the mean over joints.
+    """AssemblyHands' error, wrist-relative in mm.
 
+    Of each joint the mean over the samples that have its label, then the mean over joints.
     (N, 21, 3) metres, valid and left bool (N, 21) and (N,). `mpjpe_mm` is the mean over all 42
     joints, `right_mm` and `left_mm` over the 21 of a hand; None where a set has no such hand. The
     published code does not say what happens to a joint that never has a label, which is left out
@@ -127,24 +126,23 @@ def assemblyhands_scores(
 
 
 def official_procrustes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled; (N, 21, 3)
-    in any unit.
+    """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled.
 
-    Unlike in `alignment.procrustes` the orthogonal matrix may be a reflection.
+    (N, 21, 3) in any unit. Unlike in `alignment.procrustes` the orthogonal matrix may be a
+    reflection.
     """
     pred_mean, true_mean = pred.mean(axis=1, keepdims=True), truth.mean(axis=1, keepdims=True)
-    pred_extent, true_extent = (
-        np.linalg.norm(hands, axis=(1, 2), keepdims=True) + _EXTENT
-        for hands in (pred - pred_mean, truth - true_mean)
-    )
-    shape, target = (pred - pred_mean) / pred_extent, (truth - true_mean) / true_extent
+    pred_centred, true_centred = pred - pred_mean, truth - true_mean
+    pred_extent, true_extent = _extent(pred_centred), _extent(true_centred)
+    shape, target = pred_centred / pred_extent, true_centred / true_extent
     u, singular, vt = np.linalg.svd(np.swapaxes(shape, 1, 2) @ target)
     return shape @ (u @ vt) * singular.sum(axis=1)[:, None, None] * true_extent + true_mean
 
 
 def in_source_frame(hands: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Mirror back the hands (N, 21, 3) whose crops are `mirrored` (N,): x of the camera frame
-    changes its sign.
+    """Mirror back the hands (N, 21, 3) whose crops are `mirrored` (N,).
+
+    x of the camera frame changes its sign.
     """
     signs = np.where(np.asarray(mirrored, bool)[:, None] & (np.arange(3) == 0), -1.0, 1.0)
     return np.asarray(hands, np.float64) * signs[:, None]
@@ -174,6 +172,10 @@ def require(name: str, placed: bool, valid: np.ndarray, position: np.ndarray) ->
     (_complete if name == "freihand" else _known)(position)
 
 
+def _extent(centred: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(centred, axis=(1, 2), keepdims=True) + _EXTENT
+
+
 def _mean_and_area(pred_mm: np.ndarray, truth_mm: np.ndarray) -> tuple[float, float]:
     errors = np.linalg.norm(pred_mm - truth_mm, axis=-1)
     return float(mean_over_joints(joint_means(errors))), pck_auc(errors, *_AUC_MM)
@@ -184,8 +186,8 @@ def _known(position: np.ndarray) -> np.ndarray:
     unknown = int((position < 0).sum())
     if unknown:
         raise HandclrError(
-            f"{unknown} of {len(position)} samples have no 'index' in their JSON; import the set"
-            " again"
+            f"{unknown} of {len(position)} samples have no 'index' in their JSON; "
+            "import the set again"
         )
     order = np.argsort(position, kind="stable")
     twice = np.flatnonzero(np.diff(position[order]) == 0)
@@ -203,7 +205,7 @@ def _complete(position: np.ndarray) -> np.ndarray:
     if missing:
         first = np.flatnonzero(position[order] != np.arange(len(order)))[0]
         raise HandclrError(
-            f"{missing} of {position.max() + 1} images of the split are missing, the first is"
-            f" {first}"
+            f"{missing} of {position.max() + 1} images of the split are missing, "
+            f"the first is {first}"
         )
     return order

@@ -22,12 +22,12 @@ def score_predictions(
     asked: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    """The scores of predictions, ready for JSON: counts, definitions, the metrics with intervals,
-    the protocols' own scores.
+    """The scores of predictions, ready for JSON.
 
-    `baseline` (N, 21, 3) metres from the wrist is what the mean pose of the training set predicts;
-    `asked` are names in `protocols.SCORES`. AssemblyHands' protocol joins where labels are missing
-    or both hands are there.
+    Counts, definitions, the metrics with intervals, and the protocols' own scores. `baseline`
+    (N, 21, 3) metres from the wrist is what the mean pose of the training set predicts; `asked` are
+    names in `protocols.SCORES`. AssemblyHands' protocol joins where labels are missing or both
+    hands are there.
     """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
     errors = metrics.all_errors_mm(hands, truth, valid, predicted.placed)
@@ -58,8 +58,9 @@ def score_predictions(
 def pck_curves(
     predicted: Predicted, labels: Labels, baseline: np.ndarray | None
 ) -> dict[str, Curve]:
-    """PCK curves of the predictions after each alignment, and of the mean pose after
-    "root+bone".
+    """PCK curves of the predictions after each alignment, and of the mean pose.
+
+    The mean pose is aligned by "root+bone".
     """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
     found: dict[str, Curve] = {}
@@ -72,8 +73,9 @@ def pck_curves(
 
 
 def evaluated_arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarray]:
-    """The arrays of the NPZ file of an evaluation; `error_mm` is root-relative, 0 where a joint has
-    no label.
+    """The arrays of the NPZ file of an evaluation.
+
+    `error_mm` is root-relative, 0 where a joint has no label.
     """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
     return {
@@ -87,13 +89,13 @@ def evaluated_arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarr
 
 
 def compare_evaluations(a: Evaluated, b: Evaluated, seed: int) -> dict[str, Any]:
-    """The report of two evaluations of the same samples, `a` and `b` in one order, ready for
-    JSON.
+    """The report of two evaluations of the same samples, ready for JSON.
+
+    `a` and `b` are in one order.
     """
     placed = has_position(a.keypoints3d) and has_position(b.keypoints3d)
-    first, second = (
-        metrics.all_errors_mm(one.keypoints3d, a.truth3d, a.valid, placed) for one in (a, b)
-    )
+    first = metrics.all_errors_mm(a.keypoints3d, a.truth3d, a.valid, placed)
+    second = metrics.all_errors_mm(b.keypoints3d, a.truth3d, a.valid, placed)
     return {
         "samples": len(a.keys),
         "measures": {"mpjpe_mm": metrics.MEASURES["mpjpe_mm"]},

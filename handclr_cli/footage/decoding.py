@@ -73,10 +73,11 @@ def read_video(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
 
 
 class _Roll:
-    """An open video, frame by frame: count and time of the frame last grabbed, and how much time
-    without frames there was.
+    """An open video, frame by frame.
 
-    Times are those of the container where they increase, else they follow the nominal frame rate.
+    It knows the count and the time of the frame last grabbed, and how much time without frames
+    there was. Times are those of the container where they increase, else they follow the nominal
+    frame rate.
     """
 
     def __init__(self, capture: Any, path: Path, header: Header) -> None:
@@ -250,8 +251,9 @@ def _has_gap(roll: _Roll, header: Header) -> bool:
 
 
 def _ends_before(time_s: float, path: Path) -> bool:
-    """Whether all packets are earlier than a time; nothing is decoded, so this is as fast as
-    reading the file.
+    """Whether all packets are earlier than a time.
+
+    Nothing is decoded, so this is as fast as reading the file.
     """
     import cv2
 

@@ -65,8 +65,9 @@ class Extraction:
     max_hands: int = 2
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
-        """Yield the crops, possibly none, of each frame looked at, and between them what cannot be
-        used.
+        """Yield the crops, possibly none, of each frame looked at.
+
+        What cannot be used is yielded between them.
         """
         errors: deque[UnreadableError] = deque()
         for frame in ahead(read_piece(piece, errors.append), FRAMES_AHEAD):

@@ -92,8 +92,9 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _numbers(files: Sequence[Path]) -> Sequence[int]:
-    """The numbers at the end of the names (frame_000030.jpg); 0, 1, ... where two files share one
-    or a file has none.
+    """The numbers at the end of the names (frame_000030.jpg).
+
+    0, 1, ... where two files share one or a file has none.
     """
     found = [re.search(r"(\d{1,8})$", file.stem) for file in files]
     numbers = [int(match[1]) for match in found if match]

@@ -12,8 +12,9 @@ from .frames import Footage, Sampling
 
 
 def sampling_of(origins: Iterable[Provenance]) -> Sampling:
-    """The sampling of `handclr extract` in the history of shards; every frame where it is not the
-    same for all.
+    """The sampling of `handclr extract` in the history of shards.
+
+    Every frame where it is not the same for all.
     """
     found = set()
     for past in _extractions(origins):

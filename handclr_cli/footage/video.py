@@ -54,11 +54,12 @@ def pieces(
 
 
 def read_piece(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
-    """Decode a piece in order and yield the sampled frames; pass what cannot be decoded to
-    `on_skip`.
+    """Decode a piece in order and yield the sampled frames.
 
-    The pieces of a footage together yield the frames that one reading of all of it chooses. A
-    frame's number is the count of the frames decoded before it. In a video of several pieces the
+    What cannot be decoded is passed to `on_skip`. The pieces of a footage together yield the frames
+    that one reading of all of it chooses.
+
+    A frame's number is the count of the frames decoded before it. In a video of several pieces the
     number is, because seeking does not count frames, the time since the first frame times the
     nominal frame rate, rounded, and at least one more than the number before: at a constant rate
     the same. No two frames of a video have the same number.
@@ -92,9 +93,9 @@ def _estimate(header: Header, sampling: Sampling, start: float, end: float) -> i
 
 
 def _edges(header: Header, sampling: Sampling) -> list[float]:
-    """Where to cut: past the middle of a sampling interval, half-way between two frames of a
-    constant rate.
+    """Where to cut a video, in seconds.
 
+    A cut is past the middle of a sampling interval, half-way between two frames of a constant rate.
     There, rounded times move no frame to the other side; and as an interval has two frame numbers
     or more, the one frame chosen between its start and the cut always has one left.
     """

@@ -99,8 +99,9 @@ def joint_errors_mm(
 
 
 def joint_means(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Average (N, 21, ...) over the samples in which a joint is `valid` (N, 21): (21, ...), NaN
-    where it never is.
+    """Average (N, 21, ...) over the samples in which a joint is `valid` (N, 21).
+
+    (21, ...) out, NaN where a joint never is.
     """
     mask = mask_of(valid, values).reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
     with np.errstate(invalid="ignore"):
@@ -119,8 +120,8 @@ def checked(
     pred, truth = np.asarray(pred, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if pred.shape != truth.shape or pred.ndim != 3 or pred.shape[1:] != (len(JOINT_NAMES), 3):
         raise HandclrError(
-            f"predictions {pred.shape} and ground truth {truth.shape} must both have the shape (N,"
-            " 21, 3); predict exactly the samples that are evaluated"
+            f"predictions {pred.shape} and ground truth {truth.shape} "
+            "must both have the shape (N, 21, 3); predict exactly the samples that are evaluated"
         )
     if not len(pred):
         raise HandclrError(
@@ -150,7 +151,5 @@ def _refuse(bad: np.ndarray, what: str) -> None:
 
 
 def mask_of(valid: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """Which joints count, bool (N, 21): those that are `valid` (N, 21), or all of `values` (N, 21,
-    ...).
-    """
+    """Which joints count, bool (N, 21): those `valid` (N, 21), or all of `values` (N, 21, ...)."""
     return np.ones(values.shape[:2], bool) if valid is None else np.asarray(valid, bool)

@@ -13,8 +13,9 @@ _ONE_POINT = 1e-7
 
 
 def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Project camera-frame points (..., 3) in metres to pixels (..., 2) with a (3, 3) camera
-    matrix.
+    """Project camera-frame points (..., 3) in metres to pixels (..., 2).
+
+    `intrinsics` is the (3, 3) camera matrix.
     """
     homogeneous = keypoints3d @ intrinsics.T
     return homogeneous[..., :2] / homogeneous[..., 2:]
@@ -23,11 +24,11 @@ def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 def crop_camera(
     intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False
 ) -> np.ndarray:
-    """The camera matrix of a square crop of an image, (3, 3) float64; both in pixels with centres
-    at .5.
+    """The camera matrix of a square crop of an image, (3, 3) float64.
 
-    `box` is x0, y0, x1, y1 in the image, `size` the side of the crop. A mirrored crop (`flip`) is
-    an image of the mirrored scene: x of its camera frame is that of the source with the other sign.
+    Image and crop are in pixels with centres at .5. `box` is x0, y0, x1, y1 in the image, `size`
+    the side of the crop. A mirrored crop (`flip`) is an image of the mirrored scene: x of its
+    camera frame is that of the source with the other sign.
     """
     scale = size / (box[2] - box[0])
     x, y = -box[0] * scale, -box[1] * scale

@@ -51,8 +51,8 @@ def video_writer(
             # The encoder says nothing of a full disk.
             if (written := _frames(part)) != frames:
                 raise HandclrError(
-                    f"cannot write {path}: {written:,} of {frames:,} frames were encoded; disk"
-                    " full?"
+                    f"cannot write {path}: "
+                    f"{written:,} of {frames:,} frames were encoded; disk full?"
                 )
             with open(part, "rb") as encoded:
                 shutil.copyfileobj(encoded, file, 1 << 20)
@@ -85,15 +85,13 @@ def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
     if have == (width, height):
         return image
     if (have[0] + have[0] % 2, have[1] + have[1] % 2) == (width, height):
-        return cv2.copyMakeBorder(
-            image, 0, height - have[1], 0, width - have[0], cv2.BORDER_REPLICATE
-        )
+        below, right = height - have[1], width - have[0]
+        return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
     scale = min(width / have[0], height / have[1])
     inside = (max(1, round(have[0] * scale)), max(1, round(have[1] * scale)))
     canvas = np.zeros((height, width, 3), np.uint8)
     left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + inside[1], left : left + inside[0]] = cv2.resize(
-        image, inside, interpolation=method
-    )
+    resized = cv2.resize(image, inside, interpolation=method)
+    canvas[top : top + inside[1], left : left + inside[0]] = resized
     return canvas

@@ -75,8 +75,9 @@ def in_front(keypoints3d: np.ndarray) -> bool:
 
 
 def labelled_sample(key: str, crop: dict[str, Any], info: dict[str, Any], quality: int) -> Sample:
-    """Pack what `labelled_crop` returned, with the JSON `info`, into a sample; `quality` of the
-    JPEG is 1 to 100.
+    """Pack what `labelled_crop` returned, with the JSON `info`, into a sample.
+
+    `quality` of the JPEG is 1 to 100.
     """
     members: dict[str, bytes | memoryview] = {
         IMAGE.suffix: encode_image(crop["image"], quality),

@@ -21,10 +21,10 @@ _NEAREST_M = 0.05
 
 @dataclass(frozen=True)
 class Cut:
-    """How a crop lies in its source: its side in pixels, its square `box` there, and whether it was
-    mirrored.
+    """How a crop lies in its source.
 
-    `camera` (3, 3) float64 is that of the crop; `known` says where it comes from.
+    Its `side` in pixels, its square `box` in the source, and whether it was mirrored. `camera`
+    (3, 3) float64 is that of the crop; `known` says where it comes from.
     """
 
     side: int
@@ -35,11 +35,11 @@ class Cut:
 
 
 class Placed(NamedTuple):
-    """Hands in space, float32: of the crop (as the contract's keypoints) and of the source, 3D in
-    metres (N, 21, 3), 2D in pixels (N, 21, 2).
+    """Hands in space, of the crop and of the source, float32.
 
-    `fitted` (N,) bool: where false, no place in front of the camera fits the prediction, and the
-    distance is that at which the hand has the extent seen.
+    3D in metres (N, 21, 3), 2D in pixels (N, 21, 2); those of the crop are as the contract's
+    keypoints. `fitted` (N,) bool: where false, no place in front of the camera fits the prediction,
+    and the distance is that at which the hand has the extent seen.
     """
 
     keypoints3d: np.ndarray
@@ -85,16 +85,16 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
 
 
 def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
-    """Put hands where they are seen: xyz (N, 21, 3) metres from the wrist, camera axes; uv
-    (N, 21, 2) in sides of the crop.
+    """Put hands where they are seen.
 
-    Raises HandclrError where a prediction is not finite.
+    xyz (N, 21, 3) metres from the wrist, camera axes; uv (N, 21, 2) in sides of the crop. Raises
+    HandclrError where a prediction is not finite.
     """
     finite = np.isfinite(xyz).all(axis=(1, 2)) & np.isfinite(uv).all(axis=(1, 2))
     if not finite.all():
         raise HandclrError(
-            f"{int((~finite).sum())} of {len(finite)} predictions hold NaN or infinite values; the"
-            " model has diverged: use another checkpoint"
+            f"{int((~finite).sum())} of {len(finite)} predictions hold NaN or infinite values; "
+            "the model has diverged: use another checkpoint"
         )
     relative = np.asarray(xyz, np.float64)
     sides = np.array([cut.side for cut in cuts], np.float64)
@@ -118,8 +118,9 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
 
 
 def _by_extent(relative: np.ndarray, pixels: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    """Translations (N, 3) metres by weak perspective: the distance is the extent of the pose over
-    that seen.
+    """Translations (N, 3) metres by weak perspective.
+
+    The distance is the extent of the pose over that seen.
     """
     homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
     slopes = (homogeneous @ np.swapaxes(np.linalg.inv(cameras), 1, 2))[..., :2]

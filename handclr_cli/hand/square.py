@@ -10,10 +10,10 @@ Box = tuple[int, int, int, int]
 
 
 def square_box(points: np.ndarray, margin: float) -> Box:
-    """The integer square of `margin` times the longer side of the points' bounding box, around its
-    centre.
+    """The integer square around the centre of the points' bounding box.
 
-    points: (K, 2) pixels. Returns x0, y0, x1, y1 in pixels, which may reach beyond the image.
+    Its side is `margin` times the longer side of the bounding box. points: (K, 2) pixels. Returns
+    x0, y0, x1, y1 in pixels, which may reach beyond the image.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     side = max(2, round(float((high - low).max()) * margin))
@@ -22,8 +22,9 @@ def square_box(points: np.ndarray, margin: float) -> Box:
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of the bounding boxes of two sets of points (K, 2), such as two
-    corners; 0 of nothing.
+    """Intersection over union of the bounding boxes of two sets of points (K, 2).
+
+    The points may be two corners. 0 of nothing.
     """
     low = np.maximum(first.min(axis=0), second.min(axis=0))
     high = np.minimum(first.max(axis=0), second.max(axis=0))
@@ -38,10 +39,10 @@ def box_overlap(first: Box, second: Box) -> float:
 
 
 def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
-    """Cut a square out of an image, black where it reaches beyond, and resize it to (size, size,
-    C).
+    """Cut a square out of an image and resize it to (size, size, C).
 
-    Never stretches; `flip` mirrors left and right after the cut.
+    It is black where it reaches beyond the image. Never stretches; `flip` mirrors left and right
+    after the cut.
     """
     import cv2
 

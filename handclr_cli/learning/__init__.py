@@ -1,3 +1,1 @@
-"""Encoder, augmentation with its inverse, losses, pose head and optimisers: what the trainers are
-made of.
-"""
+"""Training: encoder, augmentation with its inverse, losses, pose head, optimisers."""

@@ -250,7 +250,7 @@ def _validation(
         return None
     found = build_validation(sources, settings.size, mean, setup.machine.workers)
     console.say(
-        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose would"
-        f" score {found.chance()[ROOT_BONE]:.2f} mm after root and bone"
+        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose "
+        f"would score {found.chance()[ROOT_BONE]:.2f} mm after root and bone"
     )
     return found

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate over a run."""
+"""Optimisers, and the learning rate that each wants."""
 
 from __future__ import annotations
 
@@ -78,17 +78,6 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
         {"params": plain, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
-    """The learning rate of a step: linear to `base` at warmup-1, then a cosine to 0 at `total`.
-
-    The first step, 0, has the rate base/warmup, and not 0 as in PeCLR, where it changes nothing.
-    """
-    if step < warmup:
-        return base * (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    return base * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def default_lr(name: str, batch: int) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 from .. import console
 from ..contract.errors import HandclrError, UsageError
 from .distributed import Ranks
-from .optim import warmup_cosine
 
 Row = tuple[int, int]
 
@@ -104,3 +103,14 @@ def warmup_within(asked: float | None, epochs: int) -> float:
             f"must be less than the {epochs} epochs of the run", setting="warmup_epochs"
         )
     return epochs / 10 if asked is None else asked
+
+
+def warmup_cosine(step: int, total: int, warmup: int, base: float) -> float:
+    """The learning rate of a step: linear to `base` at warmup-1, then a cosine to 0 at `total`.
+
+    The first step, 0, has the rate base/warmup, and not 0 as in PeCLR, where it changes nothing.
+    """
+    if step < warmup:
+        return base * (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return base * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -104,17 +104,12 @@ def _bars(quality: dict[str, Any]) -> list[dict[str, Any]]:
     if None in medians.values():
         return []
     longest = max(*medians.values(), 1e-9)
-    return [
-        {
-            "name": name,
-            "label": label,
-            "marked": name == "mined",
-            "median": medians[name],
-            "percent": 100 * medians[name] / longest,
-            "mean": quality[f"{name}_mm"]["mean"],
-        }
-        for name, label in _PAIR_SOURCES.items()
-    ]
+    bars = []
+    for name, label in _PAIR_SOURCES.items():
+        bar = {"name": name, "label": label, "marked": name == "mined"}
+        bar |= {"median": medians[name], "mean": quality[f"{name}_mm"]["mean"]}
+        bars.append({**bar, "percent": 100 * medians[name] / longest})
+    return bars
 
 
 def _training(artefacts: Artefacts) -> dict[str, Any]:
@@ -157,10 +152,10 @@ def _mean_pose(model: Path) -> np.ndarray:
 
 
 def _provenance(artefacts: Artefacts) -> list[tuple[str, str]]:
-    return [
-        (name, json.dumps(record, indent=2, ensure_ascii=False))
-        for name, record in artefacts.provenance()
-    ]
+    texts = []
+    for name, record in artefacts.provenance():
+        texts.append((name, json.dumps(record, indent=2, ensure_ascii=False)))
+    return texts
 
 
 def _columns(groups: Sequence[Group]) -> str:

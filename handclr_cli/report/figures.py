@@ -59,12 +59,9 @@ def pair_groups(artefacts: Artefacts, count: int) -> list[Group]:
         query, other = (index[index.row(key)] for key in keys)
         apart = f"distance {distance[row]:.3f}{_true_distance(artefacts.truth_index, keys)}"
         words = f"{Path(other.video).stem}, {apart}"
-        groups.append(
-            [
-                _drawn(query, f"Query, from {query.video}", Path(query.video).stem),
-                _drawn(other, f"Positive, from {other.video}", words),
-            ]
-        )
+        left = _drawn(query, f"Query, from {query.video}", Path(query.video).stem)
+        right = _drawn(other, f"Positive, from {other.video}", words)
+        groups.append([left, right])
     return groups
 
 

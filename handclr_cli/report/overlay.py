@@ -30,6 +30,9 @@ _WIDTHS = (1, 10)
 _SUFFIX = ".mp4"
 _PLACE = "{video}"
 
+# The JSON of crops by their rows.
+_Crops = dict[int, dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Film:
@@ -38,7 +41,7 @@ class Film:
     path: str
     footage: Footage
     sampling: Sampling
-    crops: dict[int, dict[str, Any]]
+    crops: _Crops
 
 
 def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]:
@@ -55,27 +58,23 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
         raise UsageError(why, setting="overlay")
     paths = _paths(path, [heads[video] for video in crops])
     sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
-    films = [
-        Film(at, sources[video], sampling, crops[video])
-        for at, video in zip(paths, crops, strict=True)
-    ]
+    films = []
+    for at, video in zip(paths, crops, strict=True):
+        films.append(Film(at, sources[video], sampling, crops[video]))
     read = {os.path.realpath(file) for film in films for file in film.footage.files}
     if own := [film.path for film in films if os.path.realpath(film.path) in read]:
-        raise UsageError(
-            f"{own[0]} is the footage itself; write to another name", setting="overlay"
-        )
+        why = f"{own[0]} is the footage itself; write to another name"
+        raise UsageError(why, setting="overlay")
     return films
 
 
-def _crops_by_video(
-    index: ShardIndex,
-) -> tuple[dict[str, dict[int, dict[str, Any]]], dict[str, str]]:
+def _crops_by_video(index: ShardIndex) -> tuple[dict[str, _Crops], dict[str, str]]:
     """The JSON of crops by video and row, and how the keys of each video start.
 
     Crops that do not say where they are from are left out, and so are unreadable ones: the
     prediction reports those.
     """
-    crops: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    crops: dict[str, _Crops] = defaultdict(dict)
     heads: dict[str, str] = {}
     for row in range(len(index)):
         try:
@@ -218,7 +217,7 @@ def _check_size(hand: DrawnHand, image: np.ndarray, footage: Footage) -> None:
         return
     cut_from = f"the crops were cut from {hand.size[0]}x{hand.size[1]}"
     raise HandclrError(
-        f"{footage.files[0]}: frames of {width}x{height}, but {cut_from};"
-        " name the footage that they are from",
+        f"{footage.files[0]}: frames of {width}x{height}, but {cut_from}; "
+        "name the footage that they are from",
         setting="footage",
     )

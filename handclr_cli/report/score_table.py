@@ -10,8 +10,9 @@ _WIDTH = 120
 
 
 def print_scores(report: dict[str, Any]) -> None:
-    """Print what `evaluation.run_evaluate` reports: the metrics, then the scores by the protocols
-    of data sets.
+    """Print what `evaluation.run_evaluate` reports.
+
+    The metrics, then the scores by the protocols of data sets.
     """
     headings = ["", "alignment", "MPJPE mm [95 %]", "AUC 0-50 mm [95 %]", "AUC 20-50 mm [95 %]"]
     rows = []

@@ -1,5 +1,6 @@
-"""The pose embedding: 21 2D keypoints as a 42-vector, normalised, projected on D principal axes
-(Sec. 3.2).
+"""The pose embedding (Sec. 3.2).
+
+The 21 2D keypoints of a hand as a 42-vector, normalised, projected on D principal axes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ REACH, LEAST_REACH, RESOLUTION, ROUNDS = 5.0, 0.01, 1e-6, 10
 
 
 class Basis(NamedTuple):
-    """Principal axes (D, 42) float64 with orthonormal rows, the mean (42,), variance
-    shares (D,).
-    """
+    """Principal axes (D, 42) float64 with orthonormal rows, mean (42,), variance shares (D,)."""
 
     components: np.ndarray
     mean: np.ndarray
@@ -40,10 +39,10 @@ class Basis(NamedTuple):
 
 
 class PoseStore:
-    """Poses as they were read, 172 bytes each, that are normalised batch by batch as often as they
-    are passed over.
+    """Poses as they were read, 172 bytes each.
 
-    Iterating gives float64 (B, 42) vectors, as many as were added at once.
+    They are normalised batch by batch as often as they are passed over. Iterating gives float64
+    (B, 42) vectors, as many as were added at once.
     """
 
     def __init__(self, normalisation: str = "crop") -> None:
@@ -58,13 +57,13 @@ class PoseStore:
         return sum(len(sizes) for _, sizes in self._batches)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (
-            pose_vectors(keypoints, sizes, self.normalisation) for keypoints, sizes in self._batches
-        )
+        for keypoints, sizes in self._batches:
+            yield pose_vectors(keypoints, sizes, self.normalisation)
 
     def sample(self, count: int) -> np.ndarray:
-        """At most `count` vectors (n, 42) in the order of the store; of the same poses always the
-        same.
+        """At most `count` vectors (n, 42) in the order of the store.
+
+        The same poses always give the same vectors.
         """
         total = len(self)
         if total <= count:
@@ -72,9 +71,10 @@ class PoseStore:
         rows = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
         starts = np.cumsum([0, *(len(sizes) for _, sizes in self._batches)])
         first = np.searchsorted(rows, starts)
-        return np.concatenate(
-            [batch[rows[first[i] : first[i + 1]] - starts[i]] for i, batch in enumerate(self)]
-        )
+        chosen = []
+        for i, batch in enumerate(self):
+            chosen.append(batch[rows[first[i] : first[i + 1]] - starts[i]])
+        return np.concatenate(chosen)
 
     def embed(self, basis: Basis) -> np.ndarray:
         """Project all poses: float32 (N, D)."""
@@ -185,14 +185,13 @@ class _Fit:
 
 
 class Bounds(NamedTuple):
-    """How far ordinary poses reach along each of D axes, and off all of them: `centre` and `limit`
-    (D + 1,).
+    """How far ordinary poses reach along each of D axes, and off all of them.
 
-    The limit is five times the distance from the median that three quarters of the poses keep
-    within, at least a twentieth of the same for the pose as a whole: up to a quarter of outliers
-    cannot move it, and a normal distribution ends at 5.75 standard deviations. Estimators of half
-    of the data (minimum covariance determinant) are no good here: poses come in clusters, and they
-    take each but the largest for outliers.
+    `centre` and `limit` are (D + 1,). The limit is five times the distance from the median that
+    three quarters of the poses keep within, at least a twentieth of the same for the pose as a
+    whole: up to a quarter of outliers cannot move it, and a normal distribution ends at 5.75
+    standard deviations. Estimators of half of the data (minimum covariance determinant) are no good
+    here: poses come in clusters, and they take each but the largest for outliers.
     """
 
     basis: Basis
@@ -201,10 +200,10 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, vectors: np.ndarray, dimensions: int) -> Bounds:
-        """Find the bounds of (N, 42) vectors: axes are fitted to what the last bounds held, until
-        that is the same.
+        """Find the bounds of (N, 42) vectors.
 
-        Raises HandclrError as `fit` does.
+        Axes are fitted to what the last bounds held, until that is the same. Raises HandclrError as
+        `fit` does.
         """
         held = np.ones(len(vectors), bool)
         for _ in range(ROUNDS):

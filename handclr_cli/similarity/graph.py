@@ -60,11 +60,11 @@ class Graph:
         exact: Callable[[], Searcher],
         name: str,
     ) -> Graph:
-        """The graph that `arrays` was called on, over the same pool; `name` is their file in
-        messages.
+        """The graph that `arrays` was called on, over the same pool.
 
-        Raises HandclrError where the arrays are damaged, or are those of other poses. Whatever
-        passes can be walked: every link leads to an element that is there, on a level that it has.
+        `name` is their file in messages. Raises HandclrError where the arrays are damaged, or are
+        those of other poses. Whatever passes can be walked: every link leads to an element that is
+        there, on a level that it has.
         """
         return cls(pool, first_row, threads, exact, index=_restored(pool.embedding, arrays, name))
 

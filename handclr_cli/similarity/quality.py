@@ -16,13 +16,14 @@ QUERIES = 2000
 QUERY_TILE = 128
 POOL_TILE = 2048
 DEFINITION = (
-    "3D distance between two crops in mm: each hand moved so that its wrist is the origin, no"
-    " rotation, no scale; the mean over the 21 joints of the Euclidean distance. Query: a crop with"
-    " truth whose positive has truth; where there are more of them than queries, these are a sample"
-    " by the seed. Mined: the query's nearest positive. Random: a crop with truth of another video"
-    " (another group, where some are kept from pairing), drawn by the seed. Best: the nearest such"
-    " crop by this very distance. Truth is looked up by key, so a hand taken for one of the other"
-    " side has none. Mean and median are over the same queries in all three."
+    "3D distance between two crops in mm: each hand moved so that its wrist is the origin, "
+    "no rotation, no scale; the mean over the 21 joints of the Euclidean distance. "
+    "Query: a crop with truth whose positive has truth; where there are more of them than queries, "
+    "these are a sample by the seed. Mined: the query's nearest positive. "
+    "Random: a crop with truth of another video (another group, where some are kept from pairing), "
+    "drawn by the seed. Best: the nearest such crop by this very distance. "
+    "Truth is looked up by key, so a hand taken for one of the other side has none. "
+    "Mean and median are over the same queries in all three."
 )
 
 

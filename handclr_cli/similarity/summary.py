@@ -16,24 +16,26 @@ DEFINITIONS = {
     "pool": "crops that could be chosen.",
     "top_k": "positives looked for, K.",
     "distance": (
-        "Euclidean distance between the pose embeddings of a query and its nearest positive, over"
-        " the queries that have one: least, percentiles with linear interpolation, greatest."
+        "Euclidean distance between the pose embeddings of a query and its nearest positive, "
+        "over the queries that have one: least, percentiles with linear interpolation, greatest."
     ),
     "mutual": (
-        "of the queries whose nearest positive is a query too ('pairs'), the share that are in turn"
-        " its nearest positive; null where the queries are not crops of the pool. Of crops at equal"
-        " distance the first row is nearest."
+        "of the queries whose nearest positive is a query too ('pairs'), "
+        "the share that are in turn its nearest positive; "
+        "null where the queries are not crops of the pool. "
+        "Of crops at equal distance the first row is nearest."
     ),
     "most_chosen": (
-        "the crop of the pool that is the nearest positive of the most queries (the first of"
-        " several): its row, and of how many it is."
+        "the crop of the pool that is the nearest positive of the most queries "
+        "(the first of several): its row, and of how many it is."
     ),
     "never_chosen": "share of the pool that is the nearest positive of no query.",
     "skewness": (
-        "hubness (Radovanovic et al., JMLR 2010). N_K of a crop: how many queries have it among"
-        " their K positives. The third central moment of N_K over the pool, divided by the cube of"
-        " its standard deviation: near 0 where crops are chosen evenly, large where many choose a"
-        " few hubs; null where N_K is the same for all."
+        "hubness (Radovanovic et al., JMLR 2010). "
+        "N_K of a crop: how many queries have it among their K positives. "
+        "The third central moment of N_K over the pool, "
+        "divided by the cube of its standard deviation: near 0 where crops are chosen evenly, "
+        "large where many choose a few hubs; null where N_K is the same for all."
     ),
 }
 

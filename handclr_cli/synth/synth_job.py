@@ -55,8 +55,9 @@ class SynthFootageSettings(Settings):
 
 
 class SynthFootageResult(NamedTuple):
-    """What `run_synth_footage` did: videos made, hands in them, and videos that were done
-    before.
+    """What `run_synth_footage` did.
+
+    The numbers of videos made, of hands in them, and of videos that were done before.
     """
 
     videos: int
