@@ -93,7 +93,11 @@ def dexycb(
     output: options.OutputTar = "-",
     split: Annotated[
         choices.DexycbSplit,
-        typer.Option(help="s0 holds out sequences, s1 subjects, s2 views, s3 grasps."),
+        typer.Option(
+            metavar="SPLIT",
+            help="s0 (holds out sequences), s1 (subjects), s2 (views) or s3 (grasps), each with "
+            "-train, -val or -test; or all.",
+        ),
     ] = "s0-train",
     size: options.CropSize = 224,
     margin: options.Margin = 1.5,

@@ -73,12 +73,13 @@ class PredictResult(NamedTuple):
     by_extent: int
 
 
-def run_predict(settings: PredictSettings, index: ShardIndex) -> PredictResult:
-    """Predict the 3D pose of each crop of an index, which is that of the settings' shards.
+def run_predict(settings: PredictSettings, index: ShardIndex | None = None) -> PredictResult:
+    """Predict the 3D pose of each crop.
 
-    Raises HandclrError where the model cannot be loaded, none of the crops can be read, or, if
-    strict, the first cannot.
+    index: the settings' shards, where they are open already. Raises HandclrError where the model
+    cannot be loaded, none of the crops can be read, or, if strict, the first cannot.
     """
+    index = ShardIndex(settings.shards) if index is None else index
     model = load_model(settings.model, pick_device(settings.device))
     checksum = file_checksum(settings.model)
     if settings.onnx:

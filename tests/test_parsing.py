@@ -1,0 +1,118 @@
+"""Commands name the option of a setting at fault, show choices, and have names for values."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import pytest
+import typer
+from shard_helpers import cli_env, error_line, run_cli
+from typer.testing import CliRunner
+
+from handclr_cli import choices, main, options
+from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.parsing import Command
+
+
+def said(setting: str, *arguments: str) -> str:
+    """The line about a setting of a command of a few options."""
+    app = typer.Typer()
+
+    @app.command("toy", cls=Command)
+    def toy(
+        shards: options.Shards = None,
+        learning_rate: Annotated[float | None, typer.Option()] = None,
+        compiled: options.Compile = None,
+        strict: options.Strict = False,
+        output: options.OutputTar = "-",
+    ) -> None:
+        raise UsageError("cannot be", setting=setting)
+
+    with pytest.raises(UsageError) as caught:
+        typer.main.get_command(app).main(list(arguments), prog_name="toy", standalone_mode=False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "arguments", "line"),
+    [
+        ("learning_rate", ["--learning-rate", "0.50"], "--learning-rate 0.5: cannot be"),
+        ("learning_rate", [], "--learning-rate: cannot be"),
+        ("strict", ["--strict"], "--strict: cannot be"),
+        ("compiled", ["--no-compile"], "--compile: cannot be"),
+        ("output", ["-o", "x.tar"], "--output x.tar: cannot be"),
+        ("shards", ["a.tar", "b.tar"], "SHARDS: cannot be"),
+        ("with_crops", [], "--with-crops: cannot be"),
+        ("", [], "cannot be"),
+    ],
+)
+def test_a_setting_goes_by_its_option(setting: str, arguments: list[str], line: str) -> None:
+    assert said(setting, *arguments) == line
+
+
+def test_without_a_command_a_setting_goes_by_its_name() -> None:
+    assert str(HandclrError("must be at least 1", setting="top_k")) == "top_k: must be at least 1"
+    assert str(HandclrError("no such file")) == "no such file"
+
+
+def every_command() -> list[list[str]]:
+    """The words of all commands."""
+    found: list[list[str]] = []
+
+    def visit(command: Any, words: list[str]) -> None:
+        found.append(words)
+        for name, inner in getattr(command, "commands", {}).items():
+            visit(inner, [*words, name])
+
+    visit(typer.main.get_command(main.app), [])
+    return found
+
+
+@pytest.mark.parametrize("words", every_command(), ids=" ".join)
+def test_help_names_values_and_not_their_types(words: list[str]) -> None:
+    shown = CliRunner().invoke(main.app, [*words, "--help"]).output
+    assert shown.startswith("Usage:") and not re.search(r"<[a-zA-Z]", shown)
+    assert all(len(line) <= 100 for line in shown.splitlines())
+
+
+def test_help_shows_choices_and_a_wrong_one_is_refused_before_anything_is_read() -> None:
+    shown = run_cli("mine", "--help", env={"COLUMNS": "100"}).stdout.decode()
+    assert "--engine auto|exact-cpu|exact-gpu|hnsw" in shown and "POSE.NPZ  Embeddings" in shown
+    line = error_line(run_cli("mine", "gone.npz", "--engine", "fast"), 2)
+    assert line.startswith("Invalid value for '--engine': 'fast' is not one of 'auto', 'exact-cpu'")
+
+
+@pytest.mark.slow
+def test_completion_offers_choices() -> None:
+    words = {"COMP_WORDS": "handclr pretrain --method p", "COMP_CWORD": "3"}
+    env = cli_env({"_HANDCLR_COMPLETE": "complete_bash", **words})
+    command = [os.path.join(os.path.dirname(sys.executable), "handclr")]
+    done = subprocess.run(command, capture_output=True, env=env, text=True)
+    assert done.stdout.split() == ["peclr"]
+
+
+@pytest.mark.slow
+def test_a_wrong_choice_costs_no_heavy_import() -> None:
+    code = (
+        "import sys; sys.argv = ['handclr', 'pretrain', 'x.tar', '--method', 'foo']\n"
+        "from handclr_cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*[one for one in ('numpy', 'torch') if one in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=cli_env(), text=True
+    )
+    assert done.returncode == 2 and done.stdout.strip() == ""
+    assert "'foo' is not one of" in done.stderr
+
+
+def test_the_methods_of_the_help_are_those_there_are() -> None:
+    from typing import get_args
+
+    from handclr_cli.learning.pretraining import METHODS
+
+    assert set(get_args(choices.MethodName)) == METHODS.keys()
