@@ -152,6 +152,8 @@ def test_settings_have_a_sentence_for_each_field() -> None:
     for name, path in house.modules().items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Settings") and node.bases:
+                decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+                assert decorators == ["dataclass(frozen=True, kw_only=True)"], node.name
                 lacking += [f"{name}.{node.name}.{field}" for field in _undescribed(node)]
     assert lacking == []
 
