@@ -157,6 +157,13 @@ def read_once(*names: str | None) -> None:
         raise UsageError("standard input (-) can be read only once")
 
 
+def keep_stdout_for(what: str, **files: str | None) -> None:
+    """Raise UsageError where a file, named by its setting, is to go to standard output too."""
+    for setting, path in files.items():
+        if path == STDIN:
+            raise UsageError(f"standard output is for the {what}; name a file", setting=setting)
+
+
 def prepare_output(output: str) -> None:
     """Refuse a terminal; let a closed pipe end this filter at once, as any Unix filter (141)."""
     if output == "-":

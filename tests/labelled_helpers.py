@@ -20,6 +20,8 @@ from handclr_cli.contract.shards import ShardOutput
 
 CAMERA = np.array([[120.0, 0, 32], [0, 120.0, 32], [0, 0, 1]])
 SIZE = 64
+# Options of the smallest training; later options override them.
+TRAINING = ("--arch", "resnet18", "--size", "32", "--workers", "0", "--device", "cpu")
 
 
 def pose(rng: np.random.Generator) -> np.ndarray:

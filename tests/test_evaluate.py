@@ -12,7 +12,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from labelled_helpers import CAMERA, SIZE, error_line, handclr, labelled_sample, write_labelled
+from labelled_helpers import (
+    CAMERA,
+    SIZE,
+    TRAINING,
+    error_line,
+    handclr,
+    labelled_sample,
+    write_labelled,
+)
 
 from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError, UsageError
@@ -296,20 +304,7 @@ def test_anything_that_predicts_is_a_model(index: ShardIndex, tmp_path: Path) ->
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     shard = write_labelled(folder / "train.tar", 8)
-    size = (
-        "--arch",
-        "resnet18",
-        "--size",
-        32,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-        "--workers",
-        0,
-        "--device",
-        "cpu",
-    )
+    size = (*TRAINING, "--batch", 4, "--epochs", 1)
     return Path(handclr("finetune", shard, "--run", folder / "run", *size).stdout.decode().strip())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from labelled_helpers import error_line, handclr, labelled_sample, write_labelled
+from labelled_helpers import TRAINING, error_line, handclr, labelled_sample, write_labelled
 
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
@@ -110,20 +110,7 @@ def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
             if number == 1:
                 sample.members["jpg"] = b"junk"
             out.write(sample)
-    arguments = (
-        "--arch",
-        "resnet18",
-        "--size",
-        32,
-        "--batch",
-        2,
-        "--epochs",
-        1,
-        "--workers",
-        1,
-        "--device",
-        "cpu",
-    )
+    arguments = (*TRAINING, "--batch", 2, "--epochs", 1, "--workers", 1)
     line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
     assert (
         "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG image" in line

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from labelled_helpers import error_line, handclr
+from labelled_helpers import TRAINING, error_line, handclr
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
@@ -222,20 +222,7 @@ def test_pretrain_takes_the_pairs(small: Any, tmp_path: Path) -> None:
     path, frames, _ = small
     read = ["import", "hand100m", path, "--root", frames, "--size", 64]
     handclr(*read, "-o", tmp_path / "out.tar", "--pairs", tmp_path / "pairs.npz")
-    few = [
-        "--arch",
-        "resnet18",
-        "--size",
-        32,
-        "--batch",
-        4,
-        "--epochs",
-        1,
-        "--device",
-        "cpu",
-        "--workers",
-        0,
-    ]
+    few = [*TRAINING, "--batch", 4, "--epochs", 1]
     more = ["--pairs", tmp_path / "pairs.npz", "--run", tmp_path / "run", "--top-k", 2]
     done = handclr("pretrain", tmp_path / "out.tar", *more, *few)
     assert "12 pairs (0 crops without one)" in done.stderr.decode()

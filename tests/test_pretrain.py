@@ -19,6 +19,7 @@ import pytest
 import torch
 import torchvision
 from labelled_helpers import (
+    TRAINING,
     command,
     error_line,
     handclr,
@@ -41,20 +42,7 @@ from handclr_cli.learning.pretraining import ContrastiveModel, Objective
 from handclr_cli.learning.projection import ProjectionHead
 from handclr_cli.learning.views import Views
 
-TINY = (
-    "--arch",
-    "resnet18",
-    "--size",
-    32,
-    "--batch",
-    4,
-    "--workers",
-    0,
-    "--device",
-    "cpu",
-    "--warmup-epochs",
-    1,
-)
+TINY = (*TRAINING, "--batch", 4, "--warmup-epochs", 1)
 COUNT = 8
 
 

@@ -19,12 +19,11 @@ import pytest
 import torch
 from conftest import drawn_pair
 from drawn_hand import write_video
-from labelled_helpers import labelled_sample, write_labelled, write_pairs
+from labelled_helpers import TRAINING, labelled_sample, write_labelled, write_pairs
 from slurm_cluster import ENDED, Cluster, missing, slurm_cluster, wait_until
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 JOBS = ("hands", "pairs", "pretrain")
-TRAINING = ["--arch", "resnet18", "--size", "32", "--workers", "0", "--device", "cpu"]
 
 
 @pytest.fixture

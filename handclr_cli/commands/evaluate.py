@@ -9,7 +9,6 @@ import typer
 
 from .. import choices, console, options
 from ..contract.errors import UsageError
-from ..contract.inputs import STDIN
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate_job import EvaluateResult
@@ -111,7 +110,8 @@ def evaluate(
     _refuse_misfits(model, predictions, bone, crop)
     sources = options.sources(shards)
     options.read_once(*sources, predictions)
-    _refuse_stdout(output=output, plot=plot, dexycb=dexycb, freihand=freihand)
+    files = {"output": output, "plot": plot, "dexycb": dexycb, "freihand": freihand}
+    options.keep_stdout_for("report", **files)
     options.prepare_files(output, plot, dexycb)
     options.end_with_pipe()
     from ..evaluation.evaluate_job import EvaluateSettings, run_evaluate
@@ -148,12 +148,6 @@ def _refuse_misfits(
         raise UsageError("--bone is for --model: predictions are in metres already")
     if crop == "detected" and predictions:
         raise UsageError("--crop is for --model: predictions are of crops that were cut before")
-
-
-def _refuse_stdout(**files: str | None) -> None:
-    for name, path in files.items():
-        if path == STDIN:
-            raise UsageError("standard output is for the report; name a file", setting=name)
 
 
 def _load(model: str, device: str) -> PoseModel:

@@ -8,6 +8,7 @@ import typer
 
 from .. import choices, console, options
 from ..contract.numbering import SHARD_SIZE
+from ..contract.output import write_json
 from ..parsing import Command
 
 if TYPE_CHECKING:
@@ -75,14 +76,13 @@ def freihand(
         margin=margin,
         quality=quality,
         check=bool(check),
-        report=report,
         workers=workers,
         part=part,
         shard_size=shard_size,
         overwrite=overwrite,
         strict=strict,
     )
-    _import(settings, check)
+    _import(settings, check, report)
 
 
 @app.command("dexycb", cls=Command)
@@ -128,14 +128,13 @@ def dexycb(
         margin=margin,
         quality=quality,
         check=bool(check),
-        report=report,
         workers=workers,
         part=part,
         shard_size=shard_size,
         overwrite=overwrite,
         strict=strict,
     )
-    _import(settings, check)
+    _import(settings, check, report)
 
 
 @app.command("assemblyhands", cls=Command)
@@ -177,14 +176,13 @@ def assemblyhands(
         margin=margin,
         quality=quality,
         check=bool(check),
-        report=report,
         workers=workers,
         part=part,
         shard_size=shard_size,
         overwrite=overwrite,
         strict=strict,
     )
-    _import(settings, check)
+    _import(settings, check, report)
 
 
 @app.command("hand100m", cls=Command)
@@ -240,25 +238,30 @@ def hand100m(
         margin=margin,
         quality=quality,
         check=bool(check),
-        report=report,
         workers=workers,
         part=part,
         shard_size=shard_size,
         overwrite=overwrite,
         strict=strict,
     )
-    _import(settings, check, pairs)
+    _import(settings, check, report, pairs)
 
 
-def _import(settings: ImportSettings, sheet: str | None, pairs: str | None = None) -> None:
+def _import(
+    settings: ImportSettings, sheet: str | None, report: str | None, pairs: str | None = None
+) -> None:
     options.prepare_output(settings.output)
-    options.prepare_files(settings.output, sheet, settings.report, pairs)
+    options.prepare_files(settings.output, sheet, report, pairs)
     from ..datasets.import_job import run_import
 
     done = run_import(settings)
     if done.pairs:
         _say_pairs(str(pairs), done)
     _say(f"import {settings.data_set}", done, sheet)
+    if report:
+        write_json(report, done.report())
+    if not done.left + done.right:
+        console.warn("no item has a valid hand; the output holds no crops")
     options.skipped_exit(done.broken)
 
 
@@ -278,8 +281,6 @@ def _say(stage: str, done: ImportResult, sheet: str | None) -> None:
         console.say(f"{stage}: {agreement(done.check)}")
     if sheet and done.samples:
         _draw(sheet, done)
-    if not hands:
-        console.warn("no item has a valid hand; the output holds no crops")
 
 
 def _say_pairs(path: str, done: ImportResult) -> None:

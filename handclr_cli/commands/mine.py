@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +9,7 @@ import typer
 
 from .. import choices, console, options
 from ..contract.errors import UsageError
-from ..contract.inputs import STDIN
-from ..contract.output import atomic_write
+from ..contract.output import write_json
 
 if TYPE_CHECKING:
     from ..similarity.mine_job import MineResult
@@ -179,7 +177,7 @@ def mine(
     if done.truth:
         _say_quality(done.truth)
     if report:
-        _write_report(done, report)
+        write_json(report, done.report())
     if plot:
         _draw_distances(done, plot)
     if sheet:
@@ -201,9 +199,7 @@ def _crops(shards: Sequence[str] | None, sheet: str | None, exclude_by: str | No
 
 
 def _prepare_outputs(output: str, **beside: str | None) -> None:
-    for name, path in beside.items():
-        if path == STDIN:
-            raise UsageError("standard output is for the pairs; name a file", setting=name)
+    options.keep_stdout_for("pairs", **beside)
     options.prepare_output(output)
     options.prepare_files(output, *beside.values())
 
@@ -254,11 +250,6 @@ def _say_quality(known: PairQuality) -> None:
         shown.append(f"{name} {distance['mean']:.2f} (median {distance['median']:.2f})")
     where = f"mine: 3D distance in mm over {counts}, root-aligned"
     console.say(f"{where}: {', '.join(shown)}; {omitted}")
-
-
-def _write_report(done: MineResult, path: str) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(done.report(), indent=2).encode() + b"\n")
 
 
 def _draw_distances(done: MineResult, path: str) -> None:

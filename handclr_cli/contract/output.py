@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import HandclrError, UsageError
 
@@ -44,6 +45,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(
+    path: str | os.PathLike[str], value: dict[str, Any], ensure_ascii: bool = True
+) -> None:
+    """Write indented JSON as `atomic_write` does; raises HandclrError where that fails."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=ensure_ascii).encode() + b"\n")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.npz import write_npz
 from ..contract.numbering import is_numbered, part_of
-from ..contract.output import atomic_write
 from ..contract.provenance import Provenance, file_checksum, provenance
 from ..contract.sample import Sample
 from ..contract.units import Units, even_parts, one_part
@@ -74,7 +72,7 @@ class ImportResult:
     pairs: PairsWritten | None = None
 
     def report(self) -> dict[str, Any]:
-        """What the JSON report says."""
+        """The numbers, ready for JSON."""
         return {
             **self.of,
             "items": self.items,
@@ -96,11 +94,7 @@ def run_import(settings: ImportSettings) -> ImportResult:
     pairs = None
     if isinstance(settings, ImportHand100mSettings) and settings.pairs:
         pairs = _write_pairs(settings.pairs, maker, source)
-    done = _result(source, maker, pairs)
-    if settings.report:
-        with atomic_write(settings.report) as file:
-            file.write(json.dumps(done.report(), indent=2).encode() + b"\n")
-    return done
+    return _result(source, maker, pairs)
 
 
 class _Source(NamedTuple):

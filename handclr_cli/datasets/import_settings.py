@@ -30,8 +30,6 @@ class ImportSettings(Settings):
     """JPEG quality of the crops, 1 to 100."""
     check: bool = False
     """Measure how the labels agree, finished shards included, and keep some crops to draw."""
-    report: str | None = None
-    """JSON file to write the counts and the check to."""
     workers: int | None = None
     """Processes that decode images; where it is None, one for each core that has enough to do."""
     part: str | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..contract.errors import HandclrError, UsageError
-from ..contract.output import atomic_write
+from ..contract.output import atomic_write, write_json
 from ..contract.provenance import Provenance, after, file_checksum, provenance
 from .distributed import Ranks
 
@@ -53,8 +53,7 @@ class Run:
             for name in (LAST, LOG, CONFIG, *RESULTS):
                 (self.folder / name).unlink(missing_ok=True)
         self._check_config()
-        with atomic_write(self.folder / CONFIG) as file:
-            file.write(json.dumps(self.config, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
 
     def load(self) -> dict[str, Any] | None:
         """The state of the last save, tensors on the CPU, or None in a new run."""

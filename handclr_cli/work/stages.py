@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..contract.errors import HandclrError, UsageError
-from ..contract.output import atomic_write
+from ..contract.output import atomic_write, write_json
 from ..contract.version import __version__
 
 BOOK = "demo.json"
@@ -144,8 +144,7 @@ class Book:
 
     def _save(self) -> None:
         book = {"version": __version__, "folder": str(self.folder), "stages": self.entries}
-        with atomic_write(self.folder / BOOK) as file:
-            file.write(json.dumps(book, indent=2, ensure_ascii=False).encode() + b"\n")
+        write_json(self.folder / BOOK, book, ensure_ascii=False)
 
 
 def run_stage(book: Book, stage: Stage, line: Line, options: Sequence[str] = ()) -> None:
