@@ -113,7 +113,7 @@ def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
     arguments = (*TRAINING, "--batch", 2, "--epochs", 1, "--workers", 1)
     line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
     assert (
-        "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG image" in line
+        "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG or PNG image" in line
         and "Traceback" not in line
     )
 

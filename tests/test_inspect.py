@@ -169,7 +169,7 @@ def test_what_stands_before_the_damage_is_counted(tmp_path: Path) -> None:
             "sample a has two members .jpg",
             1,
         ),
-        "blank": (raw_tar([("a.jpg", b"")]), "sample a: its jpg is not a JPEG image", 1),
+        "blank": (raw_tar([("a.jpg", b"")]), "sample a: its jpg is not a JPEG or PNG image", 1),
     }
     for name, (bytes_, problem, samples) in spoilt.items():
         path = tmp_path / f"{name}.tar"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from shard_helpers import python_tar, raw_tar
 
-from handclr_cli.contract.errors import HandclrError, TruncatedError
+from handclr_cli.contract.errors import DamagedError, HandclrError, TruncatedError
 from handclr_cli.contract.tar import (
     BLOCK,
     END_OF_ARCHIVE,
@@ -144,15 +144,74 @@ def test_every_format_of_gnu_tar(form: str, tmp_path: Path) -> None:
     assert members(gnu_tar(tmp_path, pairs, f"--format={form}")) == pairs
 
 
-def test_folders_and_links_are_not_members(tmp_path: Path) -> None:
+def packed(folder: Path, *options: str) -> bytes:
+    """The folder `set`, as GNU tar packs it."""
+    words = ["tar", "-c", "--sort=name", *options, "set"]
+    return subprocess.run(words, cwd=folder, check=True, capture_output=True).stdout
+
+
+def test_folders_are_not_members(tmp_path: Path) -> None:
+    (tmp_path / "set" / "empty.jpg").mkdir(parents=True)
+    (tmp_path / "set" / "a.jpg").write_bytes(b"1")
+    for options in ([], ["--label=crops.jpg"]):
+        assert members(packed(tmp_path, *options)) == [("set/a.jpg", b"1")]
+
+
+@pytest.mark.parametrize("cursor", CURSORS)
+def test_links_are_refused_and_not_passed_over(cursor: str, tmp_path: Path) -> None:
+    """A crop under two names is a hard link in a tar, and has no bytes of its own."""
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.jpg").write_bytes(b"1")
-    (tmp_path / "set" / ("l" * 120 + ".jpg")).symlink_to("t" * 150)
+    (tmp_path / "set" / "b.jpg").hardlink_to(tmp_path / "set" / "a.jpg")
+    said = r"^test\.tar: member set/b\.jpg is a hard link to set/a\.jpg, not a file; make the tar"
+    with pytest.raises(DamagedError, match=said):
+        members(packed(tmp_path), cursor)
+    same = [("set/a.jpg", b"1"), ("set/b.jpg", b"1")]
+    assert members(packed(tmp_path, "--hard-dereference"), cursor) == same
+    (tmp_path / "set" / "b.jpg").unlink()
+    name, target = "l" * 120 + ".jpg", "t" * 150
+    (tmp_path / "set" / name).symlink_to(target)
+    for form in ("gnu", "pax"):
+        with pytest.raises(DamagedError, match=f"set/{name} is a symbolic link to {target}"):
+            members(packed(tmp_path, f"--format={form}"), cursor)
+
+
+def test_what_is_no_member_of_a_sample_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "latest").symlink_to("a.jpg")
+    (tmp_path / "set" / ".hidden.jpg").symlink_to("a.jpg")
     (tmp_path / "set" / "z.jpg").write_bytes(b"2")
-    data = subprocess.run(
-        ["tar", "-c", "--sort=name", "set"], cwd=tmp_path, check=True, capture_output=True
-    ).stdout
-    assert members(data) == [("set/a.jpg", b"1"), ("set/z.jpg", b"2")]
+    assert members(packed(tmp_path)) == [("set/z.jpg", b"2")]
+
+
+def test_devices_are_refused() -> None:
+    block = bytearray(raw_tar([("a.jpg", b"")])[:BLOCK])
+    for kind, named in ((b"3", "3"), (b"6", "6"), (b"M", "M")):
+        block[156:157] = kind
+        with pytest.raises(DamagedError, match=f"a.jpg is not a file, but of the type {named}"):
+            members(fixed_header(bytes(block)) + END_OF_ARCHIVE)
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax --sparse-version=0.0", "pax --sparse-version=1.0"])
+def test_files_with_holes_are_refused(form: str, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    with open(tmp_path / "set" / "a.npy", "wb") as file:
+        file.seek(1 << 20)
+        file.write(b"end")
+    options = f"--sparse --format={form}".split()
+    with pytest.raises(DamagedError, match=r"member set/a\.npy is a sparse file"):
+        members(packed(tmp_path, *options))
+
+
+def test_a_size_that_only_pax_has() -> None:
+    record = b"10 size=3\n"
+    data = bytearray(raw_tar([("a.jpg", b"123"), ("b.jpg", b"4")]))
+    data[124:136] = b"00000000000\0"
+    head = bytearray(raw_tar([("x", record)])[: 2 * BLOCK])
+    head[156:157] = b"x"
+    both = fixed_header(bytes(head[:BLOCK])) + bytes(head[BLOCK:])
+    both += fixed_header(bytes(data[:BLOCK])) + bytes(data[BLOCK:])
+    assert members(both) == [("a.jpg", b"123"), ("b.jpg", b"4")]
 
 
 def test_base_256_size() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +17,27 @@ JOINT_COUNT = 21
 
 @dataclass(frozen=True)
 class Field:
-    """A member of a sample: its suffix, what it decodes to, and the commands that write it."""
+    """A member of a sample: its suffix, what it decodes to, and the commands that write it.
+
+    `others` are suffixes under which other programs write it, read where the first is not there.
+    """
 
     suffix: str
     dtype: str
     shape: tuple[int | str, ...]
     meaning: str
     writers: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 IMAGE = Field(
     "jpg",
     "uint8",
     ("S", "S", 3),
-    "square RGB crop, **always a right hand**: left ones are mirrored",
+    "square RGB crop, **always a right hand**: left ones are mirrored; where there is none, a "
+    "`jpeg` or else a `png` is the crop",
     ("extract", "import", "synth"),
+    ("jpeg", "png"),
 )
 INFO = Field(
     "json",
@@ -76,12 +81,12 @@ VALID = Field(
 FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)
 
 
-def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
+def decode(field: Field, payload: bytes | memoryview, where: str, suffix: str = "") -> Any:
     """Decode and check a member.
 
     Gives an image uint8 (S, S, 3) RGB, a dict, or an array of finite numbers in the declared dtype
     and shape. Raises HandclrError, with `where` in front, if the payload is damaged or is not what
-    the field declares.
+    the field declares; it names the field by `suffix`, where that is another than its own.
     """
     try:
         if field is IMAGE:
@@ -90,7 +95,7 @@ def decode(field: Field, payload: bytes | memoryview, where: str) -> Any:
             return _decode_object(payload)
         return _decode_array(field, payload)
     except Exception as error:  # whatever OpenCV, NumPy and json raise on bytes of any kind
-        raise HandclrError(f"{where}: bad {field.suffix}: {error}") from error
+        raise HandclrError(f"{where}: bad {suffix or field.suffix}: {error}") from error
 
 
 def encode_array(field: Field, array: np.ndarray) -> bytes:
@@ -164,17 +169,3 @@ def _own_header(field: Field) -> bytes:
 def _check_shape(field: Field, shape: tuple[int, ...]) -> None:
     if shape != field.shape:
         raise ValueError(f"expected shape {field.shape}, found {shape}")
-
-
-def image_size(payload: bytes | memoryview, where: str = "jpg") -> tuple[int, int]:
-    """Read width and height from the header of a JPEG, without decoding it."""
-    data, position = memoryview(payload), 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            if width and height:
-                return width, height
-            break
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    raise HandclrError(f"{where}: not a JPEG image")

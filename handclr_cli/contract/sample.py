@@ -22,11 +22,10 @@ from .fields import (
     VALID,
     Field,
     decode,
-    image_size,
 )
+from .pictures import check_whole, square_side
 from .provenance import Provenance
 
-CROP_SIDE = 224
 KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)")
 
 
@@ -45,16 +44,28 @@ class Sample:
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __contains__(self, wanted: Field) -> bool:
-        return wanted.suffix in self.members
+        return self.suffix_of(wanted) is not None
+
+    def suffix_of(self, wanted: Field) -> str | None:
+        """The suffix under which a field is there: the contract's, else one of the others."""
+        if wanted.suffix in self.members:
+            return wanted.suffix
+        return next((suffix for suffix in wanted.others if suffix in self.members), None)
 
     def read(self, wanted: Field) -> Any:
         """Decode one field; raises HandclrError where it is missing or damaged."""
-        if wanted.suffix not in self.members:
-            raise HandclrError(f"{self.source}: sample {self.key} has no {wanted.suffix}")
         if wanted.suffix not in self.cache:
-            payload = self.members[wanted.suffix]
-            self.cache[wanted.suffix] = decode(wanted, payload, f"{self.source}: sample {self.key}")
+            payload, suffix = self.payload(wanted)
+            where = f"{self.source}: sample {self.key}"
+            self.cache[wanted.suffix] = decode(wanted, payload, where, suffix)
         return self.cache[wanted.suffix]
+
+    def payload(self, wanted: Field) -> tuple[bytes | memoryview, str]:
+        """The bytes of a field, and its suffix; raises HandclrError where it is missing."""
+        suffix = self.suffix_of(wanted)
+        if suffix is None:
+            raise HandclrError(f"{self.source}: sample {self.key} has no {wanted.suffix}")
+        return self.members[suffix], suffix
 
     @property
     def image(self) -> np.ndarray:
@@ -63,17 +74,23 @@ class Sample:
 
     @property
     def side(self) -> int:
-        """The side of the crop in pixels, from its header; 224 where there is no image.
+        """The side of the crop in pixels, from its header.
 
-        Raises HandclrError where the image is not a JPEG or not square.
+        Raises HandclrError where there is no image, or it is not a square JPEG or PNG.
         """
-        if IMAGE not in self:
-            return CROP_SIDE
-        where = f"{self.source}: sample {self.key}: {IMAGE.suffix}"
-        width, height = image_size(self.members[IMAGE.suffix], where)
-        if width != height:
-            raise HandclrError(f"{where}: not square: {width}x{height} pixels")
-        return width
+        return square_side(*self._picture())
+
+    def checked_side(self) -> int:
+        """The same, where all of the image is there as far as that is seen without decoding it."""
+        payload, where = self._picture()
+        side = square_side(payload, where)
+        check_whole(payload, where)
+        return side
+
+    def _picture(self) -> tuple[bytes | memoryview, str]:
+        """The bytes of the crop, and what they are called in messages."""
+        payload, suffix = self.payload(IMAGE)
+        return payload, f"{self.source}: sample {self.key}: {suffix}"
 
     @property
     def info(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
 from .sample import Sample
-from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, walk, write_member
+from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, sample_name, walk, write_member
 
 PROVENANCE = "__handclr__"
 HISTORY = "__history__"
@@ -77,9 +77,9 @@ class Archive:
 def archives(cursor: Cursor, source: str) -> Iterator[Archive]:
     """Yield the tars that a stream consists of; `source` is its name in messages.
 
-    A key is the name of a member up to the first dot after the last slash, as in WebDataset; names
-    in double underscores are metadata. Raises TruncatedError where the stream, or an archive before
-    the last, ends without its end-of-archive mark; DamagedError where it is damaged.
+    Keys are as in `sample_name`; names in double underscores are metadata. Raises TruncatedError
+    where the stream, or an archive before the last, ends without its end-of-archive mark;
+    DamagedError where it is damaged, or a key comes again in an archive after others.
     """
     for _, members in groupby(walk(cursor, source), key=lambda member: member.archive):
         yield (archive := _archive(members, source))
@@ -104,29 +104,60 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
     """The samples of one archive; its metadata goes into `found`."""
     origin: Provenance | None = None
     sample: Sample | None = None
+    keys = set[str]()
     for number, member in enumerate(members):
-        folder, _, name = member.name.rpartition("/")
-        stem, dot, suffix = name.partition(".")
-        key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
-        metadata = name.startswith("__") and name.endswith("__")
-        if sample and (metadata or key != sample.key):
+        metadata = _is_metadata(member.name)
+        named = None if metadata else sample_name(member.name)
+        if sample and (metadata or (named and named[0] != sample.key)):
             yield sample
             sample = None
-        if member.name == PROVENANCE and number:
-            raise TruncatedError(
-                f"{source}: an archive ends without its end mark; did a producer fail?"
-            )
-        if member.name in (PROVENANCE, HISTORY):
-            origin = loads(bytes(member.data))
-        elif metadata:
-            found[name] = bytes(member.data)
-        if metadata or not dot:
+        if metadata:
+            origin = _note(member, number, source, found, origin)
+        if named is None:
             continue
-        sample = sample or Sample(key, {}, origin, source, member.start)
+        key, suffix = named
+        if sample is None:
+            _refuse_returning(key, keys, source)
+            sample = Sample(key, {}, origin, source, member.start)
         if suffix in sample.members:
             raise DamagedError(f"{source}: sample {key} has two members .{suffix}")
         sample.members[suffix] = member.data
     if sample:
+        yield sample
+
+
+def _is_metadata(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.startswith("__") and base.endswith("__")
+
+
+def _note(
+    member: Member, number: int, source: str, found: dict[str, bytes], origin: Provenance | None
+) -> Provenance | None:
+    """Keep a metadata member in `found`; returns the provenance of the samples behind it."""
+    if member.name == PROVENANCE and number:
+        raise TruncatedError(
+            f"{source}: an archive ends without its end mark; did a producer fail?"
+        )
+    if member.name in (PROVENANCE, HISTORY):
+        return loads(bytes(member.data))
+    found[member.name.rpartition("/")[2]] = bytes(member.data)
+    return origin
+
+
+def _refuse_returning(key: str, seen: set[str], source: str) -> None:
+    """Add a key to those seen before; raises DamagedError where it is one of them."""
+    if key in seen:
+        advice = "keys must be unique, and the members of one adjacent, as in a tar sorted by name"
+        raise DamagedError(f"{source}: key {key} comes again after others; {advice}")
+    seen.add(key)
+
+
+def unrepeated(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield samples of several archives that become one; raises DamagedError for a key's second."""
+    keys = set[str]()
+    for sample in samples:
+        _refuse_returning(sample.key, keys, sample.source)
         yield sample
 
 

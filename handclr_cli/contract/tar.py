@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple, Protocol
@@ -12,9 +13,13 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 MEMBER_LIMIT = 1 << 30
 
-# Type flags: of a regular file, and of headers that say something of the one behind them.
+# Type flags: of a regular file, of headers that say something of the one behind them, of folders
+# and the label of an archive, and of what is in other files or has holes.
 _REGULAR = (b"0", b"\0", b"7")
 _EXTENDED = (b"L", b"K", b"x", b"g")
+_FOLDERS = (b"5", b"D", b"V")
+_LINKS = {b"1": "a hard link to", b"2": "a symbolic link to"}
+_SPARSE, _SPARSE_WORDS = b"S", re.compile(r"GNU\.sparse\.")
 
 Buffer = bytes | memoryview
 
@@ -72,27 +77,70 @@ def walk(cursor: Cursor, source: str) -> Iterator[Member]:
 
     Names may be written as in ustar, GNU or PAX. Raises TruncatedError where the stream is empty,
     stops inside a member, or ends without an end-of-archive mark; HandclrError where a header is
-    damaged or the data is no tar at all.
+    damaged, the data is no tar at all, or a member of a sample is a link or sparse.
     """
-    archive, long_name, start = 0, None, cursor.position
+    archive, start = 0, cursor.position
+    extended: dict[str, str] = {}
     while True:
         block, ended = _next_header(cursor, source)
         if not block:
             return
         if ended:
             archive += 1
-        name, size, kind = _header(block, cursor.position - BLOCK, source)
-        if long_name is None:
+        if not extended:
             start = cursor.position - BLOCK
-        data = _payload(cursor, size, name, source)
-        if kind in _REGULAR:
-            yield Member(archive, long_name or name, start, data)
-        elif kind == b"L":
-            long_name = bytes(data).rstrip(b"\0").decode("utf-8", "replace")
-        elif kind == b"x":
-            long_name = _pax(bytes(data)).get("path", long_name)
-        if kind not in _EXTENDED:
-            long_name = None
+        name, size, kind = _header(block, cursor.position - BLOCK, source)
+        if kind in _EXTENDED:
+            extended |= _extension(kind, bytes(_payload(cursor, size, name, source)))
+            continue
+        name = extended.get("path", name)
+        data = _payload(cursor, int(extended.get("size", size)), name, source)
+        if kind in _REGULAR and not any(map(_SPARSE_WORDS.match, extended)):
+            yield Member(archive, name, start, data)
+        elif kind not in _FOLDERS:
+            _refuse(block, name, extended, source)
+        extended = {}
+
+
+def sample_name(name: str) -> tuple[str, str] | None:
+    """Key and suffix, in lower case, of a member of a sample; None for files of other kinds.
+
+    A key is the name of a member up to the first dot after the last slash, as in WebDataset. Files
+    without a dot, and hidden ones such as the `._` files of macOS, belong to no sample.
+    """
+    folder, _, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    if not dot or not stem:
+        return None
+    return (f"{folder}/{stem}" if folder else stem), suffix.lower()
+
+
+def _extension(kind: bytes, data: bytes) -> dict[str, str]:
+    """What a header says of the one behind it, under the names of PAX."""
+    if kind == b"x":
+        said = _pax(data)
+        if not said.get("size", "0").isdecimal():
+            del said["size"]
+        return said
+    if kind == b"g":
+        return {}
+    text = data.rstrip(b"\0").decode("utf-8", "replace")
+    return {"path" if kind == b"L" else "linkpath": text}
+
+
+def _refuse(block: bytes, name: str, extended: dict[str, str], source: str) -> None:
+    """Raise where a member of a sample is not in the tar as it is."""
+    kind, name = block[156:157], extended.get("GNU.sparse.name", name)
+    if sample_name(name) is None:
+        return
+    if kind in _LINKS:
+        target = extended.get("linkpath") or _text(block[157:257])
+        why = f"is {_LINKS[kind]} {target}, not a file; make the tar anew with links dereferenced"
+    elif kind in (*_REGULAR, _SPARSE):
+        why = "is a sparse file; make the tar anew without holes"
+    else:
+        why = f"is not a file, but of the type {kind.decode('ascii', 'replace')}"
+    raise DamagedError(f"{source}: member {name} {why}")
 
 
 def _next_header(cursor: Cursor, source: str) -> tuple[bytes, bool]:
@@ -138,10 +186,14 @@ def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
             raise DamagedError(f"{source}: damaged tar header at byte {position}")
         hint = "; it is gzip-compressed, pipe it through zcat" if block[:2] == b"\x1f\x8b" else ""
         raise HandclrError(f"{source}: not a tar archive{hint}")
-    name = block[:100].split(b"\0", 1)[0]
+    name = _text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
-        name = block[345:500].split(b"\0", 1)[0] + b"/" + name
-    return name.decode("utf-8", "replace"), size, block[156:157]
+        name = f"{_text(block[345:500])}/{name}"
+    return name, size, block[156:157]
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def _number(field: bytes) -> int:

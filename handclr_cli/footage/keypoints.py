@@ -79,8 +79,8 @@ def find_all(
 def _image_of(sample: Sample) -> Sample:
     """The part of a sample that a worker needs."""
     members: dict[str, Any] = {}
-    if IMAGE in sample:
-        members[IMAGE.suffix] = bytes(sample.members[IMAGE.suffix])
+    if suffix := sample.suffix_of(IMAGE):
+        members[suffix] = bytes(sample.members[suffix])
     return Sample(sample.key, members, None, sample.source)
 
 

@@ -20,7 +20,7 @@ from ..contract.numbering import is_numbered
 from ..contract.provenance import Provenance, loads, provenance
 from ..contract.sample import Sample
 from ..contract.settings import Settings
-from ..contract.shards import Archive, ShardOutput, ShardWriter, read_archives
+from ..contract.shards import Archive, ShardOutput, ShardWriter, read_archives, unrepeated
 from ..contract.units import (
     COUNTS,
     SKIPPED,
@@ -151,7 +151,8 @@ def _as_a_stream(
             with ShardOutput(
                 output, record, settings.shard_size, overwrite, settings.shards
             ) as out:
-                job.write(chain.from_iterable(each.samples for each in stream.archives), out)
+                samples = chain.from_iterable(each.samples for each in stream.archives)
+                job.write(unrepeated(samples), out)
                 if job.counts["skipped"] and job.counts["skipped"] == job.counts["in"]:
                     raise HandclrError("none of the crops can be read; nothing was written")
     return KeypointsResult(job.counts, 0, [])

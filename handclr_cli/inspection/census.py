@@ -12,18 +12,20 @@ from itertools import groupby
 import numpy as np
 
 from ..contract.errors import HandclrError, TruncatedError
-from ..contract.fields import IMAGE, INFO, image_size
+from ..contract.fields import IMAGE, INFO
 from ..contract.index import mapped
 from ..contract.inputs import open_source
 from ..contract.npz import as_keys
+from ..contract.pictures import image_size
 from ..contract.provenance import Provenance, loads
 from ..contract.sample import KEY, Sample
 from ..contract.shards import HISTORY, PROVENANCE, group
-from ..contract.tar import Cursor, MapCursor, Member, walk
+from ..contract.tar import Cursor, MapCursor, Member, sample_name, walk
 from ..contract.units import COUNTS, SKIPPED
 
 # The size of one crop in so many is read, as each costs a page from the disk.
 MEASURED = 50
+_CROPS = (IMAGE.suffix, *IMAGE.others)
 _SIDES = {"l": "left", "r": "right"}
 
 
@@ -74,8 +76,7 @@ class Census:
         key, told = "", True
         seen: set[str] = set()
         for number, member in enumerate(members):
-            folder, _, name = member.name.rpartition("/")
-            stem, dot, suffix = name.partition(".")
+            name = member.name.rpartition("/")[2]
             if name[:2] == "__" and name[-2:] == "__":
                 if name == PROVENANCE and number:
                     raise TruncatedError(
@@ -84,9 +85,10 @@ class Census:
                 self._note(name, bytes(member.data))
                 key = ""
                 continue
-            if not dot:
+            named = sample_name(member.name)
+            if named is None:
                 continue
-            stem, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
+            stem, suffix = named
             if stem != key:
                 key, seen = stem, set()
                 told = self._by_key(key)
@@ -98,8 +100,9 @@ class Census:
             self.members[suffix] += 1
             if suffix == INFO.suffix and not told:
                 self._by_info(loads(bytes(member.data)) or {})
-            if suffix == IMAGE.suffix and len(keys) % MEASURED == 1:
-                self._measure(key, member)
+            picture = suffix == IMAGE.suffix or (suffix in _CROPS and IMAGE.suffix not in seen)
+            if picture and len(keys) % MEASURED == 1:
+                self._measure(key, suffix, member)
 
     def _by_key(self, key: str) -> bool:
         """Count the side and the video in a key; False where it does not contain them."""
@@ -116,11 +119,11 @@ class Census:
         if "video" in info:
             self.videos.add(str(info["video"]))
 
-    def _measure(self, key: str, member: Member) -> None:
+    def _measure(self, key: str, suffix: str, member: Member) -> None:
         try:
             self.crops[image_size(member.data)] += 1
         except HandclrError:
-            self.problems.append(f"sample {key}: its jpg is not a JPEG image")
+            self.problems.append(f"sample {key}: its {suffix} is not a JPEG or PNG image")
 
     def _note(self, name: str, data: bytes) -> None:
         """Read a metadata member; those of other programs are ignored."""

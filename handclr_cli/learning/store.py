@@ -17,6 +17,7 @@ from ..choices import Cache
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import IMAGE
 from ..contract.index import ShardIndex
+from ..contract.pictures import is_jpeg
 from .augmentation import Image
 from .hardware import free_memory
 from .loading import batches
@@ -74,9 +75,10 @@ class CropStore(Dataset[np.ndarray]):
 
     def _decode(self, row: int) -> Image:
         sample = self.index[row]
+        payload, _ = sample.payload(IMAGE)
         # At half its side a JPEG is decoded in less than half the time.
-        halved = IMAGE in sample and sample.side >= 2 * self.side and sample.side % 2 == 0
-        image = _half(sample.members[IMAGE.suffix]) if halved else None
+        halved = is_jpeg(payload) and sample.side >= 2 * self.side and sample.side % 2 == 0
+        image = _half(payload) if halved else None
         image = sample.image if image is None else image
         if image.shape[0] == self.side:
             return image

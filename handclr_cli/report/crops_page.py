@@ -12,7 +12,7 @@ from ..contract.fields import IMAGE, KEYPOINTS_2D
 from ..contract.sample import KEY, Sample
 from .sheets import Tile, grid_sheet
 
-_PICTURES = (IMAGE.suffix, "jpeg", "png", "webp")
+_PICTURES = (IMAGE.suffix, *IMAGE.others, "webp")
 
 
 def crops_page(samples: Iterable[Sample], on_skip: Callable[[HandclrError], None]) -> np.ndarray:
