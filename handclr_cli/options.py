@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from . import choices, console
+from .contract.claims import Reads, Word, Writes
 from .contract.errors import HandclrError, UsageError
 from .contract.inputs import STDIN, expand_inputs
 from .contract.output import refuse_terminal
@@ -41,6 +42,7 @@ Config = Annotated[
         ),
         show_default=False,
     ),
+    Reads(),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")
@@ -57,6 +59,7 @@ Shards = Annotated[
         help="Tar files, folders of them, globs, {000..041} ranges, or - for standard input.",
         show_default=False,
     ),
+    Reads(".tar"),
 ]
 OutputTar = Annotated[
     str,
@@ -66,9 +69,12 @@ OutputTar = Annotated[
         metavar="FILE",
         help="Tar to write; crops-%06d.tar: numbered shards; -: standard output.",
     ),
+    Writes("tar"),
 ]
 OutputNpz = Annotated[
-    str, typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output.")
+    str,
+    typer.Option("--output", "-o", metavar="FILE", help="NPZ to write; - is standard output."),
+    Writes("npz"),
 ]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples per numbered shard.")]
 Overwrite = Annotated[
@@ -85,6 +91,7 @@ Landmarker = Annotated[
         help="MediaPipe's hand_landmarker.task; fetched once where it is not named.",
         show_default=False,
     ),
+    Reads(),
 ]
 CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
 Margin = Annotated[
@@ -95,6 +102,7 @@ Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the 
 Report = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="Write what the summary says, and more.", show_default=False),
+    Writes("json"),
 ]
 Part = Annotated[
     str | None,
@@ -103,8 +111,9 @@ Part = Annotated[
         help="Part I of N, from 0: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
         show_default=False,
     ),
+    Word(),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N."), Word()]
 Precision = Annotated[
     choices.PrecisionName, typer.Option(help="Of the forward passes; auto is bf16 on CUDA.")
 ]
@@ -125,6 +134,7 @@ TimeLimit = Annotated[
         ),
         show_default=False,
     ),
+    Word(),
 ]
 Finders = Annotated[
     int | None,
@@ -138,7 +148,9 @@ Workers = Annotated[
 ]
 
 RunFolder = Annotated[
-    str, typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there.")
+    str,
+    typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there."),
+    Writes(whole=True),
 ]
 SaveEvery = Annotated[
     int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too.")
@@ -172,14 +184,12 @@ def prepare_output(output: str) -> None:
 
 
 def prepare_files(*paths: str | None) -> None:
-    """Raise before the work where an output cannot be written, or two outputs are one file."""
+    """Raise before the work where there is no folder for an output."""
     named = [path for path in paths if path not in (None, "-")]
     files = [path for path in named if os.path.isfile(path) or not os.path.exists(path)]
     for path in files:
         if not os.path.isdir(os.path.dirname(os.path.realpath(path))):
             raise HandclrError(f"cannot write {path}: no such folder")
-        if sum(os.path.realpath(path) == os.path.realpath(other) for other in files) > 1:
-            raise UsageError(f"{path}: the same file is given for two outputs")
 
 
 def end_with_pipe() -> None:

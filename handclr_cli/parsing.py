@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from .contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from .contract.errors import HandclrError, UsageError
 
 NOT_IN_FILES = ("config", "fresh")
@@ -28,10 +30,30 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            self._refuse_conflicts(ctx.params)
             return super().invoke(ctx)
         except HandclrError as error:
             error.where = self._option(error.setting, ctx.params.get(error.setting))
             raise
+
+    def marks(self) -> dict[str, Sequence[Any]]:
+        """What the annotations of the function say of each option, beside its type."""
+        hints = get_type_hints(self.callback, include_extras=True)
+        return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+
+    def _refuse_conflicts(self, values: dict[str, Any]) -> None:
+        """Raise UsageError where an output of the command is one of its inputs, or another kind."""
+        reads: list[Read] = []
+        writes: list[Written] = []
+        for setting, marks in self.marks().items():
+            given = values.get(setting)
+            names = [given] if isinstance(given, str | Path) else given or []
+            for mark in marks:
+                if isinstance(mark, Reads):
+                    reads += [Read(setting, str(name), mark) for name in names]
+                elif isinstance(mark, Writes):
+                    writes += [Written(setting, str(name), mark) for name in names]
+        refuse_conflicts(reads, writes)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options of the help; values have names in place of types."""

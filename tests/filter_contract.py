@@ -171,11 +171,12 @@ class FilterContract:
         arguments, data = self.arguments(tmp_path), self.large()
         with small_disk(tmp_path / "disk", "32k") as disk:
             output = disk / f"x{self.suffix}"
-            output.write_bytes(b"older")
+            older = bytes(1024) if self.suffix == ".tar" else pose_file((0, 1))
+            output.write_bytes(older)
             done = run_cli(*arguments, "-o", output, stdin=data)
             assert error_line(done, 1) == f"cannot write {output}: No space left on device"
             assert [path.name for path in disk.iterdir()] == [output.name]
-            assert output.read_bytes() == b"older"
+            assert output.read_bytes() == older
         if os.path.exists("/dev/full"):
             with open("/dev/full", "wb") as full:
                 command = [*CLI, *arguments]

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 from shard_helpers import cli_env
 
-from handclr_cli.contract import output
+from handclr_cli.contract import temporary
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.output import atomic_write, binary_output, refuse_terminal
 
@@ -23,7 +23,7 @@ def names_in(folder: Path) -> list[str]:
 
 def test_the_name_appears_at_the_end(tmp_path: Path) -> None:
     target = tmp_path / "x"
-    with atomic_write(target) as file:
+    with atomic_write(target, "json") as file:
         file.write(b"new")
         assert not target.exists()
         (temporary,) = names_in(tmp_path)
@@ -36,7 +36,7 @@ def test_the_name_appears_at_the_end(tmp_path: Path) -> None:
 def test_an_exception_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "x").write_bytes(b"old")
     for name in ("x", "y"):
-        with pytest.raises(error), atomic_write(tmp_path / name) as file:
+        with pytest.raises(error), atomic_write(tmp_path / name, "cached") as file:
             file.write(b"new")
             raise error
     assert names_in(tmp_path) == ["x"]
@@ -50,15 +50,15 @@ def test_a_signal_while_the_file_is_opened_leaves_nothing(
         open(path, mode).close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "open", opened, raising=False)
-    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "x"):
+    monkeypatch.setattr(temporary, "open", opened, raising=False)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "x", "cached"):
         pytest.fail("not reached")
     assert names_in(tmp_path) == []
 
 
 def test_replacing(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
-        with binary_output(str(tmp_path / "x")) as file:
+        with binary_output(str(tmp_path / "x"), "cached") as file:
             file.write(text)
     assert (tmp_path / "x").read_bytes() == b"two"
 
@@ -67,7 +67,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "real").write_bytes(b"old")
     (tmp_path / "x").symlink_to("store/real")
-    with atomic_write(tmp_path / "x") as file:
+    with atomic_write(tmp_path / "x", "cached") as file:
         file.write(b"new")
     assert (tmp_path / "x").is_symlink()
     assert (tmp_path / "store" / "real").read_bytes() == b"new"
@@ -76,10 +76,10 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "x", tmp_path / "gone" / "x"):
-        with pytest.raises(HandclrError, match="^cannot write .*x: "), atomic_write(path):
+        with pytest.raises(HandclrError, match="^cannot write .*x: "), atomic_write(path, "cached"):
             pytest.fail("the block must not run")
     assert names_in(tmp_path) == ["file"]
-    with pytest.raises(HandclrError, match="Is a directory"), atomic_write(tmp_path):
+    with pytest.raises(HandclrError, match="Is a directory"), atomic_write(tmp_path, "cached"):
         pytest.fail("the block must not run")
 
 
@@ -87,7 +87,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 def test_a_full_device_is_named() -> None:
     with (
         pytest.raises(HandclrError, match="cannot write /dev/full: No space left"),
-        atomic_write("/dev/full") as file,
+        atomic_write("/dev/full", "tar") as file,
     ):
         file.write(b"x" * 100_000)
 
@@ -97,7 +97,7 @@ def test_a_named_pipe(tmp_path: Path) -> None:
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append((tmp_path / "fifo").read_bytes()))
     reader.start()
-    with atomic_write(tmp_path / "fifo") as file:
+    with atomic_write(tmp_path / "fifo", "tar") as file:
         file.write(b"through")
     reader.join()
     assert read == [b"through"]
@@ -106,7 +106,7 @@ def test_a_named_pipe(tmp_path: Path) -> None:
 
 WRITER = (
     "import sys; from handclr_cli.contract.output import binary_output\n"
-    "with binary_output(sys.argv[1]) as file: file.write(b'data')"
+    "with binary_output(sys.argv[1], 'tar') as file: file.write(b'data')"
 )
 
 

@@ -144,11 +144,12 @@ def test_odd_sides_and_other_sizes_fit_into_the_video(tmp_path: Path) -> None:
 
 
 def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "out.mp4").write_text("older")
+    older = "....ftypolder"
+    (tmp_path / "out.mp4").write_text(older)
     with pytest.raises(RuntimeError), video_writer(tmp_path / "out.mp4", 4.0, (64, 64)) as write:
         write(np.zeros((64, 64, 3), np.uint8))
         raise RuntimeError
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["older"]
+    assert [path.read_text() for path in tmp_path.iterdir()] == [older]
 
 
 def extracted(*names: str, **arguments: float) -> dict[str, object]:

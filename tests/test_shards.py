@@ -280,13 +280,14 @@ def test_a_producer_that_raises_leaves_no_end_mark() -> None:
 def test_nothing_under_a_final_name_on_an_exception(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
-    (tmp_path / "x.tar").write_bytes(b"older")
+    older = b"\0" * 2048
+    (tmp_path / "x.tar").write_bytes(older)
     with pytest.raises((error, HandclrError)), ShardOutput(str(tmp_path / "x.tar"), RECORD) as out:
         out.write(crop())
-        assert (tmp_path / "x.tar").read_bytes() == b"older"
+        assert (tmp_path / "x.tar").read_bytes() == older
         raise error
     assert names_in(tmp_path) == ["x.tar"]
-    assert (tmp_path / "x.tar").read_bytes() == b"older"
+    assert (tmp_path / "x.tar").read_bytes() == older
 
 
 def test_standard_output_has_no_end_mark_after_an_exception(

@@ -389,7 +389,7 @@ def test_footage_goes_on_where_it_stopped(film: Path, tmp_path: Path) -> None:
         if name != f"truth/{NAMES[1]}.tar":
             (folder / name).write_bytes(data)
     # The truth is written last: a video without it is made again.
-    (folder / f"{NAMES[1]}.mp4").write_bytes(b"half of it")
+    (folder / f"{NAMES[1]}.mp4").write_bytes(b"\0\0\0 ftyp, half of it")
     before = {
         path: path.stat().st_mtime_ns
         for path in folder.rglob("*")

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from .. import console, options
+from ..contract.claims import Writes
 
 
 def demo(
     folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="A new folder, or that of a demo to go on with.")
+        str,
+        typer.Argument(metavar="DIR", help="A new folder, or that of a demo to go on with."),
+        Writes(whole=True),
     ],
     quick: Annotated[
         bool,

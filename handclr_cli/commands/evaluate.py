@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import choices, console, options
+from ..contract.claims import Reads, Word, Writes
 from ..contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="model.pt of handclr finetune.", show_default=False),
+        Reads(),
     ] = None,
     predictions: Annotated[
         str | None,
@@ -28,6 +30,7 @@ def evaluate(
             help="Or predictions: key and keypoints3d, of handclr predict or of any program.",
             show_default=False,
         ),
+        Reads(),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
@@ -36,6 +39,7 @@ def evaluate(
             help="Or compare two outputs of -o, sample by sample.",
             show_default=False,
         ),
+        Reads(),
     ] = None,
     bone: Annotated[
         choices.Bone | None,
@@ -57,12 +61,15 @@ def evaluate(
             help="Write predictions, truth, errors.",
             show_default=False,
         ),
+        Writes("npz"),
     ] = None,
     table: Annotated[
         bool, typer.Option("--table", help="Print a table for people instead of JSON.")
     ] = False,
     plot: Annotated[
-        str | None, typer.Option(metavar="PNG", help="Draw the PCK curves.", show_default=False)
+        str | None,
+        typer.Option(metavar="PNG", help="Draw the PCK curves.", show_default=False),
+        Writes("png"),
     ] = None,
     freihand: Annotated[
         str | None,
@@ -71,16 +78,19 @@ def evaluate(
             help="Write FreiHAND's pred.json and scores.txt here.",
             show_default=False,
         ),
+        Writes(files=(("pred.json", "json"), ("scores.txt", "scores"))),
     ] = None,
     dexycb: Annotated[
         str | None,
         typer.Option(metavar="TXT", help="Write DexYCB's result file.", show_default=False),
+        Writes("results"),
     ] = None,
     resample_by: Annotated[
         str,
         typer.Option(
             metavar="FIELD", help="What the intervals draw: a field of the JSON, such as subject."
         ),
+        Word(),
     ] = "sample",
     batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 128,
     workers: options.Workers = None,

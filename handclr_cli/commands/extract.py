@@ -8,6 +8,7 @@ import typer
 
 from .. import console, options
 from ..contract import numbering
+from ..contract.claims import Reads, Word
 
 if TYPE_CHECKING:
     from ..footage.extract_job import ExtractResult
@@ -21,6 +22,7 @@ def extract(
             help="Videos, images, folders of them, searched in depth, or globs.",
             show_default=False,
         ),
+        Reads(deep=True),
     ] = None,
     output: options.OutputTar = "-",
     fps: Annotated[
@@ -52,6 +54,7 @@ def extract(
         typer.Option(
             metavar="FILE", help="Boxes of another detector, CSV or JSON lines.", show_default=False
         ),
+        Reads(),
     ] = None,
     quality: options.Quality = 95,
     landmarker: options.Landmarker = None,
@@ -64,6 +67,7 @@ def extract(
             help="Leave out what the end of the pipe has made: hands-%06d.tar.",
             show_default=False,
         ),
+        Word(),
     ] = None,
     dry_run: options.DryRun = False,
     shard_size: Annotated[int, typer.Option(min=1, help="Frames looked at per numbered shard.")] = (

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import choices, console, options
+from ..contract.claims import Reads
 from . import trainers
 
 
@@ -19,6 +20,7 @@ def finetune(
             metavar="random|imagenet|FILE",
             help="Encoder to start from: encoder.pt or any ResNet weights.",
         ),
+        Reads(),
     ] = "random",
     arch: Annotated[
         choices.Arch | None,
@@ -49,6 +51,7 @@ def finetune(
             help="Labelled crops to validate on after each epoch.",
             show_default=False,
         ),
+        Reads(".tar"),
     ] = None,
     freeze: Annotated[bool, typer.Option("--freeze", help="Train the head only.")] = False,
     size: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import choices, console, options
+from ..contract.claims import Reads, Writes
 from ..contract.numbering import SHARD_SIZE
 from ..contract.output import write_json
 from ..parsing import Command
@@ -32,6 +33,7 @@ CheckSheet = Annotated[
         ),
         show_default=False,
     ),
+    Writes("png"),
 ]
 
 
@@ -43,7 +45,9 @@ def root() -> None:
 @app.command("freihand", cls=Command)
 def freihand(
     root: Annotated[
-        str, typer.Argument(metavar="ROOT", help="FreiHAND_pub_v2, or the folder that holds it.")
+        str,
+        typer.Argument(metavar="ROOT", help="FreiHAND_pub_v2, or the folder that holds it."),
+        Reads(deep=True),
     ],
     output: options.OutputTar = "-",
     split: Annotated[choices.FreihandSplit, typer.Option(help="Part of the data set.")] = "train",
@@ -88,7 +92,9 @@ def freihand(
 @app.command("dexycb", cls=Command)
 def dexycb(
     root: Annotated[
-        str, typer.Argument(metavar="ROOT", help="The folder of the subjects and of calibration.")
+        str,
+        typer.Argument(metavar="ROOT", help="The folder of the subjects and of calibration."),
+        Reads(deep=True),
     ],
     output: options.OutputTar = "-",
     split: Annotated[
@@ -140,7 +146,9 @@ def dexycb(
 @app.command("assemblyhands", cls=Command)
 def assemblyhands(
     root: Annotated[
-        str, typer.Argument(metavar="ROOT", help="The folder of annotations and images.")
+        str,
+        typer.Argument(metavar="ROOT", help="The folder of annotations and images."),
+        Reads(deep=True),
     ],
     output: options.OutputTar = "-",
     split: Annotated[
@@ -192,9 +200,12 @@ def hand100m(
         typer.Argument(
             metavar="JSON", help="Hand100M_Ego4D_..._v1-1.json or Hand100M_100DOH_..._v1-1.json."
         ),
+        Reads(),
     ],
     root: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Where its frames are: VIDEO/frame_000030.jpg.")
+        str,
+        typer.Option(metavar="FOLDER", help="Where its frames are: VIDEO/frame_000030.jpg."),
+        Reads(deep=True),
     ],
     output: options.OutputTar = "-",
     pairs: Annotated[
@@ -204,6 +215,7 @@ def hand100m(
             help="Write the published pairs, for handclr pretrain --pairs.",
             show_default=False,
         ),
+        Writes("npz"),
     ] = None,
     size: options.CropSize = 224,
     margin: options.Margin = 1.5,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import console, options
+from ..contract.claims import Reads, Writes
 from ..contract.errors import HandclrError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def inspect(
             "{000..041} ranges, or -.",
             show_default=False,
         ),
+        Reads(),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     skipped: Annotated[
@@ -34,6 +36,7 @@ def inspect(
         typer.Option(
             metavar="PNG", help="Draw random crops with their keypoints.", show_default=False
         ),
+        Writes("png"),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, max=10_000, help="Crops on the sheet.")] = 100,
     workers: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import choices, console, options
+from ..contract.claims import Reads, Word, Writes
 from ..contract.errors import UsageError
 from ..contract.output import write_json
 
@@ -26,6 +27,7 @@ def mine(
             help="Embeddings by handclr pca; several are one pool. - is a pipe.",
             show_default=False,
         ),
+        Reads(".npz"),
     ] = None,
     output: options.OutputNpz = "-",
     top_k: Annotated[int, typer.Option(min=1, max=1000, help="Positives for each crop.")] = 1,
@@ -44,6 +46,7 @@ def mine(
             "have the nearest.",
             show_default=False,
         ),
+        Word(),
     ] = None,
     symmetric: Annotated[
         bool,
@@ -57,6 +60,7 @@ def mine(
             "pattern on keys.",
             show_default=False,
         ),
+        Word(),
     ] = None,
     near_duplicates: Annotated[
         choices.NearDuplicates | None,
@@ -72,6 +76,7 @@ def mine(
             help="Search these instead; a folder or a quoted pattern for many; may be repeated.",
             show_default=False,
         ),
+        Reads(".npz"),
     ] = None,
     part: options.Part = None,
     engine: Annotated[
@@ -85,6 +90,7 @@ def mine(
             help="Read the graph of hnsw from here; made where it is not.",
             show_default=False,
         ),
+        Writes("npz", once=True),
     ] = None,
     threads: Annotated[
         int | None,
@@ -97,6 +103,7 @@ def mine(
             help="Draw crops beside their positives; needs --shards.",
             show_default=False,
         ),
+        Writes("png"),
     ] = None,
     rank: Annotated[
         choices.RankName, typer.Option(help="Which pairs to draw, by their distance.")
@@ -109,10 +116,12 @@ def mine(
             help="The crops, of the pool too; may be repeated.",
             show_default=False,
         ),
+        Reads(".tar"),
     ] = None,
     plot: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw the distances' histogram.", show_default=False),
+        Writes("png"),
     ] = None,
     truth: Annotated[
         list[str] | None,
@@ -121,6 +130,7 @@ def mine(
             help="Shards with keypoints3d of the crops; may be repeated.",
             show_default=False,
         ),
+        Reads(".tar"),
     ] = None,
     report: options.Report = None,
     seed: options.Seed = 0,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import choices, console, options
+from ..contract.claims import Reads, Writes
 
 
 def pca(
@@ -23,6 +24,7 @@ def pca(
             help="Project on the axes of this pose.npz; fit nothing.",
             show_default=False,
         ),
+        Reads(),
     ] = None,
     normalize: Annotated[
         choices.NormalisationName | None,
@@ -41,6 +43,7 @@ def pca(
     plot: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw the explained variance.", show_default=False),
+        Writes("png"),
     ] = None,
     quiet: options.Quiet = False,
     debug: options.Debug = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import console, options
+from ..contract.claims import Reads, Writes
 from ..contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def predict(
     shards: options.Shards = None,
     model: Annotated[
-        str, typer.Option("--model", metavar="FILE", help="model.pt of handclr finetune.")
+        str, typer.Option("--model", metavar="FILE", help="model.pt of handclr finetune."), Reads()
     ] = ...,  # type: ignore[assignment]
     output: options.OutputNpz = "-",
     fov: Annotated[
@@ -44,6 +45,7 @@ def predict(
             metavar="MP4",
             help="Draw the hands on the footage; of several videos, a folder or {video}.mp4.",
         ),
+        Writes("film"),
     ] = None,
     footage: Annotated[
         list[str] | None,
@@ -52,12 +54,14 @@ def predict(
             help="Where the footage is, if not where extract read it.",
             show_default=False,
         ),
+        Reads(deep=True),
     ] = None,
     onnx: Annotated[
         str | None,
         typer.Option(
             metavar="FILE", help="Export the model, checked on these crops.", show_default=False
         ),
+        Writes("onnx"),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 128,
     workers: options.Workers = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import choices, options
+from ..contract.claims import Reads
 from . import trainers
 
 
@@ -21,6 +22,7 @@ def pretrain(
             "for parts.",
             show_default=False,
         ),
+        Reads(".npz"),
     ] = None,
     method: Annotated[
         choices.MethodName, typer.Option(help="Presets of the next four.")
@@ -70,6 +72,7 @@ def pretrain(
         typer.Option(
             metavar="random|imagenet|FILE", help="Where the encoder starts; published: imagenet."
         ),
+        Reads(),
     ] = "random",
     size: trainers.Size = 128,
     batch: Annotated[
@@ -115,6 +118,7 @@ def pretrain(
             help="Held-out crops with keypoints, to measure the features on.",
             show_default=False,
         ),
+        Reads(".tar"),
     ] = None,
     probe_every: Annotated[
         int, typer.Option(min=1, help="Epochs between probes; the last is always probed.")

@@ -9,6 +9,7 @@ import typer
 
 from .. import choices, console, options
 from ..contract import numbering
+from ..contract.claims import Writes
 from ..contract.errors import UsageError
 from ..parsing import Command
 
@@ -35,7 +36,9 @@ def root() -> None:
 @app.command("footage", cls=Command)
 def footage(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder for the videos; made if it is not there.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder for the videos; made if it is not there."),
+        Writes(whole=True),
     ],
     videos: Annotated[int, typer.Option(min=1, help="Videos to make.")] = 50,
     frames: Annotated[int, typer.Option(min=1, help="Frames of each video.")] = 60,
@@ -94,6 +97,7 @@ def labelled(
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="[DIR]", help="Folder to make, with --layout.", show_default=False),
+        Writes(whole=True),
     ] = None,
     output: options.OutputTar = "-",
     count: Annotated[

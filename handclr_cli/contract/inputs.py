@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import os
 import re
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from .errors import HandclrError, UsageError
@@ -73,6 +75,20 @@ def in_range(pattern: str) -> list[str]:
 def display_name(source: str) -> str:
     """The name of a source in messages."""
     return "standard input" if source == STDIN else source
+
+
+def identities(names: Iterable[str], standard: int = 0) -> set[tuple[int, int]]:
+    """What tells the regular files among names apart, however each is named or linked.
+
+    `-` is the open file with the number `standard`, where it is a file.
+    """
+    found = set()
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            about = os.stat(standard if name == STDIN else name.removeprefix("file://"))
+            if stat.S_ISREG(about.st_mode):
+                found.add((about.st_dev, about.st_ino))
+    return found
 
 
 def open_source(source: str) -> BinaryIO:

@@ -152,7 +152,7 @@ def read_npz(
 def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Provenance) -> None:
     """Check and write a file of the given kind with its provenance; `-` is standard output."""
     _check(arrays, kind, path)
-    with binary_output(path) as file:
+    with binary_output(path, "npz") as file:
         np.savez(_Stream(file), allow_pickle=False, meta=np.array(dumps(record)), **arrays)
 
 

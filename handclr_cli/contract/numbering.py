@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from .errors import UsageError
-from .inputs import STDIN
+from .inputs import STDIN, identities
 
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<tail>\.tar)", re.S)
-TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-\d+", re.S)
+TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-[0-9a-f]+", re.S)
 SHARD_SIZE = 2000
 
 
@@ -26,15 +26,23 @@ def number_of(name: str) -> int | None:
     return int(match["number"]) if match else None
 
 
-def shards_of(pattern: str) -> list[tuple[int, str]]:
-    """The numbers and paths of the shards that exist under a pattern.
+def shard_name(pattern: str) -> re.Pattern[str]:
+    """What the names of a pattern's shards, without their folder, look like; a group is the number.
 
     Raises UsageError where the pattern has not exactly one number in its last part.
     """
     folder, base = os.path.split(pattern)
     if "%" in folder or not re.fullmatch(r"[^%]*%\d*d[^%]*", base):
         raise UsageError(f"{pattern}: not a shard pattern; write crops-%06d.tar")
-    number = re.compile(re.sub(r"%\d*d", r"(\\d+)", re.escape(base)))
+    return re.compile(re.sub(r"%\d*d", r"(\\d+)", re.escape(base)))
+
+
+def shards_of(pattern: str) -> list[tuple[int, str]]:
+    """The numbers and paths of the shards that exist under a pattern.
+
+    Raises UsageError where the pattern has not exactly one number in its last part.
+    """
+    folder, number = os.path.dirname(pattern), shard_name(pattern)
     try:
         names = os.listdir(folder or ".")
     except OSError:
@@ -44,8 +52,8 @@ def shards_of(pattern: str) -> list[tuple[int, str]]:
 
 
 def refuse_to_replace(older: Iterable[str], reads: Iterable[str]) -> None:
-    """Raise UsageError where older shards, to be replaced by the output, are also inputs."""
-    if set(map(os.path.realpath, older)) & set(map(os.path.realpath, reads)):
+    """Raise UsageError where older files, to be replaced by the output, are also inputs."""
+    if not identities(older, standard=1).isdisjoint(identities(reads)):
         raise UsageError("these shards are being read; write to other names", setting="output")
 
 

@@ -6,19 +6,23 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .errors import HandclrError, UsageError
+from .kinds import refuse_other_kind
+from .temporary import temporary_file
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], kind: str, suffix: str = "") -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; when the block ends, it is renamed to `path`.
 
     The data is on disk before it is renamed. On an exception the temporary file is removed, and a
-    file that was at `path` stays as it was. Raises HandclrError where the file cannot be written.
+    file that was at `path` stays as it was. `kind` is one of `kinds.KINDS`; the temporary name ends
+    in `suffix`. Raises UsageError where a file of another kind is at `path`, HandclrError where the
+    file cannot be written.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         # A device or a pipe (/dev/stdout, >(command)) cannot be renamed to, and /dev/null must not
@@ -32,34 +36,46 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
         return
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        # Opened inside the try: a signal may arrive right after the file is made.
-        with open(temporary, "w+b") as file:
-            yield file
+        refuse_other_kind(path, kind)
+        with temporary_file(path, suffix) as file:
+            yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            temporary = file.name
+            if os.name == "nt":  # where an open file cannot be renamed
+                file.close()
+            os.replace(temporary, path)
     except OSError as error:
         raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(
     path: str | os.PathLike[str], value: dict[str, Any], ensure_ascii: bool = True
 ) -> None:
     """Write indented JSON as `atomic_write` does; raises HandclrError where that fails."""
-    with atomic_write(path) as file:
+    with atomic_write(path, "json") as file:
         file.write(json.dumps(value, indent=2, ensure_ascii=ensure_ascii).encode() + b"\n")
 
 
+def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    """Append lines to a log, made if it is not there; a link is not followed.
+
+    Raises HandclrError where that fails. A process that is killed may leave a part of a line.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        with open(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 @contextlib.contextmanager
-def binary_output(path: str) -> Iterator[BinaryIO]:
+def binary_output(path: str, kind: str) -> Iterator[BinaryIO]:
     """Open `path` atomically, or standard output where it is `-` and not a terminal."""
     if path != "-":
-        with atomic_write(path) as file:
+        with atomic_write(path, kind) as file:
             yield file
         return
     refuse_terminal()

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from .errors import DamagedError, HandclrError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source
+from .kinds import refuse_other_kind
 from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, after, dumps, loads
@@ -222,7 +223,9 @@ class ShardOutput:
         self._older = [name for _, name in shards_of(path)] if self.sharded else []
         if self._older and not overwrite:
             raise UsageError(f"{self._older[0]} exists; remove the old shards or overwrite them")
-        refuse_to_replace(self._older, reads)
+        for name in self._older:
+            refuse_other_kind(name, "tar")
+        refuse_to_replace(self._older if self.sharded else [path], reads)
 
     def __enter__(self) -> ShardOutput:
         self._open()
@@ -251,7 +254,9 @@ class ShardOutput:
     def _open(self) -> None:
         path = self.pattern % self.shards if self.sharded else self.pattern
         self._stack = contextlib.ExitStack()
-        self._writer = ShardWriter(self._stack.enter_context(binary_output(path)), self.record)
+        self._writer = ShardWriter(
+            self._stack.enter_context(binary_output(path, "tar")), self.record
+        )
 
     def _finish(self) -> None:
         assert self._writer is not None

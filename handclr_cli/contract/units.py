@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN
+from .kinds import refuse_other_kind
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
 from .output import binary_output
 from .provenance import Provenance, dumps, loads, stages
@@ -150,6 +151,7 @@ class Units:
                 f"{path}: {difference}; remove the old shards, overwrite them or name others"
             )
         if not self._finished:
+            refuse_other_kind(path, "tar")
             self._others.append(path)
 
     @property
@@ -174,7 +176,7 @@ class Units:
     @contextlib.contextmanager
     def write(self, unit: Unit) -> Iterator[UnitWriter]:
         """Open a writer for the unit's samples; the shard gets its name when the block ends."""
-        with binary_output(unit.path) as file:
+        with binary_output(unit.path, "tar") as file:
             writer = UnitWriter(file, unit.record, keep=bool(unit.record.get("unit")))
             yield writer
             writer.counts.setdefault(TOTAL, len(self.units))
@@ -187,7 +189,7 @@ class Units:
 
 def write_nothing(record: Provenance) -> None:
     """Write an empty tar to standard output, for the next command of a part with nothing to do."""
-    with binary_output(STDIN) as file:
+    with binary_output(STDIN, "tar") as file:
         ShardWriter(file, {**record, "unit": {"number": None}}).close()
 
 

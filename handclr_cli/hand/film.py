@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,29 +11,39 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..contract.kinds import FILM_MARK
 from ..contract.output import atomic_write
 
 CODECS = ("avc1", "mp4v")
+_SUFFIX = ".mp4"
 
 
 @contextmanager
 def video_writer(
-    path: str | Path, fps: float, size: tuple[int, int], codecs: Sequence[str] = CODECS
+    path: str | Path,
+    fps: float,
+    size: tuple[int, int],
+    codecs: Sequence[str] = CODECS,
+    *,
+    mark: bool = False,
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Open an MP4: gives a function that appends uint8 (H, W, 3) RGB frames.
 
     The file gets its name when the block ends without an exception. size: width and height in
     pixels; one more where they are odd, which the formats cannot hold. A frame of another size is
     scaled to fit, between black borders. codecs: the first that OpenCV can encode here is used.
-    Raises HandclrError where the video cannot be encoded or written.
+    With `mark` the file says that handclr drew it, and replaces only a file that says so too.
+    Raises UsageError where a file of another kind is there, HandclrError where the video cannot be
+    encoded or written.
     """
     import cv2
 
     width, height = (side + side % 2 for side in size)
-    with atomic_write(path) as file:
-        # OpenCV chooses the container by the suffix, and atomic_write's own name has none that it
-        # knows.
-        part, frames = Path(f"{file.name}.mp4"), 0
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise HandclrError(f"cannot write {path}: not a file")
+    # OpenCV writes to the name of the temporary file, and chooses the container by its suffix.
+    with atomic_write(path, "film" if mark else "mp4", _SUFFIX) as file:
+        part, frames = Path(file.name), 0
         writer = cv2.VideoWriter()
         try:
             if not any(_opens(writer, part, codec, fps, (width, height)) for codec in codecs):
@@ -54,11 +64,10 @@ def video_writer(
                     f"cannot write {path}: "
                     f"{written:,} of {frames:,} frames were encoded; disk full?"
                 )
-            with open(part, "rb") as encoded:
-                shutil.copyfileobj(encoded, file, 1 << 20)
+            file.seek(0, os.SEEK_END)
+            file.write(FILM_MARK if mark else b"")
         finally:
             writer.release()
-            part.unlink(missing_ok=True)
 
 
 def _opens(writer: Any, path: Path, codec: str, fps: float, size: tuple[int, int]) -> bool:

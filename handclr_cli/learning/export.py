@@ -158,7 +158,7 @@ def write_onnx(
     about = {**properties, "joints": ",".join(JOINT_NAMES)}
     data = export_onnx(model, {**about, "size": model.size, "reference_bone_m": model.mean.bone})
     check = check_onnx(data, model, crops)
-    with atomic_write(path) as file:
+    with atomic_write(path, "onnx") as file:
         file.write(data)
     return check
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..contract.errors import HandclrError, UsageError
-from ..contract.output import atomic_write, write_json
+from ..contract.output import append_lines, atomic_write, write_json
 from ..contract.provenance import Provenance, after, file_checksum, provenance
 from .distributed import Ranks
 
@@ -66,7 +66,7 @@ class Run:
         if not self.main:
             return path
         try:
-            with atomic_write(path) as file:
+            with atomic_write(path, "checkpoint") as file:
                 torch.save(state, file)
         except RuntimeError as error:  # how torch reports a full disk
             raise HandclrError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
@@ -76,8 +76,7 @@ class Run:
         """Append records to the log."""
         if not self.main:
             return
-        with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        append_lines(self.folder / LOG, map(json.dumps, records))
         if self._board:
             for record in records:
                 for name, value in record.items():
@@ -95,7 +94,7 @@ class Run:
         if not self.main:
             return
         kept = [record for record in self.records() if record.get("step", 0) <= step]
-        with atomic_write(self.folder / LOG) as file:
+        with atomic_write(self.folder / LOG, "json") as file:
             file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
 
     def _check_config(self) -> None:

@@ -227,7 +227,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write the figure as a PNG without matplotlib's version: the same plot has the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with atomic_write(path) as file:
+    with atomic_write(path, "png") as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
 
 

@@ -57,7 +57,7 @@ def write_report(
         results=_results(artefacts),
         provenance=_provenance(artefacts),
     )
-    with atomic_write(path) as file:
+    with atomic_write(path, "html") as file:
         file.write(text.encode("utf-8", "replace"))
 
 

@@ -130,7 +130,7 @@ def write_png(path: str | os.PathLike[str], image_rgb: np.ndarray) -> None:
     done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:
         raise HandclrError(f"cannot encode {path} as PNG; draw fewer tiles")
-    with atomic_write(path) as file:
+    with atomic_write(path, "png") as file:
         file.write(data.tobytes())
 
 

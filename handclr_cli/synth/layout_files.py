@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..contract.errors import HandclrError, UsageError
+from ..contract.temporary import temporary_folder
 from ..hand.camera import project
 from .shot import Shot
 
@@ -75,18 +75,15 @@ def whole_folder(root: Path, count: int) -> Iterator[Path]:
     if count < 1:
         raise UsageError(f"cannot write {count} images; ask for 1 or more")
     root = Path(os.path.realpath(root))
-    temporary = root.with_name(f".{root.name}.tmp-{os.getpid()}")
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             why = "exists and is not an empty folder; remove it or give another name"
             raise UsageError(f"{root} {why}")
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, root)
+        with temporary_folder(root) as temporary:
+            yield temporary
+            os.replace(temporary, root)
     except OSError as error:
         raise HandclrError(f"cannot write {root}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save(path: Path, data: bytes) -> None:

@@ -158,7 +158,7 @@ def run_stage(book: Book, stage: Stage, line: Line, options: Sequence[str] = ())
     book.begin(stage, line)
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(atomic_write(target)) if target else None
+        output = stack.enter_context(atomic_write(target, _kind(target))) if target else None
         codes = _run_connected([[*PROGRAM, *command, *options] for command in commands], output)
         failed = [code for code in codes if code not in DONE]
         if failed:
@@ -214,6 +214,11 @@ def _commands(line: Line, folder: Path) -> tuple[list[Line], str | None]:
         else:
             commands[-1].append(word)
     return commands, target
+
+
+def _kind(target: str) -> str:
+    """The kind of a file by its suffix."""
+    return Path(target).suffix.removeprefix(".")
 
 
 def _in_folder(word: str, folder: Path) -> str:

@@ -109,7 +109,7 @@ class Results:
         """Write all of it to a file, the images as float16."""
         arrays = {name: one.images.astype(np.float16) for name, one in self._known.items()}
         notes = {name: [one.mean_pose, one.made_by] for name, one in self._known.items()}
-        with atomic_write(file) as out:
+        with atomic_write(file, "npz") as out:
             arrays[NOTES] = np.array(json.dumps(notes))
             np.savez_compressed(out, allow_pickle=False, **arrays)
 
