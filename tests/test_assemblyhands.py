@@ -20,6 +20,8 @@ from labelled_truth import assert_recovers, brightest
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import VALID
 from handclr_cli.datasets.assemblyhands import AssemblyHands
+from handclr_cli.datasets.import_job import run_import
+from handclr_cli.datasets.import_settings import ImportAssemblyhandsSettings
 from handclr_cli.datasets.labelled import Importer, Invalid, LabelledHand
 from handclr_cli.synth.layouts import write_assemblyhands
 
@@ -169,6 +171,110 @@ def test_a_moment_or_a_pose_that_is_missing_is_a_reason(copy: Path) -> None:
     found = items(AssemblyHands(copy, "train"))
     assert [item[0] for item in found[:12] if isinstance(item, tuple)] == [Invalid.UNLABELLED] * 12
     assert any(isinstance(item, LabelledHand) for item in found[12:])
+
+
+def becomes(root: Path, count: int = 18) -> list[str]:
+    """What becomes of the items: the side of the hand, or why there is none."""
+    importer = Importer(AssemblyHands(root, "train"), size=32)
+    assert len(importer.data) == count
+    return [str(made.invalid or made.side) for made in map(importer.make, range(count))]
+
+
+def test_an_image_of_another_size_than_annotated_is_skipped(copy: Path) -> None:
+    before = becomes(copy)
+    change(copy, "ego_data", lambda content: content["images"][0].update(width=635))
+    change(copy, "ego_data", lambda content: content["images"][6].pop("width"))
+    other = str(Invalid.OTHER_SIZE)
+    assert becomes(copy) == [other if row < 2 else was for row, was in enumerate(before)]
+
+
+def test_the_same_annotation_twice_is_taken_once_and_two_that_differ_are_not(copy: Path) -> None:
+    before = becomes(copy)
+
+    def again(content: Any) -> None:
+        images, labels = content["images"], content["annotations"]
+        labels.append({**labels[0], "id": 700})
+        images.append({**images[0], "id": 701})
+        labels.append({**labels[0], "id": 701, "image_id": 701})
+
+    change(copy, "ego_data", again)
+    repeated = str(Invalid.REPEATED)
+    assert becomes(copy, 22) == [*before, *4 * [repeated]]
+    valid = [int(joint != INDEX_TIP) for joint in range(42)]
+    change(copy, "ego_data", lambda content: content["annotations"][-1].update(joint_valid=valid))
+    assert becomes(copy, 22) == [*2 * ["with labels missing or damaged"], *before[2:]] + [
+        *2 * [repeated],
+        *2 * ["with labels missing or damaged"],
+    ]
+    change(copy, "ego_data", lambda content: content["images"][-1].update(id=0, camera="x"))
+    with pytest.raises(HandclrError, match="image id 0 comes twice"):
+        AssemblyHands(copy, "train")
+
+
+def calibrated(edit: Callable[[Any, Any], object]) -> Callable[[Any], None]:
+    """An edit of the intrinsics, and the first moment's extrinsics, of all sequences."""
+
+    def change_all(content: Any) -> None:
+        for sequence in content["calibration"].values():
+            edit(sequence["intrinsics"], sequence["extrinsics"]["000000"])
+
+    return change_all
+
+
+FIRST = "HMC_21176875_mono10bit"
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "moments"),
+    [
+        ("ego_calib", calibrated(lambda _, e: e[FIRST][0].__setitem__(3, np.nan)), [0]),
+        ("ego_calib", calibrated(lambda _, e: e[FIRST][1].__setitem__(1, None)), [0]),
+        ("ego_calib", calibrated(lambda _, e: e.update({FIRST: [[0] * 4] * 3})), [0]),
+        ("ego_calib", calibrated(lambda _, e: e[FIRST].__setitem__(0, [0.2, 0, 0, 0])), [0]),
+        ("ego_calib", calibrated(lambda i, _: i[FIRST][0].__setitem__(0, 0)), [0, 1, 2]),
+        ("ego_calib", calibrated(lambda i, _: i[FIRST][1].__setitem__(2, np.nan)), [0, 1, 2]),
+    ],
+)
+def test_one_wrong_number_of_a_calibration_costs_its_images_only(
+    name: str, edit: Callable[[Any], None], moments: list[int], copy: Path
+) -> None:
+    before, cameras = becomes(copy), items(AssemblyHands(copy, "train"))
+    change(copy, name, edit)
+    paths = [item[1] if isinstance(item, tuple) else item.path for item in cameras]
+    after = becomes(copy)
+    for row, (was, now, path) in enumerate(zip(before, after, paths, strict=True)):
+        hit = FIRST in str(path) and row // 6 in moments
+        assert now == (str(Invalid.BAD_CAMERA) if hit and was in ("right", "left") else was)
+
+
+def test_a_moment_that_is_no_hand_is_a_reason(copy: Path) -> None:
+    def flatten(content: Any) -> None:
+        for moments in content["annotations"].values():
+            moments["000000"]["world_coord"] = [[0.0, 0, 0]] * 42
+
+    change(copy, "joint_3d", flatten)
+    found = becomes(copy)
+    assert found[0] == str(Invalid.NO_HAND)
+    assert not {"left", "right"} & set(found[:6]) and {"left", "right"} <= set(found[6:])
+
+
+def test_labels_in_another_unit_are_refused(copy: Path) -> None:
+    def in_metres(content: Any) -> None:
+        for moments in content["annotations"].values():
+            for moment in moments.values():
+                moment["world_coord"] = (np.array(moment["world_coord"]) / 1000).tolist()
+
+    change(copy, "joint_3d", in_metres)
+    settings = ImportAssemblyhandsSettings(root=str(copy), output=str(copy / "x.tar"))
+    with pytest.raises(HandclrError, match="labels of another unit.* 1,000 times too short"):
+        run_import(settings)
+
+
+@pytest.mark.parametrize("frame", [-1, 100_000_000, 1680000000023456789, 3.5, "x"])
+def test_a_frame_that_is_none_is_one_line(frame: object, copy: Path) -> None:
+    change(copy, "ego_data", lambda content: content["images"][3].update(frame_idx=frame))
+    with pytest.raises(HandclrError, match=r"ego_data.*not as in v1-1"):
+        AssemblyHands(copy, "train")
 
 
 @pytest.mark.parametrize("flat", [True, False])

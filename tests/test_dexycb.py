@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from fake_scenes import FakeScene
@@ -268,6 +269,67 @@ def test_a_split_without_images_says_what_there_is(tree: Path) -> None:
         DexYCB(tree / "nowhere", "all")
     with pytest.raises(HandclrError, match="no split 's4-train'"):
         DexYCB(tree, "s4-train")
+
+
+@pytest.mark.parametrize("number", [".nan", "0", "'614.8'", "", "1.2"])
+@pytest.mark.slow
+def test_a_wrong_number_of_a_lens_costs_the_images_of_its_camera(
+    number: str, layout: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(layout, root)
+    for path in sorted((root / "calibration" / "intrinsics").iterdir())[:2]:
+        path.write_text(
+            f"color:\n  fx: 600\n  fy: {number}\n  ppx: 320\n  ppy: 240\nextrinsics: [.nan]\n"
+        )
+    importer = Importer(DexYCB(root, "all"))
+    made = [importer.make(row) for row in range(24)]
+    bad = {row for row, one in enumerate(made) if one.invalid is Invalid.BAD_CAMERA}
+    unlabelled = {row for row, one in enumerate(made) if one.invalid is Invalid.UNLABELLED}
+    assert bad == {0, 1, 8, 9, 16, 17} - unlabelled and Invalid.BAD_CAMERA.broken
+    assert sum(one.sample is not None for one in made) == 24 - len(bad) - len(unlabelled)
+
+
+def test_an_image_of_another_size_is_skipped(layout: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(layout, root)
+    data = DexYCB(root, "all")
+    hand = data[0]
+    assert not isinstance(hand, tuple)
+    cv2.imwrite(str(hand.path), np.zeros((240, 320, 3), np.uint8))
+    assert Importer(data).make(0).invalid is Invalid.OTHER_SIZE
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda joints: joints[0, 4].fill(np.nan), Invalid.BAD_LABELS),
+        (lambda joints: joints.fill(0.7), Invalid.NO_HAND),
+        (lambda joints: joints[..., 0].__iadd__(3), Invalid.OUTSIDE),
+    ],
+)
+@pytest.mark.slow
+def test_labels_that_no_crop_can_be_made_of(
+    edit: Callable[[np.ndarray], object], reason: Invalid, layout: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(layout, root)
+    data = DexYCB(root, "all")
+    hand = data[0]
+    assert not isinstance(hand, tuple)
+    path = hand.path.with_name("labels_000000.npz")
+    with np.load(path, allow_pickle=False) as labels:
+        arrays = dict(labels)
+    edit(arrays["joint_3d"])
+    np.savez(path, **arrays)
+    assert Importer(data).make(0).invalid is reason
+
+
+def test_a_camera_that_is_named_twice_is_an_error(tree: Path) -> None:
+    path = tree / SUBJECTS[0] / "20200709_150003" / "meta.yml"
+    path.write_text(path.read_text().replace(SERIALS[3], SERIALS[2]))
+    with pytest.raises(HandclrError, match=r"meta\.yml: names a camera twice"):
+        DexYCB(tree, "all")
 
 
 YAML = """# a comment

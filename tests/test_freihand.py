@@ -15,10 +15,16 @@ import pytest
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import VALID
 from handclr_cli.datasets.freihand import FreiHAND
-from handclr_cli.datasets.labelled import Importer
+from handclr_cli.datasets.import_job import run_import
+from handclr_cli.datasets.import_settings import ImportFreihandSettings
+from handclr_cli.datasets.labelled import Importer, Invalid
 from handclr_cli.hand.labelled_crop import labelled_crop, labelled_sample
 
 CAMERA = np.array([[480.0, 0, 112], [0, 470, 110], [0, 0, 1]])
+
+
+def camera(index: int) -> np.ndarray:
+    return CAMERA + [[index, 0, index], [0, index, index], [0, 0, 0]]
 
 
 def hand(seed: int) -> np.ndarray:
@@ -28,11 +34,9 @@ def hand(seed: int) -> np.ndarray:
 def write_split(base: Path, prefix: str, samples: int, versions: int) -> None:
     (base / prefix / "rgb").mkdir(parents=True)
     for index in range(samples * versions):
-        image = np.full((32, 32, 3), 20 * index, dtype=np.uint8)
+        image = np.full((224, 224, 3), 20 * index, dtype=np.uint8)
         cv2.imwrite(str(base / prefix / "rgb" / f"{index:08d}.jpg"), image)
-    (base / f"{prefix}_K.json").write_text(
-        json.dumps([(CAMERA + i).tolist() for i in range(samples)])
-    )
+    (base / f"{prefix}_K.json").write_text(json.dumps([camera(i).tolist() for i in range(samples)]))
     (base / f"{prefix}_xyz.json").write_text(json.dumps([hand(i).tolist() for i in range(samples)]))
 
 
@@ -56,7 +60,7 @@ def test_versions_share_labels(base: Path) -> None:
     ]
     assert images[4].path.is_file()
     np.testing.assert_array_equal(images[4].keypoints3d, hand(1))
-    np.testing.assert_array_equal(images[4].intrinsics, CAMERA + 1)
+    np.testing.assert_array_equal(images[4].intrinsics, camera(1))
 
 
 def test_four_versions_have_their_names(tmp_path: Path) -> None:
@@ -223,7 +227,7 @@ def test_samples_carry_the_layout(base: Path) -> None:
         "hand": "right",
     }
     assert expected.items() <= samples[4].info.items()
-    assert samples[4].info["source_size"] == [32, 32] and not samples[4].info["flipped"]
+    assert samples[4].info["source_size"] == [224, 224] and not samples[4].info["flipped"]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +253,7 @@ def test_a_broken_image_is_a_reason_not_an_exception(
     )
 
 
-@pytest.mark.parametrize("shift", [[0, 0, -0.6], [0, 0, np.nan], [0, 0, -0.52]])
+@pytest.mark.parametrize("shift", [[0, 0, -0.6], [0, 0, -0.52]])
 def test_a_hand_at_or_behind_the_lens_is_a_reason(base: Path, shift: list[float]) -> None:
     data = FreiHAND(base, "train")
     data.keypoints3d[1] += shift
@@ -263,6 +267,74 @@ def test_a_hand_at_or_behind_the_lens_is_a_reason(base: Path, shift: list[float]
         and made.invalid == "not in front of the camera"
         and not made.invalid.broken
     )
+
+
+def reasons(base: Path, split: str = "train") -> list[str]:
+    """What becomes of the images: the side of the hand, or why there is none."""
+    data = FreiHAND(base, split)
+    made = map(Importer(data, size=64).make, range(len(data)))
+    return [str(one.invalid or one.side) for one in made]
+
+
+@pytest.mark.parametrize("odd", [0, 1, 5])
+def test_an_image_of_another_size_than_most_is_skipped(base: Path, odd: int) -> None:
+    path = base / "training" / "rgb" / f"{odd:08d}.jpg"
+    cv2.imwrite(str(path), np.zeros((112, 112, 3), np.uint8))
+    expected = ["right"] * 6
+    expected[odd] = "with an image of another size than labelled"
+    assert reasons(base) == expected
+
+
+def test_images_of_the_published_set_have_its_size(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that was made smaller as a whole is no FreiHAND, though its images agree."""
+    monkeypatch.setattr("handclr_cli.datasets.freihand._PUBLISHED", (3,))
+    assert reasons(base) == ["right"] * 6
+    for path in (base / "training" / "rgb").iterdir():
+        cv2.imwrite(str(path), np.zeros((112, 112, 3), np.uint8))
+    assert reasons(base) == ["with an image of another size than labelled"] * 6
+
+
+def relabelled(base: Path, name: str, edit: Callable[[Any], object]) -> None:
+    path = base / f"training_{name}.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "reason"),
+    [
+        ("K", lambda c: c[1][0].__setitem__(0, np.nan), Invalid.BAD_CAMERA),
+        ("K", lambda c: c[1][1].__setitem__(2, None), Invalid.BAD_CAMERA),
+        ("K", lambda c: c[1][1].__setitem__(1, 0), Invalid.BAD_CAMERA),
+        ("K", lambda c: c.__setitem__(1, [[0, 0, 0]] * 3), Invalid.BAD_CAMERA),
+        ("K", lambda c: c.__setitem__(1, [[2.1, 0, 0.5], [0, 2.1, 0.5], [0, 0, 1]]), "shares"),
+        ("xyz", lambda c: c[1][4].__setitem__(2, np.inf), Invalid.BAD_LABELS),
+        ("xyz", lambda c: c[1][4].__setitem__(2, None), Invalid.BAD_LABELS),
+        ("xyz", lambda c: c.__setitem__(1, [[0.01, 0.02, 0.6]] * 21), Invalid.NO_HAND),
+        ("xyz", lambda c: c[1][8].__setitem__(0, 2.0), Invalid.NO_HAND),
+        ("xyz", lambda c: [joint.__setitem__(0, joint[0] + 1) for joint in c[1]], Invalid.OUTSIDE),
+        ("xyz", lambda c: c.__setitem__(1, [[0, 0, 0]] * 21), Invalid.BEHIND),
+    ],
+)
+def test_one_wrong_number_costs_its_images_only(
+    base: Path, name: str, edit: Callable[[Any], object], reason: str
+) -> None:
+    relabelled(base, name, edit)
+    expected = Invalid.BAD_CAMERA if reason == "shares" else reason
+    assert reasons(base) == ["right", str(expected), "right"] * 2
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+def test_labels_in_another_unit_are_refused(base: Path, scale: int, unit: str) -> None:
+    xyz = np.array(json.loads((base / "training_xyz.json").read_text()))
+    (base / "training_xyz.json").write_text(json.dumps((scale * xyz).tolist()))
+    settings = ImportFreihandSettings(root=str(base), output=str(base / "x.tar"))
+    with pytest.raises(HandclrError, match=f"labels of another unit.* {unit}") as caught:
+        run_import(settings)
+    assert "\n" not in str(caught.value) and not (base / "x.tar").exists()
 
 
 @pytest.mark.real

@@ -377,10 +377,6 @@ def hand(content: dict[str, Any]) -> dict[str, Any]:
         (lambda c: hand(c).update(boxes="[1, 2"), "annotation 4 (1004) cannot be used"),
         (lambda c: hand(c).update(boxes="[1, 2, 3]"), "boxes is not a list of 4"),
         (lambda c: hand(c).update(boxes=[1, 2, 3, None]), "annotation 4 (1004) cannot be used"),
-        (
-            lambda c: hand(c).update(boxes="[1, 2, 3, NaN]"),
-            "annotation 4 (1004): boxes are not all finite",
-        ),
         (lambda c: hand(c).update(boxes="[" * 100_000), "annotation 4 (1004) cannot be used"),
         (lambda c: hand(c).pop("boxes"), "cannot be used: no 'boxes'"),
         (lambda c: hand(c).update(left_right="both"), "left_right is 'both'"),
@@ -390,14 +386,9 @@ def hand(content: dict[str, Any]) -> dict[str, Any]:
             lambda c: hand(c)["keypoint_25d"].__setitem__(7, "x"),
             "annotation 4 (1004) cannot be used",
         ),
-        (
-            lambda c: hand(c)["keypoint_25d"].__setitem__(7, 1e300),
-            "keypoint_25d are not all finite",
-        ),
         (lambda c: hand(c).update(positive_sample="1005"), "positive_sample is not a list"),
         (lambda c: hand(c).update(positive_sample=[{}, 2]), "{} is no id"),
         (lambda c: hand(c).update(distance=[1]), "distance is not a list of 2"),
-        (lambda c: hand(c).update(distance=[1, -1]), "some distance is negative"),
     ],
 )
 def test_a_hostile_file_is_one_line(edit: Any, words: str, small: Any) -> None:
@@ -408,6 +399,68 @@ def test_a_hostile_file_is_one_line(edit: Any, words: str, small: Any) -> None:
         and str(caught.value).startswith(str(small[0]))
         and "\n" not in str(caught.value)
     )
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda c: hand(c).update(boxes="[1, 2, 3, NaN]"), Invalid.BAD_LABELS),
+        (lambda c: hand(c).update(boxes=[1, 2, float("inf"), 4]), Invalid.BAD_LABELS),
+        (lambda c: hand(c)["keypoint_25d"].__setitem__(7, 1e300), Invalid.BAD_LABELS),
+        (lambda c: hand(c).update(boxes=[0, 0, 0, 0]), Invalid.BAD_LABELS),
+        (lambda c: hand(c).update(keypoint_25d=[-3.0] * 63), Invalid.OUTSIDE),
+    ],
+)
+def test_one_wrong_annotation_costs_its_hand_only(edit: Any, reason: Invalid, small: Any) -> None:
+    path, frames, _ = small
+    data = Hand100M(edited(path, edit), frames)
+    made = [CropMaker(size=32).make(data[row]) for row in range(12)]
+    assert [one.invalid for one in made] == [reason if row == 4 else None for row in range(12)]
+
+
+def test_the_same_hand_annotated_twice_is_taken_once(small: Any) -> None:
+    path, frames, _ = small
+    before = Hand100M(path, frames)
+    keys = [before.key(row) for row in range(12)]
+
+    def again(content: dict[str, Any]) -> None:
+        first = content["annotations"][3]
+        moved = [value + 0.01 for value in first["keypoint_25d"]]
+        content["annotations"] += [
+            {**first, "hand_id": 77},
+            {**first, "hand_id": 78, "keypoint_25d": moved},
+            {**first, "hand_id": 79, "left_right": "Left"},
+            {**first, "hand_id": 80},
+        ]
+
+    data = Hand100M(edited(path, again), frames)
+    found = [CropMaker(size=32).make(data[row]).invalid for row in range(12, 16)]
+    assert found == [Invalid.REPEATED, None, None, Invalid.REPEATED]
+    assert not Invalid.REPEATED.broken
+    assert [data.key(row) for row in range(12)] == keys and data.key(13).endswith("_r2")
+
+
+def test_a_distance_that_is_none_costs_its_positive_only(small: Any) -> None:
+    path, _, _ = small
+
+    def spoil(content: dict[str, Any]) -> None:
+        content["annotations"][4]["distance"] = [float("nan"), 0.5]
+        content["annotations"][5]["distance"] = [0.25, -1]
+
+    hands = Annotations(edited(path, spoil))
+    assert hands.positive[4:6].tolist() == [[-1, 11], [11, -1]]
+    assert hands.distance[4:6].tolist() == [[np.inf, 0.5], [0.25, np.inf]]
+    assert hands.unknown_positives == 2
+
+
+def test_the_number_of_a_frame_is_all_of_it(small: Any) -> None:
+    path, frames, _ = small
+
+    def long(content: dict[str, Any]) -> None:
+        content["images"][2]["file_name"] = "raw/video_0-x/frame_1680000000023456789.jpg"
+
+    with pytest.raises(HandclrError, match=r"1680000000023456789\.jpg: its number has more than"):
+        Hand100M(edited(path, long), frames)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"5", b"\xff\xfe", b"[" * 200_000])

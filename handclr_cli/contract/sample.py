@@ -121,6 +121,10 @@ class Sample:
         return match["video"] if match else self.key
 
 
+# The largest number of a frame: a key has eight digits for it.
+LAST_FRAME = 99_999_999
+
+
 def sample_key(video_id: str, frame: int, hand: str, number: int = 0) -> str:
     """Compose `<video>_<frame>_<l|r>[n]`; `number` counts hands of one side in one frame from 0."""
     return f"{video_id}_{frame:08d}_{hand[0]}{number or ''}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..choices import AssemblyhandsSplit
 from ..contract.errors import HandclrError
+from ..contract.sample import LAST_FRAME
 from ..hand.joints import REFERENCE_BONE
 from .labelled import Invalid, LabelledHand
 
@@ -22,6 +23,9 @@ _SUFFIX = "_mono10bit"
 # The place of each of MediaPipe's joints among a hand's 21: there each finger begins with its tip,
 # and the wrist comes last.
 _ORDER = np.array([20, *(base + step for base in (0, 4, 8, 12, 16) for step in (3, 2, 1, 0))])
+_LABELS = ("bbox", "joint_valid", "keypoints")
+# Of the product of a rotation with itself turned back, from one.
+_NO_ROTATION = 0.01
 _PERSON = re.compile(r"_(\d+)_user_id")
 
 _Place = tuple[str, str, int]
@@ -60,8 +64,12 @@ class AssemblyHands:
         path = self.root / "images" / self._files[row]
         joints = _ORDER + 21 * hand
         moment, pose = self._moments[row], self._extrinsics[row]
-        if moment < 0 or not np.isfinite(pose).all():
+        if moment < 0 or np.isnan(pose).all():
             return Invalid.UNLABELLED, path
+        if not _rigid(pose):
+            return Invalid.BAD_CAMERA, path
+        if invalid := self._again.get(row):
+            return invalid, path
         if not self._boxed[row, hand]:
             return Invalid.NO_BOX, path
         valid = self._valid[row, joints] & self._world_valid[moment, joints]
@@ -77,6 +85,7 @@ class AssemblyHands:
             intrinsics=self._intrinsics[sequence, camera],
             valid=None if valid.all() else valid,
             keypoints2d=None if self._pixels is None else self._pixels[row, joints],
+            size=self._sizes[row],
             info={
                 "video": f"assemblyhands-{self.split}-{sequence}-{camera}",
                 "frame": frame,
@@ -115,21 +124,24 @@ class AssemblyHands:
     def _read_data(self, data: dict[str, Any]) -> None:
         """Read the annotations whose sequence has images: place, file, joints, boxes, pixels."""
         try:
-            images = {image["id"]: image for image in data["images"]}
+            images = _by_id(data["images"])
             labels = [(label, images[label["image_id"]]) for label in data["annotations"]]
             files = {str(image["seq_name"]): str(image["file_name"]) for _, image in labels}
             there = self._on_disk(files)
             self._indices: list[int] = []
             self._places: list[_Place] = []
             self._files: list[str] = []
+            self._sizes: list[tuple[int, int] | None] = []
             kept: list[dict[str, Any]] = []
             for index, (label, image) in enumerate(labels):
                 if (sequence := str(image["seq_name"])) in there:
                     self._indices.append(index)
-                    self._places.append((sequence, str(image["camera"]), int(image["frame_idx"])))
+                    self._places.append((sequence, str(image["camera"]), _frame(image)))
                     self._files.append(str(image["file_name"]))
+                    self._sizes.append(_size(image))
                     kept.append(label)
             self._read_labels(kept)
+            self._again = self._annotated_again(kept)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise HandclrError(
@@ -146,6 +158,23 @@ class AssemblyHands:
         self._pixels = None
         if self._compare:
             self._pixels = _pixels([label.get("keypoints") for label in labels])
+
+    def _annotated_again(self, labels: list[dict[str, Any]]) -> dict[int, Invalid]:
+        """Why rows of an image that has several are not used, by row.
+
+        The first is, where all say the same; none is, where they do not.
+        """
+        first: dict[_Place, int] = {}
+        again: dict[int, Invalid] = {}
+        for row, (place, label) in enumerate(zip(self._places, labels, strict=True)):
+            before = first.setdefault(place, row)
+            if before == row:
+                continue
+            same = all(labels[before].get(name) == label.get(name) for name in _LABELS)
+            again[row] = Invalid.REPEATED if same else Invalid.BAD_LABELS
+            if not same:
+                again[before] = Invalid.BAD_LABELS
+        return again
 
     def _on_disk(self, files: dict[str, str]) -> set[str]:
         """The sequences that have a folder of images; `files` names one image of each."""
@@ -214,6 +243,37 @@ class AssemblyHands:
             f"{self._file(name)}: has no {what}, which {self._file('ego_data').name} names; "
             "unpack both from AssemblyHands v1-1"
         )
+
+
+def _by_id(images: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for image in images:
+        if found.setdefault(image["id"], image) != image:
+            raise ValueError(f"image id {image['id']} comes twice")
+    return found
+
+
+def _frame(image: dict[str, Any]) -> int:
+    frame = int(image["frame_idx"])
+    if not 0 <= frame <= LAST_FRAME or frame != float(image["frame_idx"]):
+        raise ValueError(f"frame_idx {image['frame_idx']} is not the number of a frame")
+    return frame
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """The width and height of an image as annotated, None where it does not say."""
+    width, height = image.get("width"), image.get("height")
+    return (int(width), int(height)) if width and height else None
+
+
+def _rigid(pose: np.ndarray) -> bool:
+    """Whether (3, 4) is a rotation, and a translation that is finite."""
+    turn = pose[:, :3]
+    return bool(
+        np.isfinite(pose).all()
+        and np.abs(turn @ turn.T - np.eye(3)).max() <= _NO_ROTATION
+        and np.linalg.det(turn) > 0
+    )
 
 
 def _pixels(keypoints: list[Any]) -> np.ndarray | None:

@@ -6,9 +6,26 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.errors import HandclrError
 from ..contract.fields import JOINT_COUNT
 from ..contract.sample import Sample
-from .labelled import CheckedHand, Made
+from ..hand.plausible import wrong_unit
+from .labelled import CheckedHand, LabelledHand, LabelledSet, Made
+
+# So many hands, evenly spread, tell the unit of all labels.
+_FOR_UNIT = 32
+
+
+def check_unit(data: LabelledSet, root: str) -> None:
+    """Raise HandclrError where the labels of a data set are in another unit than is its own."""
+    hands, valid = [], []
+    for number in np.linspace(0, len(data), min(len(data), _FOR_UNIT), endpoint=False).astype(int):
+        hand = data[int(number)]
+        if isinstance(hand, LabelledHand):
+            hands.append(hand.keypoints3d)
+            valid.append(np.ones(JOINT_COUNT, bool) if hand.valid is None else hand.valid)
+    if hands and (wrong := wrong_unit(np.stack(hands), np.stack(valid))):
+        raise HandclrError(f"{root}: labels of another unit than the data set's: {wrong}")
 
 
 class Check:

@@ -23,6 +23,7 @@ _SUBJECT = re.compile(r"\d{8}-subject-(\d{2})")
 _COLOUR = re.compile(r"color_(\d{6})\.jpg")
 _SEQUENCES = 100
 _LENS = ("fx", "fy", "ppx", "ppy")
+_SIZE = (640, 480)
 # RealSense puts the centre of the first pixel at 0, a sample at .5.
 _CENTRE = 0.5
 
@@ -134,6 +135,7 @@ class DexYCB:
             side=view.side,
             keypoints3d=keypoints3d,
             intrinsics=self._intrinsics[view.serial],
+            size=_SIZE,
             keypoints2d=np.where(keypoints2d == -1, np.nan, keypoints2d + _CENTRE),
             info={
                 "video": f"{name}-{view.serial}",
@@ -165,18 +167,18 @@ class DexYCB:
     def _add_intrinsics(self, serial: str) -> None:
         if serial in self._intrinsics:
             return
-        path = self.root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
+        path = self.root / "calibration" / "intrinsics" / f"{serial}_{_SIZE[0]}x{_SIZE[1]}.yml"
         lens = read_yaml(path).get("color")
-        numbers = []
-        for name in _LENS:
-            number = lens.get(name) if isinstance(lens, dict) else None
-            if isinstance(number, int | float):
-                numbers.append(number)
-        if len(numbers) < len(_LENS):
+        if not isinstance(lens, dict) or not lens.keys() >= set(_LENS):
             raise HandclrError(f"{path}: has no color with fx, fy, ppx and ppy; unpack it again")
-        fx, fy, x, y = numbers
+        # What is no number costs the images of this camera only.
+        fx, fy, x, y = (_number(lens[name]) for name in _LENS)
         matrix = [[fx, 0, x + _CENTRE], [0, fy, y + _CENTRE], [0, 0, 1]]
         self._intrinsics[serial] = np.array(matrix, np.float64)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
 
 
 def _subjects(root: Path) -> list[tuple[Path, int]]:
@@ -208,7 +210,10 @@ def _meta(path: Path) -> _Meta:
         raise HandclrError(
             f"{path}: expected serials, num_frames and mano_sides (right or left); unpack it again"
         )
-    return _Meta(sorted(str(serial) for serial in serials), frames, sides[0])
+    names = sorted(str(serial) for serial in serials)
+    if len(set(names)) < len(names):
+        raise HandclrError(f"{path}: names a camera twice; unpack it again")
+    return _Meta(names, frames, sides[0])
 
 
 def _frames(folder: Path, count: int) -> list[int]:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from ..contract.errors import HandclrError
-from .labelled import LabelledHand
+from .labelled import Invalid, LabelledHand, read_image
 
 FOLDER = "FreiHAND_pub_v2"
 EVAL_FOLDER = "FreiHAND_pub_v2_eval"
 VERSIONS = ("gs", "hom", "sample", "auto")
 _PREFIX = {"train": "training", "eval": "evaluation"}
+# Entries of the published splits, and the size of their images, which no file of the set says.
+_PUBLISHED, _PUBLISHED_SIZE = (32_560, 3_960), (224, 224)
+# So many images, evenly spread, tell the size of all.
+_FOR_SIZE = 33
 _IMAGE_NAME = re.compile(r"\d{8}\.jpg")
 
 
@@ -25,8 +30,9 @@ class FreiHAND:
     `split` is "train" or "eval"; `root` is `FreiHAND_pub_v2` or the folder that holds it;
     evaluation labels may lie in `FreiHAND_pub_v2_eval` beside it. The number of versions is
     counted, not assumed; versions are photographs of one pose with other backgrounds, and share
-    their `sample`. Right hands, MediaPipe's order, metres. Raises HandclrError where anything is
-    missing.
+    their `sample`. Images are labelled in one `size`: the published one, or of another number of
+    entries that of most images. Right hands, MediaPipe's order, metres. Raises HandclrError where
+    anything is missing.
     """
 
     notes: tuple[str, ...] = ()
@@ -48,6 +54,8 @@ class FreiHAND:
             )
         self.images = _find(folders, f"{prefix}/rgb")
         self.versions = _count_versions(self.images, self.samples, xyz_path)
+        published = self.samples in _PUBLISHED
+        self.size = _PUBLISHED_SIZE if published else _usual_size(self.images, len(self))
 
     def __len__(self) -> int:
         return self.samples * self.versions
@@ -60,6 +68,7 @@ class FreiHAND:
             side="right",
             keypoints3d=self.keypoints3d[sample],
             intrinsics=self.intrinsics[sample],
+            size=self.size,
             info={
                 "video": f"freihand-{self.split}-{name}",
                 "frame": sample,
@@ -127,3 +136,13 @@ def _count_versions(images: Path, samples: int, labels: Path) -> int:
             "unpack the missing images"
         )
     return versions
+
+
+def _usual_size(images: Path, count: int) -> tuple[int, int] | None:
+    """The width and height that most of the images have, by some of them; None if none says it."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for number in np.linspace(0, count, min(count, _FOR_SIZE), endpoint=False).astype(int).tolist():
+        image = read_image(images / f"{number:08d}.jpg")
+        if not isinstance(image, Invalid):
+            sizes[image.shape[1], image.shape[0]] += 1
+    return sizes.most_common(1)[0][0] if sizes else None

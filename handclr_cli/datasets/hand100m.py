@@ -25,14 +25,14 @@ from ..contract.fields import (
     encode_object,
 )
 from ..contract.npz import as_keys
-from ..contract.sample import Sample, sample_key, video_id
+from ..contract.sample import LAST_FRAME, Sample, sample_key, video_id
 from ..hand.square import Box, cut, square_box, to_crop
 from .hand100m_file import Annotations
-from .labelled import WIDEST_CROP, CheckedHand, Invalid, Made, read_image
+from .labelled import WIDEST_CROP, CheckedHand, Invalid, Made, outside, read_image
 
 # Of the published crop: its side over the box's.
 PUBLISHED_MARGIN = 1.3
-_NUMBER = re.compile(r"([0-9]{1,8})(?:\.[A-Za-z0-9]+)?$")
+_NUMBER = re.compile(r"([0-9]+)(?:\.[A-Za-z0-9]+)?$")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class AnnotatedHand:
 
     `box` float64 (4,) x0, y0, x1, y1 in pixels of the image at `path`; `keypoints` float32 (21, 2),
     x and y as shares of the published crop, not mirrored; `size` of the image as annotated, 0, 0
-    where it is not; `info` for the JSON.
+    where it is not; `info` for the JSON; `invalid` says why it cannot be used, where it cannot.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class AnnotatedHand:
     keypoints: np.ndarray
     size: tuple[int, int]
     info: dict[str, Any]
+    invalid: Invalid | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class CropMaker:
 
     def make(self, hand: AnnotatedHand) -> Made:
         """The sample of an annotated hand."""
+        if hand.invalid:
+            return Made(hand.path, invalid=hand.invalid)
         image = read_image(hand.path)
         if isinstance(image, Invalid):
             return Made(hand.path, invalid=image)
@@ -78,6 +81,8 @@ class CropMaker:
         points = (x0, y0) + hand.keypoints.astype(np.float64) * (x1 - x0, y1 - y0)
         if float(np.ptp(points, axis=0).max()) * self.margin > WIDEST_CROP * max(width, height):
             return Made(hand.path, invalid=Invalid.BAD_LABELS)
+        if outside(points, width, height):
+            return Made(hand.path, invalid=Invalid.OUTSIDE)
         box = square_box(points, self.margin)
         side = "left" if hand.left else "right"
         info = {
@@ -145,6 +150,7 @@ class Hand100M:
         self._video = np.array(video, np.int64)
         self._frame = np.array(frame, np.int64)
         self._number = self._numbers()
+        self._repeated = self._find_repeated()
 
     def __len__(self) -> int:
         return len(self.hands)
@@ -167,6 +173,7 @@ class Hand100M:
                 "hand_id": hands.ids[row],
                 "index": row,
             },
+            invalid=self._fault(row),
         )
 
     def key(self, row: int) -> str:
@@ -175,6 +182,12 @@ class Hand100M:
         video, frame = self._video_ids[self._video[image]], int(self._frame[image])
         side = "left" if self.hands.left[row] else "right"
         return sample_key(video, frame, side, int(self._number[row]))
+
+    def _fault(self, row: int) -> Invalid | None:
+        box, keypoints = self.hands.box[row], self.hands.keypoints[row]
+        if not (np.isfinite(box).all() and np.isfinite(keypoints).all()):
+            return Invalid.BAD_LABELS
+        return Invalid.REPEATED if row in self._repeated else None
 
     def pairs(self, present: np.ndarray) -> dict[str, np.ndarray]:
         """The published pairs of the hands that are `present`, (N,) bool, as arrays of a file.
@@ -215,14 +228,32 @@ class Hand100M:
 
     def _numbers(self) -> np.ndarray:
         """For each hand how many of its side come before it in the frame, int64 (N,)."""
-        image = self.hands.image
-        place = (self._video[image] * 10**8 + self._frame[image]) * 2 + self.hands.left
+        place = self._places()
         order = np.argsort(place, kind="stable")
         ordered = place[order]
         first = np.searchsorted(ordered, ordered)
         numbers = np.empty(len(order), np.int64)
         numbers[order] = np.arange(len(order)) - first
         return numbers
+
+    def _places(self) -> np.ndarray:
+        """The same number for the hands of one side in one frame, int64 (N,)."""
+        image = self.hands.image
+        return (self._video[image] * 10**8 + self._frame[image]) * 2 + self.hands.left
+
+    def _find_repeated(self) -> frozenset[int]:
+        """The rows with the box and the keypoints of a row before them, in its place."""
+        places = self._places()
+        several = np.isin(places, places[self._number > 0])
+        seen: set[tuple[int, bytes, bytes]] = set()
+        repeated = []
+        for row in np.flatnonzero(several).tolist():
+            labels = self.hands.box[row].tobytes(), self.hands.keypoints[row].tobytes()
+            hand = (int(places[row]), *labels)
+            if hand in seen:
+                repeated.append(row)
+            seen.add(hand)
+        return frozenset(repeated)
 
 
 def _video_names(folders: Sequence[str], root: str) -> list[str]:
@@ -242,6 +273,8 @@ def _within(points: np.ndarray, box: np.ndarray) -> int:
 
 def _frame_number(file: str) -> int:
     match = _NUMBER.search(file)
+    if match and int(match[1]) > LAST_FRAME:
+        raise HandclrError(f"{file}: its number has more than the eight digits of a frame")
     if not match:
         raise HandclrError(f"{file}: has no number at the end of the name, as frame_000030.jpg has")
     return int(match[1])

@@ -23,7 +23,8 @@ class Annotations:
     `box` float64 (N, 4) x0, y0, x1, y1 pixels of the image; `keypoints` float32 (N, 21, 2), x and y
     as shares of the published crop; `positive` int32 (N, K) rows of the mined positives in the
     order of the file, -1 where none, and `distance` float32 (N, K), inf there. Positives that are
-    not in the file are left out and counted in `unknown_positives`.
+    not in the file, or whose distance is none, are left out and counted in `unknown_positives`.
+    Boxes and keypoints need not be finite.
 
     Raises HandclrError naming the annotation that cannot be used.
     """
@@ -157,16 +158,6 @@ class _Gathered:
             raise HandclrError(
                 f"{self.path}: {which} is of image {self._images[lost]}, which is not in the file"
             )
-        for name, values, width in (
-            ("boxes", self.boxes, 4),
-            ("keypoint_25d", self.points, 3 * JOINT_COUNT),
-        ):
-            finite = np.isfinite(np.array(values)).reshape(-1, width).all(axis=1)
-            if not finite.all():
-                bad = int((~finite).argmax())
-                raise HandclrError(
-                    f"{self.path}: annotation {bad} ({self.ids[bad]}): {name} are not all finite"
-                )
         return found
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
@@ -178,15 +169,12 @@ class _Gathered:
         rows = _rows([str(name) for name in self.ids], f"{self.path}: hand_id")
         flat = np.array([rows.get(name, -1) for name in self._positives], np.int32)
         distances = np.array(self._distances, np.float32)
-        if not np.isfinite(distances).all() or (distances < 0).any():
-            raise HandclrError(
-                f"{self.path}: some distance is negative or not finite; download it again"
-            )
+        flat[~(np.isfinite(distances) & (distances >= 0))] = -1
         counts = np.array(self._counts)
         place = np.arange(counts.max(initial=0)) < counts[:, None]
         positive = np.full(place.shape, -1, np.int32)
         distance = np.full(place.shape, np.inf, np.float32)
-        positive[place], distance[place] = flat, distances
+        positive[place], distance[place] = flat, np.where(flat < 0, np.inf, distances)
         return positive, distance, int((flat < 0).sum())
 
 

@@ -19,7 +19,7 @@ from ..contract.sample import Sample
 from ..contract.units import Units, even_parts, one_part
 from ..work.cores import worker_count
 from .assemblyhands import AssemblyHands
-from .checks import Check, KeypointCheck
+from .checks import Check, KeypointCheck, check_unit
 from .dexycb import DexYCB
 from .freihand import FreiHAND
 from .hand100m import CropMaker, Hand100M
@@ -115,6 +115,7 @@ def _open(settings: ImportSettings) -> _Source:
     if isinstance(settings, ImportHand100mSettings):
         return _open_annotations(settings)
     data, split = _open_set(settings)
+    check_unit(data, settings.root)
     importer = Importer(
         data, settings.size, settings.margin, settings.quality, measure=settings.check
     )

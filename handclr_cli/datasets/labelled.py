@@ -14,9 +14,12 @@ from ..contract.sample import Sample, sample_key
 from ..hand.camera import project
 from ..hand.joints import REFERENCE_BONE
 from ..hand.labelled_crop import in_front, labelled_crop, labelled_sample
+from ..hand.plausible import plausible
 
 # Crop over image, in sides: a hand so near that it exceeds this would need a crop of gigabytes.
 WIDEST_CROP = 8
+# Focal length over the longer side of the image: of an angle of view of 170 degrees.
+_SHORTEST_FOCAL = 0.04
 # A JPEG may have a little padding after its end mark.
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
 
@@ -33,11 +36,21 @@ class Invalid(StrEnum):
     BAD_IMAGE = "with a damaged image"
     OTHER_SIZE = "with an image of another size than labelled"
     BAD_LABELS = "with labels missing or damaged"
+    BAD_CAMERA = "with a calibration that is missing or damaged"
+    NO_HAND = "with bones of lengths that no hand has"
+    OUTSIDE = "wholly outside the image"
+    REPEATED = "annotated before"
 
     @property
     def broken(self) -> bool:
         """Whether it is the fault of the files on this disk, not of the data set."""
-        return self in (Invalid.NO_IMAGE, Invalid.BAD_IMAGE, Invalid.OTHER_SIZE, Invalid.BAD_LABELS)
+        return self in _BROKEN
+
+
+_BROKEN = (
+    *(Invalid.NO_IMAGE, Invalid.BAD_IMAGE, Invalid.OTHER_SIZE),
+    *(Invalid.BAD_LABELS, Invalid.BAD_CAMERA, Invalid.NO_HAND),
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +60,10 @@ class LabelledHand:
     `side` "left" or "right"; `keypoints3d` (21, 3) float64 metres in the camera frame, MediaPipe
     order, not mirrored; `intrinsics` (3, 3) float64 pixels, pixel centres at .5; `valid` (21,)
     bool, or None where all joints are; `keypoints2d` (21, 2) float64, the data set's own 2D labels
-    in the same pixels, NaN where one is missing. `info` goes into the sample's JSON: `video`,
-    `frame`, `sample` (shared by versions of a pose and by all cameras of a moment), `version` or
-    `subject`, `camera`, and `index`, the position in the split as result files count it.
+    in the same pixels, NaN where one is missing; `size`, width and height of the image that was
+    labelled, None where nothing says it. `info` goes into the sample's JSON: `video`, `frame`,
+    `sample` (shared by versions of a pose and by all cameras of a moment), `version` or `subject`,
+    `camera`, and `index`, the position in the split as result files count it.
     """
 
     path: Path
@@ -59,6 +73,7 @@ class LabelledHand:
     info: dict[str, Any]
     valid: np.ndarray | None = None
     keypoints2d: np.ndarray | None = None
+    size: tuple[int, int] | None = None
 
 
 class LabelledSet(Protocol):
@@ -131,8 +146,8 @@ class Importer:
         if isinstance(image, Invalid):
             return Made(hand.path, invalid=image)
         height, width = image.shape[:2]
-        if not self._can_be_cut(hand, max(width, height)):
-            return Made(hand.path, invalid=Invalid.BEHIND)
+        if invalid := self._fault(hand, width, height):
+            return Made(hand.path, invalid=invalid)
         left = hand.side == "left"
         crop = labelled_crop(
             image, hand.keypoints3d, hand.intrinsics, self.size, self.margin, left, hand.valid
@@ -154,16 +169,43 @@ class Importer:
         measured = _measured(hand, (width, height)) if self.measure else None
         return Made(hand.path, sample, hand.side, measured=measured)
 
-    def _can_be_cut(self, hand: LabelledHand, side: int) -> bool:
-        """Whether a hand is in front of the camera, and not too near.
-
-        It is too near where its crop would be far wider than an image of that side.
-        """
+    def _fault(self, hand: LabelledHand, width: int, height: int) -> Invalid | None:
+        """Why a hand cannot be cut out of its image of that size, None where it can."""
         labelled = hand.keypoints3d if hand.valid is None else hand.keypoints3d[hand.valid]
+        longer = max(width, height)
+        if hand.size not in (None, (width, height)):
+            return Invalid.OTHER_SIZE
+        if not usable_camera(hand.intrinsics, longer):
+            return Invalid.BAD_CAMERA
+        if not np.isfinite(labelled).all():
+            return Invalid.BAD_LABELS
         if not in_front(labelled):
-            return False
+            return Invalid.BEHIND
+        if not plausible(hand.keypoints3d[None], None if hand.valid is None else hand.valid[None]):
+            return Invalid.NO_HAND
         pixels = project(labelled, hand.intrinsics)
-        return float(np.ptp(pixels, axis=0).max()) * self.margin <= WIDEST_CROP * side
+        # So near that its crop would be far wider than the image.
+        if float(np.ptp(pixels, axis=0).max()) * self.margin > WIDEST_CROP * longer:
+            return Invalid.BEHIND
+        return Invalid.OUTSIDE if outside(pixels, width, height) else None
+
+
+def usable_camera(intrinsics: np.ndarray, side: int) -> bool:
+    """Whether (3, 3) is the matrix of a camera whose images are `side` px wide or high.
+
+    Its numbers are finite, and its angle of view is less than 170 degrees: none is zero that must
+    not be, nor in shares of the image.
+    """
+    if not np.isfinite(intrinsics).all():
+        return False
+    focal = min(abs(intrinsics[0, 0]), abs(intrinsics[1, 1]))
+    return focal > _SHORTEST_FOCAL * side and np.allclose(intrinsics[2], (0, 0, 1))
+
+
+def outside(pixels: np.ndarray, width: int, height: int) -> bool:
+    """Whether nothing of the rectangle around points (N, 2) is in an image."""
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    return bool((high <= 0).any() or (low >= (width, height)).any())
 
 
 def _measured(hand: LabelledHand, size: tuple[int, int]) -> Measured:

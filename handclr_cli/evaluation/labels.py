@@ -12,6 +12,7 @@ from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.npz import as_keys
 from ..contract.sample import Sample
+from ..hand.plausible import require_hands
 
 UNIT = "sample"
 _NO_CAMERA = np.full((3, 3), np.nan)
@@ -59,7 +60,8 @@ def read_labels(index: ShardIndex, unit: str = UNIT) -> Labels:
     """Read the labels of the samples that have 3D keypoints; no image is decoded.
 
     `unit` is the field of the JSON that names what the intervals resample; the key stands in for a
-    missing `sample`. Raises HandclrError where no sample has labels, or one lacks another `unit`.
+    missing `sample`. Raises HandclrError where no sample has labels, one lacks another `unit`, or
+    the labels are not those of hands in metres.
     """
     found: dict[str, list[Any]] = {
         field.name: [] for field in fields(Labels) if field.name != "unit"
@@ -74,7 +76,9 @@ def read_labels(index: ShardIndex, unit: str = UNIT) -> Labels:
         )
     keys = as_keys(found.pop("keys"))
     arrays = {name: np.array(column) for name, column in found.items()}
-    return Labels(**arrays, keys=keys, unit=unit)
+    labels = Labels(**arrays, keys=keys, unit=unit)
+    require_hands(labels.keypoints3d, labels.valid, lambda row: index.keys[labels.rows[row]])
+    return labels
 
 
 def _label(row: int, sample: Sample, unit: str) -> dict[str, Any]:

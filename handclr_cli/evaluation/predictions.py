@@ -15,6 +15,7 @@ from ..contract.provenance import Provenance
 from ..hand import placement
 from ..hand.alignment import root_relative
 from ..hand.joints import REFERENCE_BONE, WRIST
+from ..hand.plausible import wrong_unit
 from .labels import Labels
 
 SCALES: dict[Bone, str] = {
@@ -89,7 +90,8 @@ def place_predictions(
 def read_predictions(path: str, labels: Labels) -> Predicted:
     """Read `key` and `keypoints3d` of an NPZ file and put them into the labels' order.
 
-    Raises HandclrError where labelled samples have no prediction or a key comes twice.
+    Raises HandclrError where labelled samples have no prediction, a key comes twice, or the hands
+    are not in metres.
     """
     arrays, origin = read_npz(path, "predictions", only=("key", "keypoints3d"))
     keys = arrays["key"]
@@ -102,6 +104,8 @@ def read_predictions(path: str, labels: Labels) -> Predicted:
             f"the first is {first}; predict all of them, under the keys of the shards"
         )
     hands = arrays["keypoints3d"][rows].astype(np.float64)
+    if wrong := wrong_unit(hands):
+        raise HandclrError(f"{path}: keypoints3d is not in metres: {wrong}")
     there = has_position(hands)
     position = "as given in the predictions"
     if not there:

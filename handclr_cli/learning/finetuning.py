@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
+from ..hand.plausible import require_hands
 from .augmentation import (
     Appearance,
     AugmentationConfig,
@@ -62,8 +63,8 @@ class TrainingLabels:
 def read_labels(index: ShardIndex) -> TrainingLabels:
     """Read the labels of all samples with 2D and 3D keypoints.
 
-    Raises HandclrError where there are none. A sample is one with others where the JSON gives them
-    the same `sample`; without it, each is unique.
+    A sample is one with others where the JSON gives them the same `sample`; without it, each is
+    unique. Raises HandclrError where there are none, or they are not of hands in metres.
     """
     rows, names, points, poses, valid = [], [], [], [], []
     for row, sample in enumerate(index):
@@ -77,6 +78,7 @@ def read_labels(index: ShardIndex) -> TrainingLabels:
         missing = "no sample has keypoints2d.npy and keypoints3d.npy"
         raise HandclrError(f"{missing}; make labelled shards by handclr import")
     known = np.stack(points), np.stack(poses), np.stack(valid)
+    require_hands(known[1], known[2], lambda row: index.keys[rows[row]])
     return TrainingLabels(np.array(rows), np.array(names), *known)
 
 
