@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 from fractions import Fraction
@@ -369,14 +368,3 @@ def test_names_that_differ_only_in_odd_characters_have_keys_of_their_own(tmp_pat
         touch(tmp_path / name) for name in ("a b.mp4", "a-b.mp4", "a.b.mp4", "a?b.mp4", "a-b.avi")
     ]
     assert len({item.id for item in find_footage(list(map(str, paths)))}) == 5
-
-
-@pytest.mark.skipif(os.name == "nt", reason="names of files are Unicode there")
-def test_name_that_is_no_unicode_is_skipped(tmp_path: Path) -> None:
-    """OpenCV 5.0 crashes on it."""
-    path = write_video(tmp_path / "plain.mp4", [numbered(0)] * 3, 10)
-    try:
-        path = path.rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
-    except OSError:
-        pytest.skip("this file system takes Unicode names only")
-    assert frames_of(path, skipped=1) == []

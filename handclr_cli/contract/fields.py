@@ -43,8 +43,9 @@ INFO = Field(
     "json",
     "object",
     (),
-    "`video`, `frame`, `time_s`, `box` [x0, y0, x1, y1] (the crop's square in source pixels before "
-    "mirroring; it may reach beyond the frame), `source_size` [width, height], "
+    "`video`, `frame`, `time_s` since the first frame, `box` [x0, y0, x1, y1] (the crop's square "
+    "in displayed pixels of the source, before mirroring; it may reach beyond the frame), "
+    "`source_size` [width, height] as displayed: turned as the file says, in square pixels, "
     '`hand` "left"/"right" in the source, `flipped`, `score`; labelled sets add `sample`, '
     "`index` in their split, and `version`, `subject`, `camera` or `hand_id`",
     ("extract", "import", "synth"),

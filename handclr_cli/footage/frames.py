@@ -125,23 +125,21 @@ class FootageDetections:
 
 
 class Header(NamedTuple):
-    """What a video's header says: frames per second, number of frames, size of the file in bytes.
+    """What a video's header says: frames per second, number of frames, size of the file in bytes,
+    length in seconds.
 
-    A number that is missing or impossible is 0. `counted`: the number of frames was counted when
-    the video was written, and not computed from duration and rate. `exact`: times after a seek are
-    as exact as those of frames read one after the other.
+    A number that is missing or impossible is 0. `stated`: the length is in the file, and was not
+    guessed from a part of it. `counted`: the frames are listed one by one. `exact`: frames and
+    times after a seek are those that reading from the beginning gives.
     """
 
     fps: float = 0.0
     frames: int = 0
     size: int = 0
+    duration_s: float = 0.0
+    stated: bool = False
     counted: bool = False
-    exact: bool = True
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds, 0 where it is not known."""
-        return self.frames / self.fps if self.fps else 0.0
+    exact: bool = False
 
 
 @dataclass(frozen=True)

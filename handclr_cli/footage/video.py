@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .decoding import FALLBACK_FPS, read_header, read_video
+from .decoding import read_header, read_video
 from .frames import (
     Footage,
     FootageDetections,
@@ -19,6 +19,7 @@ from .frames import (
     UnreadableError,
 )
 from .images import image_pieces, read_images
+from .roll import FALLBACK_FPS
 
 # So long that the seek, and the frames decoded before the slice begins, cost little.
 SLICE_S = 300.0
