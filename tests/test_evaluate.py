@@ -92,6 +92,15 @@ def test_labels_are_read_as_they_stand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels.keypoints3d[0], samples[0].keypoints3d)
 
 
+@pytest.mark.parametrize("index", [2**63, -2, 1e300, "x", None, [1]])
+def test_a_position_that_is_none_is_one_line(index: object, tmp_path: Path) -> None:
+    sample = split_sample(0)
+    sample.members[fields.INFO.suffix] = fields.encode_object({**sample.info, "index": index})
+    path = write_shard(tmp_path / "x.tar", [Sample(sample.key, sample.members)])
+    with pytest.raises(HandclrError, match="'index' in its JSON is no position in a split"):
+        read_labels(ShardIndex([str(path)]))
+
+
 def test_units_come_from_the_field_that_is_named(index: ShardIndex) -> None:
     assert np.unique(read_labels(index, "video").units).tolist() == [
         b"video0-v0",

@@ -75,6 +75,12 @@ def test_brace_ranges(folder: Path) -> None:
         expand_inputs(["s-{010..008}.tar"])
 
 
+@pytest.mark.parametrize("last", ["1000000", "9" * 30, "9" * 5_000])
+def test_a_range_without_end_is_refused_at_once(folder: Path, last: str) -> None:
+    with pytest.raises(UsageError, match=r"a range of more than 1,000,000 names"):
+        expand_inputs([f"s-{{0..{last}}}.tar"])
+
+
 def test_missing(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.tar: no such file or folder"):
         expand_inputs(["s-008.tar", "gone.tar"])

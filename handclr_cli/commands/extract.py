@@ -84,6 +84,8 @@ def extract(
     handclr extract videos/ | handclr keypoints > hands.tar
 
     handclr extract --fps 2 -o crops-%06d.tar videos/*.mp4
+
+    An image with the name of a film beside it is its thumbnail, and left out.
     """
     console.silence_native_libraries()
     from ..footage.extract_job import ExtractSettings, run_extract

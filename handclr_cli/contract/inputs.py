@@ -16,6 +16,7 @@ from .errors import HandclrError, UsageError
 
 STDIN = "-"
 URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
+_MOST_NAMES, _LONGEST_NUMBER = 1_000_000, 1_000
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -63,11 +64,15 @@ def _expand(argument: str, suffix: str) -> list[str]:
 def in_range(pattern: str) -> list[str]:
     """The names that a pattern with a brace range, `{000..041}`, stands for, by its first range.
 
-    There are none where the range counts down.
+    There are none where the range counts down. Raises UsageError where it has more names than a
+    command could be meant to read.
     """
     match = BRACES.search(pattern)
     assert match
     first, last = match.groups()
+    digits = max(len(first), len(last))
+    if digits > _LONGEST_NUMBER or int(last) - int(first) >= _MOST_NAMES:
+        raise UsageError(f"{pattern}: a range of more than {_MOST_NAMES:,} names")
     start, end = pattern[: match.start()], pattern[match.end() :]
     return [f"{start}{n:0{len(first)}d}{end}" for n in range(int(first), int(last) + 1)]
 

@@ -15,6 +15,8 @@ from ..contract.sample import Sample
 from ..hand.plausible import require_hands
 
 UNIT = "sample"
+# No split is so long, and more does not fit into the table.
+_NOWHERE = 2**63 - 1
 _NO_CAMERA = np.full((3, 3), np.nan)
 
 
@@ -91,11 +93,23 @@ def _label(row: int, sample: Sample, unit: str) -> dict[str, Any]:
         "units": _unit(sample, unit),
         "intrinsics": sample.read(INTRINSICS) if INTRINSICS in sample else _NO_CAMERA,
         "side": sample.side,
-        "position": int(info.get("index", -1)),
+        "position": _position(sample),
         "left": info.get("hand") == "left",
         "mirrored": bool(info.get("flipped", False)),
         "seen": KEYPOINTS_2D in sample,
     }
+
+
+def _position(sample: Sample) -> int:
+    value = sample.info.get("index", -1)
+    try:
+        position = int(value)
+    except (TypeError, ValueError, OverflowError):
+        position = _NOWHERE
+    if not -1 <= position < _NOWHERE:
+        where = f"{sample.source}: sample {sample.key}"
+        raise HandclrError(f"{where}: 'index' in its JSON is no position in a split")
+    return position
 
 
 def _unit(sample: Sample, unit: str) -> bytes:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..contract.sample import LAST_FRAME
 
 CORNERS = ("x0", "y0", "x1", "y1")
 NEEDED = "video, frame (or image), x0, y0, x1, y1, hand"
-# The frame has eight digits in a key.
-LAST_FRAME = 99_999_999
 _IS_LEFT = {
     **{"left": True, "l": True, "0": True, "0.0": True},
     **{"right": False, "r": False, "1": False, "1.0": False},

@@ -193,7 +193,7 @@ class _Source(NamedTuple):
 
 def _open_source(settings: ExtractSettings, record: Provenance) -> _Source:
     """Find the footage, and its boxes or the landmarker's model, whose checksums `record` gets."""
-    footage = find_footage(settings.footage)
+    footage = find_footage(settings.footage, console.warn)
     boxes: Mapping[str, FootageDetections] | None = None
     model: Path | None = None
     if settings.detections:

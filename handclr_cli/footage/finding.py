@@ -4,38 +4,47 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..contract.errors import UsageError
 from ..contract.sample import video_ids, video_names
 from .frames import Footage, printable
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".wmv", ".flv", ".3gp", ".ogv", ".mjpeg", ".gif"),
+from .kinds import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Group,
+    LeftOut,
+    may_hold_footage,
+    without_previews,
 )
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-_Group = tuple[Path, tuple[Path, ...], bool]
 
 
-def find_footage(arguments: Sequence[str]) -> list[Footage]:
+def find_footage(
+    arguments: Sequence[str], note: Callable[[str], None] | None = None
+) -> list[Footage]:
     """List the footage under files, folders and wildcards, folders recursively and in sorted order.
 
     A file named by the user is taken whatever its suffix; in folders, suffixes decide. A folder's
     images are one sequence, an image named on its own is one of a single frame. A file with several
     names, by symbolic or hard links, is taken once, under the first; a copy is footage of its own.
     What cannot be read (a folder that cannot be listed, a broken link, a pipe) is listed too, so
-    that reading it names the reason. Raises UsageError for a path that does not exist, or where a
-    folder holds no footage.
+    that reading it names the reason. Hidden files and folders are passed over; images and previews
+    that only show a film beside them, and files of kinds that are not read, are left out, and
+    `note` is given a line about each kind of these. Raises UsageError for a path that does not
+    exist, or where a folder holds no footage.
     """
-    distinct: dict[object, _Group] = {}
+    distinct: dict[object, Group] = {}
+    left = LeftOut()
     for argument in arguments:
-        for group in _groups(argument):
+        for group in _groups(argument, left):
             distinct.setdefault(_identity(group[0]), group)
-    names = video_names([Path(os.path.abspath(path)) for path, _, _ in distinct.values()])
-    named = zip(names, video_ids(names), distinct.values(), strict=True)
+    groups = without_previews(list(distinct.values()), left)
+    if note:
+        for line in left.notes():
+            note(line)
+    names = video_names([Path(os.path.abspath(path)) for path, _, _ in groups])
+    named = zip(names, video_ids(names), groups, strict=True)
     return [Footage(name, head, files, is_video) for name, head, (_, files, is_video) in named]
 
 
@@ -50,12 +59,13 @@ def _identity(path: Path) -> object:
     return (status.st_dev, status.st_ino) if linked else os.path.realpath(path)
 
 
-def _groups(argument: str) -> list[_Group]:
+def _groups(argument: str, left: LeftOut) -> list[Group]:
     path = Path(argument)
     if os.path.isdir(path):
-        found = list(_walk(path))
+        found = list(_walk(path, left))
         if not found:
-            raise UsageError(f"{printable(argument)}: no videos or images in this folder")
+            others = "".join(f"; {note}" for note in left.notes())
+            raise UsageError(f"{printable(argument)}: no videos or images in this folder{others}")
         return found
     # Broken links too: the wildcards below would find them again for ever.
     if os.path.lexists(path):
@@ -63,10 +73,10 @@ def _groups(argument: str) -> list[_Group]:
     matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
         raise UsageError(f"{printable(argument)}: no such file or folder")
-    return [group for match in matches for group in _groups(match)]
+    return [group for match in matches for group in _groups(match, left)]
 
 
-def _walk(folder: Path) -> Iterator[_Group]:
+def _walk(folder: Path, left: LeftOut) -> Iterator[Group]:
     unlisted: list[Path] = []
     seen: set[str] = set()
 
@@ -79,8 +89,9 @@ def _walk(folder: Path) -> Iterator[_Group]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        folders[:] = sorted(filter(may_hold_footage, folders))
         files = [Path(root, name) for name in sorted(names) if not name.startswith(".")]
+        left.see(files)
         images = tuple(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
         if images:
             yield Path(root), images, False

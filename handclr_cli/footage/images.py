@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from .frames import Footage, FootageDetections, Frame, OnSkip, Piece, Sampling, UnreadableError
+from .naming import numbered
+from .several import holds_several
 
 
 def image_pieces(
     footage: Footage, sampling: Sampling, boxes: FootageDetections | None, size: int
 ) -> list[Piece]:
-    """Cut a folder of images, in the order of their numbers, into pieces of `size` images.
+    """Cut a folder of images, in the natural order of their names, into pieces of `size` images.
 
     boxes: of the whole folder; each piece takes its own, and looks at the images that have some.
     """
-    ordered = sorted(zip(_numbers(footage.files), footage.files, strict=True))
+    ordered = numbered(footage.files)
     pieces = []
     for start in range(0, len(ordered), size):
         numbers, files = zip(*ordered[start : start + size], strict=True)
@@ -81,7 +82,10 @@ def _decode(path: Path) -> np.ndarray:
 
     look_at(path)
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = np.fromfile(path, np.uint8)
+        if holds_several(data.data):
+            raise UnreadableError(path, "several pictures in one file", "convert it to a video")
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except OSError as error:
         raise UnreadableError(path, error.strerror or "cannot be read") from error
     except cv2.error:
@@ -89,13 +93,3 @@ def _decode(path: Path) -> np.ndarray:
     if image is None:
         raise UnreadableError(path, "cannot be decoded as an image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _numbers(files: Sequence[Path]) -> Sequence[int]:
-    """The numbers at the end of the names (frame_000030.jpg).
-
-    0, 1, ... where two files share one or a file has none.
-    """
-    found = [re.search(r"(\d{1,8})$", file.stem) for file in files]
-    numbers = [int(match[1]) for match in found if match]
-    return numbers if len(files) > 1 and len(set(numbers)) == len(files) else range(len(files))

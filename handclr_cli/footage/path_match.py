@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from ..contract.errors import UsageError
+from .kinds import VIDEO_SUFFIXES
 
 
 def find_by_tail(names: Sequence[str], paths: Sequence[str], source: str) -> list[int]:
@@ -79,4 +80,8 @@ def _last(path: str) -> str:
 
 
 def _without_suffix(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix("")) if PurePosixPath(path).suffix else path
+    """A path without its suffix; what stands behind the point of a date or a time is none."""
+    suffix = PurePosixPath(path).suffix
+    if not suffix or (suffix[1:].isdigit() and suffix not in VIDEO_SUFFIXES):
+        return path
+    return str(PurePosixPath(path).with_suffix(""))

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..contract.units import Part, one_part
 from .frames import Footage, FootageDetections, Piece, Sampling
+from .naming import number_of
 from .video import pieces
 
 
@@ -62,4 +63,11 @@ def _identity(piece: Piece) -> list[Any]:
     """What tells a piece from any other; its images too, as one more moves the others."""
     end = piece.end if math.isfinite(piece.end) else None
     images = [] if piece.footage.is_video else [file.name for file in piece.footage.files]
-    return [piece.footage.name, piece.start, end, *images]
+    counted = piece.numbers[:1] if _counted(piece) else ()
+    return [piece.footage.name, piece.start, end, *images, *counted]
+
+
+def _counted(piece: Piece) -> bool:
+    """Whether images have other numbers than their names say, which another image may change."""
+    named = zip(piece.numbers, map(number_of, piece.footage.files), strict=False)
+    return any(number != told for number, told in named if told is not None)

@@ -19,6 +19,7 @@ from .frames import (
     UnreadableError,
 )
 from .images import image_pieces, read_images
+from .kinds import refuse_unread
 from .roll import FALLBACK_FPS
 
 # So long that the seek, and the frames decoded before the slice begins, cost little.
@@ -69,6 +70,7 @@ def read_piece(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
         yield from read_images(piece, on_skip)
         return
     try:
+        refuse_unread(piece.footage.files[0])
         yield from read_video(piece, on_skip)
     except UnreadableError as error:
         on_skip(error)
