@@ -88,7 +88,7 @@ Run = Callable[[list[str], Path], "subprocess.CompletedProcess[bytes]"]
 
 def checksums(folder: Path, run: Run) -> dict[str, str]:
     """Run all steps in an empty folder; returns what each said and every file made, by name."""
-    _prepare(folder)
+    prepare(folder)
     found = {}
     for number, step in enumerate(STEPS):
         words, target = shlex.split(step.partition(" > ")[0]), step.partition(" > ")[2]
@@ -133,7 +133,7 @@ def in_tree(tree: Path) -> Run:
     return run
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """Write what no command makes: annotated frames and boxes of another detector."""
     import cv2
     import numpy as np

@@ -1,9 +1,7 @@
-"""How fast extract and keypoints are beside plain loops, how much memory they take, and whether
-kills change a byte.
+"""How fast extract and keypoints are beside plain loops, and how much memory they take.
 
     python tests/benchmarks/extraction.py speed videos/ --fps 5 --copies 3 --rounds 3
     python tests/benchmarks/extraction.py memory --hours 2
-    python tests/benchmarks/extraction.py kills videos/ --fps 5 --kills 50
 
 speed: frames a second over the same frames, in turn, each a command of its own that is timed from
 start to end. one: a loop of cv2.VideoCapture.grab, .retrieve of the sampled frames and
@@ -16,9 +14,6 @@ for all, a small part.
 
 memory: resident megabytes of the command and of each of its processes, every two seconds, over one
 long video.
-
-kills: the command is killed after a random time and started again; whenever it ends, the bytes are
-compared.
 """
 
 from __future__ import annotations
@@ -26,9 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -46,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["speed", "memory", "kills", "loop", "keypoint-loop"])
+    parser.add_argument("what", choices=["speed", "memory", "loop", "keypoint-loop"])
     parser.add_argument("footage", nargs="*", type=Path)
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
@@ -56,7 +49,6 @@ def main() -> None:
     )
     parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--threads", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--crops", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write all numbers")
@@ -64,7 +56,6 @@ def main() -> None:
     run = {
         "speed": speed,
         "memory": memory,
-        "kills": kills,
         "loop": loop,
         "keypoint-loop": keypoint_loop,
     }
@@ -278,41 +269,6 @@ def resident(pid: int) -> float:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, IndexError):
         return 0.0
-
-
-def kills(options: argparse.Namespace, folder: Path) -> dict[str, int]:
-    """Kill and start again; the shards must be those of a run that nobody disturbed."""
-    footage = [str(path) for path in options.footage]
-    how = ["--fps", options.fps, "--workers", options.workers, "--shard-size", 100, "-q"]
-    command = [*HANDCLR, "extract", *footage, *how]
-    for name in ("whole", "killed"):
-        (folder / name).mkdir()
-    lasted = seconds([*command, "-o", folder / "whole" / "crops-%06d.tar"])
-    rng, killed, finished = random.Random(0), 0, 0
-    wrong = 0
-    while killed < options.kills:
-        output = folder / "killed" / "crops-%06d.tar"
-        process = subprocess.Popen([*map(str, command), "-o", str(output)])
-        try:
-            process.wait(rng.uniform(0, 0.7) * lasted)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        if process.wait() in (0, 3):
-            finished += 1
-            wrong += contents(folder / "killed") != contents(folder / "whole")
-            shutil.rmtree(folder / "killed")
-            (folder / "killed").mkdir()
-    seconds([*command, "-o", folder / "killed" / "crops-%06d.tar"])
-    wrong += contents(folder / "killed") != contents(folder / "whole")
-    shards = len(contents(folder / "whole"))
-    print(f"{killed} kills, {finished + 1} finished outputs of {shards} shards, {wrong} differ")
-    return {"kills": killed, "finished": finished + 1, "differing": wrong}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The shards of a folder; what a killed process has left under a hidden name is none."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("[!.]*.tar"))}
 
 
 if __name__ == "__main__":
