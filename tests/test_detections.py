@@ -375,6 +375,21 @@ def test_images_are_found_by_name_and_get_their_numbers(tmp_path: Path) -> None:
     assert len(notes) == 1 and "1 of 5 images are not in the footage" in notes[0]
 
 
+def test_a_box_that_comes_again_is_taken_once(tmp_path: Path) -> None:
+    here = touched(tmp_path / "set", "a.mp4", "b.mp4")
+    rows = ["a,3,0,0,9,9,l,0.5", "a,3,1,0,9,9,l,0.5", "a,3,0,0,9,9,l,0.5", "a,3,0,0,9,9,r,0.5"]
+    rows += ["a,4,0,0,9,9,l,0.5", "b,3,0,0,9,9,l,0.5", "a,3,0,0,9,9,l,0.75", "a,3,0,0,9,9,l,0.5"]
+    text = "\n".join(["video,frame,x0,y0,x1,y1,hand,score", *rows])
+    matched = read_detections(written(tmp_path, text)).match(here)
+    first, second = (matched.found[item.id] for item in here)
+    assert first.frame.tolist() == [3, 3, 3, 3, 4] and second.frame.tolist() == [3]
+    assert first.score.tolist() == [0.75, 0.5, 0.5, 0.5, 0.5]
+    assert first.box[:4, 0].tolist() == [0, 0, 1, 0]
+    assert [note.rpartition(": ")[2] for note in matched.notes] == [
+        "2 boxes come again in their frame and are taken once"
+    ]
+
+
 def test_a_single_folder_of_images_may_be_called_anything(tmp_path: Path) -> None:
     touched(tmp_path / "here", "a.jpg", "b.jpg")
     text = "image,x0,y0,x1,y1,hand\n/there/b.jpg,0,0,9,9,l\na.jpg,0,0,9,9,r\n"

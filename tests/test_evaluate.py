@@ -101,6 +101,15 @@ def test_a_position_that_is_none_is_one_line(index: object, tmp_path: Path) -> N
         read_labels(ShardIndex([str(path)]))
 
 
+def test_a_camera_that_is_none_is_one_line(tmp_path: Path) -> None:
+    sample = split_sample(0)
+    camera = fields.encode_array(fields.INTRINSICS, np.zeros((3, 3)))
+    sample.members[fields.INTRINSICS.suffix] = camera
+    path = write_shard(tmp_path / "x.tar", [Sample(sample.key, sample.members)])
+    with pytest.raises(HandclrError, match=r"bad intrinsics\.npy: cannot be inverted"):
+        read_labels(ShardIndex([str(path)]))
+
+
 def test_units_come_from_the_field_that_is_named(index: ShardIndex) -> None:
     assert np.unique(read_labels(index, "video").units).tolist() == [
         b"video0-v0",

@@ -94,6 +94,8 @@ def test_crops_that_say_nothing_of_their_source_are_their_own() -> None:
         {"box": [5, 5, 5, 9]},
         {"box": "wide"},
         {"box": [0, 0, 9, 9], "source_size": 7},
+        {"box": [0, 0, 9, 9], "source_size": [0, 0]},
+        {"box": [0, 0, 9, 9], "source_size": [float("inf"), 9]},
     ],
 )
 def test_a_box_that_is_none_is_told(info: dict[str, object]) -> None:

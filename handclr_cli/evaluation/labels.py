@@ -12,6 +12,7 @@ from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.npz import as_keys
 from ..contract.sample import Sample
+from ..hand.placement import given_camera
 from ..hand.plausible import require_hands
 
 UNIT = "sample"
@@ -91,7 +92,7 @@ def _label(row: int, sample: Sample, unit: str) -> dict[str, Any]:
         "keypoints3d": sample.keypoints3d,
         "valid": sample.valid,
         "units": _unit(sample, unit),
-        "intrinsics": sample.read(INTRINSICS) if INTRINSICS in sample else _NO_CAMERA,
+        "intrinsics": given_camera(sample) if INTRINSICS in sample else _NO_CAMERA,
         "side": sample.side,
         "position": _position(sample),
         "left": info.get("hand") == "left",

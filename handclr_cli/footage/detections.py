@@ -42,6 +42,9 @@ class Detections:
         row = rows[table.name_id]
         keep = np.flatnonzero((row >= 0) & (table.score >= min_score))
         keep = keep[np.lexsort((-table.score[keep], frame[keep], row[keep]))]
+        place = np.column_stack([row[keep], frame[keep], table.score[keep]])
+        again = _repeated(place, np.column_stack([table.box[keep], table.left[keep]]))
+        keep = keep[~again]
         row, frame = row[keep], frame[keep].astype(np.int32)
         edges = np.searchsorted(row, np.arange(len(footages) + 1))
         found = {}
@@ -51,7 +54,11 @@ class Detections:
                 found[footage.id] = FootageDetections(
                     frame[start:end], table.box[part], table.score[part], table.left[part]
                 )
-        return Matched(found, tuple(self._notes(rows, footages, found)))
+        notes = self._notes(rows, footages, found)
+        if again.any():
+            which = f"{again.sum():,} boxes come again in their frame and are taken once"
+            notes.append(f"{self.source}: {which}")
+        return Matched(found, tuple(notes))
 
     def _notes(
         self, rows: np.ndarray, footages: Sequence[Footage], found: dict[str, FootageDetections]
@@ -103,6 +110,21 @@ def boxes_of(
     for note in matched.notes:
         warn(note)
     return matched.found
+
+
+def _repeated(place: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """Which rows say the same as one before, bool (N,).
+
+    `place` (N, K) is sorted, so that most rows differ from their neighbours in it; `rest` (N, M).
+    """
+    found = np.zeros(len(place), bool)
+    alike = (place[1:] == place[:-1]).all(axis=1)
+    near = np.flatnonzero(np.append(alike, False) | np.append(False, alike))
+    both = np.ascontiguousarray(np.hstack([place[near], rest[near]]), np.float64)
+    whole = both.view(np.dtype((np.void, both.itemsize * both.shape[1]))).ravel()
+    found[near] = True
+    found[near[np.unique(whole, return_index=True)[1]]] = False
+    return found
 
 
 def _place(footage: Footage) -> str:

@@ -17,6 +17,7 @@ from .square import to_source
 # Where the camera of a crop comes from.
 GIVEN, OVER_SOURCE, OVER_CROP = "intrinsics", "assumed across the source", "assumed across the crop"
 _NEAREST_M = 0.05
+_SINGULAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,29 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
             raise ValueError("no area")
         if size is not None and "box" in info:
             width, height = (int(value) for value in size)
+            if min(width, height) < 1:
+                raise ValueError("a source without pixels")
             camera = crop_camera(assumed_camera(width, height, fov_deg), box, side, flipped)
             known = OVER_SOURCE
         else:
             camera, known = assumed_camera(side, side, fov_deg), OVER_CROP
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise HandclrError(
             f"{sample.source}: sample {sample.key}: bad box or source_size: {error}"
         ) from error
     if INTRINSICS in sample:
-        camera, known = sample.read(INTRINSICS).astype(np.float64), GIVEN
-        if abs(np.linalg.det(camera)) < 1e-6:
-            raise HandclrError(
-                f"{sample.source}: sample {sample.key}: bad {INTRINSICS.suffix}: cannot be inverted"
-            )
+        camera, known = given_camera(sample), GIVEN
     return Cut(side, box, flipped, camera, known)
+
+
+def given_camera(sample: Sample) -> np.ndarray:
+    """The intrinsics of a sample, float64 (3, 3); HandclrError where they cannot be inverted."""
+    camera = sample.read(INTRINSICS).astype(np.float64)
+    if abs(np.linalg.det(camera)) < _SINGULAR:
+        raise HandclrError(
+            f"{sample.source}: sample {sample.key}: bad {INTRINSICS.suffix}: cannot be inverted"
+        )
+    return camera
 
 
 def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
