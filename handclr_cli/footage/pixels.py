@@ -11,19 +11,32 @@ import numpy as np
 _TOLERANCE = 0.01
 
 
-def picture(frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of an av.VideoFrame as they are shown, uint8 (H, W, 3) RGB.
+class Shown:
+    """Makes of the frames of one video what a player shows of them.
 
-    size: width and height in square pixels of what is stored, before it is turned. Raises
-    av.FFmpegError where the frame cannot be converted.
+    size: width and height in square pixels of what is stored, before it is turned.
     """
-    width, height = size
-    flat = frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
-    )
-    matrix = _display_matrix(frame)
-    image = flat.to_ndarray()
-    return image if matrix is None else upright(image, matrix)
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._size, self._scaler = size, VideoReformatter()
+        self._matrix: np.ndarray | None = None
+        self._looked = False
+
+    def image(self, frame: Any) -> np.ndarray:
+        """The pixels of an av.VideoFrame, uint8 (H, W, 3) RGB.
+
+        Raises av.FFmpegError where it cannot be converted.
+        """
+        if not self._looked:
+            # Once: each frame that is asked for it is kept until garbage is collected.
+            self._matrix, self._looked = _display_matrix(frame), True
+        flat = self._scaler.reformat(
+            frame, *self._size, format="rgb24", interpolation="BICUBIC", threads=1
+        )
+        image = flat.to_ndarray()
+        return image if self._matrix is None else upright(image, self._matrix)
 
 
 def whole(frames: Sequence[Any], place: int) -> Any:
@@ -90,4 +103,4 @@ def _display_matrix(frame: Any) -> np.ndarray | None:
     from av.sidedata.sidedata import Type
 
     found = frame.side_data.get(Type.DISPLAYMATRIX)
-    return None if found is None else np.frombuffer(found, np.int32)[:9].reshape(3, 3)
+    return None if found is None else np.frombuffer(found, np.int32)[:9].reshape(3, 3).copy()
