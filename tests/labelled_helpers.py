@@ -55,6 +55,12 @@ def labelled_sample(number: int, version: int = 0) -> Sample:
     return Sample(sample_key(video, number, "right"), members)
 
 
+def without_tables(jpeg: bytes) -> bytes:
+    """A JPEG that can only be told to be damaged by decoding it: its Huffman tables are."""
+    at = jpeg.index(b"\xff\xc4") + 4
+    return jpeg[:at] + b"\xff" * 10 + jpeg[at + 10 :]
+
+
 def write_labelled(path: Path, count: int, versions: int = 1, first: int = 0) -> Path:
     """Write a shard of `count` labelled samples, each in so many versions."""
     with ShardOutput(str(path), provenance("test", {})) as out:

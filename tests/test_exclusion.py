@@ -10,8 +10,9 @@ from shard_helpers import crop
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.fields import INFO, encode_object
+from handclr_cli.contract.naming import is_field
 from handclr_cli.contract.sample import Sample
-from handclr_cli.similarity.exclusion import by_field, by_key, is_field, joined
+from handclr_cli.similarity.exclusion import by_field, by_key, joined
 
 KEYS = [
     b"p1-a_00000000_r",
@@ -119,6 +120,12 @@ def test_samples_without_a_json_and_videos_elsewhere() -> None:
     bare = Sample("barn_00000000_r", {"raw": b"x"})
     samples = [bare, sample("attic", subject="a"), sample("elsewhere", subject="a")]
     assert joined(4, by_field("subject", samples, NAMES)).tolist() == [0, 1, 2, 3]
+
+
+def test_videos_are_known_by_number_where_their_names_are_not() -> None:
+    theirs = [Sample(f"x/{n}", {"json": encode_object({"subject": "a"})}) for n in range(3)]
+    samples = [*theirs, sample("dock", subject="a")]
+    assert joined(4, by_field("subject", samples, NAMES, [0, 2, -1, -1])).tolist() == [0, 1, 0, 0]
 
 
 def test_fields_of_no_use() -> None:

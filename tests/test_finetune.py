@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from labelled_helpers import TRAINING, error_line, handclr, labelled_sample, write_labelled
+from labelled_helpers import (
+    TRAINING,
+    error_line,
+    handclr,
+    labelled_sample,
+    without_tables,
+    write_labelled,
+)
+from shard_helpers import write_shard
 
-from handclr_cli.contract.provenance import provenance
-from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning.encoder import build_encoder
 from handclr_cli.learning.posemodel import load_model
 
@@ -102,20 +108,32 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_crop_ends_the_trainer_in_one_line(tmp_path: Path) -> None:
-    shard = tmp_path / "bad.tar"
-    with ShardOutput(str(shard), provenance("test", {})) as out:
-        for number in range(6):
-            sample = labelled_sample(number)
-            if number == 1:
-                sample.members["jpg"] = b"junk"
-            out.write(sample)
-    arguments = (*TRAINING, "--batch", 2, "--epochs", 1, "--workers", 1)
-    line = error_line(handclr("finetune", shard, "--run", tmp_path / "run", *arguments, code=1))
-    assert (
-        "bad.tar: sample video0-v0_00000001_r: jpg: not a JPEG or PNG image" in line
-        and "Traceback" not in line
-    )
+def test_damaged_crops_cost_themselves_and_not_the_training(tmp_path: Path) -> None:
+    """Some are seen to be damaged, one only when it is decoded, some have damaged labels."""
+    samples = [labelled_sample(number) for number in range(8)]
+    samples[1].members["jpg"] = b"junk"
+    samples[2].members["jpg"] = samples[2].members["jpg"][:-9]
+    samples[3].members["jpg"] = without_tables(bytes(samples[3].members["jpg"]))
+    samples[4].members["keypoints3d.npy"] = b"junk"
+    samples[5].members["json"] = b"{"
+    shard = write_shard(tmp_path / "bad.tar", samples)
+    run = tmp_path / "run"
+    arguments = (*TRAINING, "--batch", 4, "--epochs", 1, "--workers", 1, "--hold-out", 0.3)
+    done = handclr("finetune", shard, "--run", run, *arguments, code=3)
+    said = done.stderr.decode()
+    assert done.stdout.decode().strip() == str(run / "model.pt") and "4 crops skipped" in said
+    for number, why in (
+        (1, "jpg: not a JPEG or PNG image; skipped"),
+        (2, "jpg: damaged, or cut short; skipped"),
+        (3, "bad jpg: not an image; "),
+        (4, "bad keypoints3d.npy"),
+        (5, "bad json"),
+    ):
+        assert f"sample video{number // 4}-v0_{number:08d}_r: {why}" in said
+    done = handclr("evaluate", shard, "--model", run / "model.pt", code=3)
+    report = json.loads(done.stdout)
+    assert (report["samples"], report["samples_skipped"]) == (3, 5)
+    assert report["samples_without_labels"] == 0
 
 
 @pytest.mark.slow

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from labelled_helpers import labelled_sample
 from shard_helpers import (
     crop,
     crops,
+    error_line,
     jpeg,
     load_npz,
     raw_tar,
     run_cli,
     tar_bytes,
     write_pose,
+    write_shard,
 )
 
-from handclr_cli.contract.errors import DamagedError, HandclrError
+from handclr_cli.contract.errors import DamagedError, HandclrError, UsageError
+from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import group, unrepeated
 from handclr_cli.contract.tar import StreamCursor, sample_name
+from handclr_cli.evaluation.labels import read_labels
+from handclr_cli.similarity.pose_reading import read_poses
 
 # The first block of an AppleDouble file, which macOS's tar writes beside each file as ._NAME.
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
@@ -134,3 +141,107 @@ def test_embeddings_do_not_depend_on_how_a_crop_is_called(tmp_path: Path) -> Non
     for name, data in plain:
         double += [(f"._{name}", APPLE_DOUBLE), (name, data)]
     np.testing.assert_array_equal(embedded(tmp_path, double), expected)
+
+
+def bare(sample: Sample, key: str, **info: object) -> Sample:
+    """A crop under a foreign key, whose JSON, where it has any, says what it is told."""
+    members = {name: data for name, data in sample.members.items() if name != "json"}
+    if info:
+        members["json"] = encode_object(info)
+    return Sample(key, members)
+
+
+def foreign(**info: object) -> list[Sample]:
+    """Six crops of two videos, under keys of another program."""
+    return [bare(one, f"{one.info['video']}/f{n}", **info) for n, one in enumerate(crops())]
+
+
+def videos(folder: Path, samples: list[Sample], word: str | None = None) -> list[str]:
+    """The videos that pca says, one for each crop."""
+    shard = write_shard(folder / "hands.tar", samples)
+    names = read_poses([str(shard)], "crop", word).names
+    return [name.decode() for name in names["video"][names["video_id"]]]
+
+
+def test_no_crop_is_taken_for_a_video_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else mine would pair crops of one video, which Eq. 1 forbids."""
+    with pytest.raises(HandclrError) as caught:
+        videos(tmp_path, foreign())
+    assert str(caught.value) == (
+        f"video_from: {tmp_path}/hands.tar: sample attic/f0: neither a JSON member nor its key "
+        "names its video; name a field of its JSON or a pattern on its key that does"
+    )
+    assert videos(tmp_path, foreign(), "^(.*)/") == ["attic"] * 3 + ["barn"] * 3
+    said = "video names were given, not read: 6 crops of 6 are named by it: 2 videos, such as attic"
+    assert said in capsys.readouterr().err
+    assert videos(tmp_path, foreign(clip=7), "clip") == ["7"] * 6
+    assert "1 video, such as 7" in capsys.readouterr().err
+    assert len(set(videos(tmp_path, foreign(), "^.*$"))) == 6
+    assert "each crop is a video of its own" in capsys.readouterr().err
+
+
+def test_a_name_that_is_given_goes_before_what_samples_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = [*crops(), *(bare(one, f"cellar/{n}") for n, one in enumerate(crops(["x"])))]
+    found = videos(tmp_path, mixed, "^(.*)/")
+    assert found == ["attic"] * 3 + ["barn"] * 3 + ["cellar"] * 3
+    assert "3 crops of 9" in capsys.readouterr().err
+    assert set(videos(tmp_path, crops(), "^([a-z]+)_")) == {"attic", "barn"}
+    assert set(videos(tmp_path, crops(), "hand")) == {"right"}
+    with pytest.raises(HandclrError, match="sample cellar/0: .* its video, and neither does this$"):
+        videos(tmp_path, mixed, "^x(.*)/")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("(", r"video_from: not a regular expression: missing \), unterminated subpattern"),
+        ("^(.*)-", "video_from: found in no key, such as attic_00000000_r"),
+        ("take", "video_from: no sample has this field in its JSON, such as attic_00000000_r"),
+    ],
+)
+def test_names_of_no_use(word: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(HandclrError, match=f"^{message}"):
+        videos(tmp_path, crops(), word)
+
+
+@pytest.mark.slow
+def test_pca_says_which_option_names_videos(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "hands.tar", foreign())
+    error = error_line(run_cli("pca", shard, "--dim", 2), 1)
+    assert error.startswith("--video-from: ") and "sample attic/f0: neither" in error
+    output = tmp_path / "pose.npz"
+    done = run_cli("pca", shard, "--dim", 2, "--video-from", "^(.*)/", "-o", output)
+    assert done.returncode == 0 and b"warning: video names were given" in done.stderr
+    arguments = json.loads(str(load_npz(output)["meta"]))["arguments"]
+    assert arguments["video_from"] == "^(.*)/"
+
+
+def test_a_video_is_named_by_the_json_or_the_key_or_not_at_all() -> None:
+    ours, theirs = crop("attic"), bare(crop("attic"), "a/b")
+    assert ours.video == "attic" and theirs.named_video is None
+    assert bare(crop("attic"), "a/b", video="x").video == "x"
+    assert bare(crop("attic"), "barn_00000000_r", video=None).video == "barn"
+    with pytest.raises(HandclrError, match="sample a/b: neither a JSON member nor its key names"):
+        _ = theirs.video
+
+
+def test_intervals_need_the_video_of_each_sample(tmp_path: Path) -> None:
+    samples = []
+    for number in range(4):
+        sample = labelled_sample(number)
+        samples.append(bare(sample, f"clip{number // 2}/{number}", hand="right"))
+    index = ShardIndex([str(write_shard(tmp_path / "x.tar", samples))])
+    with pytest.raises(
+        HandclrError, match=r"^resample_by: .* sample clip0/0 has no 'video' in its"
+    ):
+        read_labels(index, "video")
+    expected = [b"clip0", b"clip0", b"clip1", b"clip1"]
+    assert read_labels(index, "^(.*)/").units.tolist() == expected
+    with pytest.raises(HandclrError, match=r"sample clip0/0 has a key without it; name another"):
+        read_labels(index, "^(.*)-")
+    with pytest.raises(UsageError, match="resample_by: not a regular expression"):
+        read_labels(index, "(")

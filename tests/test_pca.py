@@ -24,12 +24,14 @@ from shard_helpers import (
 )
 
 from handclr_cli.commands.pca import pca
+from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.npz import read_npz, write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.hand.normalise import pose_vectors
 from handclr_cli.similarity.embedding import fit
+from handclr_cli.similarity.pose_reading import read_poses
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -179,32 +181,52 @@ BAD_KEYPOINTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_KEYPOINTS)
-def test_bad_keypoints_are_refused(name: str) -> None:
+def test_bad_keypoints_are_left_out(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     payload, reason = BAD_KEYPOINTS[name]
-    data = tar_bytes([*crops(), crop("cellar", members={"keypoints2d.npy": payload})])
-    message = error_line(run_cli("pca", stdin=data), 1)
-    assert message.startswith("standard input: sample cellar_00000000_r: bad keypoints2d.npy: ")
-    assert reason in message
+    bad = crop("cellar", members={"keypoints2d.npy": payload})
+    shard = write_shard(tmp_path / "a.tar", [bad, *crops()])
+    read = read_poses([str(shard)], "crop")
+    assert (len(read.poses), read.skipped, read.dropped) == (6, 1, 0)
+    warning = capsys.readouterr().err
+    said = f"{shard}: sample cellar_00000000_r: bad keypoints2d.npy: "
+    assert said in warning and reason in warning and warning.endswith("; skipped\n")
+    with pytest.raises(HandclrError, match="sample cellar_00000000_r: bad keypoints2d.npy"):
+        read_poses([str(shard)], "crop", strict=True)
+    assert capsys.readouterr().err == ""
+
+
+OTHER_BAD_MEMBERS = [
+    ({"jpg": b"no picture"}, "sample cellar_00000000_r: jpg: not a JPEG or PNG image"),
+    ({"jpg": b""}, "sample cellar_00000000_r: jpg: not a JPEG or PNG image"),
+    ({"json": b"[1]"}, "sample cellar_00000000_r: bad json: not a JSON object"),
+    ({"json": b"[" * 100_000}, "sample cellar_00000000_r: bad json: "),
+]
+
+
+@pytest.mark.parametrize(("members", "reason"), OTHER_BAD_MEMBERS)
+def test_other_bad_members_name_the_sample(
+    members: dict[str, bytes], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = [*crops(), crop("cellar", members=members)]
+    shard = write_shard(tmp_path / "a.tar", samples)
+    assert read_poses([str(shard)], "crop").skipped == 1
+    assert f"{shard}: {reason}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("members", "reason"),
-    [
-        ({"jpg": b"no picture"}, "sample cellar_00000000_r: jpg: not a JPEG or PNG image"),
-        ({"jpg": b""}, "sample cellar_00000000_r: jpg: not a JPEG or PNG image"),
-        ({"json": b"[1]"}, "sample cellar_00000000_r: bad json: not a JSON object"),
-        ({"json": b"[" * 100_000}, "sample cellar_00000000_r: bad json: "),
-    ],
-)
-def test_other_bad_members_name_the_sample(
-    members: dict[str, bytes], reason: str, tmp_path: Path
-) -> None:
-    shard = write_shard(tmp_path / "a.tar", [*crops(), crop("cellar", members=members)])
-    message = error_line(run_cli("pca", shard), 1)
-    assert message.startswith(f"{shard}: {reason}")
+def test_what_is_skipped_is_an_exit_code(tmp_path: Path) -> None:
+    bad = crop("cellar", members={"jpg": b"no picture"})
+    shard = write_shard(tmp_path / "a.tar", [*crops(), bad])
+    done = run_cli("pca", shard, "--dim", 2, "-o", tmp_path / "pose.npz")
+    assert done.returncode == 3 and done.stderr.decode().endswith(" dropped, 1 skipped\n")
+    assert len(load_npz(tmp_path / "pose.npz")["key"]) == 6
+    error = error_line(run_cli("pca", shard, "--dim", 2, "--strict"), 1)
+    assert error == f"{shard}: sample cellar_00000000_r: jpg: not a JPEG or PNG image"
+    none = error_line(run_cli("pca", stdin=tar_bytes([bad])), 1)
+    assert none.endswith("not a JPEG or PNG image; none of 1 can be used")
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from shard_helpers import jpeg, write_shard
 
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import as_keys
 from handclr_cli.contract.sample import Sample
@@ -45,9 +46,7 @@ def test_every_crop_is_its_own(tmp_path: Path) -> None:
 
 
 def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -> None:
-    """Two videos, both hands and a second right hand, in no order; one hand is seen once, two keys
-    say nothing.
-    """
+    """Two videos, both hands and a second right hand, in no order; one hand is seen once."""
     keys = [
         "a_00000030_r",
         "b_00000010_r",
@@ -57,12 +56,10 @@ def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -
         "b_00000020_r",
         "a_00000040_l",
         "a_00000010_r1",
-        "some-picture",
         "a_00000100_r",
         "a_00000030_r1",
         "b_00000010_l",
         "a_b_00000010_r",
-        "a_30_r",
     ]
     row = {key: number for number, key in enumerate(keys)}
     expected = {
@@ -78,13 +75,35 @@ def test_neighbours_are_the_crops_before_and_after_of_one_hand(tmp_path: Path) -
         "b_00000020_r": {"b_00000010_r"},
         "b_00000010_l": {"b_00000010_l"},
         "a_b_00000010_r": {"a_b_00000010_r"},
-        "some-picture": {"some-picture"},
-        "a_30_r": {"a_30_r"},
     }
     found = neighbours(index_of(tmp_path, keys))
     assert candidates(found) == {
         row[key]: {row[other] for other in others} for key, others in expected.items()
     }
+
+
+def told(key: str, **info: object) -> Sample:
+    return Sample(key, {"jpg": jpeg(), "json": encode_object(info)})
+
+
+def test_time_is_read_in_the_json_where_keys_say_nothing(tmp_path: Path) -> None:
+    """Not by the order of foreign keys, nor each crop a track of its own."""
+    samples = [
+        told("x/3", video="clip", frame=30, hand="left"),
+        told("x/1", video="clip", frame=10, hand="left"),
+        told("x/2", video="clip", frame=20, hand="right"),
+        told("x/4", video="other", frame=20, hand="left"),
+    ]
+    path = tmp_path / "hands.tar"
+    found = neighbours(ShardIndex([str(write_shard(path, samples))]))
+    assert candidates(found) == {0: {1}, 1: {0}, 2: {2}, 3: {3}}
+    for lacking in ({"frame": 1, "hand": "left"}, {"video": "clip", "hand": "left"}, {}):
+        one = [*samples, told("x/5", **lacking)]
+        with pytest.raises(HandclrError, match=r"^positives: .*hands\.tar: sample x/5: neither"):
+            neighbours(ShardIndex([str(write_shard(path, one))]))
+    two = [*samples, told("x/6", video="clip", frame=30, hand="left")]
+    with pytest.raises(HandclrError, match="x/3 and x/6 show the same hand of the same frame"):
+        neighbours(ShardIndex([str(write_shard(path, two))]))
 
 
 def test_there_are_no_positives_without_crops(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from labelled_helpers import (
     error_line,
     handclr,
     labelled_sample,
+    without_tables,
     write_labelled,
     write_pairs,
 )
@@ -36,6 +38,7 @@ from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import as_keys, read_npz, write_npz
 from handclr_cli.contract.provenance import provenance
+from handclr_cli.contract.sample import Sample
 from handclr_cli.learning.encoder import seeded
 from handclr_cli.learning.positives import mined
 from handclr_cli.learning.pretraining import ContrastiveModel, Objective
@@ -403,6 +406,37 @@ def test_keypoints_are_needed_to_weigh_pairs(here: Any, tmp_path: Path) -> None:
         )[0]
         == 0
     )
+
+
+@pytest.mark.slow
+def test_damaged_crops_cost_themselves_and_not_the_training(
+    here: Any, pairs: Path, tmp_path: Path
+) -> None:
+    """Of eight, one cannot be decoded, three are seen to be damaged and were two pairs, and one of
+    another size is used as it is.
+    """
+    samples = [labelled_sample(number) for number in range(COUNT)]
+    samples[0].members["jpg"] = b"junk"
+    samples[1].members["jpg"] = samples[1].members["jpg"][:-9]
+    del samples[5].members["jpg"]
+    samples[2].members["jpg"] = without_tables(bytes(samples[2].members["jpg"]))
+    samples[3].members["jpg"] = cv2.imencode(".png", samples[3].image[::2, ::2])[1].tobytes()
+    shard, run = write_shard(tmp_path / "hands.tar", samples), tmp_path / "run"
+    code, out, err = here(shard, "--pairs", pairs, "--run", run, "--epochs", 1, *SMALL)
+    assert code == 3 and out.strip() == str(run / "encoder.pt"), err
+    assert "4 pairs (4 crops without one)" in err and "3 crops skipped" in err
+    for number, why in (
+        (0, "jpg: not a JPEG or PNG image; skipped"),
+        (1, "jpg: damaged, or cut short; skipped"),
+        (2, "bad jpg: not an image; another stands in for it"),
+    ):
+        assert f"sample video0-v0_{number:08d}_r: {why}" in err
+    assert err.count("another stands in for it") == 1
+    assert "sample video1-v0_00000005_r has no jpg; skipped" in err
+    worse = [Sample(one.key, {**one.members, "jpg": b"junk"}) for one in samples]
+    shard = write_shard(tmp_path / "worse.tar", worse)
+    code, _, err = here(shard, "--pairs", pairs, "--run", tmp_path / "other", *SMALL)
+    assert code == 1 and err.count("\n") == 1 and "none of 8 can be used" in err
 
 
 @pytest.mark.slow

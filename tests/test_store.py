@@ -18,7 +18,7 @@ from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
 from handclr_cli.learning import store as store_module
 from handclr_cli.learning.augmentation import LUMA
-from handclr_cli.learning.loop import batches
+from handclr_cli.learning.loading import batches
 from handclr_cli.learning.store import CropStore, choose_cache, crop_side
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -41,7 +41,7 @@ def index_of(
         ].tobytes()
         # The head is whole, so that the side can be read.
         samples.append(Sample(f"crop-{number}", {"jpg": data[:200] if number == damaged else data}))
-    return ShardIndex([str(write_shard(folder / name, samples))])
+    return ShardIndex([str(write_shard(folder / name, samples))], measured=True)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,10 @@ def test_workers_start_beside_threads_of_opencv(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.slow
 def test_all_crops_come_to_the_device_in_order(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(store_module, "_FILL_BATCH", 3)
     crops = CropStore(index_of(tmp_path, [64] * 7), 30)
@@ -178,17 +181,19 @@ def test_all_crops_come_to_the_device_in_order(
     np.testing.assert_array_equal(there.numpy(), np.stack([crops[row] for row in range(7)]))
     some = crops.on_device(CPU, workers, [5, 2, 6, 0])
     np.testing.assert_array_equal(some.numpy(), there.numpy()[[5, 2, 6, 0]])
-    with pytest.raises(HandclrError, match="sample crop-4"):
-        CropStore(index_of(tmp_path, [64] * 7, 4, "bad.tar"), 30).on_device(CPU, workers)
+    bad = CropStore(index_of(tmp_path, [64] * 7, 4, "bad.tar"), 30).on_device(CPU, workers)
+    assert (bad[4] == 128).all() and "sample crop-4" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.delete(bad.numpy(), 4, 0), np.delete(there.numpy(), 4, 0))
 
 
 def test_the_side_is_as_wanted_but_not_above_the_crops(tmp_path: Path) -> None:
-    index = index_of(tmp_path, [64, 100])
-    assert (
-        crop_side(index, 128 / 0.6) == 64
-        and crop_side(index, 32 / 0.6) == 54
-        and crop_side(index, 40.0) == 40
-    )
+    """Not above the largest that is sound, that is, whichever comes first."""
+    for sides, damaged in (([64, 100], None), ([100, 64], None), ([200, 64, 100], 0)):
+        index = index_of(tmp_path, sides, damaged)
+        found = [crop_side(index, wanted) for wanted in (128 / 0.6, 32 / 0.6, 40.0)]
+        assert found == [100, 54, 40] and crop_side(index) == 100
+    assert index.sides.tolist() == [0, 64, 100]
+    assert str(index.damaged[0]).endswith("sample crop-0: jpg: damaged, or cut short")
     assert crop_side(index_of(tmp_path, [], name="none.tar"), 53.3) == 54
 
 

@@ -88,7 +88,9 @@ def evaluate(
     resample_by: Annotated[
         str,
         typer.Option(
-            metavar="FIELD", help="What the intervals draw: a field of the JSON, such as subject."
+            metavar="FIELD|REGEX",
+            help="What the intervals draw: a field of the JSON, such as subject, or a pattern on "
+            "keys.",
         ),
         Word(),
     ] = "sample",
@@ -147,6 +149,7 @@ def evaluate(
         pck_plot(done.curves(), plot)
     _print(done.report, table)
     _say(done, bool(freihand))
+    options.skipped_exit(done.skipped)
 
 
 def _refuse_misfits(

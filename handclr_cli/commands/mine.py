@@ -200,7 +200,7 @@ def mine(
 
 def _crops(shards: Sequence[str] | None, sheet: str | None, exclude_by: str | None) -> list[str]:
     """The shards of the crops, where something is to be read in them."""
-    from ..similarity.exclusion import is_field
+    from ..contract.naming import is_field
 
     if sheet and not shards:
         raise UsageError("needs the crops; name them with --shards", setting="sheet")

@@ -40,11 +40,21 @@ def pca(
             "--robust", help="Leave outliers out of the fit; they are embedded all the same."
         ),
     ] = False,
+    video_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD|REGEX",
+            help="What names the videos of other programs' shards: a field of the JSON, or a "
+            "pattern on keys.",
+            show_default=False,
+        ),
+    ] = None,
     plot: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw the explained variance.", show_default=False),
         Writes("png"),
     ] = None,
+    strict: options.Strict = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -57,6 +67,10 @@ def pca(
     A --basis brings its own --dim, --normalize and --robust. An outlier is a pose that is, along an
     axis or off all of them, five times farther from the middle than three quarters of the poses;
     with --robust, the shares of variance are those of the poses without them.
+
+    Of shards by other programs, whose keys and JSON name no videos:
+
+    handclr pca theirs.tar --video-from '^(.*)/' > pose.npz
     """
     sources = options.sources(shards)
     options.read_once(*sources, basis)
@@ -70,6 +84,8 @@ def pca(
         basis=basis,
         normalize=normalize,
         robust=robust or None,
+        video_from=video_from,
+        strict=strict,
     )
     done = run_pca(settings)
     shares = done.basis.explained_variance_ratio
@@ -77,11 +93,12 @@ def pca(
         from ..report.curves import variance_plot
 
         variance_plot(shares, plot)
-    left_out = ""
+    left_out = f", {done.skipped:,} skipped" if done.skipped else ""
     if done.outliers is not None:
-        left_out = f", {console.plural(done.outliers, 'outlier')} left out of the fit"
+        left_out += f", {console.plural(done.outliers, 'outlier')} left out of the fit"
     console.say(
         f"pca: {console.plural(done.poses, 'pose')} of {console.plural(done.videos, 'video')}, "
         f"{len(shares)} dimensions with {shares.sum():.1%} of the variance, "
         f"{done.dropped:,} samples without keypoints dropped{left_out}"
     )
+    options.skipped_exit(done.skipped)

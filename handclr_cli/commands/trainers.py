@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import console
+from .. import console, options
 
 if TYPE_CHECKING:
     from ..learning.setup import TrainResult
@@ -23,9 +23,17 @@ Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for Tensor
 
 
 def finish(label: str, done: TrainResult) -> None:
-    """Print the path of the weights, the only line on standard output, and draw the loss curve."""
+    """Print the path of the weights, the only line on standard output, and draw the loss curve.
+
+    The exit code is 3 where crops were skipped.
+    """
     if not done.main:
         return
+    _show(label, done)
+    options.skipped_exit(done.skipped)
+
+
+def _show(label: str, done: TrainResult) -> None:
     from ..report.curves import loss_plot
 
     typer.echo(str(done.weights))
@@ -34,4 +42,5 @@ def finish(label: str, done: TrainResult) -> None:
     loss_plot(done.records, done.weights.parent / "loss.png")
     first, last = done.records[0]["loss"], done.records[-1]
     curve = f"loss {first:.4f} at step 1, {last['loss']:.4f} at step {last['step']:,}"
-    console.say(f"{label}: {curve}; {done.weights}")
+    skipped = f"; {console.plural(done.skipped, 'crop')} skipped" if done.skipped else ""
+    console.say(f"{label}: {curve}{skipped}; {done.weights}")

@@ -28,12 +28,17 @@ class ShardIndex:
     """Samples of shards by position or by key; only the samples used are read from disk.
 
     `keys` and `origins` are the keys in order, and the provenances of the samples, each once.
-    Standard input, pipes and URLs are copied to an anonymous temporary file first. Raises
-    HandclrError where a key comes twice, and for damaged or truncated shards as `archives` does.
+    Standard input, pipes and URLs are copied to an anonymous temporary file first. With `measured`,
+    the images are looked at too, without decoding them: `sides` int32 (N,) are those of the crops
+    in pixels, 0 for the `damaged`, which are errors by row. Raises HandclrError where a key comes
+    twice, and for damaged or truncated shards as `archives` does.
     """
 
-    def __init__(self, sources: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[str], measured: bool = False) -> None:
         self.keys: list[str] = []
+        self.damaged: dict[int, HandclrError] = {}
+        self._measured = measured
+        self._sides: list[int] = []
         self._origins: dict[str, Provenance] = {}
         self._names = [display_name(source) for source in sources]
         _allow_files(len(sources))
@@ -42,6 +47,7 @@ class ShardIndex:
         places = [place for shard in range(len(sources)) for place in self._walk(shard)]
         self._places = np.array(places, np.int64).reshape(-1, 2)
         self.origins = list(self._origins.values())
+        self.sides = np.array(self._sides, np.int32)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,7 +84,16 @@ class ShardIndex:
             last = sample.origin
             self._rows[sample.key] = len(self.keys)
             self.keys.append(sample.key)
+            if self._measured:
+                self._sides.append(self._side(sample))
             yield shard, sample.start
+
+    def _side(self, sample: Sample) -> int:
+        try:
+            return sample.checked_side()
+        except HandclrError as error:
+            self.damaged[len(self.keys) - 1] = error
+            return 0
 
 
 def _allow_files(count: int) -> None:

@@ -114,11 +114,20 @@ class Sample:
 
     @property
     def video(self) -> str:
-        """The name of the video: by the JSON member, else by the key, else the key itself."""
-        if "video" in self.info:
+        """The name of the video; raises HandclrError where neither JSON member nor key says it."""
+        named = self.named_video
+        if named is None:
+            why = "neither a JSON member nor its key names its video"
+            raise HandclrError(f"{self.source}: sample {self.key}: {why}")
+        return named
+
+    @property
+    def named_video(self) -> str | None:
+        """The name of the video by the JSON member, else by a key such as handclr's, else None."""
+        if self.info.get("video") is not None:
             return str(self.info["video"])
         match = KEY.fullmatch(self.key)
-        return match["video"] if match else self.key
+        return match["video"] if match else None
 
 
 # The largest number of a frame: a key has eight digits for it.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import KEYPOINTS_2D
+from ..contract.fields import JOINT_COUNT, KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
@@ -63,20 +64,22 @@ def predict_detected(
 
     Yields xyz (n, 21, 3) and uv (n, 21, 2) for each batch of rows. `model` takes crops and returns
     xyz and uv, in sides of what it was given; here uv is in sides of the crop in the shard. A crop
-    without 2D keypoints stays as it is.
+    without 2D keypoints stays as it is; of one that cannot be decoded both are NaN.
     """
     for first in range(0, len(rows), batch):
+        part = rows[first : first + batch].tolist()
         crops, cuts = [], []
-        for row in rows[first : first + batch].tolist():
+        for at, row in enumerate(part):
             sample = index[row]
-            box = _detected_box(sample)
-            crops.append(cut(sample.image, box, sample.side, False))
-            cuts.append((box, sample.side))
+            with contextlib.suppress(HandclrError):
+                box = _detected_box(sample)
+                crops.append(cut(sample.image, box, sample.side, False))
+                cuts.append((at, box, sample.side))
+        hands, seen = (np.full((len(part), JOINT_COUNT, each), np.nan) for each in (3, 2))
         xyz, uv = model(crops)
-        back = []
-        for points, (box, side) in zip(uv, cuts, strict=True):
-            back.append(to_source(points, box, 1, False) / side)
-        yield xyz, np.stack(back)
+        for hand, points, (at, box, side) in zip(xyz, uv, cuts, strict=True):
+            hands[at], seen[at] = hand, to_source(points, box, 1, False) / side
+        yield hands, seen
 
 
 def _detected_box(sample: Sample) -> Box:

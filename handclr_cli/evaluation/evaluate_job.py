@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import console
 from ..choices import Bone, CropSource
-from ..contract.errors import UsageError
+from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.npz import write_npz
 from ..contract.provenance import Provenance, after, file_checksum, provenance
 from ..contract.settings import Settings
 from ..work.cores import worker_count
+from ..work.skips import Skips
 from . import protocols
 from .crops import crop_kind, detected_kind, predict_detected
 from .labels import UNIT, Labels, read_labels
@@ -43,7 +44,8 @@ class MeanHand(Protocol):
 class PoseEstimator(Protocol):
     """What predicts hands, such as learning's PoseModel.
 
-    It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop.
+    It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop; NaN for
+    a crop of an index that cannot be decoded.
     """
 
     @property
@@ -73,7 +75,7 @@ class EvaluateSettings(Settings):
     crop: CropSource = "given"
     """The crops a model sees: those of the shards, or cut again around a detector's keypoints."""
     resample_by: str = UNIT
-    """The field of the JSON that names what the intervals resample."""
+    """What names that which the intervals resample: a field of the JSON, or a pattern on keys."""
     output: str | None = None
     """The NPZ file to write predictions, truth and errors to."""
     freihand: str | None = None
@@ -97,13 +99,15 @@ class EvaluateSettings(Settings):
 class EvaluateResult:
     """What `run_evaluate` found: the report, ready for JSON, and what it was made of.
 
-    `baseline` (N, 21, 3) metres is what the mean pose of the training set predicts, or None.
+    `baseline` (N, 21, 3) metres is what the mean pose of the training set predicts, or None;
+    `skipped` counts labelled samples that cannot be used.
     """
 
     report: dict[str, Any]
     predicted: Predicted
     labels: Labels
     baseline: np.ndarray | None
+    skipped: int = 0
 
     def curves(self) -> dict[str, Curve]:
         """PCK curves by name, as `scoring.pck_curves`."""
@@ -119,20 +123,25 @@ def run_evaluate(settings: EvaluateSettings, model: PoseEstimator | None = None)
     if (model is None) == (settings.predictions is None):
         raise UsageError("give a model or predictions, one of the two")
     index = ShardIndex(settings.shards)
-    labels = read_labels(index, settings.resample_by)
+    skips = Skips()
+    labels = read_labels(index, settings.resample_by, skips, seen=model is not None)
+    labelled = len(labels) + skips.count
     given = read_predictions(settings.predictions, labels) if settings.predictions else None
     kind = _crop_kind(settings, index, labels, given)
     official = _protocols(settings, labels, given)
     baseline = None
     if model:
-        predicted, baseline = _predict(model, settings, index, labels)
+        labels, predicted, baseline = _predict(model, settings, index, labels, skips)
+        official = _protocols(settings, labels, None)
     elif given:
         predicted = given
     scores = score_predictions(predicted, labels, baseline, official, settings.seed)
-    report = {"crop": kind, "samples_without_labels": len(index) - len(labels), **scores}
+    report = {"crop": kind, "samples_without_labels": len(index) - labelled, **scores}
+    if skips.count:
+        report["samples_skipped"] = skips.count
     report["provenance"] = _record(settings, [*index.origins, predicted.origin])
     _write(settings, predicted, labels, report)
-    return EvaluateResult(report, predicted, labels, baseline)
+    return EvaluateResult(report, predicted, labels, baseline, skips.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +192,16 @@ def _protocols(settings: EvaluateSettings, labels: Labels, given: Predicted | No
 
 
 def _predict(
-    model: PoseEstimator, settings: EvaluateSettings, index: ShardIndex, labels: Labels
-) -> tuple[Predicted, np.ndarray]:
-    """The hands that a model predicts, and the mean pose of its training set at the same scale."""
+    model: PoseEstimator,
+    settings: EvaluateSettings,
+    index: ShardIndex,
+    labels: Labels,
+    skips: Skips,
+) -> tuple[Labels, Predicted, np.ndarray]:
+    """The hands that a model predicts, and the mean pose of its training set at the same scale.
+
+    They are of the labels returned, those whose crops can be decoded.
+    """
     predict = partial(model.predict, workers=worker_count(settings.workers))
     if settings.crop == "detected":
         predict = partial(predict_detected, model)
@@ -195,9 +211,25 @@ def _predict(
             parts.append(part)
             advance(len(part[0]))
     hands, seen = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    kept = _decoded(index, labels.rows, hands, skips)
+    labels, hands, seen = labels.take(kept), hands[kept], seen[kept]
     mean, bone = model.mean, settings.bone
     predicted = place_predictions(hands, seen, labels, bone, mean.bone)
-    return predicted, scaled(mean.pose, labels, bone, mean.bone)
+    return labels, predicted, scaled(mean.pose, labels, bone, mean.bone)
+
+
+def _decoded(index: ShardIndex, rows: np.ndarray, hands: np.ndarray, skips: Skips) -> np.ndarray:
+    """Which rows, bool (N,), have crops that can be decoded: of the others, `hands` are NaN."""
+    kept = np.ones(len(rows), bool)
+    for at in np.flatnonzero(np.isnan(hands).all(axis=(1, 2))).tolist():
+        try:
+            _ = index[int(rows[at])].image
+        except HandclrError as error:
+            kept[at] = False
+            skips.add(error)
+    if not kept.any():
+        raise HandclrError("none of the labelled crops can be decoded")
+    return kept
 
 
 def _record(settings: EvaluateSettings, origins: Sequence[Provenance | None]) -> Provenance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,12 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
+from ..contract.naming import Naming
 from ..contract.npz import as_keys
 from ..contract.sample import Sample
 from ..hand.placement import given_camera
 from ..hand.plausible import require_hands
+from ..work.skips import Skips
 
 UNIT = "sample"
 # No split is so long, and more does not fit into the table.
@@ -26,8 +28,8 @@ class Labels:
     """N labelled samples, in the order of their shards.
 
     `rows` int64 (N,) of the index, `keys` bytes (N,); `keypoints3d` float32 (N, 21, 3) metres,
-    `valid` bool (N, 21); `units` bytes (N,): what the intervals resample, by the field `unit` of
-    the JSON; `intrinsics` (N, 3, 3) of the crop, NaN where there are none; `side` int64 (N,) of the
+    `valid` bool (N, 21); `units` bytes (N,): what the intervals resample, as `unit` names
+    it; `intrinsics` (N, 3, 3) of the crop, NaN where there are none; `side` int64 (N,) of the
     crop in pixels; `position` int64 (N,) in the data set's own split, -1 where unknown; bool (N,):
     `left`, `mirrored`, and `seen`, whether there are 2D keypoints.
     """
@@ -48,6 +50,11 @@ class Labels:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, which: np.ndarray) -> Labels:
+        """Some of them, by position or by a mask (N,)."""
+        columns = [each.name for each in fields(self) if each.name != "unit"]
+        return replace(self, **{name: getattr(self, name)[which] for name in columns})
+
     @property
     def of_both_hands(self) -> bool:
         """Whether there are both left and right hands."""
@@ -59,20 +66,32 @@ class Labels:
         return bool(np.isfinite(self.intrinsics).all())
 
 
-def read_labels(index: ShardIndex, unit: str = UNIT) -> Labels:
+def read_labels(
+    index: ShardIndex, unit: str = UNIT, skips: Skips | None = None, seen: bool = True
+) -> Labels:
     """Read the labels of the samples that have 3D keypoints; no image is decoded.
 
-    `unit` is the field of the JSON that names what the intervals resample; the key stands in for a
-    missing `sample`. Raises HandclrError where no sample has labels, one lacks another `unit`, or
-    the labels are not those of hands in metres.
+    `unit`, a field of the JSON or a pattern on keys, names what the intervals resample; the key
+    stands in for a missing `sample`, and says a `video` too. Samples with damaged members, or with
+    no sound image where it will be `seen`, are left out. Raises HandclrError where no sample has
+    labels that can be used, one lacks another `unit`, or the labels are not those of hands in
+    metres.
     """
-    found: dict[str, list[Any]] = {
-        field.name: [] for field in fields(Labels) if field.name != "unit"
-    }
+    naming, skips = Naming.of(unit, "resample_by"), Skips() if skips is None else skips
+    columns = [each.name for each in fields(Labels) if each.name != "unit"]
+    found: dict[str, list[Any]] = {name: [] for name in columns}
     for row, sample in enumerate(index):
-        if KEYPOINTS_3D in sample:
-            for name, value in _label(row, sample, unit).items():
-                found[name].append(value)
+        if KEYPOINTS_3D not in sample:
+            continue
+        try:
+            label = _label(row, sample, seen)
+        except HandclrError as error:
+            skips.add(error)
+            continue
+        skips.used()
+        for name, value in (label | {"units": _unit(sample, naming)}).items():
+            found[name].append(value)
+    skips.check()
     if not found["rows"]:
         raise HandclrError(
             f"no sample has {KEYPOINTS_3D.suffix}; make labelled shards by handclr import"
@@ -84,16 +103,15 @@ def read_labels(index: ShardIndex, unit: str = UNIT) -> Labels:
     return labels
 
 
-def _label(row: int, sample: Sample, unit: str) -> dict[str, Any]:
+def _label(row: int, sample: Sample, seen: bool) -> dict[str, Any]:
     info = sample.info
     return {
         "rows": row,
         "keys": sample.key,
         "keypoints3d": sample.keypoints3d,
         "valid": sample.valid,
-        "units": _unit(sample, unit),
         "intrinsics": given_camera(sample) if INTRINSICS in sample else _NO_CAMERA,
-        "side": sample.side,
+        "side": sample.checked_side() if seen else 0,
         "position": _position(sample),
         "left": info.get("hand") == "left",
         "mirrored": bool(info.get("flipped", False)),
@@ -113,14 +131,16 @@ def _position(sample: Sample) -> int:
     return position
 
 
-def _unit(sample: Sample, unit: str) -> bytes:
-    value = sample.info.get(unit)
-    if unit == "video":
-        value = sample.video
-    elif unit == UNIT:
-        value = sample.info.get(unit, sample.key)
+def _unit(sample: Sample, naming: Naming) -> bytes:
+    if naming.field == "video":
+        value = sample.named_video
+    elif naming.field == UNIT:
+        value = sample.info.get(UNIT, sample.key)
+    else:
+        value = naming.find(sample)
     if value is None:
-        raise HandclrError(
-            f"{sample.source}: sample {sample.key} has no '{unit}' in its JSON; name another field"
-        )
+        what = f"has no '{naming.field}' in its JSON" if naming.field else "has a key without it"
+        advice = "name another field, or a pattern on keys"
+        why = f"{sample.source}: sample {sample.key} {what}; {advice}"
+        raise HandclrError(why, setting="resample_by")
     return str(value).encode("utf-8", "replace")

@@ -12,6 +12,7 @@ from ..choices import Arch, HeadName
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
+from ..work.skips import Skips
 from .augmentation import AugmentationConfig
 from .encoder import arch_of, build_encoder, read_encoder_state
 from .finetuning import (
@@ -91,11 +92,15 @@ class BestEpoch(NamedTuple):
 
 
 class _Data(NamedTuple):
-    """Labels to train on and to validate on, and how many labelled samples there are in all."""
+    """Labels to train on and to validate on, and how many labelled samples there are in all.
+
+    `skipped` counts labelled samples that cannot be used.
+    """
 
     labels: TrainingLabels
     held: TrainingLabels
     labelled: int
+    skipped: int
 
 
 def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
@@ -109,7 +114,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     _check(settings)
     settings = replace(settings, arch=_arch(settings))
     machine = Machine.of(settings)
-    index = ShardIndex(settings.shards)
+    index = ShardIndex(settings.shards, measured=True)
     data = _data(settings, index)
     count = len(data.labels)
     settings = replace(
@@ -130,19 +135,15 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     augmentation = pose_augmentation(settings.size, settings.rotation)
     setup = set_up(settings, machine, index, augmentation, samples=count, cached=count)
     begins = f"finetune: {settings.arch} from {settings.encoder}, {settings.head}, {count:,} of"
-    rest = f"({len(index) - data.labelled:,} without labels)"
+    rest = f"({len(index) - data.labelled - data.skipped:,} without labels)"
     console.say(f"{begins} {console.plural(data.labelled, 'labelled crop')} {rest}, {setup}")
     with setup.opened(record) as run:
         path, best = _train(settings, data, augmentation, setup, run)
-    return _result(setup, run, path, best)
-
-
-def _result(setup: Setup, run: Run, last: Path, best: BestKept | None) -> FinetuneResult:
-    """What was made: the weights of the best epoch where there is one, else those of the last."""
     if best is None:
-        return FinetuneResult(**vars(setup.result(run, last)))
+        return FinetuneResult(**vars(setup.result(run, path, data.skipped)))
     path, error, epoch = best.finish()
-    return FinetuneResult(**vars(setup.result(run, path)), best=BestEpoch(epoch, error))
+    made = setup.result(run, path, data.skipped)
+    return FinetuneResult(**vars(made), best=BestEpoch(epoch, error))
 
 
 def _check(settings: FinetuneSettings) -> None:
@@ -167,9 +168,11 @@ def _arch(settings: FinetuneSettings) -> Arch:
 
 def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
     """The labels of an index, split by the seed."""
-    labelled = read_labels(index)
+    skips = Skips()
+    labelled = read_labels(index, skips)
     kept, held = hold_out(labelled, settings.hold_out, settings.seed)
-    return _Data(choose_fraction(kept, settings.fraction, settings.seed), held, len(labelled))
+    chosen = choose_fraction(kept, settings.fraction, settings.seed)
+    return _Data(chosen, held, len(labelled), skips.count)
 
 
 def _train(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
+from ..contract.sample import Sample
 from ..hand.plausible import require_hands
+from ..work.skips import Skips
 from .augmentation import (
     Appearance,
     AugmentationConfig,
@@ -60,26 +62,43 @@ class TrainingLabels:
         return TrainingLabels(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
-def read_labels(index: ShardIndex) -> TrainingLabels:
-    """Read the labels of all samples with 2D and 3D keypoints.
+def read_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
+    """Read the labels of all samples with 2D and 3D keypoints that can be used.
 
     A sample is one with others where the JSON gives them the same `sample`; without it, each is
     unique. Raises HandclrError where there are none, or they are not of hands in metres.
     """
-    rows, names, points, poses, valid = [], [], [], [], []
+    skips = Skips() if skips is None else skips
+    rows: list[int] = []
+    known: list[tuple[Any, ...]] = []
     for row, sample in enumerate(index):
-        if KEYPOINTS_2D in sample and KEYPOINTS_3D in sample:
-            rows.append(row)
-            names.append(str(sample.info.get("sample", sample.key)))
-            points.append(sample.keypoints2d / np.float32(sample.side))
-            poses.append(sample.keypoints3d)
-            valid.append(sample.valid)
+        if KEYPOINTS_2D not in sample or KEYPOINTS_3D not in sample:
+            continue
+        try:
+            known.append(_label(sample))
+        except HandclrError as error:
+            skips.add(error)
+            continue
+        skips.used()
+        rows.append(row)
+    skips.check()
     if not rows:
         missing = "no sample has keypoints2d.npy and keypoints3d.npy"
         raise HandclrError(f"{missing}; make labelled shards by handclr import")
-    known = np.stack(points), np.stack(poses), np.stack(valid)
-    require_hands(known[1], known[2], lambda row: index.keys[rows[row]])
-    return TrainingLabels(np.array(rows), np.array(names), *known)
+    names, *labels = zip(*known, strict=True)
+    found = TrainingLabels(np.array(rows), np.array(names), *map(np.stack, labels))
+    require_hands(found.keypoints3d, found.valid, lambda row: index.keys[rows[row]])
+    return found
+
+
+def _label(sample: Sample) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """The name of a sample, its 2D keypoints in sides of the crop, 3D keypoints and valid joints.
+
+    Raises HandclrError where one is damaged, or the image is, as far as its bytes say.
+    """
+    points = sample.keypoints2d / np.float32(sample.checked_side())
+    name = str(sample.info.get("sample", sample.key))
+    return name, points, sample.keypoints3d, sample.valid
 
 
 def hold_out(

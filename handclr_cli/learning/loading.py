@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .. import console
 from ..contract.errors import HandclrError
 
 
@@ -30,6 +32,16 @@ class Guarded(Dataset[Any]):
             return error
 
 
+class Loaded(NamedTuple):
+    """A batch, and the errors of the items that could not be read, by their places in it."""
+
+    batch: Any
+    failed: dict[int, HandclrError]
+
+
+Mend = Callable[[list[Any]], list[Any]]
+
+
 @contextlib.contextmanager
 def batches(
     dataset: Dataset[Any],
@@ -47,13 +59,84 @@ def batches(
         error = next((item for item in items if isinstance(item, HandclrError)), None)
         return error or collate(items)
 
+    with _loaded(dataset, sampler, collate_or_error, workers, device) as loaded:
+        yield loaded
+
+
+@contextlib.contextmanager
+def mended_batches(
+    dataset: Dataset[Any],
+    sampler: Iterable[Any],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    device: torch.device,
+    mend: Mend,
+) -> Iterator[Iterator[Loaded]]:
+    """Load batches as `batches` does; an item that cannot be read costs no more than itself.
+
+    `mend` makes a list of items, with a HandclrError in the place of each such one, into one for
+    `collate`; where it makes an empty one, the first error is raised.
+    """
+
+    def collate_mended(items: list[Any]) -> Any:
+        failed = {at: item for at, item in enumerate(items) if isinstance(item, HandclrError)}
+        if not failed:
+            return Loaded(collate(items), {})
+        mended = mend(items)
+        return Loaded(collate(mended), failed) if mended else next(iter(failed.values()))
+
+    with _loaded(dataset, sampler, collate_mended, workers, device) as loaded:
+        yield loaded
+
+
+def repeat_others(items: list[Any]) -> list[Any]:
+    """Put others of the batch in the places of those that cannot be read, so that it stays full."""
+    good = [item for item in items if not isinstance(item, HandclrError)]
+    if not good:
+        return []
+    return [
+        good[at % len(good)] if isinstance(item, HandclrError) else item
+        for at, item in enumerate(items)
+    ]
+
+
+def grey(side: int) -> Mend:
+    """What puts grey crops, uint8 (side, side, 3), in the places of those that cannot be read."""
+    plain = np.full((side, side, 3), 128, np.uint8)
+    return lambda items: [plain if isinstance(item, HandclrError) else item for item in items]
+
+
+class Told:
+    """Warns of crops that cannot be read, of each once; `instead` says what stands in for them."""
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+        self._told = set[str]()
+
+    def __call__(self, loaded: Loaded) -> Any:
+        """Warn of what failed; returns the batch."""
+        for error in loaded.failed.values():
+            if str(error) not in self._told:
+                self._told.add(str(error))
+                console.warn(f"{error}; {self.instead}")
+        return loaded.batch
+
+
+@contextlib.contextmanager
+def _loaded(
+    dataset: Dataset[Any],
+    sampler: Iterable[Any],
+    collate: Callable[[list[Any]], Any],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Iterator[Any]]:
     if workers:
         # OpenCV's threads do not survive a fork, and a worker would wait for ever for them to end.
         cv2.setNumThreads(1)
     loader = DataLoader(
         Guarded(dataset),
         batch_sampler=sampler,
-        collate_fn=collate_or_error,
+        collate_fn=collate,
         num_workers=workers,
         worker_init_fn=calm_worker,
         pin_memory=device.type == "cuda",

@@ -17,7 +17,7 @@ from ..console import progress
 from ..contract.errors import HandclrError, Interrupted, Preempted
 from .distributed import Ranks
 from .hardware import prefetch
-from .loading import batches
+from .loading import Told, mended_batches, repeat_others
 from .run import Run
 from .schedule import EpochBatches, Schedule
 
@@ -96,9 +96,11 @@ def train(
     with (
         Stop(schedule.time_limit) as stop,
         progress(label, schedule.steps, "steps", step) as advance,
-        batches(dataset, sampler, collate, schedule.workers, device) as loaded,
+        mended_batches(
+            dataset, sampler, collate, schedule.workers, device, repeat_others
+        ) as loaded,
     ):
-        for batch in prefetch(loaded, device):
+        for batch in prefetch(map(Told("another stands in for it"), loaded), device):
             lr = schedule.lr_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr

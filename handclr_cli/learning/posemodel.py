@@ -19,7 +19,7 @@ from .augmentation import View, apply_view, to_tensor
 from .encoder import Encoder
 from .finetuning import TrainingLabels
 from .hardware import move
-from .loading import batches, in_parts
+from .loading import grey, in_parts, mended_batches
 from .pose import PoseNet
 from .run import load_checkpoint
 
@@ -72,11 +72,18 @@ class PoseModel:
     def predict(
         self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
     ) -> Iterator[Poses]:
-        """Predict the poses of samples in order, a batch at a time."""
+        """Predict the poses of samples in order, a batch at a time.
+
+        Those of a crop that cannot be decoded are NaN.
+        """
         crops, sampler = Resized(index, rows, self.size), in_parts(len(rows), batch)
-        with batches(crops, sampler, stack_crops, workers, self._device) as loaded:
-            for images in loaded:
-                yield self._poses(images)
+        mend, device = grey(self.size), self._device
+        with mended_batches(crops, sampler, stack_crops, workers, device, mend) as loaded:
+            for images, failed in loaded:
+                poses = self._poses(images)
+                for values in poses:
+                    values[list(failed)] = np.nan
+                yield poses
 
     @property
     def _device(self) -> torch.device:

@@ -35,6 +35,12 @@ class Positives:
         choice = int(rng.integers(len(candidates))) if len(candidates) > 1 else 0
         return int(self.query[row]), int(candidates[choice])
 
+    def without(self, unusable: np.ndarray) -> Positives:
+        """Those left where rows of the index, bool (N,), can be shown neither as query nor else."""
+        left = (self.candidates >= 0) & ~unusable[self.candidates]
+        kept = left.any(axis=1) & ~unusable[self.query]
+        return Positives(self.query[kept], np.where(left, self.candidates, -1)[kept])
+
     def table(self) -> np.ndarray:
         """Query and candidates side by side: int64 (P, 1 + K)."""
         return np.column_stack([self.query, self.candidates])
@@ -49,22 +55,47 @@ def own(index: ShardIndex) -> Positives:
 def neighbours(index: ShardIndex) -> Positives:
     """The crops before and after of the same hand in the same video (TempCLR), by their keys.
 
-    A hand that was seen once is its own positive.
+    Where a key does not say them, the JSON does. A hand that was seen once is its own positive.
+    Raises HandclrError where a crop does not say which hand of which frame of which video it shows,
+    or two show the same.
     """
-    matches = [KEY.fullmatch(key) for key in index.keys]
-    tracks = [
-        (m["video"], m["hand"], m["number"]) if m else (key, "", "")
-        for m, key in zip(matches, index.keys, strict=True)
-    ]
-    frames = [int(m["frame"]) if m else 0 for m in matches]
-    order = sorted(range(len(index)), key=lambda row: (tracks[row], frames[row]))
+    moments = [_moment(index, row) for row in range(len(index))]
+    order = sorted(range(len(index)), key=moments.__getitem__)
     candidates = np.full((len(index), 2), -1, np.int64)
     for before, after in itertools.pairwise(order):
-        if tracks[before] == tracks[after]:
+        if moments[before][0] == moments[after][0]:
+            _refuse_same_moment(index, moments, before, after)
             candidates[after, 0], candidates[before, 1] = before, after
     alone = (candidates < 0).all(axis=1)
     candidates[alone, 0] = np.flatnonzero(alone)
     return Positives(np.arange(len(index)), candidates)
+
+
+# Video, hand and its number in the frame; and the frame.
+_Moment = tuple[tuple[str, str, str], int]
+
+
+def _moment(index: ShardIndex, row: int) -> _Moment:
+    """Which hand in which frame a crop shows, by its key or else by its JSON."""
+    match = KEY.fullmatch(index.keys[row])
+    if match:
+        return (match["video"], match["hand"], match["number"]), int(match["frame"])
+    sample = index[row]
+    video, frame, hand = sample.named_video, sample.info.get("frame"), sample.info.get("hand")
+    if video is None or type(frame) is not int or hand not in ("left", "right"):
+        lacking = "neither its key nor a JSON member says video, frame and hand"
+        why = f"{sample.source}: sample {sample.key}: {lacking}; without them, time has no order"
+        raise HandclrError(why, setting="positives")
+    return (video, str(hand), "json"), frame
+
+
+def _refuse_same_moment(
+    index: ShardIndex, moments: Sequence[_Moment], first: int, second: int
+) -> None:
+    if moments[first] == moments[second]:
+        both = f"{index.keys[first]} and {index.keys[second]}"
+        why = f"{both} show the same hand of the same frame, by their JSON; which is which?"
+        raise HandclrError(why, setting="positives")
 
 
 def mined(index: ShardIndex, files: Sequence[dict[str, np.ndarray]], nearest: int = 1) -> Positives:

@@ -7,13 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from .. import console
 from ..choices import Arch, MethodName, PositiveSource, TargetKind, Undo, Weighting
-from ..contract.errors import UsageError
+from ..contract.errors import HandclrError, UsageError
+from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..contract.npz import read_npz
 from ..contract.provenance import Provenance
+from ..contract.sample import Sample
+from ..work.skips import Skips
 from . import positives
 from .augmentation import AugmentationConfig
 from .loop import Measures, train
@@ -91,8 +96,10 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     """
     method = _method(settings)
     machine = Machine.of(settings)
-    index = ShardIndex(settings.shards)
+    index = ShardIndex(settings.shards, measured=True)
     pool, origins = _positives(settings, method.positives, index)
+    posed, skips = method.joints != "none" or settings.as_published, Skips()
+    pool = pool.without(_unusable(index, pool, posed, skips))
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
     settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
     record = run_config(
@@ -119,7 +126,8 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     rest = f"({len(index) - len(pool):,} crops without one)"
     console.say(f"{begins}, {console.plural(len(pool), 'pair')} {rest}, {setup}")
     with setup.opened(record | {"recipe": method.record()}) as run:
-        return setup.result(run, _train(settings, method, pool, augmentation, setup, run))
+        weights = _train(settings, method, pool, augmentation, setup, run)
+        return setup.result(run, weights, skips.count)
 
 
 def _method(settings: PretrainSettings) -> Method:
@@ -150,6 +158,37 @@ def _positives(
     files = [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
     origins += [origin for _, origin in files]
     return positives.mined(index, [arrays for arrays, _ in files], settings.top_k), origins
+
+
+def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> np.ndarray:
+    """The rows of an index, bool (N,), that are to be shown and cannot.
+
+    Their images are damaged or, where crops are to be `posed`, their keypoints. Raises HandclrError
+    where crops have none, or none can be used.
+    """
+    unusable = np.zeros(len(index), bool)
+    for row in np.unique(pool.table()).tolist():
+        if row < 0:
+            continue
+        error = index.damaged.get(row)
+        if error is None and posed:
+            sample = index[row]
+            error = _damage(sample) if KEYPOINTS_2D in sample else None
+        if error is None:
+            skips.used()
+        else:
+            unusable[row] = True
+            skips.add(error)
+    skips.check()
+    return unusable
+
+
+def _damage(sample: Sample) -> HandclrError | None:
+    try:
+        sample.read(KEYPOINTS_2D)
+    except HandclrError as error:
+        return error
+    return None
 
 
 def _derived(

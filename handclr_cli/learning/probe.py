@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..contract.errors import HandclrError
 from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..hand.normalise import pose_vectors
+from ..work.skips import Skips
 from .augmentation import View, apply_view, to_tensor
 from .encoder import Encoder
 from .store import CropStore
@@ -84,18 +84,30 @@ def build_probe(
 
 
 def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name: str) -> PoseViews:
-    """The first crops with keypoints, in a given order: at most as many as the bank may hold."""
-    posed = ((row, sample) for row in order.tolist() if KEYPOINTS_2D in (sample := index[row]))
-    chosen = list(itertools.islice(posed, BANK))
+    """The first crops with keypoints, in a given order: at most as many as the bank may hold.
+
+    Those that cannot be read are named and passed over; so are, unnamed, those known as damaged.
+    """
+    store, view, skips = CropStore(index, side), View(size), Skips()
+    chosen: list[tuple[np.ndarray, np.ndarray, int]] = []
+    for row in order.tolist():
+        if row in index.damaged or KEYPOINTS_2D not in (sample := index[row]):
+            continue
+        try:
+            chosen.append((apply_view(view, store[row]), sample.keypoints2d, sample.side))
+        except HandclrError as error:
+            skips.add(error)
+            continue
+        skips.used()
+        if len(chosen) == BANK:
+            break
+    skips.check()
     if not chosen:
         missing = f"no crop of {name} has keypoints2d.npy; make them with handclr keypoints"
         raise HandclrError(missing, setting="probe")
-    keypoints = np.stack([sample.keypoints2d for _, sample in chosen])
-    vectors = pose_vectors(keypoints, np.array([sample.side for _, sample in chosen]), "box")
-    store, view = CropStore(index, side), View(size)
-    images = np.stack([apply_view(view, store[row]) for row, _ in chosen])
-    poses = torch.from_numpy(vectors).float().unflatten(1, (-1, 2))
-    return PoseViews(torch.from_numpy(images), poses)
+    images, keypoints, sides = (np.stack(column) for column in zip(*chosen, strict=True))
+    poses = torch.from_numpy(pose_vectors(keypoints, sides, "box")).float()
+    return PoseViews(torch.from_numpy(images), poses.unflatten(1, (-1, 2)))
 
 
 def _error(predicted: Tensor, truth: Tensor) -> Tensor:

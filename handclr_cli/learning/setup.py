@@ -73,12 +73,14 @@ class TrainSettings(Settings):
 class TrainResult:
     """What a training made: the file of the weights, and the records of the log that have a loss.
 
-    `main`: this is the process that speaks for all; the others know no records.
+    `main`: this is the process that speaks for all; the others know no records. `skipped` counts
+    the crops that cannot be used.
     """
 
     weights: Path
     records: list[dict[str, Any]]
     main: bool
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +143,12 @@ class Setup:
             return None
         return self.crops.on_device(self.machine.device, self.machine.workers, rows)
 
-    def result(self, run: Run, weights: Path) -> TrainResult:
-        """What the training made, told by its log."""
+    def result(self, run: Run, weights: Path, skipped: int) -> TrainResult:
+        """What the training made, told by its log, of all but the skipped crops."""
         main = self.machine.ranks.main
         records = run.records() if main else []
-        return TrainResult(weights, [record for record in records if "loss" in record], main)
+        with_loss = [record for record in records if "loss" in record]
+        return TrainResult(weights, with_loss, main, skipped)
 
     def __str__(self) -> str:
         """The setup in words, as a trainer begins."""
@@ -175,7 +178,7 @@ def set_up(
     """
     assert settings.lr is not None and settings.warmup_epochs is not None
     wanted = settings.size / min(augmentation.scale)
-    side = index[0].side if published else crop_side(index, wanted)
+    side = crop_side(index) if published else crop_side(index, wanted)
     on_device = machine.device.type == "cuda" and not published
     neighbours = machine.ranks.neighbours
     cache = choose_cache(settings.cache, cached, side, machine.device, on_device, neighbours)

@@ -20,7 +20,7 @@ from ..contract.index import ShardIndex
 from ..contract.pictures import is_jpeg
 from .augmentation import Image
 from .hardware import free_memory
-from .loading import batches
+from .loading import Told, grey, mended_batches
 
 # What the automatic choice of a cache may take of what is free.
 SHARE = 0.5
@@ -67,8 +67,9 @@ class CropStore(Dataset[np.ndarray]):
         starts = range(0, len(wanted), _FILL_BATCH)
         parts = [wanted[start : start + _FILL_BATCH] for start in starts]
         filled = 0
-        with batches(self, parts, _stack, workers, device) as loaded:
-            for pictures in loaded:
+        mend = grey(self.side)
+        with mended_batches(self, parts, _stack, workers, device, mend) as loaded:
+            for pictures in map(Told("grey stands in for it"), loaded):
                 crops[filled : filled + len(pictures)] = pictures.to(device, non_blocking=True)
                 filled += len(pictures)
         return crops
@@ -87,9 +88,13 @@ class CropStore(Dataset[np.ndarray]):
         return np.asarray(out, np.uint8)
 
 
-def crop_side(index: ShardIndex, wanted: float) -> int:
-    """The side to decode crops to: as wanted, rounded up, but not larger than the first of them."""
-    return min(math.ceil(wanted), index[0].side) if len(index) else math.ceil(wanted)
+def crop_side(index: ShardIndex, wanted: float = math.inf) -> int:
+    """The side to decode crops to: as wanted, rounded up, but not above that of the largest.
+
+    The index must have been measured; without crops, the side is as wanted.
+    """
+    largest = float(index.sides.max(initial=0)) or math.inf
+    return math.ceil(min(wanted, largest))
 
 
 def choose_cache(

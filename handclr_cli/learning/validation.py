@@ -17,7 +17,7 @@ from ..contract.index import ShardIndex
 from ..hand.alignment import Alignment, joint_errors_mm, joint_means, mean_over_joints
 from .augmentation import to_tensor
 from .finetuning import TrainingLabels
-from .loading import batches, in_parts
+from .loading import Told, grey, in_parts, mended_batches
 from .pose import PoseNet
 from .posemodel import MeanPose, Resized, stack_crops
 from .run import Run
@@ -75,16 +75,26 @@ class Validation:
 def build_validation(
     sources: Sequence[tuple[ShardIndex, TrainingLabels]], size: int, mean: MeanPose, workers: int
 ) -> Validation:
-    """Decode held-out crops, of one or several indices, for a model with inputs of `size` px."""
-    images, cpu = [], torch.device("cpu")
+    """Decode held-out crops, of one or several indices, for a model with inputs of `size` px.
+
+    Those that cannot be decoded are named and left out; raises HandclrError where none can.
+    """
+    images, kept, told = [], [], Told("it is not validated on")
     for index, labels in sources:
-        parts = in_parts(len(labels), _BATCH)
-        crops = Resized(index, labels.rows, size)
-        with batches(crops, parts, stack_crops, workers, cpu) as loaded:
-            images += [part.clone() for part in loaded]
+        crops, parts = Resized(index, labels.rows, size), in_parts(len(labels), _BATCH)
+        how = stack_crops, workers, torch.device("cpu"), grey(size)
+        with mended_batches(crops, parts, *how) as loaded:
+            for part in loaded:
+                good = np.ones(len(part.batch), bool)
+                good[list(part.failed)] = False
+                images.append(told(part)[good])
+                kept.append(good)
     truths = np.concatenate([labels.keypoints3d for _, labels in sources])
     valid = np.concatenate([labels.valid for _, labels in sources])
-    return Validation(torch.cat(images), truths, valid, mean)
+    there = np.concatenate(kept)
+    if not there.any():
+        raise HandclrError("none of the crops to validate on can be decoded")
+    return Validation(torch.cat(images), truths[there], valid[there], mean)
 
 
 def refuse_shared(train: TrainingLabels, held_out: TrainingLabels) -> None:

@@ -80,7 +80,7 @@ def _crops_by_video(index: ShardIndex) -> tuple[dict[str, _Crops], dict[str, str
         try:
             sample = index[row]
             info, video = sample.info, sample.video
-        except HandclrError:
+        except HandclrError:  # damaged JSON, or of no known video
             continue
         if isinstance(info.get("frame"), int) and "box" in info:
             match = KEY.fullmatch(sample.key)

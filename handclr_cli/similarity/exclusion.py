@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from .. import console
-from ..contract.errors import HandclrError, UsageError
+from ..contract.errors import HandclrError
+from ..contract.naming import KeyPattern
 from ..contract.sample import Sample
 
-FIELD = re.compile(r"[A-Za-z_]\w*")
 Together = list[tuple[int, int]]
 
 
-def is_field(exclude_by: str) -> bool:
-    """Whether this names a field of the JSON; everything else is a regular expression."""
-    return FIELD.fullmatch(exclude_by) is not None
-
-
 def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Together:
-    """Pairs of videos in whose keys a pattern finds the same text.
+    """Pairs of videos in whose keys a pattern finds the same text, as KeyPattern says.
 
-    That is the text of its first group, or all that it matches where it has none; a group that took
-    no part in the match has found nothing. keys, videos: (N,) each, `videos` by number. Raises
-    UsageError where it is no regular expression, HandclrError where it is found in no key.
+    keys, videos: (N,) each, `videos` by number. Raises UsageError where it is no regular
+    expression, HandclrError where it is found in no key.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        why = f"not a regular expression: {error}"
-        raise UsageError(why, setting="exclude_by") from error
+    compiled = KeyPattern.of(pattern, "exclude_by")
     found = set()
     for key, video in zip(keys, videos, strict=True):
-        match = compiled.search(key.decode("utf-8", "replace"))
-        value = match[min(compiled.groups, 1)] if match else None
+        value = compiled.find(key.decode("utf-8", "replace"))
         if value is not None:
             found.add((video, value))
     if not found:
@@ -45,16 +33,24 @@ def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Togeth
     return _chains(found)
 
 
-def by_field(field: str, samples: Iterable[Sample], names: Mapping[bytes, int]) -> Together:
+def by_field(
+    field: str,
+    samples: Iterable[Sample],
+    names: Mapping[bytes, int],
+    numbers: Sequence[int] | None = None,
+) -> Together:
     """Pairs of videos whose samples have the same value in a field of their JSON.
 
-    `names` are the videos' numbers. Warns of videos no sample of which has the field; raises
-    HandclrError where none has it.
+    `names` are the videos' numbers; `numbers`, where there are any, are those of the samples, -1
+    for a sample whose video is told by its name alone. Warns of videos no sample of which has the
+    field; raises HandclrError where none has it.
     """
     found, others = set(), set[str]()
-    for sample in samples:
-        video = names.get(sample.video.encode("utf-8", "replace"))
-        if video is None:
+    for row, sample in enumerate(samples):
+        video = -1 if numbers is None else numbers[row]
+        if video < 0:
+            video = names.get((sample.named_video or "").encode("utf-8", "replace"), -1)
+        if video < 0:
             continue
         if sample.info.get(field) is None:
             others.update(sample.info)

@@ -16,6 +16,7 @@ from ..choices import EngineName, NearDuplicates
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import STDIN, display_name
+from ..contract.naming import is_field
 from ..contract.npz import write_npz
 from ..contract.numbering import part_of
 from ..contract.pairs import PairCrops, Pairs
@@ -23,7 +24,7 @@ from ..contract.poses import PoseTable, all_rows
 from ..contract.provenance import after, provenance
 from ..contract.settings import Settings
 from ..work.cores import cores
-from .exclusion import by_field, by_key, is_field, joined
+from .exclusion import by_field, by_key, joined
 from .mining import Mined, mine, same_footage
 from .pool import HNSW_TOP_K, Engine, Pool, Request, choose_engine, read_graph
 from .quality import PairQuality, pair_quality, true_hands
@@ -234,6 +235,13 @@ class _Rows(NamedTuple):
         """The rows of the queries that get positives."""
         return self.query[self.span]
 
+    def videos_in(self, index: ShardIndex) -> list[int]:
+        """The numbers of the videos of all samples of an index, -1 for those not in the rows."""
+        place = index.rows_of(self.key)
+        found = np.full(len(index), -1)
+        found[place[place >= 0]] = self.video[place >= 0]
+        return found.tolist()
+
     def pairs(self, mined: Mined) -> Pairs:
         """The queries that were asked about, the pool, and the positives."""
         asked, size = self.asked, len(self.pool)
@@ -290,7 +298,7 @@ def _groups(
     if settings.near_duplicates == "exclude":
         together += [(twin.first, twin.second) for twin in twins]
     if settings.field and index is not None:
-        together += by_field(settings.field, index, names)
+        together += by_field(settings.field, index, names, rows.videos_in(index))
     elif settings.exclude_by is not None:
         together += by_key(settings.exclude_by, rows.key.tolist(), rows.video.tolist())
     return joined(len(names), together)

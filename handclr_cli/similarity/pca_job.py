@@ -36,12 +36,22 @@ class PcaSettings(Settings):
     """How keypoints are normalised before they are compared; `pose_vectors` says what each does."""
     robust: bool | None = None
     """Leave outliers out of the fit; they are embedded all the same."""
+    video_from: str | None = None
+    """A field of the JSON, or a pattern on keys, that names the videos; None: as samples say."""
+    strict: bool = False
+    """Fail at the first sample that cannot be used."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The recorded fields, and what names the videos where that is given."""
+        found = super().arguments()
+        return found | {"video_from": self.video_from} if self.video_from is not None else found
 
 
 class PcaResult(NamedTuple):
     """What `run_pca` did: poses embedded, their videos, samples without keypoints, and the axes.
 
     `outliers` counts the poses left out of a robust fit, and is None where no such fit was made.
+    `skipped` counts samples that cannot be used.
     """
 
     poses: int
@@ -49,17 +59,20 @@ class PcaResult(NamedTuple):
     dropped: int
     basis: Basis
     outliers: int | None
+    skipped: int
 
 
 def run_pca(settings: PcaSettings) -> PcaResult:
     """Embed the 2D poses of shards, 42 numbers to D by PCA (paper, Sec. 3.2).
 
-    Raises HandclrError where there is no pose, a key comes twice or the poses are too few for the
-    axes; UsageError where the basis was fitted otherwise than asked.
+    Raises HandclrError where there is no pose, a key comes twice, a sample does not say of which
+    video it is, or the poses are too few for the axes; UsageError where the basis was fitted
+    otherwise than asked.
     """
     given = _read_basis(settings) if settings.basis else None
     settings = given.settings if given else _as_in_the_paper(settings)
-    read = read_poses(settings.shards, str(settings.normalize))
+    how = str(settings.normalize), settings.video_from, settings.strict
+    read = read_poses(settings.shards, *how)
     outliers = None
     if given:
         basis = given.basis
@@ -69,7 +82,8 @@ def run_pca(settings: PcaSettings) -> PcaResult:
         basis = fit(read.poses, settings.dim or DIMENSIONS)
     arrays = {**read.names, "embedding": read.poses.embed(basis), **basis._asdict()}
     write_npz(settings.output, "pose", arrays, _record(settings, given, basis, read.origins))
-    return PcaResult(len(read.poses), len(read.names["video"]), read.dropped, basis, outliers)
+    videos = len(read.names["video"])
+    return PcaResult(len(read.poses), videos, read.dropped, basis, outliers, read.skipped)
 
 
 class _Given(NamedTuple):
