@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -28,6 +29,13 @@ def count_up(number: int) -> Iterator[tuple[int, int]]:
 
 def ids(number: int) -> Iterator[int]:
     yield os.getpid()
+
+
+def hanging(number: int) -> Iterator[int]:
+    """Never answers 2."""
+    if number == 2:
+        time.sleep(600)
+    yield number
 
 
 class Fatal:
@@ -130,6 +138,24 @@ def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path
                 answered[item].append("lost")
     assert answered[1] == [(1, 0), (1, 1), "lost"] and answered[4] == [(4, 0), (4, 1), "lost"]
     assert all(answered[item] == [(item, step) for step in range(4)] for item in (0, 2, 3, 5))
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_waited_for_no_longer_than_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Crew(hanging, 2) as crew:
+        answers = crew.answers(range(4))
+        assert [list(results) for _, results in itertools.islice(answers, 1)] == [[0]]
+        monkeypatch.setattr("handclr_cli.work.crew.SILENCE_S", (1.5, 0.1))
+        found = {}
+        for item, results in answers:
+            try:
+                found[item] = list(results)
+            except WorkerLostError as error:
+                found[item] = [str(error)]
+    assert found[1] == [1] and found[3] == [3]
+    assert "was silent for" in str(found[2])
 
 
 @pytest.mark.slow

@@ -29,6 +29,9 @@ ENDING = 128
 STILLBORN = 4
 # How long a worker that is told to end may take: a decoder may be deep in a damaged file.
 PATIENCE_S = 5.0
+# All workers that are listened to are silent for so long only where they hang; the second time is
+# for those that were stopped together with this process, and go on.
+SILENCE_S = (3600.0, 60.0)
 
 
 class WorkerLostError(HandclrError):
@@ -55,7 +58,7 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
         self.task: _Task[Any, Any] | None = None
         self.skip = self.answers = 0
-        self.ready = False
+        self.ready = self.hung = False
         # The worker inherits this: Ctrl-C is answered here, and the worker is ended from here.
         with _ignored(signal.SIGINT):
             self.process.start()
@@ -198,9 +201,10 @@ class Crew(Generic[Item, Result]):
         busy = [worker for worker in self._crew if worker.task is not None]
         if head and self._ahead(tasks):
             busy = [worker for worker in busy if worker.task is head]
-        by_pipe = {worker.pipe: worker for worker in busy}
-        for pipe in wait(list(by_pipe)):
-            worker = by_pipe[pipe]  # type: ignore[index]
+        by_pipe: dict[Any, _Worker] = {worker.pipe: worker for worker in busy}
+        pipes = list(by_pipe)
+        for pipe in wait(pipes, SILENCE_S[0]) or wait(pipes, SILENCE_S[1]) or _killed(busy):
+            worker = by_pipe[pipe]
             try:
                 self._keep(worker, *worker.pipe.recv())
             except (EOFError, ConnectionError):
@@ -236,12 +240,7 @@ class Crew(Generic[Item, Result]):
         if task.lost < ATTEMPTS:
             self._first.append(task)
             return
-        code = worker.process.exitcode
-        how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
-        task.over = True
-        task.error = WorkerLostError(
-            f"a worker process ended {how}, twice; fewer workers need less memory"
-        )
+        task.over, task.error = True, WorkerLostError(_end_of(worker))
 
     def _retire(self, worker: _Worker) -> None:
         worker.end()
@@ -249,6 +248,22 @@ class Crew(Generic[Item, Result]):
 
 
 _NOTHING: Any = object()
+
+
+def _killed(workers: Sequence[_Worker]) -> list[Any]:
+    """Kill workers that hang; gives their pipes, which have ended then."""
+    for worker in workers:
+        worker.hung = True
+        worker.process.kill()
+    return [worker.pipe for worker in workers]
+
+
+def _end_of(worker: _Worker) -> str:
+    if worker.hung:
+        return f"a worker process was silent for {SILENCE_S[0] / 60:,.0f} minutes, twice"
+    code = worker.process.exitcode
+    how = f"by signal {-code}" if code and code < 0 else f"with exit code {code}"
+    return f"a worker process ended {how}, twice; fewer workers need less memory"
 
 
 def in_order(
