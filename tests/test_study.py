@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from handclr_cli.contract.fields import (
+    IMAGE,
     INFO,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 import study
 import tables
 from pairs import difference
-from pairs_crops import nearest_hand, seen, true_hands, upright
+from pairs_crops import blank, nearest_hand, seen, true_hands, upright
 from plan import SCALES, Cell, Model, chain, encoder, models
 from results import Result, Results
 
@@ -39,9 +40,10 @@ from results import Result, Results
 def crop(
     box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r"
 ) -> Sample:
-    """A sample without its image, of 224 px."""
+    """A sample whose image, of 224 px, is blank."""
     info = {"video": "v", "frame": 0, "box": box, "flipped": flipped}
     members = {
+        IMAGE.suffix: blank(),
         INFO.suffix: encode_object(info),
         KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points.astype(np.float32)),
         KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints.astype(np.float32)),

@@ -113,6 +113,26 @@ class Sample:
         return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)
 
     @property
+    def hand(self) -> str | None:
+        """left or right in the source: by the JSON member, else by a key such as handclr's."""
+        said = self.info.get("hand")
+        if said in ("left", "right"):
+            return str(said)
+        match = KEY.fullmatch(self.key)
+        return {"l": "left", "r": "right"}[match["hand"]] if match else None
+
+    @property
+    def flipped(self) -> bool | None:
+        """Whether the crop was mirrored: as the JSON says, else as its hand does; None: unknown.
+
+        A crop always shows a right hand, so that one of a left hand was.
+        """
+        said = self.info.get("flipped")
+        if said is not None:
+            return bool(said)
+        return None if self.hand is None else self.hand == "left"
+
+    @property
     def video(self) -> str:
         """The name of the video; raises HandclrError where neither JSON member nor key says it."""
         named = self.named_video

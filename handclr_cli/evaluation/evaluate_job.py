@@ -188,6 +188,10 @@ def _protocols(settings: EvaluateSettings, labels: Labels, given: Predicted | No
     asked = [name for name in protocols.SCORES if getattr(settings, name)]
     for name in asked:
         protocols.require(name, placed, labels.valid, labels.position)
+    if "dexycb" in asked and not labels.sided.all():
+        unknown = f"{int((~labels.sided).sum())} of {len(labels)} samples do not say their hand"
+        why = f"{unknown}, by which left ones are mirrored back"
+        raise HandclrError(why, setting="dexycb")
     return asked
 
 

@@ -31,7 +31,8 @@ class Labels:
     `valid` bool (N, 21); `units` bytes (N,): what the intervals resample, as `unit` names
     it; `intrinsics` (N, 3, 3) of the crop, NaN where there are none; `side` int64 (N,) of the
     crop in pixels; `position` int64 (N,) in the data set's own split, -1 where unknown; bool (N,):
-    `left`, `mirrored`, and `seen`, whether there are 2D keypoints.
+    `left`, `mirrored`, `sided`, whether these two are known, and `seen`, whether there are 2D
+    keypoints.
     """
 
     rows: np.ndarray
@@ -44,6 +45,7 @@ class Labels:
     position: np.ndarray
     left: np.ndarray
     mirrored: np.ndarray
+    sided: np.ndarray
     seen: np.ndarray
     unit: str = UNIT
 
@@ -104,7 +106,6 @@ def read_labels(
 
 
 def _label(row: int, sample: Sample, seen: bool) -> dict[str, Any]:
-    info = sample.info
     return {
         "rows": row,
         "keys": sample.key,
@@ -113,8 +114,9 @@ def _label(row: int, sample: Sample, seen: bool) -> dict[str, Any]:
         "intrinsics": given_camera(sample) if INTRINSICS in sample else _NO_CAMERA,
         "side": sample.checked_side() if seen else 0,
         "position": _position(sample),
-        "left": info.get("hand") == "left",
-        "mirrored": bool(info.get("flipped", False)),
+        "left": sample.hand == "left",
+        "mirrored": bool(sample.flipped),
+        "sided": sample.hand is not None and sample.flipped is not None,
         "seen": KEYPOINTS_2D in sample,
     }
 

@@ -48,7 +48,7 @@ def score_predictions(
         still = metrics.all_errors_mm(baseline, truth, valid, placed=False)
         report["mean_pose_of_training_set"] = intervals.pose_table(still, valid, labels.units, seed)
     scores: dict[str, Any] = {name: protocols.SCORES[name](hands, truth) for name in asked}
-    if labels.of_both_hands or not valid.all():
+    if labels.sided.all() and (labels.of_both_hands or not valid.all()):
         scores["assemblyhands"] = protocols.assemblyhands_scores(hands, truth, valid, labels.left)
     if scores:
         report["official"] = scores

@@ -25,7 +25,8 @@ class Cut:
     """How a crop lies in its source.
 
     Its `side` in pixels, its square `box` in the source, and whether it was mirrored. `camera`
-    (3, 3) float64 is that of the crop; `known` says where it comes from.
+    (3, 3) float64 is that of the crop; `known` says where it comes from. `told`: the sample says
+    whether it was mirrored; else it is taken as it is.
     """
 
     side: int
@@ -33,6 +34,7 @@ class Cut:
     flipped: bool
     camera: np.ndarray
     known: str
+    told: bool = True
 
 
 class Placed(NamedTuple):
@@ -55,11 +57,14 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
 
     The camera is that of the sample's intrinsics, else one assumed to see `fov_deg` degrees across
     the longer side of the source, or of the crop where the JSON has no box or no `source_size`. A
-    crop without a box is its own source. Raises HandclrError where the crop or its JSON is damaged.
+    crop without a box is its own source, and what `flipped` does not say, the hand does. Raises
+    HandclrError where the crop or its JSON is damaged.
     """
     side, info = sample.image.shape[0], sample.info
     box, size = (0.0, 0.0, float(side), float(side)), info.get("source_size")
-    flipped = bool(info.get("flipped"))
+    # Without either, the crop is its own source, whatever its hand was in another.
+    turned = sample.flipped if {"box", "flipped"} & info.keys() else False
+    flipped = bool(turned)
     try:
         if "box" in info:
             x0, y0, x1, y1 = (float(value) for value in info["box"])
@@ -80,7 +85,7 @@ def cut_of(sample: Sample, fov_deg: float) -> Cut:
         ) from error
     if INTRINSICS in sample:
         camera, known = given_camera(sample), GIVEN
-    return Cut(side, box, flipped, camera, known)
+    return Cut(side, box, flipped, camera, known, told=turned is not None)
 
 
 def given_camera(sample: Sample) -> np.ndarray:

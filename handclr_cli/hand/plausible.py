@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..contract.fields import KEYPOINTS_2D
+from ..contract.sample import Sample
 from .joints import FINGERS, REFERENCE_BONE, WRIST
 
 # In metres: from those of a small child to those that no hand reaches.
@@ -14,6 +16,8 @@ _MEDIAN_BONE = (0.005, 0.15)
 _USUAL_BONE = 0.03
 _LONGEST_BONE = 0.3
 _SHORTEST_REFERENCE = 0.003
+# In sides of the crop no keypoint is farther from its corner; in pixels every hand is wider.
+_WIDEST_SHARE = 2.0
 # What makes metres of the labels, and what is then wrong with them.
 _UNITS = (
     (0.001, "1,000 times too long: are these millimetres?"),
@@ -23,6 +27,19 @@ _UNITS = (
 )
 _PARENTS = np.array([[WRIST, *finger[:-1]] for finger in FINGERS.values()]).ravel()
 _JOINTS = np.array(list(FINGERS.values())).ravel()
+
+
+def pixel_keypoints(sample: Sample) -> np.ndarray:
+    """The 2D keypoints of a sample, float32 (21, 2), in pixels of its crop.
+
+    Raises HandclrError where they are missing, damaged, or so near to each other that they must be
+    shares of the crop's side.
+    """
+    points = sample.keypoints2d
+    if np.abs(points).max() <= _WIDEST_SHARE < np.ptp(points) * sample.side:
+        why = f"{KEYPOINTS_2D.suffix} is in shares of the side of the crop, not in pixels"
+        raise HandclrError(f"{sample.source}: sample {sample.key}: {why}")
+    return points
 
 
 def bone_lengths(hands: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:

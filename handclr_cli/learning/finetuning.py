@@ -16,7 +16,7 @@ from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
-from ..hand.plausible import require_hands
+from ..hand.plausible import pixel_keypoints, require_hands
 from ..work.skips import Skips
 from .augmentation import (
     Appearance,
@@ -96,7 +96,7 @@ def _label(sample: Sample) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
 
     Raises HandclrError where one is damaged, or the image is, as far as its bytes say.
     """
-    points = sample.keypoints2d / np.float32(sample.checked_side())
+    points = pixel_keypoints(sample) / np.float32(sample.checked_side())
     name = str(sample.info.get("sample", sample.key))
     return name, points, sample.keypoints3d, sample.valid
 

@@ -86,6 +86,10 @@ def run_predict(settings: PredictSettings, index: ShardIndex | None = None) -> P
         _export(settings.onnx, model, index, checksum)
     found = _predict(settings, model, index)
     scale = 1.0 if settings.bone is None else settings.bone / 1000 / model.mean.bone
+    if untold := sum(not cut.told for cut in found.cuts):
+        which = f"{console.plural(untold, 'crop')} with a box in the source"
+        lack = "without hand or flipped in the JSON: taken for not mirrored there"
+        console.warn(f"{which}, {lack}")
     hands = placed(found.poses.xyz * scale, found.poses.uv, found.cuts)
     done = PredictResult(
         points=dict(zip(found.rows, hands.source2d, strict=True)),

@@ -18,6 +18,7 @@ from ..contract.inputs import expand_inputs
 from ..contract.npz import read_npz
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
+from ..hand.plausible import pixel_keypoints
 from ..work.skips import Skips
 from . import positives
 from .augmentation import AugmentationConfig
@@ -185,7 +186,7 @@ def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> 
 
 def _damage(sample: Sample) -> HandclrError | None:
     try:
-        sample.read(KEYPOINTS_2D)
+        pixel_keypoints(sample)
     except HandclrError as error:
         return error
     return None

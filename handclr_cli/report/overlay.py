@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.sample import KEY, video_id
@@ -56,6 +57,9 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
     if len(index) and not crops:
         why = "the crops do not say which frame they are from, and where in it"
         raise UsageError(why, setting="overlay")
+    if lost := len(index) - sum(map(len, crops.values())):
+        which = f"{console.plural(lost, 'crop')} of {len(index):,}"
+        console.warn(f"{which} do not say which frame of which video they are from; not drawn")
     paths = _paths(path, [heads[video] for video in crops])
     sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
     films = []
@@ -85,13 +89,15 @@ def _crops_by_video(index: ShardIndex) -> tuple[dict[str, _Crops], dict[str, str
         if isinstance(info.get("frame"), int) and "box" in info:
             match = KEY.fullmatch(sample.key)
             heads.setdefault(video, match["video"] if match else video_id(video))
-            crops[video][row] = info
+            crops[video][row] = {**info, "hand": sample.hand}
     return crops, heads
 
 
 def drawn_hand(info: dict[str, Any], points: np.ndarray) -> DrawnHand:
     """The hand of the crop whose JSON is `info`; `points` (21, 2) are pixels of the frame."""
-    left = info.get("hand", "left" if info.get("flipped") else "right") == "left"
+    left = {"left": True, "right": False}.get(str(info.get("hand")))
+    if left is None and info.get("flipped") is not None:
+        left = bool(info["flipped"])
     size = info.get("source_size")
     width_height = (int(size[0]), int(size[1])) if size else None
     return DrawnHand(info["frame"], info.get("time_s"), points, left, width_height)
@@ -102,14 +108,14 @@ class DrawnHand:
     """A hand on a frame of footage.
 
     `frame` is the frame's number and `time_s` its time, None for images; `points` (21, 2) pixels;
-    `left` or right hand; `size` width and height of the frame that its crop was cut from, None
-    where unknown.
+    `left` or right hand, None where unknown; `size` width and height of the frame that its crop
+    was cut from, None where unknown.
     """
 
     frame: int
     time_s: float | None
     points: np.ndarray
-    left: bool
+    left: bool | None
     size: tuple[int, int] | None = None
 
 
@@ -151,7 +157,7 @@ def draw_hands(image: np.ndarray, hands: Sequence[DrawnHand]) -> np.ndarray:
     """Return a copy of an RGB uint8 (H, W, 3) image with hands drawn on it.
 
     Each finger has a colour, and lines are wider on larger hands. Right hands are outlined in white
-    with an R at the wrist, left hands in black with an L.
+    with an R at the wrist, left hands in black with an L, others in white without a letter.
     """
     low, high = _WIDTHS
     for hand in hands:
@@ -160,7 +166,8 @@ def draw_hands(image: np.ndarray, hands: Sequence[DrawnHand]) -> np.ndarray:
         outline = _LEFT if hand.left else _RIGHT
         image = draw_skeleton(image, hand.points, width=width + 1 + width // 2, colour=outline)
         image = draw_skeleton(image, hand.points, width=width)
-        _tag(image, hand, width)
+        if hand.left is not None:
+            _tag(image, hand, width)
     return image
 
 

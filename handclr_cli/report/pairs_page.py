@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 
+from .. import console
 from ..choices import RankName
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D
@@ -33,7 +34,13 @@ def pairs_page(pairs: Pairs, crops: PairCrops, rank: str, count: int, seed: int)
         raise HandclrError(why, setting="sheet")
     videos = pairs.video[rows], pairs.target_video[nearest[rows]]
     chosen = rows[choose_rows(pairs.distance[rows, 0], rank, count, seed, *videos)]
-    return pair_sheet([_tiles(pairs, row, crops) for row in chosen.tolist()])
+    drawn = []
+    for row in chosen.tolist():
+        try:
+            drawn.append(_tiles(pairs, row, crops))
+        except HandclrError as error:
+            console.warn(f"{error}; not drawn")
+    return pair_sheet(drawn)
 
 
 def _tiles(pairs: Pairs, row: int, crops: PairCrops) -> list[Tile]:

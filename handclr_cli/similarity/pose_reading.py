@@ -16,6 +16,7 @@ from ..contract.npz import as_keys, repeated_key
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
 from ..contract.shards import read_samples
+from ..hand.plausible import pixel_keypoints
 from ..work.skips import Skips
 from .embedding import PoseStore
 
@@ -90,7 +91,7 @@ class _Reader:
                 self.dropped += 1
                 continue
             try:
-                keypoints, side, _ = sample.keypoints2d, sample.side, sample.info
+                keypoints, side, _ = pixel_keypoints(sample), sample.side, sample.info
             except HandclrError as error:
                 self.skips.add(error)
                 continue

@@ -57,7 +57,7 @@ from handclr_cli import console
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.provenance import provenance
-from handclr_cli.contract.sample import CROP_SIDE, Sample, sample_key
+from handclr_cli.contract.sample import Sample, sample_key
 from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning import loop, setup
 from handclr_cli.learning.hardware import pick_device, pick_precision, place
@@ -306,7 +306,7 @@ CONTESTANTS = {LIMIT: limit, OURS: ours, "plain": plain, "lightly": lightly}
 
 def draw_crops(folder: str, options: Namespace) -> str:
     """Shards of crops of some 10 KB."""
-    random, side = np.random.default_rng(0), CROP_SIDE
+    random, side = np.random.default_rng(0), 224
     with ShardOutput(f"{folder}/crops-%03d.tar", provenance("synth", {})) as output:
         for number in range(max(options.crops, *options.batch)):
             colours = random.integers(30, 220, (6, 6, 3), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,15 +12,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from handclr_cli.contract.fields import INFO, KEYPOINTS_2D, KEYPOINTS_3D, encode_array
+from handclr_cli.contract.fields import (
+    IMAGE,
+    INFO,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    encode_array,
+    encode_image,
+)
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.provenance import provenance
-from handclr_cli.contract.sample import CROP_SIDE, Sample
+from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
 from handclr_cli.hand.joints import MIDDLE_MCP, WRIST
 from handclr_cli.hand.square import Box, box_overlap, to_crop, to_source
 
+# The side that all crops are brought to, as extract makes them.
+CROP_SIDE = 224
 LEAST_OVERLAP = 0.3
 MIRROR = np.array([-1, 1, 1])
 
@@ -101,7 +111,7 @@ def nearest_hand(box: Box, hands: list[Hand]) -> Hand | None:
 
 
 def seen(hand: Hand, crop: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """A hand's keypoints in a crop of the contract's size, and in metres, mirrored where the crop
+    """A hand's keypoints in a crop of CROP_SIDE, and in metres, mirrored where the crop
     is.
     """
     flipped = crop.info["flipped"]
@@ -110,7 +120,7 @@ def seen(hand: Hand, crop: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(sample: Sample) -> np.ndarray:
-    """The keypoints found, in a crop of the contract's size."""
+    """The keypoints found, in a crop of CROP_SIDE."""
     return sample.keypoints2d * (CROP_SIDE / sample.side)
 
 
@@ -122,12 +132,19 @@ def upright(points: np.ndarray) -> np.ndarray:
 
 
 def lean(sample: Sample, points: np.ndarray, joints: np.ndarray) -> Sample:
-    """A sample without its image, which `pca` takes for one of the contract's size."""
+    """A sample with a blank image, by which `pca` knows the side of the crop."""
     members = {
+        IMAGE.suffix: blank(),
         INFO.suffix: sample.members[INFO.suffix],
         KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points),
     }
     return Sample(sample.key, {**members, KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints)})
+
+
+@functools.cache
+def blank() -> bytes:
+    """A black crop of CROP_SIDE, encoded."""
+    return encode_image(np.zeros((CROP_SIDE, CROP_SIDE, 3), np.uint8))
 
 
 def read_crops(run: Path) -> Crops:
