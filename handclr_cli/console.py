@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 PLAIN_INTERVAL_S = 30.0
+# Of a line of messages, in characters; the middle of a longer one is left out.
+LONGEST = 500
 
 
 class State:
@@ -27,17 +31,51 @@ def stderr() -> TextIO:
     return State.stderr or sys.stderr
 
 
-def say(message: str) -> None:
-    """Print a line on standard error, unless -q."""
+def printable(text: str) -> str:
+    """Text with all but visible characters and spaces escaped.
+
+    A name in a file may hold commands for a terminal, line ends, or marks that turn the direction.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """Text without its middle, where it is longer than `most`: the end says what to do."""
+    if len(text) <= most:
+        return text
+    kept = most - len(" ... ")
+    return f"{text[: kept - kept // 2]} ... {text[len(text) - kept // 2 :]}"
+
+
+def one_line(message: str) -> str:
+    """A message as it is printed: one line, escaped, of LONGEST characters at most."""
+    return cut(printable(re.sub(r"\s*\n\s*", " ", message.strip())))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON for a terminal or a pipe: what is not visible is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
+    )
+
+
+def say(message: str, whole: bool = False) -> None:
+    """Print a line on standard error, unless -q; a `whole` one is not cut, however long."""
     if not (State.quiet or State.muted):
-        print(message, file=stderr(), flush=True)
+        line = printable(message)
+        print(line if whole else cut(line), file=stderr(), flush=True)
 
 
 def warn(message: str) -> None:
     """Print a warning in one line, even with -q: something was skipped or is not as asked."""
     if State.muted:
         return
-    print(f"handclr: warning: {' '.join(message.split())}", file=stderr(), flush=True)
+    print(f"handclr: warning: {one_line(message)}", file=stderr(), flush=True)
 
 
 def silence_native_libraries() -> None:
@@ -92,11 +130,11 @@ def _bar(label: str, total: int | None, unit: str, done: int) -> Iterator[Advanc
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn(unit),
-        TextColumn("{task.fields[shown]}"),
+        TextColumn(unit, markup=False),
+        TextColumn("{task.fields[shown]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -132,7 +170,8 @@ def _plain_lines(label: str, total: int | None, unit: str, done: int) -> Advance
 
 
 def _shown(shown: dict[str, Any]) -> str:
-    return " ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+    told = " ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+    return printable(told)
 
 
 def _clock(seconds: float) -> str:

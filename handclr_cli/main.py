@@ -119,10 +119,11 @@ def _fail_usage(error: Exception) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     if console.State.debug:
-        traceback.print_exc(file=console.stderr())
-    one_line = " ".join(message.split())
+        for line in traceback.format_exc().splitlines():
+            print(console.printable(line), file=console.stderr())
     if code == 1 or not console.State.muted:
-        print(f"handclr: error: {one_line}", file=console.stderr(), flush=True)
+        line = f"handclr: error: {console.one_line(message)}"
+        print(line, file=console.stderr(), flush=True)
     _drop_stdout()
     sys.exit(code)
 

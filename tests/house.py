@@ -90,3 +90,53 @@ def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
+
+
+# Functions and methods that write to a file they are given the name of, or the file itself.
+_WRITERS = {
+    *("write_text", "write_bytes", "touch", "rename", "symlink_to", "hardlink_to", "tofile"),
+    *("imwrite", "imwritemulti", "savefig", "print_png", "print_figure", "VideoWriter"),
+    *("SummaryWriter", "savez", "savez_compressed", "savetxt", "to_csv", "urlretrieve"),
+}
+_WRITERS_OF = {
+    "os": {"replace", "rename", "link", "symlink", "mkfifo", "truncate"},
+    "shutil": {"copy", "copy2", "copyfile", "copytree", "move"},
+    "torch": {"save"},
+    "np": {"save"},
+}
+_FLAGS = ("O_CREAT", "O_WRONLY", "O_RDWR")
+
+
+def writers(tree: ast.AST) -> Iterator[str]:
+    """The calls in a file that may write to a file, as `torch.save` or `open w+b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (found := _written(node)):
+            yield found
+
+
+def _written(call: ast.Call) -> str | None:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    if name in _WRITERS or name in _WRITERS_OF.get(owner, ()):
+        return f"{owner}.{name}" if owner in _WRITERS_OF else name
+    if name == "replace" and owner and len(call.args) == 1 and not call.keywords:
+        return name  # of a path, as that of a text takes two
+    if name in ("open", "ZipFile", "fdopen"):
+        return _opened(call, name, owner)
+    return None
+
+
+def _opened(call: ast.Call, name: str, owner: str) -> str | None:
+    """How a file is opened, where that is for writing or cannot be told."""
+    if owner == "os" and name == "open":
+        text = ast.unparse(call)
+        return "os.open" if any(flag in text for flag in _FLAGS) or "flags" in text else None
+    modes = [word.value for word in call.keywords if word.arg == "mode"]
+    beside = call.args[0 if owner and owner not in ("io", "os", "zipfile") else 1 :]
+    for mode in modes or beside[:1]:
+        if not isinstance(mode, ast.Constant):
+            # What a method takes may be something else than how to open.
+            return f"{name} {ast.unparse(mode)}" if not owner or "mode" in ast.dump(mode) else None
+        if isinstance(mode.value, str) and set(mode.value) & set("wax+"):
+            return f"{name} {mode.value}"
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from labelled_helpers import (
 )
 from shard_helpers import write_shard
 
+from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.encoder import build_encoder
 from handclr_cli.learning.posemodel import load_model
+from handclr_cli.learning.run import alone_in
 
 TINY = ("--size", 32, "--batch", 4, "--workers", 0, "--device", "cpu", "--epochs", 2)
 
@@ -147,3 +150,25 @@ def test_another_encoder_under_the_same_name_is_another_run(encoder: Path, tmp_p
         handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY, code=2)
     )
     assert "model.encoder.pt was" in line
+
+
+@pytest.mark.slow
+def test_a_run_is_lost_to_nothing_but_the_run_that_replaces_it(model: Path, tmp_path: Path) -> None:
+    shard, run = write_labelled(tmp_path / "train.tar", 4), tmp_path / "run"
+    shutil.copytree(model.parent, run)
+    (run / "encoder.pt").write_bytes(b"the only copy")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    fresh = ("finetune", shard, "--run", run, "--fresh", "--arch", "resnet18", *TINY)
+    line = error_line(handclr(*fresh, "--encoder", run / "encoder.pt", code=2))
+    assert f"{run}/encoder.pt is an input and lies in this folder, which is written to" in line
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    assert "junk.pt" in error_line(handclr(*fresh, "--encoder", tmp_path / "junk.pt", code=1))
+    with alone_in(run, Ranks()):
+        line = error_line(handclr(*fresh, code=1))
+    assert f"error: another training is running in {run}; wait for its end, or name" in line
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    handclr(*fresh)
+    assert (run / "model.pt").read_bytes() != before[run / "model.pt"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        *("config.json", "last.pt", "log.jsonl", "loss.png", "model.pt"),
+    ]

@@ -37,6 +37,7 @@ from shard_helpers import (
     write_shard,
 )
 
+from handclr_cli import console
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.npz import as_keys, write_npz
 from handclr_cli.contract.numbering import ranges
@@ -46,7 +47,7 @@ from handclr_cli.contract.tar import END_OF_ARCHIVE, StreamCursor
 from handclr_cli.contract.units import COUNTS, SKIPPED
 from handclr_cli.inspection.arrays import describe_npz
 from handclr_cli.inspection.census import Census, census, random_samples, scan
-from handclr_cli.inspection.listing import WIDTH, listing, printable
+from handclr_cli.inspection.listing import WIDTH, listing
 from handclr_cli.inspection.recognise import recognise
 from handclr_cli.inspection.shardset import ShardSet, group_sets, repeated_keys, shared_keys
 from handclr_cli.report.crops_page import crops_page
@@ -786,7 +787,7 @@ def test_every_line_fits_and_nothing_reaches_the_terminal_unseen(tmp_path: Path)
     )
     lines = listing(only(described(path))).splitlines()
     assert max(map(len, lines[1:])) <= WIDTH and "\\x1b]0;owned\\x07.mp4" in "\n".join(lines)
-    assert printable("ü\n\u202e\udc80x") == "ü\\n\\u202e\\udc80x"
+    assert console.printable("ü\n\u202e\udc80x") == "ü\\n\\u202e\\udc80x"
 
 
 @pytest.mark.slow

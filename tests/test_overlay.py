@@ -5,6 +5,7 @@ the video.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,19 +15,25 @@ import pytest
 from dotted_hands import FPS, SIZE, DotReader, dots, hands_on, picture, write_dotted
 from labelled_helpers import pose
 
+from handclr_cli.commands.predict import _refuse_conflicts
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.kinds import FILM_MARK
 from handclr_cli.contract.provenance import provenance
+from handclr_cli.contract.sample import Sample
+from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.footage.finding import find_footage
-from handclr_cli.footage.frames import Sampling
+from handclr_cli.footage.frames import Footage, Sampling
 from handclr_cli.footage.sources import find_sources, sampling_of
 from handclr_cli.hand.film import video_writer
 from handclr_cli.hand.placement import Placed, cut_of, placed
 from handclr_cli.learning.prediction import predict_crops
 from handclr_cli.report.overlay import (
     DrawnHand,
+    Film,
     draw_hands,
     drawn_hand,
+    file_stems,
     pace,
     plan_films,
     write_overlay,
@@ -224,6 +231,68 @@ def test_overlays_of_several_videos_need_several_names(
     with pytest.raises(UsageError, match="is the footage itself"):
         plan_films(first, str(clip), [str(clip)])
     clip.rename(video)
+
+
+def test_names_of_any_origin_stay_in_the_folder_and_differ() -> None:
+    ordinary = ["wild-0-00000-1a2b3c4d", "Küche (1)", "a.b"]
+    assert file_stems(ordinary) == ordinary
+    hostile = ["../../film", "/etc/passwd", "a/b", "a\\b", "A_B", "..", ".hid", "", "C:x"]
+    hostile += ["a\x1b[2J\n\u202e", "x" * 1000, "x" * 999, "ü" * 300, "\udc80"]
+    stems = file_stems(hostile)
+    assert stems[:9] == [
+        *("__.._film", "_etc_passwd", "a_b", "a_b-2", "A_B-3", "_", "_hid", "video", "C_x"),
+    ]
+    assert len({stem.casefold() for stem in stems}) == len(stems)
+    for stem in stems:
+        assert stem.isprintable() and len(stem.encode()) <= 210 and "/" not in stem
+        assert not stem.startswith(".") and stem
+
+
+@pytest.mark.parametrize("head", ["../../film", "/{folder}/film", "x/../../film"])
+def test_a_shard_chooses_no_file_outside_the_folder(
+    head: str, dotted: tuple[Path, Path], tmp_path: Path
+) -> None:
+    film, shard = tmp_path / "film.mp4", tmp_path / "hostile.tar"
+    film.write_bytes(b"the only copy")
+    head = head.format(folder=tmp_path)
+    with ShardOutput(str(shard), provenance("test", {})) as out:
+        for number, sample in enumerate(ShardIndex([str(dotted[1])])):
+            key = f"{head}_{number:08d}_l"
+            out.write(Sample(key, sample.members))
+    for path in (tmp_path / "out" / "films", tmp_path / "out" / "{video}.mp4"):
+        path.parent.mkdir(exist_ok=True)
+        (planned,) = plan_films(ShardIndex([str(shard)]), str(path), [str(dotted[0])])
+        assert Path(planned.path).parent == (path if path.is_dir() else path.parent)
+        assert not Path(planned.path).exists() and ".." not in Path(planned.path).parts
+
+
+def test_no_film_is_drawn_over_an_input_or_another_output(tmp_path: Path) -> None:
+    drawn = b"\0\0\0\x20ftypisom" + FILM_MARK
+    (tmp_path / "a.mp4").write_bytes(drawn)
+    (tmp_path / "b.mp4").hardlink_to(tmp_path / "a.mp4")
+    footage = Footage("b.mp4", "b", (tmp_path / "b.mp4",), is_video=True)
+    films = [Film(str(tmp_path / "a.mp4"), footage, Sampling(), {})]
+    with pytest.raises(UsageError, match=r"is an input of this command") as caught:
+        _refuse_conflicts(films, ["crops.tar"], model="m.pt", output="-", onnx=None)
+    assert caught.value.setting == "overlay"
+    other = [Film(str(tmp_path / "a.mp4"), replace(footage, files=()), Sampling(), {})]
+    for model in (tmp_path / "a.mp4", tmp_path / "b.mp4"):
+        with pytest.raises(UsageError, match=r"is an input of this command"):
+            _refuse_conflicts(other, ["crops.tar"], model=str(model), output="-", onnx=None)
+    with pytest.raises(UsageError, match="the same file is given for two outputs"):
+        _refuse_conflicts(other, [], model="m.pt", output=str(tmp_path / "b.mp4"), onnx=None)
+    _refuse_conflicts(other, ["crops.tar"], model="m.pt", output="-", onnx=None)
+
+
+def test_a_shard_names_no_footage_outside_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    for video, read in ((f"{tmp_path}/a.mp4", "/"), ("../a.mp4", ".."), ("x/../../a.mp4", ".")):
+        with pytest.raises(UsageError, match="there is no footage"):
+            find_sources([video], [extracted(read, video)], [])
 
 
 def test_footage_of_another_size_is_refused(dotted: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 import torch
 from dotted_hands import DotReader, write_dotted
 from filter_contract import FilterContract
-from labelled_helpers import CAMERA, SIZE, handclr, labelled_sample, pose
+from labelled_helpers import CAMERA, SIZE, error_line, handclr, labelled_sample, pose
 from shard_helpers import jpeg, load_npz, tar_bytes, write_shard
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.kinds import FILM_MARK
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.sample import Sample
 from handclr_cli.hand.placement import GIVEN, OVER_CROP, OVER_SOURCE, Cut, cut_of, placed
@@ -276,6 +277,16 @@ def test_an_overlay_beside_the_predictions(model: Path, tmp_path: Path) -> None:
     done = handclr("predict", shard, *options, "--overlay", out, "--footage", video)
     assert f"{out}, 5 frames, 4 hands" in done.stderr.decode()
     assert out.stat().st_size > 1000 and len(load_npz(arrays)["key"]) == 4
+    again = handclr("predict", shard, *options, "--overlay", out, "--footage", video)
+    assert again.stderr == done.stderr  # it may replace what it drew, but no other film
+    other = tmp_path / "films" / f"{load_npz(arrays)['key'][0].decode().split('_')[0]}.mp4"
+    other.parent.mkdir()
+    for data in (out.read_bytes()[: -len(FILM_MARK)], b"notes"):
+        other.write_bytes(data)
+        folder = ("--overlay", other.parent, "--footage", video)
+        line = error_line(handclr("predict", shard, *options, *folder, code=2))
+        assert f"{other} exists and is not a film that handclr drew; name another" in line
+        assert other.read_bytes() == data
     lost = handclr("predict", shard, *options, "--overlay", tmp_path / "no.mp4", code=2)
     assert b"name it, or its folder, as the footage" in lost.stderr
 

@@ -480,7 +480,9 @@ def test_a_file_configures_a_run(here: Any, shard: Path, pairs: Path, tmp_path: 
     assert here(shard, *again, "--run", tmp_path / "three")[0] == 0
     assert (tmp_path / "three" / "config.json").read_bytes() == config
     assert equal(weights_of(tmp_path / "one"), weights_of(tmp_path / "three"))
-    code, _, err = here(shard, *again, "--run", tmp_path / "one", "--epochs", 1)
+    code, _, err = here(shard, *again, "--run", tmp_path / "one")
+    assert code == 2 and "one/config.json is an input and lies in this folder" in err
+    code, _, err = here(shard, *again, "--run", tmp_path / "three", "--epochs", 1)
     assert code == 2 and "arguments.epochs was 2, now 1" in err
     for text, message in (
         ("epoch = 2", "pretrain has no option epoch"),

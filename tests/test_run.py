@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from handclr_cli.contract.errors import Interrupted, Preempted, UsageError
+from handclr_cli.contract import temporary
+from handclr_cli.contract.errors import HandclrError, Interrupted, Preempted, UsageError
 from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.loop import Stop
-from handclr_cli.learning.run import Run
+from handclr_cli.learning.run import Run, alone_in
 from handclr_cli.learning.schedule import EpochBatches, Schedule
 
 PLAN = Schedule(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
@@ -59,6 +60,49 @@ def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -
     assert not [name for name in tmp_path.iterdir() if ".tmp" in name.name]
 
 
+def test_a_fresh_run_leaves_the_older_one_until_it_begins(tmp_path: Path) -> None:
+    older = Run(tmp_path, {"arguments": {"lr": 1}})
+    older.log([{"step": 1, "loss": 1.0}])
+    older.save({"step": 1})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    fresh = Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True)
+    assert fresh.load() is None
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    fresh.begin()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    fresh.save({"step": 2})
+    state = fresh.load()
+    assert state is not None and state["step"] == 2 and fresh.records() == []
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["config.json", "model.pt", "encoder.pt", "log.jsonl"])
+def test_a_folder_of_something_else_is_no_run(name: str, fresh: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"architectures": ["ResNet"]}')
+    with pytest.raises(UsageError, match=f"holds {name} and is no run; name another"):
+        Run(tmp_path, {"arguments": {}}, fresh=fresh)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_one_training_in_a_run_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "new"
+    with alone_in(run, Ranks()):
+        running = "another training is running in .*new; wait"
+        with pytest.raises(HandclrError, match=running), alone_in(run, Ranks()):
+            pytest.fail("not reached")
+        with alone_in(run, Ranks(1, 2)):  # another process of the same training
+            pass
+    with alone_in(run, Ranks()):
+        pass
+    assert list(run.iterdir()) == []
+    monkeypatch.setattr(temporary, "_lock", lambda descriptor, wait: False)
+    with alone_in(run, Ranks()):
+        pass
+    assert "cannot be locked here; start no second training in it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("step", [0, 1, 4, 11])
 def test_processes_share_each_batch(step: int) -> None:
     plan = Schedule(samples=13, batch=4, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
@@ -79,6 +123,7 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     other.save({"step": 2})
     other.forget_after(0)
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    other.begin()
     state = other.load()
     assert state is not None and state["step"] == 1
     Run(tmp_path / "none", {}, ranks=Ranks(1, 2))

@@ -40,8 +40,9 @@ def demo(
     extra = ["-q"] * quiet + ["--debug"] * debug
     done = run_demo(DemoSettings(folder=Path(folder), quick=quick, extra=extra))
     seconds = sum(stage.seconds for stage in done.stages)
+    console.say("")
     console.say(
-        f"\ndemo: {len(done.stages)} stages, {done.before} of them finished before, "
+        f"demo: {len(done.stages)} stages, {done.before} of them finished before, "
         f"{seconds:.0f} s in all; open {done.page}"
     )
     typer.echo(str(done.page))

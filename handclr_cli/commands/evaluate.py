@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -202,7 +201,7 @@ def _print(report: dict[str, Any], table: bool) -> None:
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    typer.echo(console.json_text(report))
 
 
 def _say(done: EvaluateResult, freihand: bool) -> None:

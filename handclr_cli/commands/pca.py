@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import choices, console, options
-from ..contract.claims import Reads, Writes
+from ..contract.claims import Reads, Word, Writes
 
 
 def pca(
@@ -48,6 +48,7 @@ def pca(
             "pattern on keys.",
             show_default=False,
         ),
+        Word(),
     ] = None,
     plot: Annotated[
         str | None,

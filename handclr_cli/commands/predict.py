@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import console, options
-from ..contract.claims import Reads, Writes
+from ..contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from ..contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def predict(
 
     index = ShardIndex(sources)
     films = _films(index, overlay, footage or [])
+    _refuse_conflicts(films, sources, model=model, output=output, onnx=onnx)
     from ..learning.predict_job import PredictSettings, run_predict
 
     settings = PredictSettings(
@@ -117,6 +118,18 @@ def _films(index: ShardIndex, overlay: str | None, footage: list[str]) -> list[F
     from ..report.overlay import plan_films
 
     return plan_films(index, overlay, footage)
+
+
+def _refuse_conflicts(films: list[Film], shards: list[str], **files: str | None) -> None:
+    """Raise UsageError where a film that the crops name is an input, or another output."""
+    reads = [Read("shards", name, Reads()) for name in (*shards, str(files["model"]))]
+    for film in films:
+        reads += [Read("footage", str(file), Reads()) for file in film.footage.files]
+    writes = [Written("overlay", film.path, Writes("film")) for film in films]
+    for setting, kind in (("output", "npz"), ("onnx", "onnx")):
+        if name := files[setting]:
+            writes.append(Written(setting, name, Writes(kind)))
+    refuse_conflicts(reads, writes)
 
 
 def _summary(done: PredictResult, fov: float) -> str:

@@ -170,25 +170,21 @@ def _inside(name: str, folder: str) -> bool:
 
 def _refuse_twins(writes: Sequence[Written]) -> None:
     """Raise UsageError where two outputs are one file."""
-    for number, each in enumerate(writes):
-        for other in writes[:number]:
-            if each.mark.whole or other.mark.whole:
-                continue
-            if _same(each, other):
-                raise UsageError(f"{each.name}: the same file is given for two outputs")
+    taken: set[object] = set()
+    files = [each for each in writes if not each.mark.whole]
+    sets = [each for each in files if each.numbered]
+    for each in files:
+        own: set[object] = set(identities(each.files(), standard=1))
+        own |= {os.path.realpath(name) for name in each.files() if not _is_stream(name)}
+        beside = (other for other in sets if other is not each)
+        if own & taken or any(_in_set(other, each) for other in beside):
+            raise UsageError(f"{each.name}: the same file is given for two outputs")
+        taken |= own
 
 
-def _same(first: Written, second: Written) -> bool:
-    one, two = first.files(), second.files()
-    if identities(one, standard=1) & identities(two, standard=1):
-        return True
-    if set(map(os.path.realpath, one)) & set(map(os.path.realpath, two)) - {os.path.realpath("-")}:
-        return not any(map(_is_device, one))
-    return _in_set(first, second) or _in_set(second, first)
-
-
-def _is_device(name: str) -> bool:
-    return os.path.exists(name) and not os.path.isfile(name)
+def _is_stream(name: str) -> bool:
+    """Whether two outputs may go to the same place, as to /dev/null."""
+    return name == STDIN or (os.path.exists(name) and not os.path.isfile(name))
 
 
 def _in_set(pattern: Written, other: Written) -> bool:

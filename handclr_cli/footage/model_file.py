@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -13,10 +14,10 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
+from ..contract.temporary import lock_file
 
 NAME = "hand_landmarker.task"
 URL = "https://storage.googleapis.com/mediapipe-models/hand_landmarker/hand_landmarker/float16/1/hand_landmarker.task"
@@ -83,16 +84,15 @@ def checksums(path: Path) -> dict[str, str]:
 
 
 def _fetch(target: Path, say: Callable[[str], None]) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(target.with_name(f".{NAME}.lock"), "w")  # noqa: SIM115 - closed by the with below
-    except OSError as error:
-        raise HandclrError(
-            f"cannot write the cache folder {target.parent}: {error.strerror}"
-        ) from error
-    with lock:
-        # In `extract | keypoints`, two processes may fetch the file at once.
-        _lock(lock)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # In `extract | keypoints`, two processes may fetch the file at once.
+            stack.enter_context(lock_file(target.with_name(f".{NAME}.lock"), wait=True))
+        except OSError as error:
+            raise HandclrError(
+                f"cannot write the cache folder {target.parent}: {error.strerror}"
+            ) from error
         if not target.is_file():
             say(f"fetching MediaPipe's hand landmarker, once, into {target}")
             try:
@@ -103,14 +103,6 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             else:
                 with atomic_write(target, "cached") as file:
                     file.write(data)
-
-
-def _lock(file: TextIO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: fetching twice is harmless, the file is replaced whole
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _download() -> bytes:

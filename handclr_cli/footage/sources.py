@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
 
 from ..contract.errors import UsageError
 from ..contract.provenance import Provenance, after
@@ -65,7 +66,7 @@ def _footage_of(video: str, candidates: Sequence[Footage], named: bool) -> Foota
 
 def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterator[Footage]:
     read = [str(name) for past in _extractions(origins) for name in past.get("inputs", [])]
-    there = [path for path in dict.fromkeys((*read, *videos)) if os.path.exists(path)]
+    there = [path for path in dict.fromkeys((*read, *videos)) if _lies_below(path)]
     seen: set[str] = set()
     for path in there:
         try:
@@ -77,6 +78,12 @@ def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterato
             if place not in seen:
                 seen.add(place)
                 yield footage
+
+
+def _lies_below(name: str) -> bool:
+    """Whether a name, which a shard gives, is that of something below the current folder."""
+    parts = PurePath(name).parts
+    return bool(parts) and not os.path.isabs(name) and ".." not in parts and os.path.exists(name)
 
 
 def _extractions(origins: Iterable[Provenance]) -> Iterator[Provenance]:

@@ -18,7 +18,6 @@ from ..work import cores
 from ..work.crew import in_order
 from .arrays import describe_npz
 from .census import Census, census, mapped, random_samples, scan
-from .listing import printable
 from .recognise import Kind, Thing, recognise
 from .shardset import group_sets, shared_keys
 
@@ -198,4 +197,4 @@ def _faults(items: Sequence[dict[str, Any]]) -> Iterator[str]:
         if item.get("damaged") or item.get("problems"):
             told.append("damaged")
         if told:
-            yield f"{printable(item['name'])}: {', '.join(told)}"
+            yield f"{console.printable(item['name'])}: {', '.join(told)}"

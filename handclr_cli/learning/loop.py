@@ -129,6 +129,7 @@ def train(
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    run.begin()
     state = run.load()
     if state is None:
         run.forget_after(0)

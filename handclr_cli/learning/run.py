@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import append_lines, atomic_write, write_json
 from ..contract.provenance import Provenance, after, file_checksum, provenance
+from ..contract.temporary import lock_file
 from .distributed import Ranks
 
 CONFIG, LOG, LAST, BOARD = "config.json", "log.jsonl", "last.pt", "tensorboard"
 RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
+LOCK = ".lock"
 
 
 class Run:
     """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
 
     The same configuration resumes it. Raises UsageError naming what differs where the folder holds
-    a run with another configuration, unless `fresh` starts it anew. Of several processes only the
-    main one writes; the others wait for it, and read.
+    a run with another configuration, unless `fresh` starts it anew, or files that are of no run. Of
+    several processes only the main one writes; the others wait for it, and read.
+
+    With `fresh` the older run is there until `begin`, as what is needed for the new one may be
+    missing.
     """
 
     def __init__(
@@ -36,29 +43,36 @@ class Run:
         ranks: Ranks = Ranks(),  # noqa: B008
         tensorboard: bool = False,
     ) -> None:
-        self.folder, self.main = Path(folder), ranks.main
+        self.folder, self.main, self.ranks = Path(folder), ranks.main, ranks
         self.config = json.loads(json.dumps(config))
+        self._fresh = fresh
         if self.main:
-            self._open(fresh)
+            self._open()
         self._board = _board(self.folder / BOARD) if tensorboard and self.main else None
         ranks.wait()
 
-    def _open(self, fresh: bool) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = f"cannot make the run directory {self.folder}: {error.strerror}"
-            raise HandclrError(why) from error
-        if fresh:
-            for name in (LAST, LOG, CONFIG, *RESULTS):
-                (self.folder / name).unlink(missing_ok=True)
+    def _open(self) -> None:
+        _make_folder(self.folder)
         self._check_config()
-        write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
+        if not self._fresh:
+            write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
+
+    def begin(self) -> None:
+        """Remove the older run where this one is fresh; all that this one is made of is loaded."""
+        if not self._fresh:
+            return
+        if self.main:
+            # The state goes first: what is left of a run without one counts for nothing.
+            for name in (LAST, LOG, *RESULTS):
+                (self.folder / name).unlink(missing_ok=True)
+            write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
+        self._fresh = False
+        self.ranks.wait()
 
     def load(self) -> dict[str, Any] | None:
         """The state of the last save, tensors on the CPU, or None in a new run."""
         path = self.folder / LAST
-        return load_checkpoint(path) if path.exists() else None
+        return load_checkpoint(path) if path.exists() and not self._fresh else None
 
     def save(self, state: dict[str, Any], name: str = LAST) -> Path:
         """Save tensors and plain values under a name in the run, atomically."""
@@ -100,13 +114,61 @@ class Run:
     def _check_config(self) -> None:
         path = self.folder / CONFIG
         if not path.exists():
+            self._refuse_others([LAST, LOG, *RESULTS])
             return
         there = _parse(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(there, dict) or "arguments" not in there:
+            self._refuse_others([CONFIG])
+            there = {}
+        if self._fresh:
+            return
         differing = _differences(there, self.config)
         if differing and (self.folder / LAST).exists():
             holds = f"{self.folder} holds a run with another configuration"
             advice = "name another run directory, or start this one anew (fresh)"
             raise UsageError(f"{holds} ({'; '.join(differing)}); {advice}")
+
+    def _refuse_others(self, names: Sequence[str]) -> None:
+        """Raise UsageError where one of these files is there, which no run has made."""
+        for name in names:
+            if (self.folder / name).exists():
+                why = f"{self.folder} holds {name} and is no run; name another run directory"
+                raise UsageError(why)
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | Path, ranks: Ranks) -> Iterator[None]:
+    """Keep other trainings out of a run directory, which is made, for a block.
+
+    Of several processes the main one does. The system lets go of the lock when the process ends,
+    however it ends. Over NFS it keeps out other hosts too, unless the folder is mounted with
+    `nolock` or `local_lock`; where there are no locks, a warning says so. Raises HandclrError where
+    another training is there.
+    """
+    if not ranks.main:
+        yield
+        return
+    path = Path(folder)
+    _make_folder(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            locked = stack.enter_context(lock_file(path / LOCK, wait=False))
+        except BlockingIOError as error:
+            why = f"another training is running in {path}; wait for its end, or name another"
+            raise HandclrError(f"{why} run directory") from error
+        except OSError as error:
+            raise HandclrError(f"cannot write {path / LOCK}: {error.strerror}") from error
+        if not locked:
+            console.warn(f"{path} cannot be locked here; start no second training in it")
+        yield
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"cannot make the run directory {folder}: {error.strerror}"
+        raise HandclrError(why) from error
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

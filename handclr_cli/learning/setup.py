@@ -20,7 +20,7 @@ from ..work import cores
 from .augmentation import AugmentationConfig
 from .distributed import Ranks, distribute, joined, ranks_of
 from .hardware import Autocast, ViewsMade, pick_device, pick_precision, place, views_made
-from .run import Run
+from .run import Run, alone_in
 from .schedule import Schedule
 from .store import CropStore, choose_cache, crop_side
 
@@ -129,7 +129,7 @@ class Setup:
     def opened(self, record: Mapping[str, Any]) -> Iterator[Run]:
         """Connect the processes for a block, and open the run whose configuration is `record`."""
         settings, ranks = self.settings, self.machine.ranks
-        with joined(ranks, self.machine.device):
+        with joined(ranks, self.machine.device), alone_in(settings.run, ranks):
             yield Run(settings.run, record, settings.fresh, ranks, settings.tensorboard)
 
     def placed(self, model: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ..console import printable
 from ..contract.errors import HandclrError
 from ..contract.fields import IMAGE, KEYPOINTS_2D
 from ..contract.sample import KEY, Sample
@@ -60,6 +61,6 @@ def _caption(sample: Sample) -> str:
     """Hand and frame, then the video on a second line; other keys as they are."""
     match = KEY.fullmatch(sample.key)
     if match is None:
-        return sample.key
+        return printable(sample.key)
     hand = "left, mirrored" if match["hand"] == "l" else "right"
-    return f"{hand}, {int(match['frame'])}\n{match['video']}"
+    return f"{hand}, {int(match['frame'])}\n{printable(match['video'])}"

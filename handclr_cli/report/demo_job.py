@@ -62,9 +62,11 @@ def run_demo(settings: DemoSettings) -> DemoResult:
     waiting = book.waiting(plan)
     runs = []
     for number, (stage, line) in enumerate(plan, 1):
-        title, typed = f"\n[{number}/{len(plan)}] {stage.name}", command_line(line, home)
+        title, typed = f"[{number}/{len(plan)}] {stage.name}", command_line(line, home)
+        console.say("")
         if stage in waiting:
-            console.say(f"{title}\n{typed}")
+            console.say(title)
+            console.say(typed, whole=True)
             run_stage(book, stage, line, settings.extra)
         else:
             console.say(f"{title}: finished before, in {book.seconds(stage):.0f} s")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..console import printable
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
 from ..contract.version import __version__
@@ -69,6 +70,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_visible,
     )
     environment.filters |= {
         "clock": _clock,
@@ -77,6 +79,13 @@ def _environment() -> Environment:
         "grouped": lambda value: f"{value:,}",
     }
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What a page shows: text with control and direction characters escaped, but for line ends."""
+    if type(value) is not str:  # markup of our own is a kind of str
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _hands(artefacts: Artefacts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..console import printable
 from ..contract.sample import Sample
 from .sheets import Tile, grid_sheet
 
@@ -24,4 +25,4 @@ def _tile(sample: Sample) -> Tile:
     info = sample.info
     side = f"{info['hand']}, mirrored" if info["flipped"] else info["hand"]
     drawn = np.where(sample.valid[:, None], sample.keypoints2d, math.nan)
-    return Tile(sample.image, f"{info['index']}, {side}\n{info['video']}", drawn)
+    return Tile(sample.image, f"{info['index']}, {side}\n{printable(str(info['video']))}", drawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
+from ..contract.inputs import identities
 from ..contract.sample import KEY, video_id
 from ..footage.frames import Footage, OnSkip, Sampling
 from ..footage.sources import find_sources, sampling_of
@@ -30,6 +32,7 @@ _PIXELS_PER_WIDTH = 70
 _WIDTHS = (1, 10)
 _SUFFIX = ".mp4"
 _PLACE = "{video}"
+_STEM_BYTES = 200
 
 # The JSON of crops by their rows.
 _Crops = dict[int, dict[str, Any]]
@@ -49,9 +52,9 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
     """Plan one film for each video that the crops of an index were cut from.
 
     `path` is an MP4 file; for several videos a folder, which is made, or a file name with {video}
-    in it, which stands for the start of the video's keys. `named` says where the footage is, as for
-    find_sources. Raises UsageError where the path does not fit, the footage is not found, or the
-    crops do not say which frame they are from.
+    in it, which stands for the start of the video's keys as `file_stems` makes it a name. `named`
+    says where the footage is, as for find_sources. Raises UsageError where the path does not fit,
+    the footage is not found, or the crops do not say which frame they are from.
     """
     crops, heads = _crops_by_video(index)
     if len(index) and not crops:
@@ -60,13 +63,13 @@ def plan_films(index: ShardIndex, path: str, named: Sequence[str]) -> list[Film]
     if lost := len(index) - sum(map(len, crops.values())):
         which = f"{console.plural(lost, 'crop')} of {len(index):,}"
         console.warn(f"{which} do not say which frame of which video they are from; not drawn")
-    paths = _paths(path, [heads[video] for video in crops])
+    paths = _paths(path, file_stems([heads[video] for video in crops]))
     sources, sampling = find_sources(list(crops), index.origins, named), sampling_of(index.origins)
     films = []
     for at, video in zip(paths, crops, strict=True):
         films.append(Film(at, sources[video], sampling, crops[video]))
-    read = {os.path.realpath(file) for film in films for file in film.footage.files}
-    if own := [film.path for film in films if os.path.realpath(film.path) in read]:
+    read = identities(str(file) for film in films for file in film.footage.files)
+    if own := [film.path for film in films if identities([film.path], standard=1) & read]:
         why = f"{own[0]} is the footage itself; write to another name"
         raise UsageError(why, setting="overlay")
     return films
@@ -141,7 +144,7 @@ def write_overlay(
     for hand in hands:
         there[hand.frame].append(hand)
     size, counts = (first.image.shape[1], first.image.shape[0]), [0, 0]
-    with video_writer(path, pace(hands, sampling), size) as write:
+    with video_writer(path, pace(hands, sampling), size, mark=True) as write:
         for frame in itertools.chain([first], frames):
             on_it = there[frame.number]
             for hand in on_it:
@@ -185,6 +188,28 @@ def pace(hands: Sequence[DrawnHand], sampling: Sampling) -> float:
     if not times:
         return IMAGES_PER_S
     return min(sampling.fps, native or sampling.fps)
+
+
+def file_stems(names: Sequence[str]) -> list[str]:
+    """Names of files, without suffix, for texts of any origin, in the folder that they are put in.
+
+    They have neither separators nor what is not visible, differ even where capitals do not count,
+    and leave room for a suffix. An ordinary name stays as it is.
+    """
+    stems: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        # Characters that no file system, or not all of them, can have in a name.
+        safe = re.sub(r'[/\\:*?"<>|]', "_", console.printable(name))
+        short = safe.encode()[:_STEM_BYTES].decode("utf-8", "ignore")
+        first = stem = re.sub(r"^[.\s]+", "_", short) or "video"
+        number = 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{first}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
 
 
 def _paths(path: str, heads: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import console
 from ..choices import RankName
+from ..console import printable
 from ..contract.errors import HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D
 from ..contract.pairs import PairCrops, Pairs
@@ -130,5 +131,6 @@ def _turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _lines(key: str) -> str:
     """A key in two lines, video above frame and hand, where it is made of these."""
+    key = printable(key)
     match = KEY.fullmatch(key)
     return f"{match['video']}\n{key[match.end('video') + 1 :]}" if match else key

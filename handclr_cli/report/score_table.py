@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..console import printable
+
 _AREAS = ("0-50mm", "20-50mm")
 _WIDTH = 120
 
@@ -65,9 +67,10 @@ def _print_rows(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=caption)
+    # Names of fields and files are no markup.
+    table = Table(title=printable(title), caption=caption and printable(caption))
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("", "alignment") else "right")
     for row in rows:
-        table.add_row(*row)
-    Console(file=sys.stdout, width=_WIDTH).print(table)
+        table.add_row(*map(printable, row))
+    Console(file=sys.stdout, width=_WIDTH, markup=False, emoji=False).print(table)
