@@ -76,6 +76,8 @@ def test_a_photograph_that_is_named_and_not_read_is_skipped(tmp_path: Path) -> N
         (["a.mp4", "cover.jpg"], [["a.mp4"]]),
         (["a.mp4", "a.thm", "a.lrv"], [["a.mp4"]]),
         (["GX010001.MP4", "GL010001.LRV", "GX010001.THM"], [["GX010001.MP4"]]),
+        (["DJI_1.MP4", "DJI_1.LRF"], [["DJI_1.MP4"]]),
+        (["VID_00_1.insv", "LRV_11_1.insv"], [["VID_00_1.insv"]]),
         (["a.lrv"], [["a.lrv"]]),
         (["a.lrv", "a.jpg"], [["a.jpg"], ["a.lrv"]]),
         (["a.mp4", "b.jpg"], [["b.jpg"], ["a.mp4"]]),
@@ -102,7 +104,13 @@ def test_a_thumbnail_that_is_named_alone_is_an_image(tmp_path: Path) -> None:
 
 
 def test_hidden_folders_and_those_of_machines_are_passed_over(tmp_path: Path) -> None:
-    names = [".Trashes/501/a.mp4", "@eaDir/a.mp4/SYNOPHOTO.jpg", "#recycle/b.mp4", ".hidden/1.jpg"]
+    names = [
+        ".Trashes/501/a.mp4",
+        "@eaDir/a.mp4/SYNOPHOTO.jpg",
+        "#recycle/b.mp4",
+        "THMBNL/1.JPG",
+        ".hidden/1.jpg",
+    ]
     touched(tmp_path, "a.mp4", "._a.mp4", "__MACOSX/._b.mp4", "c/._1.jpg", "c/1.jpg", *names)
     assert found(tmp_path, below=tmp_path) == ([["a.mp4"], ["c/1.jpg"]], [])
     assert found(tmp_path / ".hidden", below=tmp_path) == ([[".hidden/1.jpg"]], [])

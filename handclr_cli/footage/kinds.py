@@ -16,7 +16,7 @@ VIDEO_SUFFIXES = frozenset(
         *(".mpg", ".mpeg", ".m1v", ".m2v", ".mpv", ".vob", ".mod", ".tod", ".ts", ".m2t", ".mts"),
         *(".m2ts", ".wmv", ".asf", ".flv", ".ogv", ".ogm", ".rm", ".rmvb", ".dv", ".mxf", ".nut"),
         *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".ivf", ".y4m", ".mjpeg", ".mjpg"),
-        *(".360", ".insv", ".lrv", ".gif"),
+        *(".360", ".insv", ".lrv", ".lrf", ".gif"),
     )
 )
 IMAGE_SUFFIXES = frozenset(
@@ -33,10 +33,10 @@ UNREAD_SUFFIXES = frozenset(
         *(".braw", ".r3d", ".ari", ".arx", ".crm", ".bag", ".svo", ".swf"),
     )
 )
-# Cameras write them beside their films: a small film, and a JPEG.
-PREVIEW, THUMBNAIL = ".lrv", ".thm"
-# Thumbnails of network drives, and what was thrown away.
-_NO_FOOTAGE = frozenset(("@eadir", "#recycle", "$recycle.bin", "__macosx"))
+# Cameras write them beside their films: a small film (by name, of Insta360's), and a JPEG.
+_PREVIEWS, _PREVIEW_OF_360, _THUMBNAIL = (".lrv", ".lrf"), ("lrv_", ".insv"), ".thm"
+# Thumbnails of cameras and network drives, and what was thrown away.
+_NO_FOOTAGE = frozenset(("thmbnl", "@eadir", "#recycle", "$recycle.bin", "__macosx"))
 _OF_FILM = re.compile(r"[-_. ]?(thumb|thumbnail|poster|cover)$")
 
 # What is read of one place: its path, its files, and whether it is a video.
@@ -58,7 +58,7 @@ class LeftOut:
     def see(self, files: Iterable[Path]) -> None:
         """Take in the files of a folder that are of kinds that are not read."""
         for file in files:
-            if (suffix := file.suffix.lower()) == THUMBNAIL:
+            if (suffix := file.suffix.lower()) == _THUMBNAIL:
                 self.previews.append(file)
             elif suffix in UNREAD_SUFFIXES:
                 self.unread.append(file)
@@ -90,11 +90,11 @@ def without_previews(groups: Sequence[Group], left: LeftOut) -> list[Group]:
     """Drop what only shows again what a film beside it shows, into `left`.
 
     That is an image with the film's name (`a.jpg`, `a.mp4.jpg` or `a_thumb.jpg` of `a.mp4`, and
-    `cover.jpg` of any), and a camera's small preview film, .lrv, beside others.
+    `cover.jpg` of any), and a camera's small preview film, such as .lrv, beside others.
     """
     films: dict[Path, set[str]] = {}
     for _, (file, *_), is_video in groups:
-        if is_video and file.suffix.lower() != PREVIEW:
+        if is_video and not _is_preview(file):
             films.setdefault(file.parent, {""}).update((file.stem.lower(), file.name.lower()))
     kept: list[Group] = []
     for path, files, is_video in groups:
@@ -106,11 +106,17 @@ def without_previews(groups: Sequence[Group], left: LeftOut) -> list[Group]:
 
 
 def _of_film(file: Path, films: Collection[str]) -> bool:
-    suffix = file.suffix.lower()
-    if suffix == PREVIEW:
+    if _is_preview(file):
         return bool(films)
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
     stem = file.stem.lower()
-    return suffix in IMAGE_SUFFIXES and (stem in films or _OF_FILM.sub("", stem) in films)
+    return stem in films or _OF_FILM.sub("", stem) in films
+
+
+def _is_preview(file: Path) -> bool:
+    name, (start, end) = file.name.lower(), _PREVIEW_OF_360
+    return name.endswith(_PREVIEWS) or (name.startswith(start) and name.endswith(end))
 
 
 def _files(count: int) -> str:
