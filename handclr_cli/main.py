@@ -6,10 +6,8 @@ Registers the commands and turns failures into one line and an exit code.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -29,9 +27,10 @@ from .commands import (
     pretrain,
     synth,
 )
-from .contract.errors import HandclrError
+from .contract.errors import HandclrError, lacks_memory
 from .contract.version import __version__
 from .parsing import Command
+from .work.ending import code_of_signal, end_on_signals, hold_streams, let_go_of_signals
 
 app = typer.Typer(
     name="handclr",
@@ -82,17 +81,24 @@ def root(
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error unless --debug."""
-    signal.signal(signal.SIGTERM, _terminate)
+    hold_streams()
+    end_on_signals()
+    try:
+        _run()
+    finally:
+        let_go_of_signals()
+
+
+def _run() -> NoReturn:
     try:
         code = typer.main.get_command(app).main(prog_name="handclr", standalone_mode=False)
+        _flush_stdout()
     except HandclrError as error:
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
         sys.exit(141)
-    except MemoryError:
-        _fail("out of memory", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
@@ -100,9 +106,17 @@ def main() -> NoReturn:
         # The parser's: its class has no public name in every typer.
         if hasattr(error, "format_message"):
             _fail_usage(error)
+        if lacks_memory(error):
+            _fail("out of memory; free some, or use fewer workers or a smaller batch", 1)
         what = f"unexpected {type(error).__name__}: {error}"
         _fail(f"{what}; run again with --debug and report it", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _flush_stdout() -> None:
+    """Write what is still buffered: at the interpreter's end nobody would hear of a full disk."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _fail_usage(error: Exception) -> NoReturn:
@@ -118,10 +132,11 @@ def _fail_usage(error: Exception) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    code = code_of_signal() or code
     if console.State.debug:
         for line in traceback.format_exc().splitlines():
             print(console.printable(line), file=console.stderr())
-    if code == 1 or not console.State.muted:
+    if code != 143 and (code == 1 or not console.State.muted):
         line = f"handclr: error: {console.one_line(message)}"
         print(line, file=console.stderr(), flush=True)
     _drop_stdout()
@@ -134,7 +149,3 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, AttributeError):  # closed, or not a file
         return
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

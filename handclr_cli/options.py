@@ -16,7 +16,7 @@ from . import choices, console
 from .contract.claims import Reads, Word, Writes
 from .contract.errors import HandclrError, UsageError
 from .contract.inputs import STDIN, expand_inputs
-from .contract.output import refuse_terminal
+from .contract.output import refuse_closed, refuse_terminal
 from .parsing import read_config
 
 
@@ -192,6 +192,12 @@ def prepare_files(*paths: str | None) -> None:
             raise HandclrError(f"cannot write {path}: no such folder")
 
 
+def need_stdout() -> None:
+    """Refuse a closed standard output; let a closed pipe end this command at once (141)."""
+    refuse_closed()
+    end_with_pipe()
+
+
 def end_with_pipe() -> None:
     """Let the system end this process when the reader of its standard output has gone."""
     with contextlib.suppress(AttributeError, ValueError):
@@ -200,6 +206,7 @@ def end_with_pipe() -> None:
 
 def list_missing(stage: str, paths: Sequence[str], of: int) -> None:
     """Print the shards that a part of a job still lacks."""
+    refuse_closed()
     for path in paths:
         typer.echo(path)
     console.say(f"{stage}: {len(paths):,} of {console.plural(of, 'shard')} missing")

@@ -52,13 +52,12 @@ elif verb == "wait":
     time.sleep(60)
 """
 DRIVER = """
-import signal, sys
+import sys
 from pathlib import Path
-from handclr_cli import main
-from handclr_cli.work import stages
+from handclr_cli.work import ending, stages
 stages.PROGRAM = (sys.executable, sys.argv[1])
 stages.GRACE_S = 0.2
-signal.signal(signal.SIGTERM, main._terminate)
+ending.end_on_signals()
 stage = stages.Stage("long", "wait {dir}/first | wait {dir}/second > {dir}/out", ("first",))
 book = stages.Book(Path(sys.argv[2]))
 [(stage, line)] = stages.plan_of([stage], {})

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import subprocess
 import sys
+import time
+from typing import Any
 
 import pytest
+import torch
+from shard_helpers import cli_env
+
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.learning import loading
+from handclr_cli.learning.loading import batches
 
 FORK = """
 import cv2, numpy as np, torch
@@ -24,3 +35,91 @@ with batches(Blurred(), [[1, 2], [3]], np.array, 2, torch.device("cpu")) as load
 def test_workers_start_beside_the_threads_of_opencv() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, timeout=60, check=True)
     assert done.stdout == b"[[1, 2], [3]]\n"
+
+
+class Crops(torch.utils.data.Dataset[torch.Tensor]):
+    """Items that are slow, deadly or cannot be sent."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __getitem__(self, row: int) -> Any:
+        if self.how == "slow":
+            time.sleep(60)
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (lambda: row) if self.how == "unsendable" else torch.full((1000,), row)
+
+
+def load(how: str, workers: int = 1, **waiting: Any) -> list[Any]:
+    cpu = torch.device("cpu")
+    with batches(Crops(how), [[1], [2]], lambda items: items[0], workers, cpu, **waiting) as loaded:
+        return list(loaded)
+
+
+@pytest.mark.slow
+def test_a_wait_for_a_batch_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "POLL_S", 0.1)
+    begin = time.monotonic()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load("slow", waiting=stop)
+    assert time.monotonic() - begin < 30
+
+
+def test_a_wait_for_a_batch_has_an_end() -> None:
+    calls: list[int] = []
+
+    class Silent:
+        def __next__(self) -> Any:
+            raise RuntimeError("DataLoader timed out after 2 seconds")
+
+    with pytest.raises(HandclrError, match="no batch of crops came for 600 s"):
+        next(loading._patient(Silent(), lambda: calls.append(1)))  # type: ignore[arg-type]
+    assert len(calls) == loading.LIMIT_S / loading.POLL_S
+
+
+@pytest.mark.parametrize("how", ["killed", "unsendable"])
+def test_a_process_that_is_lost_is_an_error(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "POLL_S", 0.1)
+    with pytest.raises(HandclrError, match="a process that decodes crops cannot go on") as caught:
+        load(how)
+    assert caught.value.setting == "workers" and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("room", [0.0, 64e3, math.inf])
+def test_batches_arrive_whatever_room_is_shared(
+    room: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "_shared_room", lambda: room)
+    assert [batch.tolist() for batch in load("", 2)] == [[1] * 1000, [2] * 1000]
+    assert ("crops are decoded by 0 processes, not 2" in capsys.readouterr().err) == (room == 0)
+
+
+TINY = """
+mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 42
+exec "$@"
+"""
+CONTAINER = """
+import torch
+from handclr_cli.learning.loading import batches
+class Large(torch.utils.data.Dataset):
+    def __getitem__(self, row):
+        return torch.full((300_000,), row)
+parts = [[row] for row in range(6)]
+with batches(Large(), parts, lambda items: items[0], 3, torch.device("cpu")) as loaded:
+    print([int(batch.sum()) // 300_000 for batch in loaded])
+"""
+
+
+@pytest.mark.slow
+def test_batches_arrive_in_a_container_with_hardly_any_shared_memory() -> None:
+    command = ["unshare", "-m", "sh", "-c", TINY, "sh", sys.executable, "-c", CONTAINER]
+    done = subprocess.run(command, env=cli_env(), capture_output=True, timeout=100, check=False)
+    if done.returncode and b"Traceback" not in done.stderr:
+        pytest.skip("a file system can be mounted here by root only")
+    assert done.stdout == b"[0, 1, 2, 3, 4, 5]\n", done.stderr
+    assert b"crops are decoded by 2 processes, not 3" in done.stderr

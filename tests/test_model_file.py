@@ -74,10 +74,36 @@ def test_named_file(cache: Path, tmp_path: Path) -> None:
             model_file(str(bad), pytest.fail)
 
 
-def test_cached_file_is_not_fetched_again(cache: Path) -> None:
+def published(data: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Let data be the file that is published."""
+    monkeypatch.setattr(module, "SHA256", hashlib.sha256(data).hexdigest())
+    return data
+
+
+def test_cached_file_is_not_fetched_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.mkdir()
-    (cache / NAME).write_bytes(b"x")
+    (cache / NAME).write_bytes(published(b"x", monkeypatch))
     assert model_file(None, pytest.fail) == cache / NAME
+
+
+def test_a_damaged_cache_is_fetched_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = published(b"the file", monkeypatch)
+    monkeypatch.setattr(module, "_download", lambda: whole)
+    cache.mkdir()
+    (cache / NAME).write_bytes(b"the fi\0e")
+    said: list[str] = []
+    assert model_file(None, said.append).read_bytes() == whole
+    assert "is damaged; it is replaced" in said[0]
+    assert model_file(None, pytest.fail) == cache / NAME
+
+
+def test_a_damaged_cache_without_a_network(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANDCLR_OFFLINE", "1")
+    cache.mkdir()
+    (cache / NAME).write_bytes(b"half")
+    with pytest.raises(HandclrError, match="is damaged, and HANDCLR_OFFLINE forbids") as error:
+        model_file(None, lambda line: None)
+    assert URL in advice(error) and (cache / NAME).read_bytes() == b"half"
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,7 +125,7 @@ def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_download(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_download", lambda: b"the file")
+    monkeypatch.setattr(module, "_download", lambda: published(b"the file", monkeypatch))
     said: list[str] = []
     assert model_file(None, said.append).read_bytes() == b"the file"
     assert len(said) == 1 and visible(cache) == [NAME]
@@ -177,11 +203,12 @@ def test_two_that_want_it_at_once_fetch_it_once(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
+    whole = published(b"the file", monkeypatch)
 
     def download() -> bytes:
         fetched.append(1)
         time.sleep(0.3)
-        return b"the file"
+        return whole
 
     monkeypatch.setattr(module, "_download", download)
     threads = [

@@ -129,5 +129,5 @@ def test_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="refusing to write binary data"):
         refuse_terminal()
     monkeypatch.setattr(sys, "stdout", None)
-    with pytest.raises(UsageError, match="standard output is closed"):
+    with pytest.raises(HandclrError, match="standard output is closed"):
         refuse_terminal()

@@ -9,6 +9,7 @@ import typer
 from .. import choices, console, options
 from ..contract.claims import Reads, Word, Writes
 from ..contract.errors import UsageError
+from ..contract.inputs import refuse_missing
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate_job import EvaluateResult
@@ -121,10 +122,11 @@ def evaluate(
     _refuse_misfits(model, predictions, bone, crop)
     sources = options.sources(shards)
     options.read_once(*sources, predictions)
+    refuse_missing("predictions", predictions)
     files = {"output": output, "plot": plot, "dexycb": dexycb, "freihand": freihand}
     options.keep_stdout_for("report", **files)
     options.prepare_files(output, plot, dexycb)
-    options.end_with_pipe()
+    options.need_stdout()
     from ..evaluation.evaluate_job import EvaluateSettings, run_evaluate
 
     settings = EvaluateSettings(
@@ -174,7 +176,7 @@ def _compare(files: tuple[str, str], given: dict[str, Any], table: bool, seed: i
         if value:
             raise UsageError(f"--compare takes its two files alone, without {option}")
     options.read_once(*files)
-    options.end_with_pipe()
+    options.need_stdout()
     from ..evaluation.evaluate_job import CompareSettings, run_compare
     from ..report.score_table import print_comparison, with_interval
 

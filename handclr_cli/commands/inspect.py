@@ -58,7 +58,7 @@ def inspect(
     options.read_once(*(paths or ()))
     named = paths or options.sources(None)
     options.prepare_files(sheet)
-    options.end_with_pipe()
+    options.need_stdout()
     from ..inspection.inspect_job import InspectSettings, run_inspect
 
     settings = InspectSettings(

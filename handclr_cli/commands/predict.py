@@ -82,12 +82,20 @@ def predict(
         raise UsageError("--footage is what --overlay draws on; name both")
     options.prepare_output(output)
     options.prepare_files(output, onnx, overlay)
+    if footage:
+        from ..footage.finding import find_footage
+
+        find_footage(footage)
+    from ..learning.hardware import pick_device
+    from ..learning.posemodel import load_model
+
+    loaded = load_model(model, pick_device(device))
     from ..contract.index import ShardIndex
+    from ..learning.predict_job import PredictSettings, run_predict
 
     index = ShardIndex(sources)
     films = _films(index, overlay, footage or [])
     _refuse_conflicts(films, sources, model=model, output=output, onnx=onnx)
-    from ..learning.predict_job import PredictSettings, run_predict
 
     settings = PredictSettings(
         shards=sources,
@@ -101,7 +109,7 @@ def predict(
         device=device,
         strict=strict,
     )
-    done = run_predict(settings, index)
+    done = run_predict(settings, index, loaded)
     console.say(f"predict: {_summary(done, fov)}")
     if not len(index):
         console.warn("the input holds no crops, and so does the output")

@@ -50,3 +50,23 @@ class Interrupted(HandclrError):
     """A trainer that saved its state on Ctrl-C."""
 
     exit_code = 130
+
+
+# What libraries say where memory, or room for a thread or a library, cannot be had.
+_NO_MEMORY = (
+    *("allocate memory", "out of memory", "Insufficient memory", "bad_alloc", "not enough memory"),
+    *("failed to map segment", "start new thread", "unable to mmap", "Unable to allocate"),
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory runs out, in the words of Python, NumPy, OpenCV or torch.
+
+    The errors that it came from are looked at too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or any(word in str(seen) for word in _NO_MEMORY):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from .errors import HandclrError
-from .inputs import STDIN, display_name, open_source
+from .inputs import STDIN, display_name, open_source, reading
 from .provenance import Provenance, dumps
 from .sample import Sample
 from .shards import group
@@ -124,12 +123,18 @@ def mapped(file: BinaryIO) -> memoryview:
 
 def _spooled(file: BinaryIO) -> memoryview:
     with tempfile.TemporaryFile() as spool:
-        shutil.copyfileobj(file, spool, 1 << 20)
-        spool.flush()
+        while data := file.read(1 << 20):
+            try:
+                spool.write(data)
+                spool.flush()
+            except OSError as error:
+                full = f"cannot write to {tempfile.gettempdir()}: {error.strerror or error}"
+                advice = "set TMPDIR to a folder with room for the input"
+                raise HandclrError(f"{full}; {advice}") from error
         return mapped(spool)
 
 
 def _map(source: str) -> memoryview:
-    with open_source(source) as file:
+    with reading(source), open_source(source) as file:
         # Standard input may be a regular file that was read from already.
         return _spooled(file) if source == STDIN else mapped(file)

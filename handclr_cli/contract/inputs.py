@@ -9,10 +9,11 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from .errors import HandclrError, UsageError
+from .remote import open_url
 
 STDIN = "-"
 URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
@@ -96,27 +97,41 @@ def identities(names: Iterable[str], standard: int = 0) -> set[tuple[int, int]]:
     return found
 
 
+@contextlib.contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Name the source where reading it fails in a block: HandclrError for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise HandclrError(f"cannot read {display_name(source)}: {reason}") from error
+
+
 def open_source(source: str) -> BinaryIO:
-    """Open a source for reading from its start; URLs through webdataset's gopen."""
+    """Open a source for reading from its start; `open_url` says how URLs are read."""
     if source == STDIN:
+        if sys.stdin is None:
+            raise HandclrError("standard input is closed; name a file or use a pipe")
         return sys.stdin.buffer
     if URL.match(source):
-        from webdataset.gopen import gopen
-
-        try:
-            return gopen(source, "rb")
-        except (ValueError, OSError) as error:
-            raise HandclrError(f"cannot read {source}: {error}") from error
+        return open_url(source)
     try:
         return open(source, "rb")
     except OSError as error:
         raise HandclrError(f"cannot read {source}: {error.strerror}") from error
 
 
+def refuse_missing(setting: str, *sources: str | None) -> None:
+    """Raise HandclrError where a named source is no file: before another one is read."""
+    for source in sources:
+        if source and source != STDIN and not URL.match(source) and not os.path.exists(source):
+            raise HandclrError(f"{source}: no such file", setting=setting)
+
+
 def open_seekable(source: str) -> BinaryIO:
     """Open a source so that it can be seeked in: pipes and URLs are read whole into memory."""
     if source == STDIN or URL.match(source):
-        with open_source(source) as file:
+        with reading(source), open_source(source) as file:
             return io.BytesIO(file.read())
     file = open_source(source)
     if file.seekable():

@@ -88,9 +88,14 @@ def binary_output(path: str, kind: str) -> Iterator[BinaryIO]:
         raise HandclrError(f"cannot write standard output: {error.strerror or error}") from error
 
 
-def refuse_terminal() -> None:
-    """Raise UsageError where standard output is a terminal or closed."""
+def refuse_closed() -> None:
+    """Raise HandclrError where standard output is closed, for a command whose result goes there."""
     if sys.stdout is None:
-        raise UsageError("standard output is closed; name a file or use a pipe")
+        raise HandclrError("standard output is closed; send it to a file or a pipe")
+
+
+def refuse_terminal() -> None:
+    """Raise UsageError where standard output is a terminal, HandclrError where it is closed."""
+    refuse_closed()
     if sys.stdout.isatty():
         raise UsageError("refusing to write binary data to the terminal; name a file or use a pipe")

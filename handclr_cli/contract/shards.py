@@ -10,8 +10,8 @@ from itertools import chain, groupby
 from types import TracebackType
 from typing import BinaryIO
 
-from .errors import DamagedError, HandclrError, TruncatedError, UsageError
-from .inputs import STDIN, display_name, open_source
+from .errors import DamagedError, TruncatedError, UsageError
+from .inputs import STDIN, display_name, open_source, reading
 from .kinds import refuse_other_kind
 from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
@@ -30,7 +30,7 @@ def read_archives(source: str) -> Iterator[Archive]:
     # A failed `pipe:` command may raise at the end of its output, or only when it is closed.
     close = (lambda: None) if source == STDIN else file.close
     try:
-        with _named(name):
+        with reading(source):
             for archive in archives(StreamCursor(file), name):
                 archive.samples = _naming(archive.samples, name)
                 yield archive
@@ -38,20 +38,12 @@ def read_archives(source: str) -> Iterator[Archive]:
         with contextlib.suppress(OSError):
             close()
         raise
-    with _named(name):
+    with reading(source):
         close()
 
 
-@contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise HandclrError(f"cannot read {name}: {error.strerror or error}") from error
-
-
 def _naming(samples: Iterable[Sample], name: str) -> Iterator[Sample]:
-    with _named(name):
+    with reading(name):
         yield from samples
 
 

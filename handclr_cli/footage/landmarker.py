@@ -35,9 +35,11 @@ class Landmarker:
         self._wrap = lambda pixels: Image(image_format=ImageFormat.SRGB, data=pixels)
         try:
             self._detector = vision.HandLandmarker.create_from_options(options)
-        except (RuntimeError, ValueError, OSError) as error:
-            why = f"{model}: MediaPipe cannot load this landmarker: {error}"
-            raise HandclrError(why) from error
+        except Exception as error:  # MediaPipe has several for a file that it cannot read
+            # Its own words go on for pages.
+            reason = " ".join(str(error).split())[:200]
+            why = f"{model}: MediaPipe cannot load this landmarker; it is damaged, or of another"
+            raise HandclrError(f"{why} version ({reason})") from error
 
     def __enter__(self) -> Landmarker:
         return self

@@ -42,6 +42,7 @@ NETWORKS = {
     ),
 }
 TIMEOUT_S = 20
+PIP_TIMEOUT_S = 600
 _ADVICE = f"download {URL} elsewhere and name it here or as HANDCLR_LANDMARKER"
 
 
@@ -64,12 +65,31 @@ def model_file(named: str | None, say: Callable[[str], None]) -> Path:
             raise HandclrError(f"{why}, or none and unset HANDCLR_LANDMARKER to have it fetched")
         return Path(named)
     cached = cache_folder() / NAME
-    if not cached.is_file():
-        if os.environ.get("HANDCLR_OFFLINE", "0") not in ("", "0"):
-            why = f"there is none at {cached}, and HANDCLR_OFFLINE forbids fetching"
-            raise HandclrError(f"{why}; {_ADVICE}", setting="landmarker")
-        _fetch(cached, say)
+    if _is_sound(cached):
+        return cached
+    lacking = f"there is none at {cached}"
+    if cached.exists():
+        lacking = f"{cached} is damaged"
+        say(f"{lacking}; it is replaced")
+    if os.environ.get("HANDCLR_OFFLINE", "0") not in ("", "0"):
+        why = f"{lacking}, and HANDCLR_OFFLINE forbids fetching"
+        raise HandclrError(f"{why}; {_ADVICE}", setting="landmarker")
+    _fetch(cached, say)
     return cached
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a file is the published landmarker, or holds the same networks, byte for byte."""
+    if not path.is_file():
+        return False
+    with contextlib.suppress(OSError):
+        if hashlib.sha256(path.read_bytes()).hexdigest() == SHA256:
+            return True
+    try:
+        found = checksums(path)
+    except HandclrError:
+        return False
+    return found == {name: checksum for name, (_, checksum) in NETWORKS.items()}
 
 
 def checksums(path: Path) -> dict[str, str]:
@@ -77,9 +97,9 @@ def checksums(path: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in NETWORKS}
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except Exception as error:  # whatever zipfile and zlib raise on bytes of any kind
         raise HandclrError(
-            f"{path}: not a MediaPipe hand landmarker ({error}); fetch {URL}"
+            f"{path}: not a MediaPipe hand landmarker, or damaged ({error}); fetch {URL}"
         ) from error
 
 
@@ -93,7 +113,7 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
             raise HandclrError(
                 f"cannot write the cache folder {target.parent}: {error.strerror}"
             ) from error
-        if not target.is_file():
+        if not _is_sound(target):
             say(f"fetching MediaPipe's hand landmarker, once, into {target}")
             try:
                 data = _download()
@@ -106,6 +126,7 @@ def _fetch(target: Path, say: Callable[[str], None]) -> None:
 
 
 def _download() -> bytes:
+    # The limit is of each wait for the server.
     with urllib.request.urlopen(URL, timeout=TIMEOUT_S) as response:
         data = response.read()
     if hashlib.sha256(data).hexdigest() != SHA256:
@@ -118,8 +139,10 @@ def _assemble(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "--dest", folder, WHEEL]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=PIP_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
             raise _unfetched(str(error)) from error
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:

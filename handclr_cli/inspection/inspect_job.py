@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import console
 from ..contract.errors import HandclrError, UsageError
-from ..contract.inputs import open_source
+from ..contract.inputs import open_source, reading
 from ..contract.sample import Sample
 from ..contract.settings import Settings
 from ..contract.tar import Cursor, MapCursor, StreamCursor
@@ -18,7 +18,7 @@ from ..work import cores
 from ..work.crew import in_order
 from .arrays import describe_npz
 from .census import Census, census, mapped, random_samples, scan
-from .recognise import Kind, Thing, recognise
+from .recognise import Kind, Thing, recognise, refuse_missing
 from .shardset import group_sets, shared_keys
 
 # With fewer shards, starting another process takes longer than it saves.
@@ -83,6 +83,7 @@ def run_inspect(settings: InspectSettings) -> InspectResult:
     Raises UsageError where no file has a name or matches a pattern, HandclrError where nothing at
     all can be read; other errors are among the `failures`.
     """
+    refuse_missing(settings.paths)
     failures: list[HandclrError] = []
     things = list(_things(settings.paths, failures))
     counted = _count(things, settings)
@@ -129,7 +130,8 @@ def _count(things: Sequence[Thing], settings: InspectSettings) -> Counted:
             if thing.kind is Kind.SHARDS and thing.file is not None:
                 cursor: Cursor = StreamCursor(thing.file)
                 if settings.keep:
-                    counted.views[thing.name] = mapped(thing.file)
+                    with reading(thing.name):
+                        counted.views[thing.name] = mapped(thing.file)
                     cursor = MapCursor(counted.views[thing.name])
                 counted.censuses.extend(census(cursor, thing.name))
     return counted

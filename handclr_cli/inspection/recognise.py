@@ -6,7 +6,7 @@ import glob
 import io
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,6 +20,7 @@ from ..contract.inputs import (
     expand_inputs,
     in_range,
     open_source,
+    reading,
 )
 from ..contract.numbering import left_over
 from ..contract.provenance import loads
@@ -54,6 +55,14 @@ _SUFFIXES = {
     ".pth": Kind.WEIGHTS,
     ".ckpt": Kind.WEIGHTS,
 }
+
+
+def refuse_missing(paths: Sequence[str]) -> None:
+    """Raise UsageError where a path is plainly not there: before another one is read."""
+    for path in paths:
+        many = BRACES.search(path) or glob.has_magic(path)
+        if path != STDIN and not URL.match(path) and not many:
+            expand_inputs([path], "")
 
 
 def recognise(path: str) -> Iterator[Thing]:
@@ -154,9 +163,10 @@ def _stream(source: str) -> Thing:
     """Open a pipe, and detect by its first byte whether it is an NPZ file or shards."""
     file, name = open_source(source), display_name(source)
     peek = getattr(file, "peek", None)
-    if peek is None or not peek(1).startswith(b"P"):
-        return Thing(Kind.SHARDS, name, file)
-    whole = io.BytesIO(file.read())
+    with reading(source):
+        if peek is None or not peek(1).startswith(b"P"):
+            return Thing(Kind.SHARDS, name, file)
+        whole = io.BytesIO(file.read())
     kind = _in_zip(whole, name)
     if kind is Kind.WEIGHTS:
         raise HandclrError(f"{name}: weights can be read from a file only; name it")

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ..choices import Arch
 from ..contract.errors import HandclrError
+from ..contract.remote import limited_silence
+from .weights_file import load_tensors, refuse_not_finite
 
 ARCHITECTURES = get_args(Arch)
 
@@ -27,8 +29,14 @@ _BLOCKS: dict[tuple[bool, tuple[int, int, int, int]], Arch] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 # Of Lightning and PeCLR; of handclr: the model of last.pt, and that of model.pt.
-_CONTAINERS = ("state_dict", "encoder", "model", "state")
-_PREFIX = re.compile(r"^(?:module\.|encoder\.|backbone\.)+")
+_CONTAINERS = ("state_dict", "model_state_dict", "encoder", "model", "state")
+# Of DataParallel, Lightning, solo-learn and MoCo; torch.compile's may be within a name too.
+_PREFIX = re.compile(r"^(?:(?:module|model|encoder|backbone|base_encoder|encoder_q)\.)+")
+_COMPILED = "_orig_mod."
+# The second encoder of solo-learn, lightly and MoCo, a running mean of the first.
+_MOMENTUM = re.compile(
+    r"^(?:(?:module|model)\.)*(?:momentum_(?:backbone|encoder)|backbone_momentum|encoder_k)\."
+)
 _FEATURES = re.compile(r"^features\.(\d+)\.")
 _FEATURE_NAMES = {
     "0": "conv1",
@@ -38,10 +46,11 @@ _FEATURE_NAMES = {
     "6": "layer3",
     "7": "layer4",
 }
-# What else published files and ours hold: torchvision's classifier; Lightning's heads; ours; those
-# of minimal-hand's DetNet.
+# What else published files and ours hold: classifiers; heads of Lightning's and solo-learn's
+# methods and of ours; MoCo's queue; the heads of minimal-hand's DetNet.
 _NOT_ENCODER = (
-    "fc.", "projection_head.", "final_layer.", "head.",
+    "fc.", "classifier.", "projection_head.", "final_layer.", "head.",
+    "projector.", "predictor.", "prototypes.", "momentum_", "projection_head_momentum.", "queue",
     "deconv.", "hmap_", "dmap_", "lmap_",
 )  # fmt: skip
 
@@ -98,7 +107,8 @@ def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Enco
     if init == "imagenet":
         weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
         try:
-            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            with limited_silence():
+                state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             missing = f"cannot get the ImageNet weights of {arch} from {weights.url}"
             advice = "start from random weights, or from a file of weights"
@@ -113,18 +123,19 @@ def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
     """Read the encoder's tensors of a weights file, under torchvision's names.
 
     Classifier and heads are left out. Takes flat state dicts, {'state_dict': ...}, {'encoder': ...}
-    (torchvision, SiMHand, PeCLR, Lightning, minimal-hand) and handclr's own encoder.pt, last.pt and
-    model.pt; the prefixes module., encoder., backbone., features.<i>.; never runs code from the
-    file.
+    (torchvision, SiMHand, PeCLR, Lightning, solo-learn, MoCo, minimal-hand) and handclr's own
+    encoder.pt, last.pt and model.pt; their prefixes, torch.compile's too, and features.<i>.; of two
+    encoders the one that is trained, else its running mean. Never runs code from the file.
     """
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise HandclrError(f"{path}: no such file; give the path of encoder weights") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        unread = f"{path}: cannot be read as plain tensors ({_line(error)})"
-        raise HandclrError(f"{unread}; torch.save its state_dict alone") from error
-    return normalise(state, path)
+    return normalise(load_tensors(path), path)
+
+
+def check_init(init: str | Path, arch: str) -> None:
+    """Raise HandclrError where the file that an encoder is to start from is no such weights."""
+    if init not in ("random", "imagenet"):
+        with torch.device("meta"):
+            encoder = Encoder(arch)
+        _check(encoder, read_encoder_state(init), init)
 
 
 def load_encoder_weights(encoder: Encoder, path: str | Path) -> int:
@@ -152,8 +163,8 @@ def normalise(state: Any, path: object) -> dict[str, Tensor]:
             f"{path}: holds no state dict of tensors; give encoder weights saved with torch.save"
         )
     named: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        name = _PREFIX.sub("", str(key))
+    for key, tensor in _trained(state):
+        name = _PREFIX.sub("", key)
         if match := _FEATURES.match(name):
             name = f"{_FEATURE_NAMES.get(match[1], match[0][:-1])}.{name[match.end() :]}"
         if name.startswith(_NOT_ENCODER):
@@ -163,6 +174,20 @@ def normalise(state: Any, path: object) -> dict[str, Tensor]:
             raise HandclrError(f"{twice}; keep the encoder you want in it")
         named[name] = tensor
     return named
+
+
+def _trained(state: dict[Any, Tensor]) -> list[tuple[str, Tensor]]:
+    """The tensors without torch.compile's prefixes; a running mean only where it is alone."""
+    named = [(str(key).replace(_COMPILED, ""), tensor) for key, tensor in state.items()]
+    online = [(key, tensor) for key, tensor in named if not _MOMENTUM.match(key)]
+    if any(_is_encoders(key) for key, _ in online):
+        return online
+    return [(_MOMENTUM.sub("", key), tensor) for key, tensor in named]
+
+
+def _is_encoders(key: str) -> bool:
+    name = _PREFIX.sub("", key)
+    return name.startswith("layer1.") or bool(_FEATURES.match(name))
 
 
 def _unpacked(state: Any) -> Any:
@@ -177,6 +202,12 @@ def _unpacked(state: Any) -> Any:
 
 def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
     """Check a normalised state dict against the encoder in full, then copy it."""
+    _check(encoder, state, path)
+    encoder.load_state_dict(state, strict=False)
+    return len(state)
+
+
+def _check(encoder: Encoder, state: dict[str, Tensor], path: object) -> None:
     own = encoder.state_dict()
     found = arch_of(state)
     if found not in (None, encoder.arch):
@@ -193,8 +224,7 @@ def _load(encoder: Encoder, state: dict[str, Tensor], path: object) -> int:
         other = f"{path}: not the weights of a {encoder.arch}: tensors {'; '.join(parts)}"
         advice = "check the architecture, or save the encoder alone under torchvision's names"
         raise HandclrError(f"{other}; {advice}")
-    encoder.load_state_dict(state, strict=False)
-    return len(state)
+    refuse_not_finite(state, path)
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -14,7 +14,7 @@ from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..work.skips import Skips
 from .augmentation import AugmentationConfig
-from .encoder import arch_of, build_encoder, read_encoder_state
+from .encoder import arch_of, build_encoder, check_init, read_encoder_state
 from .finetuning import (
     PoseDataset,
     PoseObjective,
@@ -113,6 +113,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     """
     _check(settings)
     settings = replace(settings, arch=_arch(settings))
+    check_init(settings.encoder, str(settings.arch))
     machine = Machine.of(settings)
     index = ShardIndex(settings.shards, measured=True)
     data = _data(settings, index)
@@ -151,6 +152,8 @@ def _check(settings: FinetuneSettings) -> None:
         raise UsageError("must be above 0", setting="fraction")
     if settings.size % ENCODER_STRIDE:
         raise UsageError(f"must be a multiple of {ENCODER_STRIDE}", setting="size")
+    if settings.validation:
+        expand_inputs(settings.validation)
 
 
 def _arch(settings: FinetuneSettings) -> Arch:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import active_children
+from multiprocessing.queues import Queue
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .. import console
 from ..contract.errors import HandclrError
+
+# How often a wait for a batch is interrupted, and when it is over.
+POLL_S = 2.0
+LIMIT_S = 600.0
+# Where torch keeps what processes share: 64 MB in a container, or much less.
+SHARED = "/dev/shm"
+# Batches are on their way in several processes at once.
+_ROOM_FACTOR, _ROOM_LEAST = 4, 1 << 20
+# What the locks of a loader take there, and those of each of its processes: a page each.
+_PAGES, _PAGES_EACH, _PAGE = 9, 3, 4096
+_END: Any = object()
 
 
 class Guarded(Dataset[Any]):
@@ -49,17 +66,20 @@ def batches(
     collate: Callable[[list[Any]], Any],
     workers: int,
     device: torch.device,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Iterator[Any]]:
     """Load batches in `workers` processes, which end with the block whatever ends it.
 
-    `sampler` yields lists of what `dataset` is indexed by. Raises the HandclrError of an item.
+    `sampler` yields lists of what `dataset` is indexed by; `waiting` is called every POLL_S that
+    pass without a batch, and may raise. Raises the HandclrError of an item, or one of its own where
+    a process is lost or none of them gives a batch for LIMIT_S.
     """
 
     def collate_or_error(items: list[Any]) -> Any:
         error = next((item for item in items if isinstance(item, HandclrError)), None)
         return error or collate(items)
 
-    with _loaded(dataset, sampler, collate_or_error, workers, device) as loaded:
+    with _loaded(dataset, sampler, collate_or_error, workers, device, waiting) as loaded:
         yield loaded
 
 
@@ -71,11 +91,13 @@ def mended_batches(
     workers: int,
     device: torch.device,
     mend: Mend,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Iterator[Loaded]]:
     """Load batches as `batches` does; an item that cannot be read costs no more than itself.
 
     `mend` makes a list of items, with a HandclrError in the place of each such one, into one for
-    `collate`; where it makes an empty one, the first error is raised.
+    `collate`; where it makes an empty one, the first error is raised. `waiting` is called every
+    POLL_S that pass without a batch, and may raise.
     """
 
     def collate_mended(items: list[Any]) -> Any:
@@ -85,7 +107,7 @@ def mended_batches(
         mended = mend(items)
         return Loaded(collate(mended), failed) if mended else next(iter(failed.values()))
 
-    with _loaded(dataset, sampler, collate_mended, workers, device) as loaded:
+    with _loaded(dataset, sampler, collate_mended, workers, device, waiting) as loaded:
         yield loaded
 
 
@@ -129,7 +151,9 @@ def _loaded(
     collate: Callable[[list[Any]], Any],
     workers: int,
     device: torch.device,
+    waiting: Callable[[], None],
 ) -> Iterator[Iterator[Any]]:
+    workers = _that_fit(workers)
     if workers:
         # OpenCV's threads do not survive a fork, and a worker would wait for ever for them to end.
         cv2.setNumThreads(1)
@@ -141,10 +165,12 @@ def _loaded(
         worker_init_fn=calm_worker,
         pin_memory=device.type == "cuda",
         multiprocessing_context="fork" if workers else None,
+        timeout=POLL_S if workers else 0,
     )
-    iterator = iter(loader)
+    iterator: Iterator[Any] = iter(())
     try:
-        yield (_raise_error(batch) for batch in iterator)
+        iterator = _started(loader)
+        yield (_raise_error(batch) for batch in _patient(iterator, waiting))
     except torch.OutOfMemoryError as error:
         advice = "lower the batch or the size, or encode a batch in more parts"
         raise HandclrError(f"the device is out of memory; {advice}") from error
@@ -152,6 +178,73 @@ def _loaded(
         # Workers ignore SIGTERM, which would end them at exit: without this, an error would wait
         # for ever.
         getattr(iterator, "_shutdown_workers", lambda: None)()
+        for process in getattr(iterator, "_workers", ()):
+            process.kill()  # those that hang in a file
+
+
+def _patient(iterator: Iterator[Any], waiting: Callable[[], None]) -> Iterator[Any]:
+    """The batches of a loader that is asked again where none came in time."""
+    silent = 0
+    while True:
+        try:
+            with _processes_named():
+                batch = next(iterator, _END)
+        except _SilentError:
+            silent += 1
+            waiting()
+            # Counted, not measured: a job that the scheduler suspends comes back hours later.
+            if silent * POLL_S < LIMIT_S:
+                continue
+            late = f"no batch of crops came for {LIMIT_S:,.0f} s"
+            raise HandclrError(f"{late}; does the disk that they are on answer?") from None
+        if batch is _END:
+            return
+        silent = 0
+        yield batch
+
+
+def _that_fit(workers: int) -> int:
+    """As many processes as the locks that they share find room for; says where it is fewer."""
+    pages = _shared_room() / _PAGE
+    fitting = int(min(workers, max(0, (pages - _PAGES) / _PAGES_EACH)))
+    if fitting < workers:
+        full = f"{SHARED} has {pages * _PAGE / 1e3:,.0f} kB left"
+        console.warn(f"{full}; crops are decoded by {fitting} processes, not {workers}")
+    return fitting
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    before = set(active_children())
+    try:
+        return iter(loader)
+    except OSError as error:  # no room for a process, a lock or a pipe
+        for process in set(active_children()) - before:
+            process.kill()  # those that have begun would be waited for at the end
+        raise _lost(str(error.strerror or error)) from error
+
+
+@contextlib.contextmanager
+def _processes_named() -> Iterator[None]:
+    """Say in a line what torch says of processes that load."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader timed out" in str(error):
+            raise _SilentError from error
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise _lost(str(error).partition(". ")[0]) from error
+
+
+def _lost(reason: str) -> HandclrError:
+    room = _shared_room() / 1e6
+    left = "" if math.isinf(room) else f", {room:,.1f} MB are free in {SHARED}"
+    why = f"a process that decodes crops cannot go on ({reason}{left})"
+    return HandclrError(f"{why}; use fewer, or 0 for none", setting="workers")
+
+
+class _SilentError(Exception):
+    """No batch came in time."""
 
 
 def in_parts(count: int, size: int) -> list[range]:
@@ -166,8 +259,37 @@ def _raise_error(batch: Any) -> Any:
 
 
 def calm_worker(worker: int) -> None:
-    """Set up a data process: one thread, and signals left to the trainer."""
+    """Set up a data process: one thread, signals left to the trainer, no end of the shared memory.
+
+    A batch that does not fit into it goes through a pipe; one that cannot be sent at all ends the
+    process, which the trainer sees, where it would wait for ever for the batch.
+    """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ForkingPickler.register(torch.Tensor, _reduced)
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _reduced(tensor: torch.Tensor) -> Any:
+    """How a tensor is sent to the trainer: in shared memory, or by value where that is short."""
+    if _shared_room() > _ROOM_FACTOR * (tensor.nbytes + _ROOM_LEAST):
+        try:
+            return reduce_tensor(tensor)
+        except (RuntimeError, OSError):  # others have taken the room in between
+            pass
+    return torch.from_numpy, (tensor.numpy(),)
+
+
+def _shared_room() -> float:
+    """Bytes that are free in the shared memory, infinite where there is no such limit."""
+    try:
+        found = os.statvfs(SHARED)
+    except (OSError, AttributeError):
+        return math.inf
+    return found.f_bavail * found.f_frsize
+
+
+def _give_up(error: Exception, item: Any) -> None:
+    os._exit(1)

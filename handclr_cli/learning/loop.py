@@ -18,7 +18,7 @@ from ..contract.errors import HandclrError, Interrupted, Preempted
 from .distributed import Ranks
 from .hardware import prefetch
 from .loading import Told, mended_batches, repeat_others
-from .run import Run
+from .run import LAST, Run
 from .schedule import EpochBatches, Schedule
 
 FLUSH_INTERVAL_S = 2.0
@@ -58,6 +58,11 @@ class Stop:
             self.reason = "at the time limit"
         return ranks.any(bool(self.reason))
 
+    def stopped(self, step: int) -> HandclrError:
+        """The error that ends a training whose state is saved."""
+        why = f"stopped {self.reason or 'with another process'}, saved at step {step:,}"
+        return self.error(f"{why}; run the same command again to go on")
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.reason = "by SIGTERM"
         if number == signal.SIGINT:
@@ -92,12 +97,25 @@ def train(
         return
     model.train()
     recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, step, ranks)
+    stop = Stop(schedule.time_limit)
     saved, pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
+
+    def save() -> None:
+        recorder.flush()
+        before_save()
+        run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+
+    def waiting() -> None:
+        # Of several processes all have to stop after the same step.
+        if ranks.world == 1 and stop.requested(ranks):
+            save()
+            raise stop.stopped(step)
+
     with (
-        Stop(schedule.time_limit) as stop,
+        stop,
         progress(label, schedule.steps, "steps", step) as advance,
         mended_batches(
-            dataset, sampler, collate, schedule.workers, device, repeat_others
+            dataset, sampler, collate, schedule.workers, device, repeat_others, waiting
         ) as loaded,
     ):
         for batch in prefetch(map(Told("another stands in for it"), loaded), device):
@@ -116,16 +134,11 @@ def train(
             now = time.monotonic()
             epoch_ends = not rest and now - saved > pause
             if stopping or step == schedule.steps or step % schedule.save_every == 0 or epoch_ends:
-                recorder.flush()
-                before_save()
-                run.save(
-                    {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                )
+                save()
                 saved = time.monotonic()
                 pause = max(EPOCH_SAVE_INTERVAL_S, (saved - now) / SAVE_SHARE)
             if stopping and step < schedule.steps:
-                why = f"stopped {stop.reason or 'with another process'}, saved at step {step:,}"
-                raise stop.error(f"{why}; run the same command again to go on")
+                raise stop.stopped(step)
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -134,10 +147,16 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int
     if state is None:
         run.forget_after(0)
         return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    run.forget_after(state["step"])
-    return int(state["step"])
+    try:
+        step = int(state["step"])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except Exception as error:  # whatever torch raises where the parts do not fit together
+        path = run.folder / LAST
+        why = "not the state of this run, or damaged; start the run anew (fresh)"
+        raise HandclrError(f"{path}: {why}") from error
+    run.forget_after(step)
+    return step
 
 
 class _Recorder:

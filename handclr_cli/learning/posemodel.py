@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..contract.errors import HandclrError
+from ..contract.fields import JOINT_COUNT
 from ..contract.index import ShardIndex
 from ..hand.joints import REFERENCE_BONE, WRIST
 from .augmentation import View, apply_view, to_tensor
-from .encoder import Encoder
+from .encoder import ARCHITECTURES, Encoder
 from .finetuning import TrainingLabels
 from .hardware import move
+from .heads import ENCODER_STRIDE, HEADS
 from .loading import grey, in_parts, mended_batches
 from .pose import PoseNet
 from .run import load_checkpoint
+from .weights_file import refuse_not_finite
 
+LARGEST_SIZE = 4096
 # What a model may be called with.
 Crops = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
 
@@ -156,17 +161,41 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseMode
     ((2, 21, 3), (2, 21, 2))
     """
     state = load_checkpoint(path)
-    missing = {"kind", "arch", "head", "size", "bone_m", "mean_pose", "state"} - state.keys()
-    if missing or state["kind"] != "pose":
-        raise HandclrError(f"{path}: not a pose model; give the model.pt of handclr finetune")
+    _check_payload(state, path)
     network = PoseNet(Encoder(state["arch"]), head=state["head"])
     try:
         network.load_state_dict(state["state"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         kind = f"{state['arch']} pose model with the head {network.kind}"
         raise HandclrError(f"{path}: its tensors are not those of a {kind}") from error
-    mean = MeanPose(state["mean_pose"].numpy(), float(state["bone_m"]))
+    refuse_not_finite(state["state"], path)
+    mean = MeanPose(state["mean_pose"].float().numpy(), float(state["bone_m"]))
     return PoseModel(network.to(device).eval(), int(state["size"]), mean)
+
+
+def _check_payload(state: dict[str, Any], path: str | Path) -> None:
+    """Raise HandclrError where a checkpoint is no pose model, or says of it what cannot be."""
+    missing = {"kind", "arch", "head", "size", "bone_m", "mean_pose", "state"} - state.keys()
+    if missing or state["kind"] != "pose":
+        raise HandclrError(f"{path}: not a pose model; give the model.pt of handclr finetune")
+    size, bone, pose = state["size"], state["bone_m"], state["mean_pose"]
+    tensors = state["state"].values() if isinstance(state["state"], dict) else [None]
+    fine = {
+        "arch": state["arch"] in ARCHITECTURES,
+        "head": state["head"] in tuple(HEADS),
+        "size": type(size) is int and 0 < size <= LARGEST_SIZE and not size % ENCODER_STRIDE,
+        "bone_m": isinstance(bone, float) and 0 < bone < math.inf,
+        "mean_pose": isinstance(pose, Tensor)
+        and pose.shape == (JOINT_COUNT, 3)
+        and pose.is_floating_point()
+        and bool(torch.isfinite(pose).all()),
+        "state": all(isinstance(tensor, Tensor) for tensor in tensors),
+    }
+    for name, good in fine.items():
+        if not good:
+            shown = f" {state[name]!r}"[:40] if isinstance(state[name], str | int | float) else ""
+            why = f"its {name}{shown} is not one that handclr finetune writes"
+            raise HandclrError(f"{path}: {why}; it is damaged, or of another version")
 
 
 def _square_crops(crops: Crops) -> list[np.ndarray]:

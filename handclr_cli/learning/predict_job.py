@@ -73,14 +73,17 @@ class PredictResult(NamedTuple):
     by_extent: int
 
 
-def run_predict(settings: PredictSettings, index: ShardIndex | None = None) -> PredictResult:
+def run_predict(
+    settings: PredictSettings, index: ShardIndex | None = None, model: PoseModel | None = None
+) -> PredictResult:
     """Predict the 3D pose of each crop.
 
-    index: the settings' shards, where they are open already. Raises HandclrError where the model
-    cannot be loaded, none of the crops can be read, or, if strict, the first cannot.
+    index, model: the settings' shards and model, where they are open already. Raises HandclrError
+    where the model cannot be loaded, none of the crops can be read, or, if strict, the first
+    cannot.
     """
+    model = model or load_model(settings.model, pick_device(settings.device))
     index = ShardIndex(settings.shards) if index is None else index
-    model = load_model(settings.model, pick_device(settings.device))
     checksum = file_checksum(settings.model)
     if settings.onnx:
         _export(settings.onnx, model, index, checksum)

@@ -22,6 +22,7 @@ from ..hand.plausible import pixel_keypoints
 from ..work.skips import Skips
 from . import positives
 from .augmentation import AugmentationConfig
+from .encoder import check_init
 from .loop import Measures, train
 from .optim import build_optimizer, default_lr, parameter_groups
 from .positives import Positives
@@ -32,6 +33,9 @@ from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
 from .targets import SPREAD
 from .views import PairDataset, collate_views
+
+# The arrays of a file of pairs, and its provenance.
+PairFile = tuple[dict[str, np.ndarray], Provenance | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +100,11 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     the state saved, after which the same settings go on.
     """
     method = _method(settings)
+    check_init(settings.init, settings.arch)
+    files = _pair_files(settings, method)
     machine = Machine.of(settings)
     index = ShardIndex(settings.shards, measured=True)
-    pool, origins = _positives(settings, method.positives, index)
+    pool, origins = _positives(settings, method.positives, index, files)
     posed, skips = method.joints != "none" or settings.as_published, Skips()
     pool = pool.without(_unusable(index, pool, posed, skips))
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
@@ -147,8 +153,20 @@ def _method(settings: PretrainSettings) -> Method:
     return method
 
 
+def _pair_files(settings: PretrainSettings, method: Method) -> list[PairFile]:
+    """The files of mined pairs, where they are needed; raises where held-out crops are not there.
+
+    Read before the crops, which may come from a pipe.
+    """
+    if settings.probe:
+        expand_inputs(settings.probe)
+    if method.positives != "mined":
+        return []
+    return [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
+
+
 def _positives(
-    settings: PretrainSettings, source: PositiveSource, index: ShardIndex
+    settings: PretrainSettings, source: PositiveSource, index: ShardIndex, files: list[PairFile]
 ) -> tuple[Positives, list[Provenance | None]]:
     """The positives of the crops, and where crops and pairs come from."""
     origins: list[Provenance | None] = list(index.origins)
@@ -156,7 +174,6 @@ def _positives(
         return positives.own(index), origins
     if source == "neighbour":
         return positives.neighbours(index), origins
-    files = [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
     origins += [origin for _, origin in files]
     return positives.mined(index, [arrays for arrays, _ in files], settings.top_k), origins
 

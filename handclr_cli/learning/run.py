@@ -15,9 +15,10 @@ import torch
 from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import append_lines, atomic_write, write_json
-from ..contract.provenance import Provenance, after, file_checksum, provenance
+from ..contract.provenance import Provenance, after, file_checksum, loads, provenance
 from ..contract.temporary import lock_file
 from .distributed import Ranks
+from .weights_file import load_tensors
 
 CONFIG, LOG, LAST, BOARD = "config.json", "log.jsonl", "last.pt", "tensorboard"
 RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
@@ -98,16 +99,17 @@ class Run:
             self._board.flush()
 
     def records(self) -> list[dict[str, Any]]:
-        """What the log holds; a last line that a kill cut short is left out."""
+        """The numbers that the log holds; a line that is cut short or damaged is left out."""
         path = self.folder / LOG
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [record for line in lines if (record := _parse(line)) is not None]
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        found = [_numbers(loads(line) or {}) for line in text.splitlines()]
+        return [record for record in found if type(record.get("step")) is int]
 
     def forget_after(self, step: int) -> None:
         """Drop log records later than `step`: they will be written again."""
         if not self.main:
             return
-        kept = [record for record in self.records() if record.get("step", 0) <= step]
+        kept = [record for record in self.records() if record["step"] <= step]
         with atomic_write(self.folder / LOG, "json") as file:
             file.writelines(json.dumps(record).encode() + b"\n" for record in kept)
 
@@ -116,8 +118,8 @@ class Run:
         if not path.exists():
             self._refuse_others([LAST, LOG, *RESULTS])
             return
-        there = _parse(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(there, dict) or "arguments" not in there:
+        there = loads(path.read_text(encoding="utf-8", errors="replace")) or {}
+        if "arguments" not in there:
             self._refuse_others([CONFIG])
             there = {}
         if self._fresh:
@@ -176,12 +178,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises HandclrError if it is not one.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch and pickle raise many kinds for a damaged file
-        raise HandclrError(f"{path}: not a checkpoint, or damaged") from error
+    state = load_tensors(path)
     if not isinstance(state, dict):
         raise HandclrError(f"{path}: not a checkpoint of handclr")
     return state
@@ -240,8 +237,5 @@ def _differences(older: dict[str, Any], newer: dict[str, Any], prefix: str = "")
     return found
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if type(value) in (int, float)}

@@ -142,17 +142,24 @@ class BestKept:
     def finish(self) -> tuple[Path, float, int]:
         """model.pt, its error in mm and its epoch, counted from 1.
 
-        Raises HandclrError where the file is gone.
+        Raises HandclrError where no epoch predicted finite numbers, or the file is gone.
         """
         path = self.run.folder / MODEL
+        validated = [(error, epoch) for error, epoch in self._validated() if math.isfinite(error)]
+        if not validated:
+            diverged = "no epoch predicted finite poses on the validation set, so none is the best"
+            advice = "lower the rate and start the run anew; model-last.pt is of the last epoch"
+            raise HandclrError(f"{diverged}; {advice}", setting="lr")
         if not path.exists():
             advice = "start the run anew to make it again; model-last.pt is of the last epoch"
             raise HandclrError(f"{path} is gone; {advice}")
-        error, epoch = min((record[ROOT_BONE], record["epoch"]) for record in self._validated())
+        error, epoch = min(validated)
         return path, error, epoch + 1
 
     def _logged(self) -> list[float]:
-        return [record[ROOT_BONE] for record in self._validated()]
+        return [error for error, _ in self._validated() if math.isfinite(error)]
 
-    def _validated(self) -> list[dict[str, Any]]:
-        return [record for record in self.run.records() if ROOT_BONE in record]
+    def _validated(self) -> list[tuple[float, int]]:
+        """The error and the epoch of each validation in the log."""
+        whole = [record for record in self.run.records() if {ROOT_BONE, "epoch"} <= record.keys()]
+        return [(record[ROOT_BONE], record["epoch"]) for record in whole]

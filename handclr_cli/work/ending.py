@@ -1,0 +1,87 @@
+"""How a process ends from outside: signals that wait for an import, streams that are closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+# How long after an import is interrupted the signal is looked at again.
+_AGAIN_S = 0.05
+_IMPORT = "<frozen importlib._bootstrap>"
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM end this process with 143, and Ctrl-C by a KeyboardInterrupt, at any moment.
+
+    An exception that is raised within an import is lost there, or comes out as another one: during
+    an import the signal is kept until the import is over.
+    """
+    signal.signal(signal.SIGTERM, _after_imports(_terminate))
+    # A shell lets its background jobs ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _after_imports(signal.default_int_handler))
+
+
+def code_of_signal() -> int | None:
+    """The exit code of a signal that came during an import and was not answered yet."""
+    return 128 + _waiting[-1] if _waiting else None
+
+
+def let_go_of_signals() -> None:
+    """Let a signal end this process at once, as nothing is left to clean up.
+
+    One that was kept during an import is on its way again, and has been answered.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN if _waiting else signal.SIG_DFL)
+
+
+Handler = Callable[[int, FrameType | None], object]
+_waiting: list[int] = []
+
+
+def _after_imports(handler: Handler) -> Handler:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            _waiting[:] = [number]
+            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        handler(number, frame)
+
+    return handle
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # Once is enough: `timeout` sends it twice, and the second would end the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def hold_streams() -> None:
+    """Keep the numbers 0, 1 and 2 from files, where standard streams are closed.
+
+    A file that got the number of a closed one would receive what native libraries print. Closed
+    standard error is replaced by nothing; closed standard input and output stay None, so that who
+    needs them can say so.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end

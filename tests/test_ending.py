@@ -1,0 +1,197 @@
+"""Signals and closed streams: how a command ends from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Handclr, lines, pack
+from shard_helpers import cli_env
+
+from handclr_cli.contract.errors import lacks_memory
+
+# As a shell has it: a process that the signal itself ended, before handclr was loaded, is 143 too.
+TERMINATED = (143, -signal.SIGTERM)
+INTERRUPTED = (130, -signal.SIGINT)
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "handclr_cli", *words]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=cli_env(), **pipes)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("moment_s", [0.3, 0.9])
+@pytest.mark.slow
+def test_sigterm_while_libraries_are_loaded(moment_s: float, tmp_path: Path) -> None:
+    with start("finetune", "-", "--run", str(tmp_path / "run")) as process:
+        time.sleep(moment_s)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(60) in TERMINATED
+
+
+IMPORTING = """
+import os, signal, sys, time
+from pathlib import Path
+from handclr_cli.work.ending import end_on_signals
+end_on_signals()
+sys.path.insert(0, sys.argv[1])
+Path(sys.argv[1], "slow.py").write_text('''
+import os, signal, time
+class Loud:
+    def __del__(self):
+        time.sleep(0.1)
+os.kill(os.getpid(), signal.{name})
+Loud()
+try:
+    time.sleep(0.2)
+except BaseException:
+    raise ImportError("lost")
+''')
+import slow
+print("imported", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(("name", "ends"), [("SIGTERM", TERMINATED), ("SIGINT", INTERRUPTED)])
+def test_a_signal_during_an_import_waits_for_its_end(
+    name: str, ends: tuple[int, int], tmp_path: Path
+) -> None:
+    code = IMPORTING.replace("{name}", name)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=cli_env(), capture_output=True, timeout=20
+    )
+    assert done.stdout == b"imported\n"
+    assert done.returncode in ends
+    assert b"lost" not in done.stderr
+
+
+def closed(number: int, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a command line without one of its standard streams, the others captured."""
+    program = [sys.executable, "-m", "handclr_cli", *map(str, words)]
+    shell = ["sh", "-c", f'exec "$@" {number}>&-', "sh", *program]
+    return subprocess.run(
+        shell, env=cli_env(), cwd=cwd, capture_output=True, timeout=60, check=False, stdin=-3
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "x.tar", "--predictions", "x.npz"),
+        ("evaluate", "--compare", "x.npz", "x.npz"),
+        ("inspect", "x.tar"),
+        ("inspect", "x.tar", "--json"),
+        ("pca", "x.tar"),
+        ("mine", "x.npz"),
+        ("keypoints", "x.tar", "--workers", "0"),
+        ("extract", "x.mp4"),
+        ("synth", "labelled", "--count", "1"),
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_a_closed_standard_output_is_an_error_where_data_goes_there(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("x.tar", "x.npz", "x.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    done = closed(1, *words, cwd=tmp_path)
+    (line,) = lines(done.stderr)
+    assert line == "handclr: error: standard output is closed; send it to a file or a pipe"
+    assert done.returncode == 1
+
+
+def test_closed_streams_that_a_command_does_not_need(tmp_path: Path) -> None:
+    shard = tmp_path / "x.tar"
+    shard.write_bytes(pack({"a": {"txt": b"words"}}))
+    whole = closed(0, "inspect", shard, cwd=tmp_path)
+    assert whole.returncode == 0 and b"samples    1" in whole.stdout
+    silent = closed(2, "inspect", shard, cwd=tmp_path)
+    assert silent.returncode == 0 and silent.stdout == whole.stdout
+    output = "out.tar"
+    made = closed(
+        1, "synth", "labelled", "--count", "1", "--workers", "1", "-o", output, cwd=tmp_path
+    )
+    assert made.returncode == 0 and (tmp_path / output).stat().st_size
+    nothing = closed(0, "inspect", "-", cwd=tmp_path)
+    assert nothing.returncode == 1
+    assert lines(nothing.stderr)[0].startswith("handclr: error: standard input is closed")
+
+
+def test_a_file_never_gets_the_number_of_a_closed_stream() -> None:
+    code = "from handclr_cli.work.ending import hold_streams; hold_streams(); import os\n"
+    code += "raise SystemExit(os.open('/dev/null', 0))"
+    shell = ["sh", "-c", 'exec "$@" 0>&- 1>&- 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(shell, env=cli_env(), timeout=20, check=False).returncode > 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_behind_standard_output_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(pack({"a": {"txt": b"words"}}))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "handclr_cli", "inspect", "x.tar"],
+            **{"env": cli_env(), "cwd": tmp_path, "stdout": full, "stderr": subprocess.PIPE},
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert lines(done.stderr) == ["handclr: error: No space left on device"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
+def test_low_memory_is_told_apart(error: Exception) -> None:
+    assert lacks_memory(error)
+    assert not lacks_memory(ValueError("memory"))
+    try:
+        raise ValueError("x") from error
+    except ValueError as outer:
+        assert lacks_memory(outer)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "-", "--model", "gone.pt"),
+        ("evaluate", "-", "--model", "gone.pt"),
+        ("evaluate", "-", "--predictions", "gone.npz"),
+        ("mine", "-", "--against", "gone.npz"),
+        ("mine", "-", "--truth", "gone.tar"),
+        ("pca", "-", "--basis", "gone.npz"),
+        ("keypoints", "-", "--landmarker", "gone.task"),
+        ("finetune", "-", "--encoder", "gone.pt", "--arch", "resnet18"),
+        ("finetune", "-", "--validation", "gone.tar"),
+        ("pretrain", "-", "--method", "simclr", "--init", "gone.pt"),
+        ("pretrain", "-", "--pairs", "gone.npz"),
+        ("pretrain", "-", "--method", "simclr", "--probe", "gone.tar"),
+        ("inspect", "-", "gone.tar"),
+        ("extract", "--detections", "-", "gone.mp4"),
+    ],
+    ids=" ".join,
+)
+def test_a_missing_file_is_found_before_standard_input_is_read(
+    words: tuple[str, ...], tmp_path: Path, handclr: Handclr
+) -> None:
+    started = time.monotonic()
+    done = handclr(*words, stdin=b"", cwd=tmp_path)
+    (line,) = lines(done.stderr)
+    assert "gone." in line and "standard input" not in line and done.returncode in (1, 2)
+    assert time.monotonic() - started < 60
