@@ -186,6 +186,7 @@ WRITERS = {
     "report.curves": {"print_png"},  # to a file that is open
     "synth.layout_files": {"open wb", "np.savez_compressed", "os.replace"},  # a temporary folder
     "work.crew": {"os.open"},  # to nowhere
+    "work.ending": {"os.open", "open w"},  # to nowhere
 }
 
 
