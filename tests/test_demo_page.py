@@ -170,7 +170,7 @@ def test_the_page_is_whole_and_alone(artefacts: Artefacts, tmp_path: Path) -> No
 def test_the_page_has_the_numbers(artefacts: Artefacts, tmp_path: Path) -> None:
     _, structure = written(artefacts, tmp_path / "report.html")
     for model in artefacts.models:
-        for alignment in ("root", "root+bone", "procrustes"):
+        for alignment in ("root", "root+bone", "procrustes", "procrustes+reflection"):
             assert f"{model.report['model'][alignment]['mpjpe_mm']:.2f}" in structure.text
     assert (
         "11.0 mm" in structure.text and "39.0 mm" in structure.text and "6.0 mm" in structure.text

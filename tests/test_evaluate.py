@@ -38,8 +38,10 @@ from handclr_cli.evaluation.scoring import (
     score_predictions,
 )
 from handclr_cli.hand.camera import project
+from handclr_cli.report.score_table import print_scores
 
 STAGE = provenance("import freihand", {})
+ALIGNMENTS = ["none", "root", "root+bone", "procrustes", "procrustes+reflection"]
 
 
 def split_sample(number: int, left: bool = False) -> Sample:
@@ -147,11 +149,30 @@ def test_without_intrinsics_there_is_no_absolute_error(index: ShardIndex) -> Non
         labels.keypoints3d, np.zeros((6, 21, 2)), replace(labels, intrinsics=camera), "true", 1
     )
     assert not found.placed and found.position == "none: 1 of 6 samples have no intrinsics.npy"
-    assert set(score_predictions(found, labels, None, [], 0)["model"]) == {
-        "root",
-        "root+bone",
-        "procrustes",
-    }
+    assert list(score_predictions(found, labels, None, [], 0)["model"]) == ALIGNMENTS[1:]
+
+
+def test_both_alignments_are_named_wherever_either_is_printed(
+    index: ShardIndex, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = read_labels(index)
+    # A fan of fingers, mirrored across its plane: a rotation does not undo that.
+    mirrored = labels.keypoints3d.astype(np.float64) * [1, 1, -1]
+    mirrored += 2 * (labels.keypoints3d[:, :1] * [0, 0, 1])
+    predicted = predictions.Predicted(mirrored, True, "", "")
+    scores = score_predictions(predicted, labels, None, ["freihand", "dexycb"], 0)
+    model, official = scores["model"], scores["official"]
+    assert model["procrustes"]["mpjpe_mm"] > 1
+    assert model["procrustes+reflection"]["mpjpe_mm"] < 1e-3
+    assert official["freihand"]["xyz_al_mean3d"] < 1e-4
+    assert official["dexycb"]["procrustes"]["mpjpe_mm"] < 1e-3
+    assert list(scores["official_definitions"]) == ["freihand", "dexycb"]
+    print_scores({**scores, "crop": ""})
+    shown = capsys.readouterr().out
+    for name in ("freihand", "dexycb"):
+        assert "procrustes+reflection" in scores["official_definitions"][name]
+        assert scores["official_definitions"][name] in shown
+    assert shown.count("│ procrustes+reflection │") == 1
 
 
 def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path: Path) -> None:
@@ -212,7 +233,7 @@ def test_compared_files_must_be_of_the_same_samples(index: ShardIndex, tmp_path:
     first, second = (str(tmp_path / f"{name}.npz") for name in "ab")
     report = compare_evaluations(*predictions.read_pair(first, second), 0)
     assert report["interval"]["units"] == 6
-    assert set(report["comparison"]) == {"none", "root", "root+bone", "procrustes"}
+    assert list(report["comparison"]) == ALIGNMENTS
     row = report["comparison"]["root"]
     assert (
         row["b_minus_a_mm"] == pytest.approx(-row["a_mpjpe_mm"] / 2, rel=1e-4)
@@ -304,7 +325,8 @@ def test_anything_that_predicts_is_a_model(index: ShardIndex, tmp_path: Path) ->
         run_evaluate(settings)
     done = run_evaluate(settings, Recalled(labels.keypoints3d))
     assert done.report["model"]["root+bone"]["mpjpe_mm"] < 1e-3
-    assert set(done.curves()) >= {"no alignment", "procrustes", "mean pose, root+bone"}
+    named = {"no alignment", "procrustes", "procrustes+reflection", "mean pose, root+bone"}
+    assert set(done.curves()) >= named
     assert done.report["provenance"]["arguments"] == {
         "resample_by": "sample",
         "bone": "true",
@@ -340,7 +362,7 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
         and report["crop"] == "ground truth"
         and "training set" in report["scale"]
     )
-    assert set(report["model"]) == {"none", "root", "root+bone", "procrustes"}
+    assert list(report["model"]) == ALIGNMENTS
     assert report["interval"]["unit"] == "sample" and report["interval"]["units"] == 5
     assert all(
         low < high

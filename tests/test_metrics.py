@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.evaluation import metrics
 from handclr_cli.hand import alignment, joints
+from handclr_cli.synth import skeleton
 
 
 @pytest.fixture
@@ -70,6 +71,45 @@ def test_procrustes_does_not_reflect(truth: np.ndarray) -> None:
         turned = rotation.apply(hand - hand.mean(0))
         scale = (turned * centred).sum() / np.square(turned).sum()
         np.testing.assert_allclose(fitted, scale * turned + target.mean(0), atol=1e-7)
+
+
+def bent_hands(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Hands of one build in poses within the joints' limits, (N, 21, 3) metres."""
+    low, high = skeleton.LIMITS.T
+    angles = rng.uniform(0.7 * low, 0.7 * high, (count, len(low)))
+    return skeleton.keypoints(*skeleton.pose_bones(skeleton.average_build(), angles))
+
+
+def test_a_mirror_image_is_right_with_reflection_alone(rng: np.random.Generator) -> None:
+    hands = bent_hands(rng, 200)
+    near = hands + rng.normal(0, 0.002, hands.shape)
+    found: dict[str, list[float]] = {}
+    for pred in (near, near * [1, 1, -1]):
+        for name in ("procrustes", "procrustes+reflection"):
+            errors = alignment.joint_errors_mm(pred, hands, name)
+            found.setdefault(name, []).append(float(errors.mean()))
+    straight, mirrored = zip(*found.values(), strict=True)
+    assert straight[0] == straight[1] == mirrored[1] == pytest.approx(2.9, abs=0.2)
+    # By SciPy: its best orthogonal matrix with a reflection, its best rotation without.
+    turned = [reference_alignment(*pair) for pair in zip(near * [1, 1, -1], hands, strict=True)]
+    assert mirrored[1] == pytest.approx(1000 * np.linalg.norm(turned - hands, axis=-1).mean())
+    proper = []
+    for hand, target in zip(near * [1, 1, -1], hands, strict=True):
+        centred, goal = hand - hand.mean(0), target - target.mean(0)
+        rotated = Rotation.align_vectors(goal, centred)[0].apply(centred)
+        scaled = (rotated * goal).sum() / np.square(rotated).sum() * rotated
+        proper.append(1000 * np.linalg.norm(scaled - goal, axis=-1).mean())
+    assert mirrored[0] == pytest.approx(np.mean(proper), rel=1e-6) and mirrored[0] > 15
+
+
+def test_reflection_changes_nothing_where_no_hand_is_mirrored(rng: np.random.Generator) -> None:
+    hands = bent_hands(rng, 200)
+    pred = 1.1 * hands @ Rotation.random(200, rng=3).as_matrix()
+    pred += rng.normal(0, 0.004, hands.shape)
+    tables = metrics.evaluate_pose(pred, hands)
+    same = [tables[name] for name in ("procrustes", "procrustes+reflection")]
+    assert same[0].pop("definition") != same[1].pop("definition")
+    assert same[0] == same[1]
 
 
 def test_invariances(rng: np.random.Generator, truth: np.ndarray) -> None:
@@ -216,12 +256,9 @@ def test_a_finger_without_any_label_is_null(truth: np.ndarray) -> None:
 def test_evaluate_pose_is_json(rng: np.random.Generator, truth: np.ndarray) -> None:
     pred = truth + rng.normal(0, 0.01, truth.shape)
     result = json.loads(json.dumps(metrics.evaluate_pose(pred.astype(np.float32), truth)))
-    assert set(result) == {"none", "root", "root+bone", "procrustes"}
-    assert set(metrics.evaluate_pose(pred, truth, placed=False)) == {
-        "root",
-        "root+bone",
-        "procrustes",
-    }
+    unplaced = ["root", "root+bone", "procrustes", "procrustes+reflection"]
+    assert list(result) == ["none", *unplaced]
+    assert list(metrics.evaluate_pose(pred, truth, placed=False)) == unplaced
     assert set(result["root"]["pck_auc"]) == {"0-50mm", "20-50mm"}
     assert result["procrustes"]["mpjpe_mm"] < result["root+bone"]["mpjpe_mm"]
     by_joint = result["root+bone"]["mpjpe_mm_by_joint"]

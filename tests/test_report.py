@@ -171,6 +171,13 @@ def test_pck_plot(tmp_path: Path) -> None:
     curves.pck_plot(table, tmp_path / "pck.png")
     assert (tmp_path / "pck.png").read_bytes() == first
     assert b"Software" not in first
+    # One curve upon another is dashed, so that the colours of both are seen.
+    table["procrustes+reflection"] = table["procrustes"]
+    curves.pck_plot(table, tmp_path / "both.png")
+    pixels = decoded(tmp_path / "both.png").reshape(-1, 3).astype(int)
+    for colour in ("009e73", "d55e00"):
+        channels = [int(colour[at : at + 2], 16) for at in (0, 2, 4)]
+        assert (np.abs(pixels - np.array(channels)).max(axis=1) < 8).sum() > 200
 
 
 DISTANCE = np.array([0.5, np.inf, 0.1, 0.3, 0.1, 0.9, 0.0, 0.3, np.inf, 0.7])

@@ -26,6 +26,11 @@ DEFINITIONS: dict[Alignment, str] = {
         "The prediction is moved, rotated and scaled onto the truth by least squares "
         "over the joints with labels, without reflection."
     ),
+    "procrustes+reflection": (
+        "As procrustes, but the prediction may also be mirrored where that fits better: the "
+        "alignment of FreiHAND's and DexYCB's own scripts. A mirror image of the truth has no "
+        "error after it."
+    ),
 }
 MEASURES: dict[str, str] = {
     "mpjpe_mm": (

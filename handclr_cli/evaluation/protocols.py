@@ -129,7 +129,8 @@ def official_procrustes(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Align as FreiHAND's script: centred, of unit extent, turned *or mirrored*, scaled.
 
     (N, 21, 3) in any unit. Unlike in `alignment.procrustes` the orthogonal matrix may be a
-    reflection.
+    reflection; "procrustes+reflection" of `evaluate` differs by what the script adds to the
+    extents alone.
     """
     pred_mean, true_mean = pred.mean(axis=1, keepdims=True), truth.mean(axis=1, keepdims=True)
     pred_centred, true_centred = pred - pred_mean, truth - true_mean
@@ -148,6 +149,18 @@ def in_source_frame(hands: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     return np.asarray(hands, np.float64) * signs[:, None]
 
 
+# What the scores of each protocol are measured after, where a name alone does not say it.
+DEFINITIONS: dict[str, str] = {
+    "freihand": (
+        "xyz: camera frame, without any alignment; xyz_al: the official script's Procrustes, "
+        "which may mirror the hand (procrustes+reflection, not procrustes); means in cm."
+    ),
+    "dexycb": (
+        "procrustes: the official script's, which may mirror the hand (procrustes+reflection "
+        "elsewhere in this report)."
+    ),
+    "assemblyhands": "Wrist-relative: no scale, no rotation.",
+}
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray], dict[str, Any]]] = {
     "freihand": freihand_scores,
     "dexycb": dexycb_scores,

@@ -52,6 +52,7 @@ def score_predictions(
         scores["assemblyhands"] = protocols.assemblyhands_scores(hands, truth, valid, labels.left)
     if scores:
         report["official"] = scores
+        report["official_definitions"] = {name: protocols.DEFINITIONS[name] for name in scores}
     return report
 
 

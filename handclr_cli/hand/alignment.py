@@ -9,7 +9,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from .joints import JOINT_NAMES, REFERENCE_BONE, WRIST
 
-Alignment = Literal["none", "root", "root+bone", "procrustes"]
+Alignment = Literal["none", "root", "root+bone", "procrustes", "procrustes+reflection"]
 
 # Shorter than any bone of a hand: dividing by it would only amplify rounding errors.
 _NO_LENGTH = 1e-12
@@ -44,12 +44,18 @@ def bone_scaled(pred: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return root_relative(pred) * scale[..., None, None]
 
 
-def procrustes(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Align each prediction to its truth by the best similarity transform without a reflection.
+def procrustes(
+    pred: np.ndarray,
+    truth: np.ndarray,
+    valid: np.ndarray | None = None,
+    reflection: bool = False,
+) -> np.ndarray:
+    """Align each prediction to its truth by the best similarity transform.
 
     (N, 21, 3) metres in and out, in the frame of the truth; fitted on the joints that are `valid`
-    (N, 21), applied to all. Umeyama's closed form; FreiHAND's official script lets the rotation
-    mirror the hand, this does not. A prediction without extent lands on the truth's centroid.
+    (N, 21), applied to all. Umeyama's closed form. With `reflection` the hand may also be mirrored
+    where that fits better, as in the official scripts of FreiHAND and DexYCB. A prediction without
+    extent lands on the truth's centroid.
 
     >>> import numpy as np, handclr_cli as handclr
     >>> truth = np.random.default_rng(0).normal(size=(2, 21, 3))
@@ -64,7 +70,8 @@ def procrustes(pred: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
     pred_centred, true_centred = pred - pred_mean, (truth - true_mean) * mask
     u, singular, vt = np.linalg.svd(np.swapaxes(pred_centred, 1, 2) @ true_centred)
     signs = np.ones_like(singular)
-    signs[:, -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    if not reflection:
+        signs[:, -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     rotation = (u * signs[:, None, :]) @ vt
     extent = np.square(pred_centred * mask).sum(axis=(1, 2))
     usable = extent > _NO_LENGTH**2
@@ -91,8 +98,8 @@ def joint_errors_mm(
         pred, truth = root_relative(pred), root_relative(truth)
     elif alignment == "root+bone":
         pred, truth = bone_scaled(pred, truth), root_relative(truth)
-    elif alignment == "procrustes":
-        pred = procrustes(pred, truth, mask)
+    elif alignment in ("procrustes", "procrustes+reflection"):
+        pred = procrustes(pred, truth, mask, reflection=alignment != "procrustes")
     elif alignment != "none":
         raise ValueError(f"alignment {alignment!r} is not one of {', '.join(get_args(Alignment))}")
     return np.linalg.norm(pred - truth, axis=-1) * 1000.0 * mask

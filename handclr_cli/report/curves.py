@@ -81,11 +81,15 @@ def pck_plot(
 ) -> None:
     """Plot PCK curves from 0 to 50 mm as a PNG.
 
-    Each curve is its thresholds (T,) in mm, its shares (T,) in 0..1, and the area under it.
+    Each curve is its thresholds (T,) in mm, its shares (T,) in 0..1, and the area under it. A curve
+    that lies on an earlier one is dashed, so that both are seen.
     """
     figure, axes = _figure("threshold in mm", "share of correct joints")
+    drawn: list[np.ndarray] = []
     for number, (name, (thresholds, values, auc)) in enumerate(curves.items()):
-        colour, style = _SERIES[number % len(_SERIES)], "-" if number < len(_SERIES) else "--"
+        colour, again = _SERIES[number % len(_SERIES)], number >= len(_SERIES)
+        style = "--" if again or any(np.array_equal(values, other) for other in drawn) else "-"
+        drawn.append(values)
         label = f"{name} (AUC 0-50 mm {auc:.3f})"
         axes.plot(thresholds, values, color=colour, linestyle=style, linewidth=1.6, label=label)
     axes.set_xlim(0, 50)

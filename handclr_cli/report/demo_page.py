@@ -15,8 +15,7 @@ from ..console import printable
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
 from ..contract.version import __version__
-from ..evaluation.metrics import DEFINITIONS
-from ..hand.alignment import Alignment
+from ..evaluation.metrics import DEFINITIONS, alignments
 from ..learning.run import load_checkpoint
 from .artefacts import Artefacts, StageRun, read_json
 from .figures import (
@@ -31,7 +30,6 @@ from .figures import (
 
 CROPS, PAIRS, SKELETONS = 18, 12, 10
 _COLUMNS = ("one", "two", "three")
-_ALIGNMENTS: tuple[Alignment, ...] = ("root", "root+bone", "procrustes")
 # What the pairs are compared with, by how the page calls it.
 _PAIR_SOURCES = {
     "random": "random crop of another video",
@@ -146,7 +144,7 @@ def _results(artefacts: Artefacts) -> dict[str, Any]:
     return {
         "models": models,
         "samples": models[0].report["samples"],
-        "definitions": {name: DEFINITIONS[name] for name in _ALIGNMENTS},
+        "definitions": {name: DEFINITIONS[name] for name in alignments(placed=False)},
         "rows": [*rows, mean_pose],
         "pck": pck_picture(artefacts, _mean_pose(models[0].run / "model.pt")),
         "groups": skeleton_groups(artefacts, SKELETONS),

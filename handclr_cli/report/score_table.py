@@ -8,7 +8,7 @@ from typing import Any
 from ..console import printable
 
 _AREAS = ("0-50mm", "20-50mm")
-_WIDTH = 120
+_WIDTH = 132
 
 
 def print_scores(report: dict[str, Any]) -> None:
@@ -31,6 +31,7 @@ def print_scores(report: dict[str, Any]) -> None:
     _print_rows(f"{report['samples']:,} crops ({report['crop']})", headings, rows, caption)
     for name, scores in report.get("official", {}).items():
         _print_rows(f"{name} protocol", ["", "value"], _flat(scores))
+        print(report["official_definitions"][name])
 
 
 def print_comparison(report: dict[str, Any]) -> None:
