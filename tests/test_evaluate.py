@@ -141,6 +141,33 @@ def test_placed_hands_are_where_the_labels_are(index: ShardIndex) -> None:
     )
 
 
+def test_the_depth_of_placed_hands_has_a_spread(index: ShardIndex, tmp_path: Path) -> None:
+    labels, rng = read_labels(index), np.random.default_rng(0)
+    hands = labels.keypoints3d.astype(np.float64)
+    hands[:, 1:] += rng.normal(0, 0.008, hands[:, 1:].shape)
+    seen = project(labels.keypoints3d.astype(np.float64), CAMERA) / SIZE
+    seen += rng.normal(0, 0.02, seen.shape)
+    found = predictions.place_predictions(hands, seen, labels, "training", 0.08)
+    assert found.depth_sigma is not None
+    report = score_predictions(found, labels, None, [], 0)["depth_sigma"]
+    off = np.abs(found.keypoints3d[:, 0, 2] - labels.keypoints3d[:, 0, 2])
+    assert report["median_mm"] == pytest.approx(1000 * np.median(found.depth_sigma), abs=0.01)
+    assert report["wrists_within"] == (off <= found.depth_sigma).mean() > 0.5
+    # It goes with the hands into a file and out of it, in whatever order.
+    arrays = {name: value[::-1] for name, value in evaluated_arrays(found, labels).items()}
+    write_npz(str(tmp_path / "p.npz"), "predictions", arrays, STAGE)
+    again = predictions.read_predictions(str(tmp_path / "p.npz"), labels)
+    assert again.depth_sigma is not None
+    np.testing.assert_array_equal(again.depth_sigma, found.depth_sigma)
+    # What fits nowhere has none, and is not counted as near.
+    nowhere = replace(found, depth_sigma=np.full(6, np.inf, np.float32))
+    report = score_predictions(nowhere, labels, None, [], 0)["depth_sigma"]
+    assert report["median_mm"] is None and report["wrists_within"] is None
+    assert "depth_sigma" not in score_predictions(
+        replace(found, depth_sigma=None), labels, None, [], 0
+    )
+
+
 def test_without_intrinsics_there_is_no_absolute_error(index: ShardIndex) -> None:
     labels = read_labels(index)
     camera = labels.intrinsics.copy()
@@ -167,12 +194,18 @@ def test_both_alignments_are_named_wherever_either_is_printed(
     assert official["freihand"]["xyz_al_mean3d"] < 1e-4
     assert official["dexycb"]["procrustes"]["mpjpe_mm"] < 1e-3
     assert list(scores["official_definitions"]) == ["freihand", "dexycb"]
-    print_scores({**scores, "crop": ""})
+    for spread in (
+        {"median_mm": 12.34, "wrists_within": 0.5},
+        {"median_mm": None, "wrists_within": None},
+    ):
+        print_scores({**scores, "crop": "", "depth_sigma": spread})
     shown = capsys.readouterr().out
     for name in ("freihand", "dexycb"):
         assert "procrustes+reflection" in scores["official_definitions"][name]
         assert scores["official_definitions"][name] in shown
-    assert shown.count("│ procrustes+reflection │") == 1
+    assert shown.count("│ procrustes+reflection │") == 2
+    assert "standard deviation 12.3 mm (median); the true distance of 50% of the wrists" in shown
+    assert "no hand fits a place before the camera" in shown
 
 
 def test_predictions_of_any_order_are_paired_by_key(index: ShardIndex, tmp_path: Path) -> None:
@@ -381,7 +414,11 @@ def test_evaluate_names_its_definitions_and_the_mean_pose(model: Path, tmp_path:
     )
     assert plot.read_bytes().startswith(b"\x89PNG")
     found, origin = read_npz(str(output), "predictions")
-    assert set(found) == {"key", "keypoints3d", "truth3d", "error_mm", "valid", "unit"}
+    assert set(found) == {"key", "keypoints3d", "depth_sigma", "truth3d"} | {
+        "error_mm",
+        "valid",
+        "unit",
+    }
     assert found["error_mm"].mean() == pytest.approx(report["model"]["root"]["mpjpe_mm"], rel=1e-5)
     assert origin is not None and origin["history"] and origin["arguments"]["bone"] == "training"
     lines = (tmp_path / "official" / "scores.txt").read_text().splitlines()

@@ -178,6 +178,7 @@ def test_no_crops_are_no_hands() -> None:
         (0, 21, 3),
         (0, 21, 2),
         (0,),
+        (0,),
     ]
 
 
@@ -234,6 +235,11 @@ def test_a_model_takes_arrays_tensors_and_lists(model: Path) -> None:
             loaded(wrong)  # type: ignore[arg-type]
 
 
+def depth_spread(sigma: np.ndarray) -> object:
+    finite = sigma[np.isfinite(sigma)].astype(float)
+    return pytest.approx(1000 * np.median(finite), abs=0.01) if len(finite) else None
+
+
 @pytest.mark.slow
 def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None:
     broken = labelled_sample(1)
@@ -250,6 +256,11 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
     ]
     assert meta["cameras"] == {GIVEN: 1, OVER_CROP: 1}
     assert meta["reference_bone"] == {"mm": 180.0, "of": "as measured"}
+    assert arrays["depth_sigma"].shape == (2,) and (arrays["depth_sigma"] > 0).all()
+    spread = depth_spread(arrays["depth_sigma"])
+    assert meta["depth_sigma"]["median_mm"] == spread
+    assert "size and the camera taken as right" in meta["depth_sigma"]["definition"]
+    assert meta["placed_by_extent"] == np.isinf(arrays["depth_sigma"]).sum()
     assert meta["arguments"] == {"fov": 60.0, "bone": 180.0} and list(meta["model"]) == ["model.pt"]
     assert [past["stage"] for past in meta["history"]] == ["extract"]
     warning, summary = done.stderr.decode().splitlines()[:2]
@@ -258,6 +269,8 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
         "predict: 2 crops, 1 skipped; camera: 1 intrinsics, 1 assumed across the crop (60 degrees);"
         " reference bone 180.0 mm, as measured"
     )
+    told = re.search(r"; depth \+/- (\d+) mm if size and camera are right \(median\)", summary)
+    assert (told is None) == (spread is None)
     strict = handclr(
         "predict", shard, "--model", model, "--strict", "-o", tmp_path / "s.npz", code=1
     )
@@ -329,4 +342,5 @@ def test_the_declaration_has_what_predict_writes() -> None:
         "keypoints2d",
         "source3d",
         "source2d",
+        "depth_sigma",
     }

@@ -149,9 +149,11 @@ def _summary(done: PredictResult, fov: float) -> str:
     crops = f"{console.plural(len(done.points), 'crop')}, {done.skipped:,} skipped"
     bone = f"reference bone {done.bone_mm:.1f} mm, {done.bone_of}"
     placed = ""
+    if done.depth_sigma_mm is not None:
+        placed = f"; depth +/- {done.depth_sigma_mm:.0f} mm if size and camera are right (median)"
     if done.by_extent:
         where = "fit nowhere before the camera and stand where their extent looks right"
-        placed = f"; {done.by_extent:,} {where}"
+        placed += f"; {done.by_extent:,} {where}"
     return f"{crops}; camera: {', '.join(cameras) or 'none'}; {bone}{placed}"
 
 

@@ -108,6 +108,14 @@ PREDICTIONS = (
     Array(
         "source2d", "float32", ("N", 21, 2), "pixels of the source, centres at .5", optional=True
     ),
+    Array(
+        "depth_sigma",
+        "float32",
+        ("N",),
+        "metres, standard deviation of the hand's z from errors of the prediction, its size and "
+        "the camera taken as right; inf where no place before the camera fits",
+        optional=True,
+    ),
     Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
     Array(
         "error_mm",

@@ -33,7 +33,7 @@ class Predicted:
 
     `scale` says what the metres come from; `position` says what the positions come from, or why
     there are none. For a file, `origin` is the provenance and `unused` the number of its hands that
-    are not evaluated.
+    are not evaluated. `depth_sigma` (N,) metres is as `placement.placed` has it, where known.
     """
 
     keypoints3d: np.ndarray
@@ -42,6 +42,7 @@ class Predicted:
     position: str
     origin: Provenance | None = None
     unused: int = 0
+    depth_sigma: np.ndarray | None = None
 
 
 def scaled(hands: np.ndarray, labels: Labels, bone: Bone, mean_bone: float) -> np.ndarray:
@@ -77,14 +78,15 @@ def place_predictions(
         cuts.append(placement.Cut(side, (0, 0, side, side), False, camera, placement.GIVEN))
     found = placement.placed(hands, seen, cuts)
     position = (
-        "the translation whose projection by the crop's intrinsics "
-        "fits the predicted 2D keypoints best"
+        "the translation that fits the predicted 2D keypoints best by the crop's intrinsics, "
+        "with errors in both 2D and 3D"
     )
     if nowhere := int((~found.fitted).sum()):
         position += (
             f"; {nowhere} fit nowhere before the camera and stand where their extent looks right"
         )
-    return Predicted(found.keypoints3d.astype(np.float64), True, scale, position)
+    hands, sigma = found.keypoints3d.astype(np.float64), found.depth_sigma
+    return Predicted(hands, True, scale, position, depth_sigma=sigma)
 
 
 def read_predictions(path: str, labels: Labels) -> Predicted:
@@ -93,7 +95,7 @@ def read_predictions(path: str, labels: Labels) -> Predicted:
     Raises HandclrError where labelled samples have no prediction, a key comes twice, or the hands
     are not in metres.
     """
-    arrays, origin = read_npz(path, "predictions", only=("key", "keypoints3d"))
+    arrays, origin = read_npz(path, "predictions", only=("key", "keypoints3d", "depth_sigma"))
     keys = arrays["key"]
     rows = _rows(path, keys, labels.keys)
     lacking = rows < 0
@@ -111,7 +113,8 @@ def read_predictions(path: str, labels: Labels) -> Predicted:
     if not there:
         position = "none: the predictions have their wrists at the origin"
     scale = f"metres as given in {basename(path)}"
-    return Predicted(hands, there, scale, position, origin, len(keys) - len(labels))
+    sigma = arrays["depth_sigma"][rows] if there and "depth_sigma" in arrays else None
+    return Predicted(hands, there, scale, position, origin, len(keys) - len(labels), sigma)
 
 
 def has_position(hands: np.ndarray) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..hand.alignment import joint_errors_mm
+from ..hand.joints import WRIST
+from ..hand.placement import DEPTH_SIGMA, median_sigma_mm
 from . import intervals, metrics, protocols
 from .labels import Labels
 from .predictions import Evaluated, Predicted, has_position
@@ -44,6 +46,8 @@ def score_predictions(
         },
         "model": intervals.pose_table(errors, valid, labels.units, seed),
     }
+    if predicted.depth_sigma is not None:
+        report["depth_sigma"] = _depth_sigma(hands, truth, predicted.depth_sigma)
     if baseline is not None:
         still = metrics.all_errors_mm(baseline, truth, valid, placed=False)
         report["mean_pose_of_training_set"] = intervals.pose_table(still, valid, labels.units, seed)
@@ -73,15 +77,32 @@ def pck_curves(
     return found
 
 
+def _depth_sigma(hands: np.ndarray, truth: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:
+    """How far placed depths may be off, and the share of wrists that are not farther off.
+
+    Hands and truth (N, 21, 3), sigma (N,), metres.
+    """
+    known = np.isfinite(sigma)
+    off = np.abs(hands[:, WRIST, 2] - truth[:, WRIST, 2])[known]
+    return {
+        "median_mm": median_sigma_mm(sigma),
+        "wrists_within": float((off <= sigma[known]).mean()) if known.any() else None,
+        "definition": f"{DEPTH_SIGMA}. wrists_within: the share whose true distance is within it, "
+        "about 0.68 where size and camera are right and the errors are as expected.",
+    }
+
+
 def evaluated_arrays(predicted: Predicted, labels: Labels) -> dict[str, np.ndarray]:
     """The arrays of the NPZ file of an evaluation.
 
     `error_mm` is root-relative, 0 where a joint has no label.
     """
     hands, truth, valid = predicted.keypoints3d, labels.keypoints3d, labels.valid
+    sigma = predicted.depth_sigma
     return {
         "key": labels.keys,
         "keypoints3d": hands.astype(np.float32),
+        **({} if sigma is None else {"depth_sigma": sigma}),
         "truth3d": truth,
         "error_mm": joint_errors_mm(hands, truth, "root", valid).astype(np.float32),
         "valid": valid.astype(np.uint8),

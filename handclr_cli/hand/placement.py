@@ -11,9 +11,14 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS
 from ..contract.sample import Sample
-from .camera import assumed_camera, crop_camera, place
+from .camera import assumed_camera, crop_camera
 from .square import to_source
+from .translation import NOISE_2D, place
 
+DEPTH_SIGMA = (
+    "standard deviation of a hand's distance along the optical axis from the errors of its 2D and "
+    "3D prediction, its size and the camera taken as right"
+)
 # Where the camera of a crop comes from.
 GIVEN, OVER_SOURCE, OVER_CROP = "intrinsics", "assumed across the source", "assumed across the crop"
 _NEAREST_M = 0.05
@@ -41,14 +46,18 @@ class Placed(NamedTuple):
     """Hands in space, of the crop and of the source, float32.
 
     3D in metres (N, 21, 3), 2D in pixels (N, 21, 2); those of the crop are as the contract's
-    keypoints. `fitted` (N,) bool: where false, no place in front of the camera fits the prediction,
-    and the distance is that at which the hand has the extent seen.
+    keypoints. `depth_sigma` (N,) metres is the standard deviation of the distance along the optical
+    axis that errors of the prediction cause, the hand's size and the camera taken as right.
+    `fitted` (N,) bool: where false, no place in front of the camera fits the prediction, or its
+    distance is less than its standard deviation; the distance is then that at which the hand has
+    the extent seen, and `depth_sigma` is infinite.
     """
 
     keypoints3d: np.ndarray
     keypoints2d: np.ndarray
     source3d: np.ndarray
     source2d: np.ndarray
+    depth_sigma: np.ndarray
     fitted: np.ndarray
 
 
@@ -114,8 +123,9 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
     sides = np.array([cut.side for cut in cuts], np.float64)
     pixels = np.asarray(uv, np.float64) * sides[:, None, None]
     cameras = np.array([cut.camera for cut in cuts]).reshape(-1, 3, 3)
-    moves = place(relative, pixels, cameras)
+    moves, sigma = place(relative, pixels, cameras, NOISE_2D * sides)
     fitted = relative[..., 2].min(axis=1) + moves[:, 2] > 0
+    fitted &= sigma < relative[:, 0, 2] + moves[:, 2]
     moves[~fitted] = _by_extent(relative[~fitted], pixels[~fitted], cameras[~fitted])
     points = relative + moves[:, None]
     mirror, source = [], []
@@ -127,8 +137,15 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
         pixels.astype(np.float32),
         (points * np.array(mirror).reshape(-1, 1, 3)).astype(np.float32),
         np.array(source).reshape(-1, *pixels.shape[1:]).astype(np.float32),
+        np.where(fitted, sigma, np.inf).astype(np.float32),
         fitted,
     )
+
+
+def median_sigma_mm(depth_sigma: np.ndarray) -> float | None:
+    """The median of standard deviations (N,) in metres, in mm; None where all are infinite."""
+    known = depth_sigma[np.isfinite(depth_sigma)]
+    return round(1000 * float(np.median(known)), 2) if len(known) else None
 
 
 def _by_extent(relative: np.ndarray, pixels: np.ndarray, cameras: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..contract.npz import as_keys, write_npz
 from ..contract.provenance import after, file_checksum, provenance
 from ..contract.settings import Settings
 from ..contract.version import __version__
-from ..hand.placement import Cut, Placed, cut_of, placed
+from ..hand.placement import DEPTH_SIGMA, Cut, Placed, cut_of, median_sigma_mm, placed
 from ..work import cores
 from .export import OPSET, require_onnx, write_onnx
 from .hardware import pick_device
@@ -62,7 +62,8 @@ class PredictResult(NamedTuple):
 
     points: (21, 2) pixels of the source by the row of the crop; skipped: crops that cannot be used;
     cameras: crops by how their camera is known; bone_mm: the reference bone of the predictions, and
-    bone_of what it is taken from; by_extent: hands that fit nowhere before the camera.
+    bone_of what it is taken from; by_extent: hands that fit nowhere before the camera;
+    depth_sigma_mm: the median of the others' `depth_sigma`, None where there are none.
     """
 
     points: dict[int, np.ndarray]
@@ -71,6 +72,7 @@ class PredictResult(NamedTuple):
     bone_mm: float
     bone_of: str
     by_extent: int
+    depth_sigma_mm: float | None
 
 
 def run_predict(
@@ -101,6 +103,7 @@ def run_predict(
         bone_mm=round(1000 * model.mean.bone * scale, 4),
         bone_of=MEASURED_BONE if settings.bone else MEAN_BONE,
         by_extent=int((~hands.fitted).sum()),
+        depth_sigma_mm=median_sigma_mm(hands.depth_sigma),
     )
     keys = [index.keys[row] for row in found.rows]
     _write(settings, keys, hands, _record(settings, index, checksum, done))
@@ -153,6 +156,7 @@ def _record(
     record |= {
         "cameras": dict(done.cameras),
         "placed_by_extent": done.by_extent,
+        "depth_sigma": {"median_mm": done.depth_sigma_mm, "definition": DEPTH_SIGMA},
         "reference_bone": {"mm": done.bone_mm, "of": done.bone_of},
     }
     return after(record, index.origins)

@@ -29,9 +29,18 @@ def print_scores(report: dict[str, Any]) -> None:
         f"Intervals by {interval['units']:,} of '{interval['unit']}'. Scale: {report['scale']}."
     )
     _print_rows(f"{report['samples']:,} crops ({report['crop']})", headings, rows, caption)
+    if depth := report.get("depth_sigma"):
+        print(_depth(depth))
     for name, scores in report.get("official", {}).items():
         _print_rows(f"{name} protocol", ["", "value"], _flat(scores))
         print(report["official_definitions"][name])
+
+
+def _depth(spread: dict[str, Any]) -> str:
+    if spread["median_mm"] is None:
+        return "Depth: no hand fits a place before the camera."
+    within = f"the true distance of {spread['wrists_within']:.0%} of the wrists is within theirs"
+    return f"Depth: standard deviation {spread['median_mm']:.1f} mm (median); {within}."
 
 
 def print_comparison(report: dict[str, Any]) -> None:
