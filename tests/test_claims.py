@@ -255,7 +255,7 @@ def test_from_a_shell(tmp_path: Path) -> None:
     with open(tmp_path / "poses.npz", "ab") as out:
         command = [*CLI, "mine", str(tmp_path / "poses.npz")]
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=cli_env())
-    assert error_line(done, 2) == "--output -: is an input of this command; name another"
+    assert error_line(done, 2) == "--output -: is an input of this command; name another output"
     assert (tmp_path / "poses.npz").read_bytes() == b"poses"
 
 

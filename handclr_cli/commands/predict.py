@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,7 +134,11 @@ def _refuse_conflicts(films: list[Film], shards: list[str], **files: str | None)
     reads = [Read("shards", name, Reads()) for name in (*shards, str(files["model"]))]
     for film in films:
         reads += [Read("footage", str(file), Reads()) for file in film.footage.files]
-    writes = [Written("overlay", film.path, Writes("film")) for film in films]
+    writes = []
+    if films:
+        folder = os.path.dirname(films[0].path)
+        names = [(os.path.basename(film.path), "film") for film in films]
+        writes.append(Written("overlay", folder, Writes(files=tuple(names))))
     for setting, kind in (("output", "npz"), ("onnx", "onnx")):
         if name := files[setting]:
             writes.append(Written(setting, name, Writes(kind)))

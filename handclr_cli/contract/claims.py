@@ -101,7 +101,9 @@ def refuse_conflicts(reads: Sequence[Read], writes: Sequence[Written]) -> None:
             taken = identities(_all_read(reads)) if taken is None else taken
             if own & taken or _lies_in_what_is_read(each, reads):
                 hit = (file for file in files if identities([file], standard=1) & taken)
-                _refuse(each, next(hit, files[0]), "is an input of this command; name another")
+                _refuse(
+                    each, next(hit, files[0]), "is an input of this command; name another output"
+                )
         if not (each.numbered or each.mark.whole):
             kinds = [kind for _, kind in each.mark.files] or [each.mark.kind]
             for file, kind in zip(files, kinds, strict=True):

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..console import printable
 from ..contract.errors import UsageError
 from ..contract.sample import video_ids, video_names
-from .frames import Footage, printable
+from .frames import Footage
 from .kinds import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..console import printable
 from ..contract.errors import HandclrError
 
 
@@ -32,11 +33,6 @@ class UnreadableError(HandclrError):
 
 
 OnSkip = Callable[[UnreadableError], None]
-
-
-def printable(name: str) -> str:
-    """Escape what does not print, and bytes that are not UTF-8, so that a name fits on one line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 @dataclass(frozen=True)

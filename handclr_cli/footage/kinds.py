@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .frames import UnreadableError, printable
+from ..console import printable
+from .frames import UnreadableError
 
 VIDEO_SUFFIXES = frozenset(
     (
