@@ -190,8 +190,7 @@ def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> 
             continue
         error = index.damaged.get(row)
         if error is None and posed:
-            sample = index[row]
-            error = _damage(sample) if KEYPOINTS_2D in sample else None
+            error = _damage(index[row])
         if error is None:
             skips.used()
         else:
@@ -202,6 +201,9 @@ def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> 
 
 
 def _damage(sample: Sample) -> HandclrError | None:
+    """What is wrong with the keypoints of a sample; raises HandclrError where it has none."""
+    if KEYPOINTS_2D not in sample:
+        sample.read(KEYPOINTS_2D)
     try:
         pixel_keypoints(sample)
     except HandclrError as error:
