@@ -97,11 +97,9 @@ def test_names_do_not_depend_on_the_order() -> None:
 
 
 def test_the_video_of_a_sample() -> None:
-    """The JSON's word, else the key's, else the key: a sample of unknown origin is a video of its
-    own.
-    """
+    """The JSON's word, else the key's; a sample of unknown origin is not a video of its own."""
     info = {"json": encode_object({"video": "set/küche.mp4"})}
     assert Sample("a-1_00000001_r", info).video == "set/küche.mp4"
     assert Sample("a-1_00000001_r", {"json": encode_object({"frame": 1})}).video == "a-1"
     assert Sample("a-1_00000001_r", {}).video == "a-1"
-    assert Sample("anything", {}).video == "anything"
+    assert Sample("anything", {}).named_video is None
