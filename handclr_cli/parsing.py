@@ -103,15 +103,16 @@ def read_config(context: typer.Context, path: str | None) -> str | None:
 
 def _read_table(path: str) -> dict[str, Any]:
     """Options from TOML or JSON; of a run's config.json its arguments and seed."""
-    import json
     import tomllib
+
+    from .contract.jsontext import parse_json
 
     try:
         text = Path(path).read_text(encoding="utf-8")
-        found = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+        found = parse_json(text) if path.endswith(".json") else tomllib.loads(text)
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path}: {error}") from error
     if not isinstance(found, dict):
         raise UsageError(f"--config {path}: holds no options")

@@ -217,3 +217,13 @@ def test_what_writes_is_seen(line: str) -> None:
 )
 def test_what_reads_is_not(line: str) -> None:
     assert not list(house.writers(ast.parse(line)))
+
+
+def test_the_pins_with_hashes_are_those_without() -> None:
+    found = []
+    for name in ("constraints.txt", "constraints-hashes.txt"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        pins = re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)
+        found.append({re.sub(r"[-_.]+", "-", pin.lower()): version for pin, version in pins})
+    assert found[0] == found[1], "run the command in the head of constraints-hashes.txt"
+    assert re.search(r"\\\n +--hash=sha256:[0-9a-f]{64}", text) and "://" not in text

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import HandclrError
+from .jsontext import parse_json
 
 JOINT_COUNT = 21
 
@@ -137,7 +138,7 @@ def _decode_image(payload: bytes | memoryview) -> np.ndarray:
 
 
 def _decode_object(payload: bytes | memoryview) -> dict[str, Any]:
-    value = json.loads(bytes(payload))
+    value = parse_json(bytes(payload))
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value

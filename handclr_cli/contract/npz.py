@@ -12,7 +12,7 @@ import numpy as np
 from .errors import HandclrError, TruncatedError
 from .inputs import display_name, open_seekable
 from .output import binary_output
-from .provenance import Provenance, dumps, loads
+from .provenance import Provenance, dumps, read_provenance
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def read_npz(
             f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?"
         ) from error
     _check(found, kind, name, only)
-    return found, loads(str(found.pop("meta", "")))
+    return found, read_provenance(str(found.pop("meta", "")), f"{name}: array 'meta'")
 
 
 def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Provenance) -> None:
@@ -208,6 +208,8 @@ def _check(
                 f"this one has {', '.join(sorted(arrays)) or 'nothing'}"
             )
         array = arrays[declared.name]
+        if not isinstance(array, np.ndarray):  # what NumPy makes of bytes that it does not know
+            raise HandclrError(f"{name}: array '{declared.name}' is not in NPY format, or damaged")
         if not declared.fits(array.shape, array.dtype, sizes):
             raise HandclrError(
                 f"{name}: array '{declared.name}' should be {declared.dtype} {declared.shape}, "

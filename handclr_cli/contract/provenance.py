@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .errors import HandclrError
+from .jsontext import parse_json
 from .version import __version__
 
 CONTRACT = 1
@@ -85,7 +87,44 @@ def dumps(record: Provenance) -> str:
 def loads(data: bytes | str) -> Provenance | None:
     """Parse what `dumps` wrote; None where the data is not a JSON object."""
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
+        record = parse_json(data)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+# What the values of a stage are, where they are there, and what that is called.
+_TYPES: dict[str, tuple[type, str]] = {
+    "stage": (str, "text"),
+    "arguments": (dict, "an object"),
+    "inputs": (list, "a list"),
+    "model": (dict, "an object"),
+    "unit": (dict, "an object"),
+    "history": (list, "a list of stages"),
+}
+
+
+def read_provenance(data: bytes | str, where: str) -> Provenance | None:
+    """Parse a provenance that a file carries; None where the data is not a JSON object.
+
+    Raises HandclrError, with `where` in front, where its values are of other types than a
+    provenance has, such as a history that is no list of stages.
+    """
+    record = loads(data)
+    if record is None:
+        return None
+    past = record.get("history")
+    for stage in (record, *(past if isinstance(past, list) else ())):
+        if wrong := _misfit(stage):
+            raise HandclrError(f"{where} is not a provenance as handclr writes it: {wrong}")
+    return record
+
+
+def _misfit(stage: Any) -> str:
+    """What is wrong with a stage, in words; empty where nothing is."""
+    if not isinstance(stage, dict):
+        return "its history is not a list of stages"
+    for name, (kind, called) in _TYPES.items():
+        if stage.get(name) is not None and not isinstance(stage[name], kind):
+            return f"its {name} is not {called}"
+    return ""

@@ -15,7 +15,7 @@ from .inputs import STDIN, display_name, open_source, reading
 from .kinds import refuse_other_kind
 from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
 from .output import binary_output
-from .provenance import Provenance, after, dumps, loads
+from .provenance import Provenance, after, dumps, read_provenance
 from .sample import Sample
 from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, sample_name, walk, write_member
 
@@ -88,7 +88,11 @@ def group(cursor: Cursor, source: str) -> Iterator[Sample]:
 
 def _archive(members: Iterator[Member], source: str) -> Archive:
     first = next(members)
-    origin = loads(bytes(first.data)) if first.name in (PROVENANCE, HISTORY) else None
+    origin = (
+        read_provenance(bytes(first.data), f"{source}: {first.name}")
+        if first.name in (PROVENANCE, HISTORY)
+        else None
+    )
     metadata: dict[str, bytes] = {}
     return Archive(origin, _samples(chain([first], members), source, metadata), metadata)
 
@@ -133,7 +137,7 @@ def _note(
             f"{source}: an archive ends without its end mark; did a producer fail?"
         )
     if member.name in (PROVENANCE, HISTORY):
-        return loads(bytes(member.data))
+        return read_provenance(bytes(member.data), f"{source}: {member.name}")
     found[member.name.rpartition("/")[2]] = bytes(member.data)
     return origin
 

@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, TruncatedError, UsageError
 from .inputs import STDIN
+from .jsontext import parse_json
 from .kinds import refuse_other_kind
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
 from .output import binary_output
-from .provenance import Provenance, dumps, loads, stages
+from .provenance import Provenance, dumps, loads, read_provenance, stages
 from .shards import PROVENANCE, ShardWriter
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
@@ -75,6 +76,21 @@ class UnitWriter(ShardWriter):
             if self.skipped:
                 write_member(self.file, SKIPPED, json.dumps(self.skipped).encode())
         super().close()
+
+
+def counts_in(metadata: Mapping[str, bytes]) -> Counter[str]:
+    """What became of the inputs of a shard with such metadata; what is no number is left out."""
+    found = loads(metadata.get(COUNTS, b"")) or {}
+    return Counter({word: count for word, count in found.items() if type(count) is int})
+
+
+def skipped_in(metadata: Mapping[str, bytes]) -> list[str]:
+    """The lines that name the skipped inputs of a shard with such metadata."""
+    try:
+        lines = parse_json(metadata.get(SKIPPED, b"[]"))
+    except ValueError:
+        return []
+    return list(map(str, lines)) if isinstance(lines, list) else []
 
 
 def even_parts(count: int, size: int) -> list[Part]:
@@ -169,7 +185,7 @@ class Units:
 
     def counts(self, unit: Unit) -> Counter[str]:
         """What became of the inputs of a unit that is done; empty where its shard does not say."""
-        counts = Counter(loads(metadata_of(self._done[unit.number]).get(COUNTS, b"")))
+        counts = counts_in(metadata_of(self._done[unit.number]))
         del counts[TOTAL]
         return counts
 
@@ -231,7 +247,11 @@ def provenance_of(path: str) -> Provenance | None:
             first = next(walk(StreamCursor(file), path), None)
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror}") from error
-    return loads(bytes(first.data)) if first and first.name == PROVENANCE else None
+    return (
+        read_provenance(bytes(first.data), f"{path}: {PROVENANCE}")
+        if first and first.name == PROVENANCE
+        else None
+    )
 
 
 def metadata_of(path: str) -> dict[str, bytes]:
@@ -268,7 +288,7 @@ def _difference(path: str, record: Provenance) -> str:
 
 def _differing(made: Provenance, record: Provenance) -> list[str]:
     """What a stage was made with where that is not so in `record`: arguments first, by name."""
-    before, now = made.get("arguments", {}), record["arguments"]
+    before, now = made.get("arguments") or {}, record["arguments"]
     arguments = [
         f"{name} {before.get(name, '(not set)')}"
         for name in sorted({**now, **before})

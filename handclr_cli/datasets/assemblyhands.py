@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..choices import AssemblyhandsSplit
 from ..contract.errors import HandclrError
+from ..contract.jsontext import parse_json
 from ..contract.sample import LAST_FRAME
 from ..hand.joints import REFERENCE_BONE
 from .labelled import Invalid, LabelledHand
@@ -108,7 +108,7 @@ class AssemblyHands:
                 f"{self.root} is not a folder; give the one that holds annotations and images"
             )
         try:
-            found = json.loads(path.read_bytes())
+            found = parse_json(path.read_bytes())
         except FileNotFoundError as error:
             raise HandclrError(
                 f"{path} is missing; unpack AssemblyHands v1-1's annotations there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..contract.jsontext import parse_json
 from .labelled import Invalid, LabelledHand, read_image
 
 FOLDER = "FreiHAND_pub_v2"
@@ -104,7 +104,7 @@ def _find(folders: list[Path], name: str) -> Path:
 def _read_labels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Read a JSON list of matrices as float64 (N, *shape)."""
     try:
-        values = np.asarray(json.loads(path.read_bytes()), dtype=np.float64)
+        values = np.asarray(parse_json(path.read_bytes()), dtype=np.float64)
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -17,19 +16,19 @@ from ..contract import numbering
 from ..contract.errors import DamagedError, HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, encode_array
 from ..contract.numbering import is_numbered
-from ..contract.provenance import Provenance, loads, provenance
+from ..contract.provenance import Provenance, provenance
 from ..contract.sample import Sample
 from ..contract.settings import Settings
 from ..contract.shards import Archive, ShardOutput, ShardWriter, read_archives, unrepeated
 from ..contract.units import (
-    COUNTS,
-    SKIPPED,
     Part,
     Unit,
     Units,
     UnitWriter,
+    counts_in,
     part_of_archive,
     parts_of_shards,
+    skipped_in,
 )
 from ..work import cores
 from ..work.crew import Crew
@@ -251,11 +250,11 @@ class _Job:
 
         with units.write(unit) as writer:
             counts = self.write(samples(writer), writer)
-            writer.counts.update(loads(metadata.get(COUNTS, b"")) or {})
+            writer.counts.update(counts_in(metadata))
             writer.counts.update({"no keypoints": counts["no keypoints"]})
             if counts["skipped"]:
                 writer.counts[UNREADABLE] += counts["skipped"]
-            writer.skipped += json.loads(metadata.get(SKIPPED, b"[]"))
+            writer.skipped += skipped_in(metadata)
 
     def try_unit(self, units: Units, unit: Unit, source: str) -> None:
         """Write the shard of a source; where that is damaged, name it and go on."""

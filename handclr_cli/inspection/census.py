@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ..contract.errors import HandclrError, TruncatedError
 from ..contract.fields import IMAGE, INFO
 from ..contract.index import mapped
 from ..contract.inputs import open_source
+from ..contract.jsontext import parse_json
 from ..contract.npz import as_keys
 from ..contract.pictures import image_size
 from ..contract.provenance import Provenance, loads
@@ -135,8 +135,8 @@ class Census:
             found = loads(data) or {}
             self.counts = {word: count for word, count in found.items() if type(count) is int}
         elif name == SKIPPED:
-            with contextlib.suppress(ValueError, RecursionError):
-                lines = json.loads(data)
+            with contextlib.suppress(ValueError):
+                lines = parse_json(data)
                 self.skipped += map(str, lines) if isinstance(lines, list) else []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..contract.errors import HandclrError
+from ..contract.jsontext import parse_json
+from ..contract.provenance import loads
 from ..learning.encoder import arch_of, normalise
 from ..learning.run import CONFIG, LAST, LOG, load_checkpoint
 
@@ -87,7 +88,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise HandclrError(f"{path}: not the configuration of a run, or damaged") from error
     if not isinstance(config, dict):
@@ -130,11 +131,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     except OSError:
         return
     for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
+        if (record := loads(line)) is not None:
             yield record
 
 

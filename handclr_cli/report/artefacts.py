@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
+from ..contract.jsontext import parse_json
 from ..contract.npz import read_npz
 
 
@@ -128,7 +128,7 @@ class Artefacts:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises HandclrError naming a file that does not hold one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HandclrError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

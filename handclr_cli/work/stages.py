@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..contract.errors import HandclrError, UsageError
+from ..contract.jsontext import parse_json
 from ..contract.output import atomic_write, write_json
 from ..contract.version import __version__
 
@@ -82,7 +82,7 @@ class Book:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                self.entries = self._usable(json.loads(path.read_text(encoding="utf-8")))
+                self.entries = self._usable(parse_json(path.read_text(encoding="utf-8")))
             elif any(folder.iterdir()):
                 why = "neither empty nor the folder of a demo; name another one"
                 raise UsageError(f"{folder}: {why}")
