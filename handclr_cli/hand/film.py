@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -47,6 +47,7 @@ def video_writer(
         writer = cv2.VideoWriter()
         try:
             if not any(_opens(writer, part, codec, fps, (width, height)) for codec in codecs):
+                _refuse_full_disk(file)
                 raise HandclrError(
                     f"{path}: OpenCV can encode no such video here ({', '.join(codecs)})"
                 )
@@ -68,6 +69,12 @@ def video_writer(
             file.write(FILM_MARK if mark else b"")
         finally:
             writer.release()
+
+
+def _refuse_full_disk(file: BinaryIO) -> None:
+    """Raise OSError where nothing can be written to a file, of which an encoder says nothing."""
+    file.write(bytes(4096))
+    file.flush()
 
 
 def _opens(writer: Any, path: Path, codec: str, fps: float, size: tuple[int, int]) -> bool:

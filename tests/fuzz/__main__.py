@@ -36,6 +36,10 @@ class Finding(NamedTuple):
     words: Sequence[str]
     what: str
 
+    def __str__(self) -> str:
+        """The finding in two lines, the second of which is its command line."""
+        return f"{self.number} {self.kind}: {self.what}\n    {shlex.join(self.words)}"
+
 
 class Asked(NamedTuple):
     """What the workers are asked: of which seed, of which kinds, how long each may take."""
@@ -107,6 +111,7 @@ class Worker:
         assert self._reading is not None
         number, kind, words = self._reading
         self.findings.append(Finding(number, kind, words, what))
+        print(self.findings[-1], flush=True)
         self.numbers.remove(number)
         self._reading = None
 
@@ -174,6 +179,7 @@ def fuzz(asked: Asked, first: int, inputs: int, workers: int, whole: int) -> lis
     for number in range(first + inputs - whole, first + inputs):
         if found := by_command_line(number, asked):
             findings.append(found)
+            print(found, flush=True)
     counts: Counter[tuple[str, int]] = sum((worker.counts for worker in crew), Counter())
     for kind in asked.kinds:
         ends = {code: counts[kind, code] for code in range(4)}
@@ -202,9 +208,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             making.make(folder)
         asked = Asked(given.seed, given.kinds, folder, given.limit)
         findings = fuzz(asked, given.first, given.inputs, given.workers, whole)
-    for finding in findings:
-        line = shlex.join(finding.words)
-        print(f"{finding.number} {finding.kind}: {finding.what}\n    {line}")
     seconds = time.monotonic() - begin
     print(f"{given.inputs:,} inputs, {len(findings)} findings, {seconds:.0f} s", file=sys.stderr)
     return 1 if findings else 0
