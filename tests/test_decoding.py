@@ -286,3 +286,12 @@ def test_playlists_are_not_followed(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         frames, (error,) = read(tmp_path / name, skipped=1)
         assert frames == [] and error.reason == "cannot be opened as a video"
+
+
+def test_a_film_of_an_unknown_codec_cannot_be_opened(tmp_path: Path) -> None:
+    """FFmpeg lists its stream without a size."""
+    data = film(tmp_path / "x.mp4", 5, 10, *H264).read_bytes()
+    assert data.count(b"avc1") >= 1 and data.count(b"avcC") == 1
+    (tmp_path / "x.mp4").write_bytes(data.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    frames, (error,) = read(tmp_path / "x.mp4", skipped=1)
+    assert frames == [] and error.reason == "cannot be opened as a video"

@@ -191,7 +191,9 @@ def _shown(streams: Any) -> Any:
     from av.stream import Disposition
 
     still = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-    moving = [stream for stream in streams if not stream.disposition & still and stream.width]
+    # A stream that FFmpeg has no decoder for has no context, and no size.
+    known = [stream for stream in streams if stream.codec_context is not None]
+    moving = [stream for stream in known if not stream.disposition & still and stream.width]
 
     def rank(stream: Any) -> tuple[bool, int]:
         return bool(stream.disposition & Disposition.default), stream.width * stream.height

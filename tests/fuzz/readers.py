@@ -61,6 +61,9 @@ _WEIGHTS = (
     "--device cpu --workers 0 --run {o}",
 )
 _BOXES = "extract {s}/film.mp4 --detections {x} --workers 0 --size 32 -o {o}.tar"
+_GO_ON = (
+    "extract {s}/film.mp4 --detections {s}/boxes.csv --workers 0 --size 32 -o {x}/crops-%06d.tar"
+)
 _LOOK = "extract {x} --detections {s}/boxes.csv --workers 0 --size 32 -o {o}.tar"
 _SEE = "extract {x} --detections {s}/pictures.csv --workers 0 --size 32 -o {o}.tar"
 _CHECK = "--workers 0 --check {o}.png --report {o}.json -o {o}.tar"
@@ -82,6 +85,12 @@ READERS: dict[str, Reader] = {
         ("inspect {x} --skipped", "pca {x} --dim 2 -o {o}.npz"),
     ),
     "tar for a network": Reader("labelled.tar", mutations.change_tar, _TRAINED, torch=True),
+    "shard of a job": Reader(
+        "done/crops-*.tar",
+        mutations.change_tar,
+        (_GO_ON, f"{_GO_ON} --dry-run", f"{_GO_ON} --overwrite"),
+        "done",
+    ),
     "pose": Reader("pose.npz", mutations.change_zip, _POSE),
     "graph": Reader(
         "pool.hnsw",

@@ -106,6 +106,12 @@ def _footage(folder: Path) -> None:
     rows = [dict(zip(names, line.split(","), strict=True)) for line in CSV.splitlines()[1:]]
     (folder / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "boxes.json").write_text(json.dumps(rows))
+    (folder / "done").mkdir()
+    _run(
+        folder,
+        "extract {s}/film.mp4 --detections {s}/boxes.csv --workers 0 --size 32 "
+        "-o {s}/done/crops-%06d.tar",
+    )
     with zipfile.ZipFile(folder / "hand.task", "w") as archive:
         archive.writestr("hand_detector.tflite", bytes(2000))
         archive.writestr("hand_landmarks_detector.tflite", bytes(3000))
