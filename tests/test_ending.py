@@ -26,7 +26,7 @@ def start(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=cli_env(), **pipes)  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("moment_s", [0.3, 0.9])
+@pytest.mark.parametrize("moment_s", [0.6])
 @pytest.mark.slow
 def test_sigterm_while_libraries_are_loaded(moment_s: float, tmp_path: Path) -> None:
     with start("finetune", "-", "--run", str(tmp_path / "run")) as process:
@@ -87,12 +87,8 @@ def closed(number: int, *words: str | Path, cwd: Path) -> subprocess.CompletedPr
     "words",
     [
         ("evaluate", "x.tar", "--predictions", "x.npz"),
-        ("evaluate", "--compare", "x.npz", "x.npz"),
         ("inspect", "x.tar"),
-        ("inspect", "x.tar", "--json"),
         ("pca", "x.tar"),
-        ("mine", "x.npz"),
-        ("keypoints", "x.tar", "--workers", "0"),
         ("extract", "x.mp4"),
         ("synth", "labelled", "--count", "1"),
     ],

@@ -23,6 +23,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.slow
 def test_texts_of_any_kind_end_in_one_line(tmp_path: Path) -> None:
     for name, (_, text) in TEXTS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -33,6 +34,7 @@ def test_texts_of_any_kind_end_in_one_line(tmp_path: Path) -> None:
     assert {one.code for one in told} <= {1, 2}
 
 
+@pytest.mark.slow
 def test_shards_and_arrays_of_any_kind_end_in_one_line(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     write_shard(tmp_path / "hands.tar", crops())

@@ -4,16 +4,20 @@ came before.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from conftest import drawn_pair
+from conftest import Handclr, drawn_pair, lines
 from drawn_hand import draw_hand, hand_joints
+from shard_helpers import crops, write_shard
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.footage.landmarker import Landmarker
+from handclr_cli.footage.model_file import NETWORKS
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,21 @@ def test_file_that_is_no_landmarker(tmp_path: Path) -> None:
     (tmp_path / "bad.task").write_text("no landmarker")
     with pytest.raises(HandclrError, match="bad.task: MediaPipe cannot load"):
         Landmarker(tmp_path / "bad.task")
+
+
+@pytest.mark.landmarker
+@pytest.mark.parametrize("command", ["extract", "keypoints"])
+@pytest.mark.slow
+def test_a_damaged_landmarker_is_one_line(command: str, tmp_path: Path, handclr: Handclr) -> None:
+    """A file of the right form whose networks are not: MediaPipe would print pages of it."""
+    with zipfile.ZipFile(tmp_path / "odd.task", "w") as task:
+        for name in NETWORKS:
+            task.writestr(name, bytes(5000))
+    cv2.imwrite(str(tmp_path / "film.png"), np.zeros((64, 64, 3), np.uint8))
+    write_shard(tmp_path / "film.tar", crops(frames=9))
+    source = {"extract": "film.png", "keypoints": "film.tar"}[command]
+    words = [command, source, "--landmarker", "odd.task", "--workers", "0", "-o", "x.tar"]
+    done = handclr(*words, cwd=tmp_path)
+    (line,) = lines(done.stderr)
+    assert line.startswith("handclr: error: odd.task: MediaPipe cannot load this landmarker")
+    assert done.returncode == 1 and len(line) < 300 and not (tmp_path / "x.tar").exists()

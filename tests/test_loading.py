@@ -60,6 +60,8 @@ def load(how: str, workers: int = 1, **waiting: Any) -> list[Any]:
 @pytest.mark.slow
 def test_a_wait_for_a_batch_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "POLL_S", 0.1)
+    # How long torch waits for each process at the end.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     begin = time.monotonic()
 
     def stop() -> None:

@@ -37,10 +37,14 @@ class Finder:
     min_score: float
 
     def __call__(self, crops: Sequence[Sample]) -> Iterator[Hand | HandclrError | None]:
-        """Yield for each crop its hand, None where there is none, or why it cannot be read."""
+        """Yield for each crop its hand, None where there is none, or why it cannot be read.
+
+        Raises HandclrError where the landmarker cannot be loaded, which is no crop's fault.
+        """
+        landmarker = self._landmarker
         for crop in crops:
             try:
-                yield find_keypoints(crop.image, self._landmarker)
+                yield find_keypoints(crop.image, landmarker)
             except HandclrError as error:
                 yield error
 
