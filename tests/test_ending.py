@@ -74,6 +74,17 @@ def test_a_signal_during_an_import_waits_for_its_end(
     assert b"lost" not in done.stderr
 
 
+def test_a_kept_signal_that_another_handler_answers_is_answered(tmp_path: Path) -> None:
+    """As a trainer's, which saves and ends with 75."""
+    code = IMPORTING.replace("{name}", "SIGTERM").replace(
+        "import slow\n", "import slow\nsignal.signal(signal.SIGTERM, lambda *event: None)\n"
+    )
+    code = code.replace("time.sleep(30)", "time.sleep(0.5)\nfrom handclr_cli.work import ending\n")
+    code += "sys.exit(75 if ending.code_of_signal() is None else 1)"
+    command = [sys.executable, "-c", code, tmp_path]
+    assert subprocess.run(command, env=cli_env(), timeout=20, check=False).returncode == 75
+
+
 def closed(number: int, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     """Run a command line without one of its standard streams, the others captured."""
     program = [sys.executable, "-m", "handclr_cli", *map(str, words)]

@@ -221,13 +221,14 @@ def here(
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["handclr", "pretrain", *map(str, arguments)])
         State.quiet = State.muted = False
-        older = signal.getsignal(signal.SIGTERM)
+        older = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
         try:
             with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
                 patch.setattr(front, "_drop_stdout", lambda: None)
                 front.main()
         finally:
-            signal.signal(signal.SIGTERM, older)
+            for one, handler in older.items():
+                signal.signal(one, handler)
         said = capsys.readouterr()
         code = ended.value.code
         assert isinstance(code, int) and "unexpected" not in said.err, said.err

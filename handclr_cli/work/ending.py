@@ -28,7 +28,7 @@ def end_on_signals() -> None:
 
 def code_of_signal() -> int | None:
     """The exit code of a signal that came during an import and was not answered yet."""
-    return 128 + _waiting[-1] if _waiting else None
+    return next((128 + number for number, again in _waiting.items() if again.is_alive()), None)
 
 
 def let_go_of_signals() -> None:
@@ -36,19 +36,21 @@ def let_go_of_signals() -> None:
 
     One that was kept during an import is on its way again, and has been answered.
     """
+    coming = code_of_signal() is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN if _waiting else signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_IGN if coming else signal.SIG_DFL)
 
 
 Handler = Callable[[int, FrameType | None], object]
-_waiting: list[int] = []
+# By their numbers, what sends the signals again that came during an import.
+_waiting: dict[int, threading.Timer] = {}
 
 
 def _after_imports(handler: Handler) -> Handler:
     def handle(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
-            _waiting[:] = [number]
-            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+            again = _waiting[number] = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
             return
