@@ -108,6 +108,9 @@ def crops(tmp_path: Path) -> Path:
     return path
 
 
+PECLR = ("--method", "peclr", "--arch", "resnet18", "--size", "32", "--batch", "2", "--epochs", "1")
+
+
 @pytest.mark.slow
 def test_commands_print_no_commands_for_terminals(crops: Path, tmp_path: Path) -> None:
     poses, sheet = tmp_path / "p\x1b[2J.npz", tmp_path / "sheet.png"
@@ -122,7 +125,7 @@ def test_commands_print_no_commands_for_terminals(crops: Path, tmp_path: Path) -
         ("mine", poses),
         ("evaluate", crops, "--predictions", poses),
         ("finetune", crops, "--run", tmp_path / "run"),
-        ("pretrain", crops, "--method", "peclr", "--run", tmp_path / "run"),
+        ("pretrain", crops, *PECLR, "--run", tmp_path / "run"),
         ("extract", crops),
         ("pca", tmp_path / LONG[:200].replace("/", "|")),
         ("pca", crops, "--basis", LONG[:200]),

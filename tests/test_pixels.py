@@ -19,7 +19,7 @@ def matrix(a: float, b: float, c: float, d: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-@pytest.mark.parametrize(("right", "down"), itertools.product([1, -1], repeat=2))
+@pytest.mark.parametrize(("right", "down"), [*itertools.product([1, -1], repeat=2)])
 def test_each_pixel_goes_where_the_matrix_says(swapped: bool, right: int, down: int) -> None:
     stored = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
     axes = np.array([[0, right], [down, 0]] if swapped else [[right, 0], [0, down]])
