@@ -65,8 +65,9 @@ class Worker:
             before = len(self.numbers)
             self._process()
             if len(self.numbers) == before:
-                self.findings.append(Finding(-1, "", (), "the worker ends before it begins"))
-                return
+                self.findings.append(Finding(self.numbers[0], "", (), "the worker ends before it"))
+                print(self.findings[-1], flush=True)
+                del self.numbers[0]
 
     def _process(self) -> None:
         asked = {**self.asked._asdict(), "seeds": str(self.asked.seeds), "numbers": self.numbers}

@@ -76,7 +76,7 @@ def _other_value(found: Any, draw: Draw) -> Any:
         del holder[key]
     elif how == 1:
         other, name = places[draw.integers(len(places))]
-        holder[key] = other[name] if other is not holder else "x"
+        holder[key] = json.loads(json.dumps(other[name]))
     elif how == 2 and isinstance(holder[key], list) and holder[key]:
         holder[key] = holder[key][:-1] if draw.integers(2) else holder[key] * 2
     else:
