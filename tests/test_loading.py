@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -82,6 +83,28 @@ def test_a_wait_for_a_batch_has_an_end() -> None:
     with pytest.raises(HandclrError, match="no batch of crops came for 600 s"):
         next(loading._patient(Silent(), lambda: calls.append(1)))  # type: ignore[arg-type]
     assert len(calls) == loading.LIMIT_S / loading.POLL_S
+
+
+def test_a_process_that_hangs_within_a_batch_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "POLL_S", 0.05)
+    monkeypatch.setattr(loading, "LIMIT_S", 0.2)
+    killed = threading.Event()
+
+    class Worker:
+        def kill(self) -> None:
+            killed.set()
+
+    class Stuck:
+        """As where torch waits for a process to hand over its memory."""
+
+        _workers = (Worker(),)
+
+        def __next__(self) -> Any:
+            assert killed.wait(10)
+            raise EOFError
+
+    with pytest.raises(HandclrError, match="it ended in the middle of a batch"):
+        next(loading._patient(Stuck(), lambda: None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["killed", "unsendable"])

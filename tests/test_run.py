@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from handclr_cli.contract import temporary
 from handclr_cli.contract.errors import HandclrError, Interrupted, Preempted, UsageError
 from handclr_cli.learning.distributed import Ranks
-from handclr_cli.learning.loop import Stop
+from handclr_cli.learning.loop import HeardError, Stop
 from handclr_cli.learning.run import Run, alone_in
 from handclr_cli.learning.schedule import EpochBatches, Schedule
 
@@ -142,6 +143,29 @@ def test_signals_are_noted_and_a_second_ctrl_c_interrupts() -> None:
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is older
+
+
+def test_a_signal_ends_the_wait_for_a_batch_and_nothing_else() -> None:
+    def late() -> Iterator[int]:
+        yield 1
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception:  # as the reader of a damaged crop does
+            pytest.fail("taken for a damaged crop")
+        yield 2
+
+    with Stop(math.inf) as stop, pytest.raises(HeardError):
+        list(stop.between(late(), Ranks()))
+    assert stop.error is Preempted and stop.reason == "by SIGTERM"
+    for ranks in (Ranks(), Ranks(world=2, rank=0)):
+        seen = []
+        with Stop(math.inf) as stop:
+            for batch in stop.between([1, 2], ranks):
+                signal.raise_signal(signal.SIGTERM)  # while the step is made
+                seen.append(batch)
+        assert seen == [1, 2] and stop.reason
+    with Stop(math.inf) as stop:
+        assert list(stop.between(late(), Ranks(world=2, rank=0))) == [1, 2]
 
 
 def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:

@@ -6,7 +6,8 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing import active_children
 from multiprocessing.queues import Queue
 from multiprocessing.reduction import ForkingPickler
@@ -185,22 +186,57 @@ def _loaded(
 def _patient(iterator: Iterator[Any], waiting: Callable[[], None]) -> Iterator[Any]:
     """The batches of a loader that is asked again where none came in time."""
     silent = 0
-    while True:
+    with _Watch(getattr(iterator, "_workers", ())) as watch:
+        while True:
+            try:
+                with watch.limited(), _processes_named():
+                    batch = next(iterator, _END)
+            except _SilentError:
+                silent += 1
+                waiting()
+                # Counted, not measured: a job that the scheduler suspends comes back hours later.
+                if silent * POLL_S < LIMIT_S:
+                    continue
+                late = f"no batch of crops came for {LIMIT_S:,.0f} s"
+                raise HandclrError(f"{late}; does the disk that they are on answer?") from None
+            if batch is _END:
+                return
+            silent = 0
+            yield batch
+
+
+class _Watch:
+    """Ends processes that keep the trainer in the middle of a batch, where torch has no limit."""
+
+    def __init__(self, processes: Sequence[Any]) -> None:
+        self._processes, self._over = processes, threading.Event()
+        self._waited: int | None = None
+
+    def __enter__(self) -> _Watch:
+        if self._processes:
+            threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+
+    @contextlib.contextmanager
+    def limited(self) -> Iterator[None]:
+        """Count the time that a block takes."""
+        self._waited = 0
         try:
-            with _processes_named():
-                batch = next(iterator, _END)
-        except _SilentError:
-            silent += 1
-            waiting()
-            # Counted, not measured: a job that the scheduler suspends comes back hours later.
-            if silent * POLL_S < LIMIT_S:
-                continue
-            late = f"no batch of crops came for {LIMIT_S:,.0f} s"
-            raise HandclrError(f"{late}; does the disk that they are on answer?") from None
-        if batch is _END:
-            return
-        silent = 0
-        yield batch
+            yield
+        finally:
+            self._waited = None
+
+    def _run(self) -> None:
+        while not self._over.wait(POLL_S):
+            if self._waited is not None:
+                self._waited += 1
+                # Of a wait that torch ends itself nothing is left by then.
+                if self._waited * POLL_S > LIMIT_S + POLL_S:
+                    for process in self._processes:
+                        process.kill()
 
 
 def _that_fit(workers: int) -> int:
@@ -228,6 +264,8 @@ def _processes_named() -> Iterator[None]:
     """Say in a line what torch says of processes that load."""
     try:
         yield
+    except (EOFError, ConnectionError) as error:
+        raise _lost("it ended in the middle of a batch") from error
     except RuntimeError as error:
         if "DataLoader timed out" in str(error):
             raise _SilentError from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, SupportsFloat
 
@@ -29,6 +30,10 @@ Losses = dict[str, Tensor]
 Measures = Mapping[str, SupportsFloat]
 
 
+class HeardError(BaseException):
+    """A signal came while a batch was waited for; no reader of crops may take it for its own."""
+
+
 class Stop:
     """Notes SIGTERM, Ctrl-C and the end of the time, for the loop to save and stop.
 
@@ -39,6 +44,7 @@ class Stop:
         self.reason = ""
         self.error: type[HandclrError] = Preempted
         self._deadline = time.monotonic() + time_limit
+        self._waiting = False
 
     def __enter__(self) -> Stop:
         # A shell lets its background jobs ignore Ctrl-C.
@@ -58,6 +64,22 @@ class Stop:
             self.reason = "at the time limit"
         return ranks.any(bool(self.reason))
 
+    def between(self, batches: Iterable[Any], ranks: Ranks) -> Iterator[Any]:
+        """The batches; a signal that comes while the next one is waited for raises HeardError.
+
+        Not so with several processes, which all have to stop after the same step.
+        """
+        iterator, end = iter(batches), object()
+        while True:
+            self._waiting = ranks.world == 1
+            try:
+                batch = next(iterator, end)
+            finally:
+                self._waiting = False
+            if batch is end:
+                return
+            yield batch
+
     def stopped(self, step: int) -> HandclrError:
         """The error that ends a training whose state is saved."""
         why = f"stopped {self.reason or 'with another process'}, saved at step {step:,}"
@@ -68,6 +90,9 @@ class Stop:
         if number == signal.SIGINT:
             self.reason, self.error = "by Ctrl-C", Interrupted
             signal.signal(number, self._older[signal.SIGINT])
+        if self._waiting:
+            self._waiting = False
+            raise HeardError
 
 
 def train(
@@ -92,53 +117,92 @@ def train(
     `before_save()` may write what belongs to the state that is saved next. With the state saved,
     raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C.
     """
-    step = _resume(run, model, optimizer)
-    if step == schedule.steps:
+    first = _resume(run, model, optimizer)
+    if first == schedule.steps:
         return
     model.train()
-    recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, step, ranks)
+    recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, first, ranks)
+    state = _State(run, model, optimizer, first, (recorder.flush, before_save))
     stop = Stop(schedule.time_limit)
-    saved, pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
 
-    def save() -> None:
-        recorder.flush()
-        before_save()
-        run.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    def stopped() -> HandclrError:
+        state.save()
+        return stop.stopped(state.step)
 
     def waiting() -> None:
         # Of several processes all have to stop after the same step.
         if ranks.world == 1 and stop.requested(ranks):
-            save()
-            raise stop.stopped(step)
+            raise stopped()
 
     with (
         stop,
-        progress(label, schedule.steps, "steps", step) as advance,
+        _ended_when_heard(stopped),
+        progress(label, schedule.steps, "steps", first) as advance,
         mended_batches(
             dataset, sampler, collate, schedule.workers, device, repeat_others, waiting
         ) as loaded,
     ):
-        for batch in prefetch(map(Told("another stands in for it"), loaded), device):
-            lr = schedule.lr_at(step)
+        told = map(Told("another stands in for it"), loaded)
+        for batch in stop.between(prefetch(told, device), ranks):
+            lr = schedule.lr_at(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             losses = differentiate(batch)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step += 1
+            state.step += 1
+            step = state.step
             advance(1, **recorder.add(step, lr, losses))
             epoch, rest = divmod(step, schedule.epoch_steps)
             if not rest and (found := examine(epoch)):
                 recorder.note(step, epoch - 1, found)
             stopping = stop.requested(ranks)
-            now = time.monotonic()
-            epoch_ends = not rest and now - saved > pause
-            if stopping or step == schedule.steps or step % schedule.save_every == 0 or epoch_ends:
-                save()
-                saved = time.monotonic()
-                pause = max(EPOCH_SAVE_INTERVAL_S, (saved - now) / SAVE_SHARE)
             if stopping and step < schedule.steps:
-                raise stop.stopped(step)
+                raise stopped()
+            if step == schedule.steps or state.due(schedule.save_every, not rest):
+                state.save()
+
+
+class _State:
+    """The state of a training, and when it was saved last; `before` are called before each save."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        step: int,
+        before: Sequence[Callable[[], None]],
+    ) -> None:
+        self.run, self.model, self.optimizer, self.step = run, model, optimizer, step
+        self._before = before
+        self._saved, self._pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
+
+    def due(self, every: int, epoch_ends: bool) -> bool:
+        """Whether to save after this step."""
+        late = time.monotonic() - self._saved > self._pause
+        return self.step % every == 0 or (epoch_ends and late)
+
+    def save(self) -> None:
+        """Save it, and find out how long that takes."""
+        begin = time.monotonic()
+        for call in self._before:
+            call()
+        tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        self.run.save({"step": self.step, **tensors})
+        self._saved = time.monotonic()
+        self._pause = max(EPOCH_SAVE_INTERVAL_S, (self._saved - begin) / SAVE_SHARE)
+
+
+@contextlib.contextmanager
+def _ended_when_heard(stopped: Callable[[], HandclrError]) -> Iterator[None]:
+    try:
+        yield
+    except HeardError:
+        error = stopped()
+    else:
+        return
+    raise error
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
