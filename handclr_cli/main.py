@@ -30,7 +30,13 @@ from .commands import (
 from .contract.errors import HandclrError, lacks_memory
 from .contract.version import __version__
 from .parsing import Command
-from .work.ending import code_of_signal, end_on_signals, hold_streams, let_go_of_signals
+from .work.ending import (
+    code_of_signal,
+    end_on_signals,
+    exit_now,
+    hold_streams,
+    let_go_of_signals,
+)
 
 app = typer.Typer(
     name="handclr",
@@ -85,6 +91,9 @@ def main() -> NoReturn:
     end_on_signals()
     try:
         _run()
+    except SystemExit as ended:
+        exit_now(ended.code if isinstance(ended.code, int) else 1)
+        raise
     finally:
         let_go_of_signals()
 

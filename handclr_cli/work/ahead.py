@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 _END = object()
+# What is being made is waited for no longer than this at the end.
+PATIENCE_S = 60.0
 
 
 def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
@@ -21,7 +24,16 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
     done: SimpleQueue[tuple[object, BaseException | None]] = SimpleQueue()
     room, stopped = Semaphore(depth), Event()
     thread = Thread(target=_produce, args=(items, done, room, stopped), name="ahead", daemon=True)
+
+    def stop() -> None:
+        stopped.set()
+        room.release()
+        thread.join(PATIENCE_S)
+
     thread.start()
+    # An iterator that an error has left half way is not closed before the interpreter ends, and a
+    # thread in a native library does not survive that.
+    atexit.register(stop)
     try:
         while True:
             item, error = done.get()
@@ -34,9 +46,8 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
             # Otherwise the item would be kept in memory until the next one is there.
             del item
     finally:
-        stopped.set()
-        room.release()
-        thread.join()
+        stop()
+        atexit.unregister(stop)
 
 
 def _produce(

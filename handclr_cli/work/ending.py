@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -26,6 +27,19 @@ def end_on_signals() -> None:
         signal.signal(signal.SIGINT, _after_imports(signal.default_int_handler))
 
 
+def exit_now(code: int) -> None:
+    """End this process with its exit code where a signal has ended its work; else return.
+
+    What was begun has been cleaned up by then. The interpreter would wait at its end for threads
+    that a signal has kept from being told to end, or take their libraries from under them.
+    """
+    if _ended:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+
 def code_of_signal() -> int | None:
     """The exit code of a signal that came during an import and was not answered yet."""
     return next((128 + number for number, again in _waiting.items() if again.is_alive()), None)
@@ -45,6 +59,8 @@ def let_go_of_signals() -> None:
 Handler = Callable[[int, FrameType | None], object]
 # By their numbers, what sends the signals again that came during an import.
 _waiting: dict[int, threading.Timer] = {}
+# The numbers of those that were answered.
+_ended: list[int] = []
 
 
 def _after_imports(handler: Handler) -> Handler:
@@ -54,6 +70,7 @@ def _after_imports(handler: Handler) -> Handler:
             again.daemon = True
             again.start()
             return
+        _ended.append(number)
         handler(number, frame)
 
     return handle
