@@ -77,12 +77,15 @@ class Sampling:
 class Hand:
     """A hand found in an image: float64 (21, 2) keypoints in pixels, its side, the confidence.
 
-    `side` is "left" or "right". Of a hand known by its box only, the keypoints are two corners.
+    `side` is "left" or "right". `world` is float64 (21, 3), metres from the wrist along the axes of
+    the camera (x right, y down, z away from it). Of a hand known by its box only, the keypoints are
+    two corners, and `world` is None.
     """
 
     keypoints: np.ndarray
     side: str
     score: float
+    world: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

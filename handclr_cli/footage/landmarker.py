@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..contract.errors import HandclrError
+from ..hand.joints import WRIST
 from .frames import Hand
 
 
@@ -62,8 +63,13 @@ class Landmarker:
             self._square[y : y + height, x : x + width] = image
             image = self._square
         result = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        found = zip(
+            result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
+        )
         hands = []
-        for landmarks, sides in zip(result.hand_landmarks, result.handedness, strict=True):
+        for landmarks, metres, sides in found:
             keypoints = np.array([(mark.x, mark.y) for mark in landmarks]) * side - (x, y)
-            hands.append(Hand(keypoints, sides[0].category_name.lower(), float(sides[0].score)))
+            world = np.array([(mark.x, mark.y, mark.z) for mark in metres])
+            label, score = sides[0].category_name.lower(), float(sides[0].score)
+            hands.append(Hand(keypoints, label, score, world - world[WRIST]))
         return sorted(hands, key=lambda hand: -hand.score)
