@@ -87,12 +87,15 @@ def test_samples_are_what_the_contract_says(drawn_crops: bytes, drawn_clip: Path
             "hand",
             "flipped",
             "score",
+            "track",
+            "side_score",
         ]
         assert info["video"] == f"{drawn_clip.parent.name}/clip.mp4"
         assert info["frame"] == position // 2 and info["time_s"] == position // 2 / 2
         assert info["source_size"] == [640, 480]
         assert info["hand"] in ("left", "right") and info["flipped"] is (info["hand"] == "left")
-        assert 0.5 <= info["score"] <= 1
+        assert 0.5 <= info["score"] <= 1 and 0.5 <= info["side_score"] <= 1
+        assert type(info["track"]) is int
         x0, y0, x1, y1 = info["box"]
         assert all(type(value) is int for value in info["box"]) and x1 - x0 == y1 - y0 > 0
         assert re.fullmatch(rf"clip-[0-9a-f]{{8}}_{position // 2:08d}_{info['hand'][0]}", key)

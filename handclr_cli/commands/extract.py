@@ -39,6 +39,13 @@ def extract(
         float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
     ] = 0.5,
     max_hands: Annotated[int, typer.Option(min=1, help="Hands to find in a frame at most.")] = 2,
+    tracks: Annotated[
+        bool,
+        typer.Option(
+            "--tracks/--no-tracks",
+            help="One side for a hand that is followed from look to look, in place of each look's.",
+        ),
+    ] = True,
     balance: Annotated[
         bool,
         typer.Option("--balance", help="As many left as right hands in a shard, drawn by --seed."),
@@ -99,6 +106,7 @@ def extract(
         margin=margin,
         min_score=min_score,
         max_hands=max_hands,
+        tracks=tracks,
         balance=balance,
         with_keypoints=with_keypoints,
         detections=detections,

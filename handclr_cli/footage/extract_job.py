@@ -44,7 +44,7 @@ class ExtractSettings(Settings):
 
     recorded: ClassVar = (
         *("fps", "every", "size", "margin", "min_score", "max_hands", "balance", "with_keypoints"),
-        "quality",
+        *("quality", "tracks"),
     )
 
     footage: Sequence[str]
@@ -67,6 +67,8 @@ class ExtractSettings(Settings):
     """Write as many left as right hands into a shard, drawn by `seed`."""
     with_keypoints: bool = False
     """Keep the keypoints found in the frame, mapped into the crop."""
+    tracks: bool = True
+    """Join hands of neighbouring looks to tracks, each of one side."""
     detections: str | None = None
     """A file with the boxes of another detector; `read_detections` describes it."""
     quality: int = 95
@@ -212,7 +214,7 @@ def _open_source(settings: ExtractSettings, record: Provenance) -> _Source:
         quality=settings.quality,
         keypoints=settings.with_keypoints,
     )
-    return _Source(footage, boxes, Extraction(crops, model, settings.max_hands))
+    return _Source(footage, boxes, Extraction(crops, model, settings.max_hands, settings.tracks))
 
 
 def _begun(settings: ExtractSettings) -> bool:

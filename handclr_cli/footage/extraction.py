@@ -16,15 +16,19 @@ from ..contract.fields import IMAGE, INFO, KEYPOINTS_2D, encode_array, encode_im
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
-from ..hand.square import cut, overlap, square_box, to_crop
+from ..hand.square import cut, mirror, overlap, square_box, to_crop
 from ..work.ahead import ahead
-from .frames import Footage, Frame, Hand, Piece, UnreadableError
+from .frames import Frame, Hand, Piece, UnreadableError
+from .keypoints import find_centred
 from .landmarker import Landmarker
+from .tracks import Look, towards_right, tracked
 from .video import read_piece
 
 SAME_HAND_OVERLAP = 0.5
 OUTSIDE = "box outside the frame"
 FRAMES_AHEAD = 4
+# Around a crop that is looked at again: the border by which most hands are found.
+_BORDER = (1.0, "edge")
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,26 @@ class Extraction:
     """Cuts the crops out of a piece of footage; each worker process has a landmarker of its own.
 
     Hands are found by the landmarker `model`, at most `max_hands` in a frame, unless the piece has
-    boxes.
+    boxes. With `tracks` they are joined to tracks of one side each.
     """
 
     settings: CropSettings
     model: Path | None
     max_hands: int = 2
+    tracks: bool = True
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
         """Yield the crops, possibly none, of each frame looked at.
 
         What cannot be used is yielded between them.
         """
+        looks = self._looks(piece)
+        if self.tracks and piece.boxes is None:
+            looks = tracked(looks, self._opinion)
+        for look in looks:
+            yield look if isinstance(look, Skipped) else list(crops(piece, look, self.settings))
+
+    def _looks(self, piece: Piece) -> Iterator[Look | Skipped]:
         errors: deque[UnreadableError] = deque()
         for frame in ahead(read_piece(piece, errors.append), FRAMES_AHEAD):
             yield from _skipped(piece, errors)
@@ -76,13 +88,22 @@ class Extraction:
             if any(_outside(hand, frame) for hand in hands):
                 line = f"{piece.footage.files[0]}: frame {frame.number}: {OUTSIDE}"
                 yield Skipped(line, f"{piece.footage.name} frame {frame.number}", OUTSIDE)
-            yield list(crops(piece.footage, frame, hands, self.settings))
+            yield look_at(frame, hands, self.settings)
         yield from _skipped(piece, errors)
 
     def _hands(self, piece: Piece, frame: Frame) -> list[Hand]:
         if piece.boxes is not None:
             return piece.boxes.hands(frame.number)
         return distinct_hands(self._landmarker.find(frame.image))
+
+    def _opinion(self, pixels: np.ndarray) -> float | None:
+        """How much a crop shows a right hand, told by its mirror image.
+
+        The landmarker takes ever the same poses for those of the other hand, but not their mirror
+        images.
+        """
+        hand = find_centred(mirror(pixels), *_BORDER, self._landmarker)
+        return None if hand is None else -towards_right(hand)
 
     def prepare(self) -> None:
         """Make the landmarker now: where memory is too short for it, no footage is to blame."""
@@ -141,30 +162,39 @@ def _draw(sides: np.ndarray, seed: int) -> np.ndarray:
     return kept
 
 
-def crops(
-    footage: Footage, frame: Frame, hands: Iterable[Hand], settings: CropSettings
-) -> Iterator[Sample]:
-    """Yield the crop of each hand that is confident enough and not wholly outside the frame."""
+def look_at(frame: Frame, hands: Iterable[Hand], settings: CropSettings) -> Look:
+    """Cut out each hand that is confident enough and not wholly outside the frame."""
     height, width = frame.image.shape[:2]
+    kept = [hand for hand in hands if hand.score >= settings.min_score]
+    kept = [hand for hand in kept if not _outside(hand, frame)]
+    pixels = []
+    for hand in kept:
+        box = square_box(hand.keypoints, settings.margin)
+        pixels.append(cut(frame.image, box, settings.size, flip=False))
+    return Look(frame.number, frame.time_s, (width, height), kept, pixels)
+
+
+def crops(piece: Piece, look: Look, settings: CropSettings) -> Iterator[Sample]:
+    """Yield the crop of each hand of a look, left ones mirrored."""
     numbers: Counter[str] = Counter()
-    for hand in hands:
-        if hand.score < settings.min_score or _outside(hand, frame):
-            continue
+    for hand, pixels in zip(look.hands, look.pixels, strict=True):
         box = square_box(hand.keypoints, settings.margin)
         flipped = hand.side == "left"
         info = {
-            "video": footage.name,
-            "frame": frame.number,
-            "time_s": frame.time_s,
+            "video": piece.footage.name,
+            "frame": look.number,
+            "time_s": look.time_s,
             "box": list(box),
-            "source_size": [width, height],
+            "source_size": list(look.size),
             "hand": hand.side,
             "flipped": flipped,
             "score": round(hand.score, 4),
         }
-        key = sample_key(footage.id, frame.number, hand.side, numbers[hand.side])
+        if hand.track is not None and hand.side_score is not None:
+            info |= {"track": hand.track, "side_score": round(hand.side_score, 4)}
+        key = sample_key(piece.footage.id, look.number, hand.side, numbers[hand.side])
         numbers[hand.side] += 1
-        image = encode_image(cut(frame.image, box, settings.size, flipped), settings.quality)
+        image = encode_image(mirror(pixels) if flipped else pixels, settings.quality)
         sample = Sample(key, {IMAGE.suffix: image, INFO.suffix: encode_object(info)})
         if settings.keypoints:
             mapped = to_crop(hand.keypoints, box, settings.size, flipped).astype(np.float32)

@@ -79,13 +79,16 @@ class Hand:
 
     `side` is "left" or "right". `world` is float64 (21, 3), metres from the wrist along the axes of
     the camera (x right, y down, z away from it). Of a hand known by its box only, the keypoints are
-    two corners, and `world` is None.
+    two corners, and `world` is None. Where hands are joined to tracks, `track` is the number of its
+    own, `side` that track's, and `side_score` how sure that is, 0.5 to 1.
     """
 
     keypoints: np.ndarray
     side: str
     score: float
     world: np.ndarray | None = None
+    track: int | None = None
+    side_score: float | None = None
 
 
 @dataclass(frozen=True)

@@ -99,20 +99,28 @@ def find_keypoints(image: np.ndarray, landmarker: Landmarker) -> Hand | None:
     """
     size, second = image.shape[0], None
     for share, mode in PADDINGS:
-        border = round(size * share)
-        padded = _padded(image, border, mode)
-        inside = []
-        for hand in landmarker.find(padded):
-            hand = replace(hand, keypoints=hand.keypoints - border)
-            if _off_centre(hand, size) < 0.5:
-                inside.append(hand)
-        if inside:
-            hand = min(inside, key=lambda hand: _off_centre(hand, size))
+        hand = find_centred(image, share, mode, landmarker)
+        if hand:
             if hand.side == "right" and np.ptp(hand.keypoints, axis=0).max() >= SMALL * size:
                 return hand
             if second is None or (hand.side == "right" and second.side == "left"):
                 second = hand
     return second
+
+
+def find_centred(image: np.ndarray, share: float, mode: str, landmarker: Landmarker) -> Hand | None:
+    """Find the hand nearest to the centre of a crop, which gets a border first, as in PADDINGS.
+
+    Its keypoints are in crop pixels. None where there is no hand whose middle is in the crop.
+    """
+    size = image.shape[0]
+    border = round(size * share)
+    inside = []
+    for hand in landmarker.find(_padded(image, border, mode)):
+        hand = replace(hand, keypoints=hand.keypoints - border)
+        if _off_centre(hand, size) < 0.5:
+            inside.append(hand)
+    return min(inside, key=lambda hand: _off_centre(hand, size), default=None)
 
 
 def _padded(image: np.ndarray, border: int, mode: str) -> np.ndarray:

@@ -63,7 +63,14 @@ def cut(image: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
         crop = cv2.warpAffine(
             pixels, back, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE
         )
-    return cv2.flip(crop, 1) if flip else crop
+    return mirror(crop) if flip else crop
+
+
+def mirror(image: np.ndarray) -> np.ndarray:
+    """The mirror image, left and right exchanged; (H, W, C)."""
+    import cv2
+
+    return cv2.flip(image, 1)
 
 
 def _square(image: np.ndarray, x0: int, y0: int, side: int) -> np.ndarray:
