@@ -220,7 +220,8 @@ def _apart(before: Sequence[Hand], after: Sequence[Hand]) -> np.ndarray:
 
     The size is the longer side of the bounding box, of both the geometric mean.
     """
-    first, second = (np.stack([hand.keypoints for hand in hands]) for hands in (before, after))
+    first = np.stack([hand.keypoints for hand in before])
+    second = np.stack([hand.keypoints for hand in after])
     pixels = np.linalg.norm(first[:, None] - second, axis=-1).mean(axis=-1)
     sizes = [np.ptp(points, axis=1).max(axis=1) for points in (first, second)]
     return pixels / np.sqrt(np.maximum(np.outer(*sizes), 1e-9))
