@@ -29,7 +29,7 @@ from .commands import (
 )
 from .contract.errors import HandclrError, lacks_memory
 from .contract.version import __version__
-from .parsing import Command
+from .parsing import command
 from .work.ending import (
     code_of_signal,
     end_on_signals,
@@ -51,16 +51,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-app.command("extract", cls=Command)(extract.extract)
-app.command("keypoints", cls=Command)(keypoints.keypoints)
-app.command("pca", cls=Command)(pca.pca)
-app.command("mine", cls=Command)(mine.mine)
-app.command("pretrain", cls=Command)(pretrain.pretrain)
-app.command("finetune", cls=Command)(finetune.finetune)
-app.command("evaluate", cls=Command)(evaluate.evaluate)
-app.command("predict", cls=Command)(predict.predict)
-app.command("inspect", cls=Command)(inspect.inspect)
-app.command("demo", cls=Command)(demo.demo)
+command(app, "extract")(extract.extract)
+command(app, "keypoints")(keypoints.keypoints)
+command(app, "pca")(pca.pca)
+command(app, "mine")(mine.mine)
+command(app, "pretrain")(pretrain.pretrain)
+command(app, "finetune")(finetune.finetune)
+command(app, "evaluate")(evaluate.evaluate)
+command(app, "predict")(predict.predict)
+command(app, "inspect")(inspect.inspect)
+command(app, "demo")(demo.demo)
 app.add_typer(import_.app, name="import")
 app.add_typer(synth.app, name="synth")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
 from .contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from .contract.errors import HandclrError, UsageError
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
 
 NOT_IN_FILES = ("config", "fresh")
 # What help calls the values of options that have no name of their own.
@@ -24,8 +27,41 @@ _VALUES = {
 }
 
 
+def command(app: typer.Typer, name: str) -> Callable[[_Function], _Function]:
+    """Declare a function as a command of an app; its options are built when it is called."""
+
+    def declare(function: _Function) -> _Function:
+        kind = cast(type[TyperCommand], partial(Command, function=function))
+        app.command(name, cls=kind, help=function.__doc__)(_stand_in)
+        return function
+
+    return declare
+
+
+def _stand_in() -> None:
+    """What typer is given in the place of a command: it has no options to build."""
+
+
 class Command(TyperCommand):
-    """A command that names the option where a job says which of its settings is at fault."""
+    """A command that names the option where a job says which of its settings is at fault.
+
+    Its options are built when they are first asked for: those of all commands take longer than
+    everything else that the help of `handclr` does, which shows none of them.
+    """
+
+    def __init__(self, *, function: Callable[..., None], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.function = function
+        del self.params, self.callback  # of the stand-in: see __getattr__
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("params", "callback"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        alone = typer.Typer(add_completion=False)
+        alone.command()(self.function)
+        built = typer.main.get_command(alone)
+        self.params, self.callback = built.params, built.callback
+        return getattr(self, name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -38,7 +74,7 @@ class Command(TyperCommand):
 
     def marks(self) -> dict[str, Sequence[Any]]:
         """What the annotations of the function say of each option, beside its type."""
-        hints = get_type_hints(self.callback, include_extras=True)
+        hints = get_type_hints(self.function, include_extras=True)
         return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
 
     def _refuse_conflicts(self, values: dict[str, Any]) -> None:

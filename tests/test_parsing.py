@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from handclr_cli import choices, main, options
 from handclr_cli.contract.errors import HandclrError, UsageError
-from handclr_cli.parsing import Command
+from handclr_cli.parsing import Command, command
 
 
 def said(setting: str, *arguments: str) -> str:
     """The line about a setting of a command of a few options."""
     app = typer.Typer()
 
-    @app.command("toy", cls=Command)
+    @command(app, "toy")
     def toy(
         shards: options.Shards = None,
         learning_rate: Annotated[float | None, typer.Option()] = None,
@@ -77,6 +77,30 @@ def test_help_names_values_and_not_their_types(words: list[str]) -> None:
     shown = CliRunner().invoke(main.app, [*words, "--help"]).output
     assert shown.startswith("Usage:") and not re.search(r"<[a-zA-Z]", shown)
     assert all(len(line) <= 100 for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "built"),
+    [
+        (["--help"], set()),
+        (["import", "--help"], set()),
+        (["mine", "--help"], {"mine"}),
+        (["import", "dexycb", "--help"], {"dexycb"}),
+    ],
+)
+def test_only_the_command_that_is_called_builds_its_options(
+    words: list[str], built: set[str]
+) -> None:
+    group: Any = typer.main.get_command(main.app)
+    with pytest.raises(SystemExit):
+        group.main(words, prog_name="handclr")
+    found, waiting = set(), [group]
+    while waiting:
+        inner = waiting.pop()
+        waiting += getattr(inner, "commands", {}).values()
+        if isinstance(inner, Command) and "params" in vars(inner):
+            found.add(inner.name)
+    assert found == built
 
 
 def test_help_shows_choices_and_a_wrong_one_is_refused_before_anything_is_read() -> None:

@@ -10,7 +10,7 @@ from .. import choices, console, options
 from ..contract.claims import Reads, Writes
 from ..contract.numbering import SHARD_SIZE
 from ..contract.output import write_json
-from ..parsing import Command
+from ..parsing import command
 
 if TYPE_CHECKING:
     from ..datasets.import_job import ImportResult
@@ -42,7 +42,7 @@ def root() -> None:
     """Turn labelled data sets into shards of labelled crops."""
 
 
-@app.command("freihand", cls=Command)
+@command(app, "freihand")
 def freihand(
     root: Annotated[
         str,
@@ -89,7 +89,7 @@ def freihand(
     _import(settings, check, report)
 
 
-@app.command("dexycb", cls=Command)
+@command(app, "dexycb")
 def dexycb(
     root: Annotated[
         str,
@@ -143,7 +143,7 @@ def dexycb(
     _import(settings, check, report)
 
 
-@app.command("assemblyhands", cls=Command)
+@command(app, "assemblyhands")
 def assemblyhands(
     root: Annotated[
         str,
@@ -193,7 +193,7 @@ def assemblyhands(
     _import(settings, check, report)
 
 
-@app.command("hand100m", cls=Command)
+@command(app, "hand100m")
 def hand100m(
     annotations: Annotated[
         str,

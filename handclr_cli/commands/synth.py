@@ -11,7 +11,7 @@ from .. import choices, console, options
 from ..contract import numbering
 from ..contract.claims import Writes
 from ..contract.errors import UsageError
-from ..parsing import Command
+from ..parsing import command
 
 app = typer.Typer(
     help="Make footage and labelled sets of procedural hands with known 3D truth.",
@@ -33,7 +33,7 @@ def root() -> None:
     """Make footage and labelled sets of procedural hands with known 3D truth."""
 
 
-@app.command("footage", cls=Command)
+@command(app, "footage")
 def footage(
     folder: Annotated[
         Path,
@@ -92,7 +92,7 @@ def footage(
     )
 
 
-@app.command("labelled", cls=Command)
+@command(app, "labelled")
 def labelled(
     folder: Annotated[
         Path | None,
