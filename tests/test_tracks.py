@@ -90,9 +90,9 @@ def test_two_far_links_do_not_win_over_a_near_one() -> None:
 @pytest.mark.parametrize("fps", [1.0, None])
 def test_the_less_is_known_of_time_the_less_a_hand_may_move(fps: float | None) -> None:
     size = np.ptp(POSE, axis=0).max()
-    still = followed([[hand("right")], [hand("right", 0.1 * size)]], fps)
+    still = followed([[hand("right")], [hand("right", 0.05 * size)]], fps)
     assert tracks_of(still) == [[0], [0]]
-    moved = followed([[hand("right")], [hand("right", 0.5 * size)]], fps)
+    moved = followed([[hand("right")], [hand("right", 0.9 * size)]], fps)
     assert tracks_of(moved) == [[0], [1]]
 
 

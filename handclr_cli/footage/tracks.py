@@ -20,14 +20,16 @@ REACH_S = 1.05
 REACH_LOOKS = 3
 # How far keypoints may be from where they were, in sizes of the hand: NEAR up to SOON_S seconds
 # later, from there ever less, FAR after REACH_S; and STILL in images, which say no time.
-NEAR, FAR, STILL = 0.9, 0.3, 0.15
+NEAR, FAR, STILL = 0.8, 0.6, 0.08
 SOON_S = 0.35
-# How much nearer a hand seems that is of the side of the track, in sizes of the hand.
-PULL = 0.2
+# How much nearer a hand seems that is of the side of the track, in shares of that.
+PULL = 0.3
 # A decided track ends where what was seen since speaks against its side as much as so many looks.
 STEADY = 32.0
-# So many crops of a track are looked at in the mirror.
-OPINIONS = 3
+# A track of so many looks that are as sure of its side needs no opinion; of others, so many crops
+# are asked for one. On synthetic footage, asking more changed nothing.
+ENOUGH, SURE = 4, 0.8
+OPINIONS = 5
 
 Other = TypeVar("Other")
 # Says of a crop, uint8 (S, S, 3) RGB, how much its hand is a right one: -1 is a left hand, 1 a
@@ -115,17 +117,24 @@ class _Track:
         if self.side is not None:
             return
         looks = len(self.undecided)
-        own = self.evidence / looks
-        chosen = np.linspace(0, looks - 1, min(looks, OPINIONS)).round().astype(int).tolist()
-        asked = [opinion(_pixels(self.undecided[row])) for row in chosen]
-        others = [told for told in asked if told is not None]
-        certain = (own + float(np.mean(others))) / 2 if others else own
-        self.side = "right" if certain > 0 else "left"
+        certain = self._certain(opinion)
+        self.side = ("right" if certain > 0 else "left") if certain else self.hand.side
         self.side_score = (1 + abs(certain)) / 2
         self.evidence = min(max(certain * looks, -STEADY), STEADY)
         for look, row in self.undecided:
             self._settle(look, row)
         self.undecided = []
+
+    def _certain(self, opinion: Opinion) -> float:
+        """How much this is a right hand: -1 is a left hand, 1 a right one."""
+        looks = len(self.undecided)
+        own = self.evidence / looks
+        if looks >= ENOUGH and abs(own) >= SURE:
+            return own
+        chosen = np.linspace(0, looks - 1, min(looks, OPINIONS)).round().astype(int).tolist()
+        asked = [opinion(_pixels(self.undecided[row])) for row in chosen]
+        told = [each for each in asked if each is not None]
+        return (own + sum(told) / len(told)) / 2 if told else own
 
     def _settle(self, look: Look, row: int) -> None:
         hand = look.hands[row]
@@ -194,11 +203,10 @@ class _Tracks:
         sides = np.array([towards_right(hand) for hand in look.hands])
         leaning = np.array([_leaning(track) for track in self._live])
         limits = np.array([[_limit(track, look, self._place)] for track in self._live])
-        near = apart < limits
-        # No link is as good as one at the limit, so that two far ones never beat a near one.
-        costs = np.where(near, apart - PULL * leaning[:, None] * sides, limits + PULL)
+        # No link costs as much as one at the limit, so that two far ones never beat a near one.
+        costs = np.minimum(apart / limits - PULL * leaning[:, None] * sides, 1.0)
         pairs = zip(*linear_sum_assignment(costs), strict=True)
-        return {int(row): self._live[line] for line, row in pairs if near[line, row]}
+        return {int(row): self._live[line] for line, row in pairs if costs[line, row] < 1}
 
 
 def _limit(track: _Track, look: Look, place: int) -> float:
