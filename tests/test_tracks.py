@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import drawn_pair, unpack
+from drawn_hand import write_video
+from films import film, number_in
 
-from handclr_cli.footage import tracks
-from handclr_cli.footage.frames import Hand
+from handclr_cli.contract.sample import KEY
+from handclr_cli.footage import extraction, tracks, video
+from handclr_cli.footage.extract_job import ExtractSettings, run_extract
+from handclr_cli.footage.extraction import CropSettings, Extraction, Skipped
+from handclr_cli.footage.finding import find_footage
+from handclr_cli.footage.frames import Hand, Piece, Sampling
 from handclr_cli.footage.tracks import Look, tracked
 
 POSE = np.random.default_rng(0).uniform(0, 100, (21, 2))
@@ -174,3 +184,83 @@ def test_numbers_are_those_of_first_frames_and_unique_in_a_video() -> None:
         assert min(rows) >= piece[0].number
     assert not numbers[0] & numbers[1]
     assert {number % 10**8 for number in numbers[1]} <= set(range(30, 60))
+
+
+# In extract
+
+
+class Scripted:
+    """Finds a right hand in every numbered picture, and takes it for a left one in the fifth."""
+
+    def __init__(self, *settings: Any) -> None:
+        pass
+
+    def find(self, image: np.ndarray) -> list[Hand]:
+        if image.shape[0] == image.shape[1]:  # a crop
+            return []
+        number = number_in(image)
+        pose = POSE * 0.1 + (40 + number, 10)
+        return [Hand(pose, "left" if number == 5 else "right", 0.9)]
+
+
+@pytest.fixture
+def numbered_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Piece:
+    monkeypatch.setattr(extraction, "Landmarker", Scripted)
+    (footage,) = find_footage([str(film(tmp_path / "film.mkv", 12, 10, "-c:v", "ffv1"))])
+    (piece,) = video.pieces(footage, Sampling(every=1))
+    return piece
+
+
+def crops_of(piece: Piece, joined: bool) -> list[tuple[str, dict[str, Any], Any, Any]]:
+    settings = CropSettings(size=32, keypoints=True)
+    found = []
+    for crops in Extraction(settings, Path("model"), tracks=joined)(piece):
+        assert not isinstance(crops, Skipped)
+        found += [(crop.key, crop.info, crop.image, crop.keypoints2d) for crop in crops]
+    return found
+
+
+def test_key_mirror_image_and_keypoints_are_those_of_the_side_of_the_track(
+    numbered_film: Piece,
+) -> None:
+    plain, joined = crops_of(numbered_film, False), crops_of(numbered_film, True)
+    assert [info["frame"] for _, info, *_ in joined] == list(range(12))
+    for number, (before, after) in enumerate(zip(plain, joined, strict=True)):
+        assert KEY.fullmatch(after[0])["hand"] == "r" and after[1]["hand"] == "right"
+        assert after[1] | before[1] == after[1] | {
+            "hand": "left" if number == 5 else "right",
+            "flipped": number == 5,
+        }
+        assert (after[1]["flipped"], after[1]["track"]) == (False, 0)
+        assert after[1]["side_score"] == round((1 + 0.8 * 10 / 12) / 2, 4)
+        assert not before[1].keys() & {"track", "side_score"}
+        mirrored = before[2][:, ::-1] if number == 5 else before[2]
+        assert np.abs(mirrored.astype(int) - after[2]).max() <= 8  # of two JPEGs
+        turned = before[3] * (-1, 1) + (32, 0) if number == 5 else before[3]
+        np.testing.assert_allclose(turned, after[3], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.landmarker
+def test_bytes_do_not_depend_on_the_processes_and_tracks_end_with_a_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "SLICE_S", 1.0)
+    pictures = [np.roll(drawn_pair(0)[0], 2 * number, axis=1) for number in range(16)]
+    source = write_video(tmp_path / "film.mp4", pictures, 8)
+    made = []
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}.tar"
+        run_extract(
+            ExtractSettings(footage=[str(source)], output=str(output), fps=4, workers=workers)
+        )
+        made.append(output.read_bytes())
+    assert made[0] == made[1]
+    infos = [json.loads(members["json"]) for members in unpack(made[0]).values()]
+    assert len(infos) == 16
+    numbers: dict[int, list[float]] = {}
+    for info in infos:
+        numbers.setdefault(info["track"], []).append(info["time_s"])
+    # Two hands in each slice.
+    assert len(numbers) == 2 * len(video.pieces(find_footage([str(source)])[0], Sampling(fps=4)))
+    assert max(max(times) - min(times) for times in numbers.values()) <= 1.0
