@@ -15,6 +15,7 @@ MethodName = Literal["handclr", "handclr-soft", "peclr", "tempclr", "simclr", "s
 NearDuplicates = Literal["report", "exclude"]
 NormalisationName = Literal["crop", "root", "root-scale", "box"]
 OptimizerName = Literal["adamw", "lars", "adam"]
+PoseKind = Literal["2d", "world", "both"]
 PositiveSource = Literal["self", "neighbour", "mined"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
 RankName = Literal["best", "worst", "random", "quantiles"]

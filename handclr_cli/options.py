@@ -113,6 +113,15 @@ Part = Annotated[
     ),
     Word(),
 ]
+MinSideScore = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Leave out crops whose side, left or right, is less sure: by side_score, where there "
+        "is one.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N."), Word()]
 Precision = Annotated[
     choices.PrecisionName, typer.Option(help="Of the forward passes; auto is bf16 on CUDA.")

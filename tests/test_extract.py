@@ -275,10 +275,17 @@ def test_odd_names(handclr: Handclr, tmp_path: Path, one_picture: Path) -> None:
 def test_keypoints_of_the_frame_in_the_crop(
     drawn_crops: bytes, drawn_clip: Path, handclr: Handclr
 ) -> None:
+    """And the shape, seen from where the crop sees it: mirrored where the crop is."""
     done = handclr("extract", "--every", "1", "--with-keypoints", drawn_clip)
     plain = unpack(drawn_crops)
     for key, members in unpack(done.stdout).items():
         keypoints = np.load(io.BytesIO(members.pop("keypoints2d.npy")), allow_pickle=False)
+        world = np.load(io.BytesIO(members.pop("world3d.npy")), allow_pickle=False)
+        assert world.dtype == np.float32 and (world[0] == 0).all()
+        flat = keypoints - keypoints[0]
+        scale = np.linalg.norm(world[9, :2]) / np.linalg.norm(flat[9])
+        apart = np.linalg.norm(world[:, :2] - scale * flat, axis=1).mean()
+        assert apart < 0.3 * np.linalg.norm(world[9]) and 0.05 < np.linalg.norm(world[9]) < 0.15
         assert (
             members == plain[key] and keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
         )
@@ -456,4 +463,7 @@ def test_real_videos(handclr: Handclr, real_data: Path) -> None:
     samples = unpack(hands.stdout)
     assert len(samples) >= 80
     assert len({json.loads(members["json"])["video"] for members in samples.values()}) == 12
-    assert all(set(members) == {"jpg", "json", "keypoints2d.npy"} for members in samples.values())
+    assert all(
+        set(members) == {"jpg", "json", "keypoints2d.npy", "world3d.npy"}
+        for members in samples.values()
+    )

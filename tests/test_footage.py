@@ -17,7 +17,7 @@ import pytest
 from films import H264, ffmpeg, film, number_in, numbered
 
 from handclr_cli.footage.finding import find_footage
-from handclr_cli.footage.frames import Footage, Frame, Sampling, UnreadableError
+from handclr_cli.footage.frames import Footage, Frame, Hand, Sampling, UnreadableError
 from handclr_cli.footage.video import read_frames
 
 EVERY = Sampling(every=1)
@@ -532,3 +532,17 @@ def test_name_that_is_no_unicode(tmp_path: Path, plain: Path) -> None:
     except OSError:
         pytest.skip("this file system takes Unicode names only")
     assert numbers_of(path) == list(range(40))
+
+
+def test_a_hand_in_its_crop_is_mirrored_with_its_shape() -> None:
+    points = np.array([[10.0, 20.0], *[[30.0, 40.0]] * 20])
+    world = np.array([[0.0, 0.0, 0.0], *[[0.01, -0.02, 0.03]] * 20])
+    hand = Hand(points, "left", 0.9, world)
+    seen = hand.in_crop((0, 10, 40, 50), 80, True)
+    np.testing.assert_array_equal(seen.keypoints[:2], [[60, 20], [20, 60]])
+    np.testing.assert_array_equal(seen.world[1], [-0.01, -0.02, 0.03])
+    np.testing.assert_array_equal(hand.in_crop((0, 10, 40, 50), 80, False).world, world)
+    assert set(seen.members()) == {"keypoints2d.npy", "world3d.npy"}
+    assert set(Hand(points, "left", 0.9).in_crop((0, 10, 40, 50), 80, True).members()) == {
+        "keypoints2d.npy"
+    }

@@ -31,6 +31,7 @@ from handclr_cli.contract.shards import group, unrepeated
 from handclr_cli.contract.tar import StreamCursor, sample_name
 from handclr_cli.evaluation.labels import read_labels
 from handclr_cli.similarity.pose_reading import read_poses
+from handclr_cli.similarity.pose_store import PoseStore
 
 # The first block of an AppleDouble file, which macOS's tar writes beside each file as ._NAME.
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
@@ -159,7 +160,7 @@ def foreign(**info: object) -> list[Sample]:
 def videos(folder: Path, samples: list[Sample], word: str | None = None) -> list[str]:
     """The videos that pca says, one for each crop."""
     shard = write_shard(folder / "hands.tar", samples)
-    names = read_poses([str(shard)], "crop", word).names
+    names = read_poses([str(shard)], PoseStore(), word).names
     return [name.decode() for name in names["video"][names["video_id"]]]
 
 

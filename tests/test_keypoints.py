@@ -15,6 +15,7 @@ import pytest
 from conftest import Handclr, drawn_pair, lines, pack, unpack
 from drawn_hand import draw_hand, hand_joints
 
+from handclr_cli.contract.fields import KEYPOINTS_2D, WORLD_3D, encode_array
 from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.keypoints import find_keypoints
 from handclr_cli.footage.landmarker import Landmarker
@@ -67,7 +68,7 @@ def test_keypoints_lie_on_the_hand(handclr: Handclr, drawn_crops: bytes, tmp_pat
     assert list(hands) == list(crops)
     for key, members in hands.items():
         assert {suffix: members[suffix] for suffix in crops[key]} == crops[key]
-        assert set(members) - set(crops[key]) == {"keypoints2d.npy"}
+        assert set(members) - set(crops[key]) == {"keypoints2d.npy", "world3d.npy"}
         keypoints, info = keypoints_of(members), json.loads(members["json"])
         assert keypoints.dtype == np.float32 and keypoints.shape == (21, 2)
         joints = to_crop(
@@ -95,6 +96,40 @@ def test_history_names_extract(handclr: Handclr, drawn_crops: bytes) -> None:
     assert record["stage"] == "keypoints" and [past["stage"] for past in record["history"]] == [
         "extract"
     ]
+
+
+@pytest.mark.landmarker
+def test_only_missing_passes_the_others_on(
+    handclr: Handclr, mixed_shard: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """As they are: no second pass, not even a look at a crop that shows no hand."""
+    own = encode_array(KEYPOINTS_2D, np.arange(42).reshape(21, 2))
+    shard = {**mixed_shard, "wall": {**mixed_shard["wall"], "keypoints2d.npy": own}}
+    (tmp_path / "a.tar").write_bytes(pack(shard))
+    done = handclr("keypoints", "--only-missing", "a.tar", cwd=tmp_path)
+    assert done.returncode == 3
+    out, every = unpack(done.stdout), unpack(handclr("keypoints", stdin=pack(shard)).stdout)
+    assert list(out) == ["foreign/one", "wall", "small"] and list(every) == ["foreign/one", "small"]
+    assert out["wall"] == shard["wall"]
+    assert {key: out[key] for key in every} == every
+    assert lines(done.stderr)[-1] == (
+        "keypoints: 4 crops in, 3 out, 0 without a hand, 0 look like left hands, 1 skipped; "
+        "1 had keypoints"
+    )
+    record = json.loads(done.stdout[512:].split(b"\0", 1)[0])
+    assert record["arguments"] == {"keep_empty": False, "min_score": 0.5, "only_missing": True}
+
+
+@pytest.mark.landmarker
+def test_a_shape_that_is_not_found_again_goes_with_its_keypoints(
+    handclr: Handclr, mixed_shard: dict[str, dict[str, bytes]]
+) -> None:
+    stale = encode_array(WORLD_3D, np.zeros((21, 3)))
+    shard = {key: {**mixed_shard[key], "world3d.npy": stale} for key in ("foreign/one", "wall")}
+    out = unpack(handclr("keypoints", "--keep-empty", stdin=pack(shard)).stdout)
+    assert set(out["wall"]) == {"jpg", "cls"}
+    world = np.load(io.BytesIO(out["foreign/one"]["world3d.npy"]), allow_pickle=False)
+    assert world.dtype == np.float32 and 0.05 < np.linalg.norm(world[9]) < 0.15
 
 
 @pytest.mark.landmarker

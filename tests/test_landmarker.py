@@ -16,8 +16,11 @@ from drawn_hand import draw_hand, hand_joints
 from shard_helpers import crops, write_shard
 
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.datasets.freihand import FreiHAND
+from handclr_cli.datasets.labelled import LabelledHand
 from handclr_cli.footage.landmarker import Landmarker
 from handclr_cli.footage.model_file import NETWORKS
+from handclr_cli.hand.alignment import bone_scaled, root_relative
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,58 @@ def test_non_square_pictures(detector: Landmarker, size: tuple[int, int]) -> Non
     (same,) = detector.find(square)
     np.testing.assert_allclose(same.keypoints - offset, hand.keypoints, atol=1e-6)
     assert (same.side, same.score) == (hand.side, hand.score)
+
+
+@pytest.mark.landmarker
+def test_the_shape_is_in_the_axes_of_the_picture(detector: Landmarker) -> None:
+    """Metres from the wrist; where the picture is turned by 90 degrees, the shape is."""
+    image = draw_hand((480, 480), (240, 250), 14)
+    (hand,) = detector.find(image)
+    assert hand.world is not None and hand.world.shape == (21, 3) and (hand.world[0] == 0).all()
+    assert 0.06 < np.linalg.norm(hand.world[9]) < 0.14
+    assert hand.world[12, 1] < hand.world[9, 1] < 0  # fingers up: y is down
+    for turns, turn in enumerate((((0, 1), (-1, 0)), ((-1, 0), (0, -1)), ((0, -1), (1, 0))), 1):
+        (turned,) = detector.find(np.ascontiguousarray(np.rot90(image, turns)))
+        assert turned.world is not None
+        np.testing.assert_allclose(
+            turned.world[:, :2], hand.world[:, :2] @ np.array(turn).T, atol=0.02
+        )
+        np.testing.assert_allclose(turned.world[:, 2], hand.world[:, 2], atol=0.02)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.landmarker
+def test_real_shapes_are_in_the_axes_of_the_camera(detector: Landmarker, real_data: Path) -> None:
+    """Of labelled right hands: after root and bone alignment nearer than 35 mm, with an axis the
+    other way round twice as far at least; a mirrored picture shows the mirrored shape.
+    """
+    data = FreiHAND(real_data / "freihand", "eval")
+    shapes, truths, mirrored = [], [], []
+    for number in range(0, len(data), 9):
+        item = data[number]
+        assert isinstance(item, LabelledHand)
+        image = cv2.cvtColor(cv2.imread(str(item.path)), cv2.COLOR_BGR2RGB)
+        found = detector.find(image)
+        flipped = detector.find(np.ascontiguousarray(image[:, ::-1]))
+        if len(found) == len(flipped) == 1:
+            shapes.append(found[0].world)
+            mirrored.append(flipped[0].world)
+            truths.append(item.keypoints3d)
+    assert len(shapes) >= 15
+    shape, truth = np.stack(shapes), root_relative(np.stack(truths))
+
+    def error(hands: np.ndarray) -> float:
+        return float(np.linalg.norm(bone_scaled(hands, truth) - truth, axis=2).mean())
+
+    assert error(shape) < 0.035
+    for axis in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)):
+        assert error(shape * axis) > 2 * error(shape)
+    back, same = (
+        float(np.linalg.norm(np.stack(mirrored) * axis - shape, axis=2).mean())
+        for axis in ((-1, 1, 1), (1, 1, 1))
+    )
+    assert back < 0.025 < 2 * back < same
 
 
 @pytest.mark.landmarker

@@ -32,6 +32,7 @@ from handclr_cli.contract.sample import Sample
 from handclr_cli.hand.normalise import pose_vectors
 from handclr_cli.similarity.embedding import fit
 from handclr_cli.similarity.pose_reading import read_poses
+from handclr_cli.similarity.pose_store import PoseStore
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -188,13 +189,13 @@ def test_bad_keypoints_are_left_out(
     payload, reason = BAD_KEYPOINTS[name]
     bad = crop("cellar", members={"keypoints2d.npy": payload})
     shard = write_shard(tmp_path / "a.tar", [bad, *crops()])
-    read = read_poses([str(shard)], "crop")
+    read = read_poses([str(shard)], PoseStore())
     assert (len(read.poses), read.skipped, read.dropped) == (6, 1, 0)
     warning = capsys.readouterr().err
     said = f"{shard}: sample cellar_00000000_r: bad keypoints2d.npy: "
     assert said in warning and reason in warning and warning.endswith("; skipped\n")
     with pytest.raises(HandclrError, match="sample cellar_00000000_r: bad keypoints2d.npy"):
-        read_poses([str(shard)], "crop", strict=True)
+        read_poses([str(shard)], PoseStore(), strict=True)
     assert capsys.readouterr().err == ""
 
 
@@ -212,7 +213,7 @@ def test_other_bad_members_name_the_sample(
 ) -> None:
     samples = [*crops(), crop("cellar", members=members)]
     shard = write_shard(tmp_path / "a.tar", samples)
-    assert read_poses([str(shard)], "crop").skipped == 1
+    assert read_poses([str(shard)], PoseStore()).skipped == 1
     assert f"{shard}: {reason}" in capsys.readouterr().err
 
 

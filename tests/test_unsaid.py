@@ -21,6 +21,7 @@ from handclr_cli.hand.plausible import pixel_keypoints
 from handclr_cli.report.overlay import DrawnHand, draw_hands, drawn_hand, plan_films
 from handclr_cli.report.pairs_page import pairs_page
 from handclr_cli.similarity.pose_reading import read_poses
+from handclr_cli.similarity.pose_store import PoseStore
 
 BOX = [10, 10, 74, 74]
 
@@ -129,7 +130,7 @@ def test_keypoints_in_shares_of_the_crop_are_refused(
     shard = str(write_shard(tmp_path / "x.tar", samples))
     with pytest.raises(HandclrError, match="sample cellar_00000000_r: keypoints2d.npy is in sh"):
         pixel_keypoints(ShardIndex([shard])[6])
-    assert read_poses([shard], "crop").skipped == 1
+    assert read_poses([shard], PoseStore()).skipped == 1
     assert "is in shares of the side of the crop, not in pixels; skipped" in capsys.readouterr().err
     nothing = encode_array(KEYPOINTS_2D, np.zeros((21, 2)))
     assert not pixel_keypoints(crop(members={"keypoints2d.npy": nothing})).any()

@@ -16,6 +16,14 @@ def keypoints(
     keep_empty: Annotated[
         bool, typer.Option("--keep-empty", help="Pass crops without a hand on, without keypoints.")
     ] = False,
+    only_missing: Annotated[
+        bool,
+        typer.Option(
+            "--only-missing",
+            help="Look only at crops without keypoints, and pass the others on as they are: those "
+            "of extract --with-keypoints are as good.",
+        ),
+    ] = False,
     min_score: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
     ] = 0.5,
@@ -31,7 +39,7 @@ def keypoints(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Find 21 2D keypoints in every crop.
+    """Find 21 2D keypoints in every crop, and the hand's shape in metres.
 
     handclr extract videos/ | handclr keypoints > hands.tar
 
@@ -45,6 +53,7 @@ def keypoints(
         shards=sources,
         output=output,
         keep_empty=keep_empty,
+        only_missing=only_missing,
         min_score=min_score,
         landmarker=landmarker,
         workers=workers,
@@ -61,8 +70,10 @@ def keypoints(
         options.list_missing("keypoints", done.missing, done.shards)
         return
     counts, there = done.counts, ""
+    if only_missing:
+        there = f"; {counts['known']:,} had keypoints"
     if counts["there"]:
-        there = f"; {console.plural(counts['there'], 'shard')} there already"
+        there += f"; {console.plural(counts['there'], 'shard')} there already"
     console.say(
         f"keypoints: {console.plural(counts['in'], 'crop')} in, {counts['out']:,} out, "
         f"{counts['no keypoints']:,} without a hand, {counts['look left']:,} look like left hands, "

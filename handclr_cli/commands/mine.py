@@ -78,6 +78,7 @@ def mine(
         ),
         Reads(".npz"),
     ] = None,
+    min_side_score: options.MinSideScore = 0.0,
     part: options.Part = None,
     engine: Annotated[
         choices.EngineName,
@@ -170,6 +171,7 @@ def mine(
         exclude_by=exclude_by,
         near_duplicates=near_duplicates,
         against=pools,
+        min_side_score=min_side_score,
         part=part,
         engine=engine,
         index=index,
@@ -182,6 +184,9 @@ def mine(
     _prepare_outputs(output, index=index, sheet=sheet, plot=plot, report=report)
     done = run_mine(settings)
     _say(done, bool(pools))
+    if min_side_score:
+        crops_left = console.plural(done.left_out, "crop")
+        console.say(f"mine: {crops_left} of a doubtful side left out")
     if done.same_footage is not None:
         _say_same(done.same_footage, near_duplicates == "exclude")
     if done.truth:

@@ -15,7 +15,9 @@ def pca(
     output: options.OutputNpz = "-",
     dim: Annotated[
         int | None,
-        typer.Option(min=1, max=42, help="Dimensions of the embedding.", show_default="14"),
+        typer.Option(
+            min=1, max=105, help="Dimensions of the embedding.", show_default="14, of both 28"
+        ),
     ] = None,
     basis: Annotated[
         str | None,
@@ -26,11 +28,19 @@ def pca(
         ),
         Reads(),
     ] = None,
+    keypoints: Annotated[
+        choices.PoseKind | None,
+        typer.Option(
+            help="2d: the paper's; world: MediaPipe's estimate of the shape in 3D; both: as much "
+            "of each.",
+            show_default="2d",
+        ),
+    ] = None,
     normalize: Annotated[
         choices.NormalisationName | None,
         typer.Option(
-            help="crop: the paper's; root: from the wrist; root-scale: by the hand's size too; "
-            "box: their own.",
+            help="Of 2D keypoints. crop: the paper's; root: from the wrist; root-scale: by the "
+            "hand's size too; box: their own.",
             show_default="crop",
         ),
     ] = None,
@@ -50,6 +60,7 @@ def pca(
         ),
         Word(),
     ] = None,
+    min_side_score: options.MinSideScore = 0.0,
     plot: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw the explained variance.", show_default=False),
@@ -59,15 +70,20 @@ def pca(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Embed the 2D poses of crops: 42 numbers to 14 by PCA.
+    """Embed the poses of crops: 42 numbers to 14 by PCA.
 
     handclr pca hands.tar > pose.npz
 
     handclr extract new.mp4 | handclr keypoints | handclr pca --basis pose.npz > new.npz
 
-    A --basis brings its own --dim, --normalize and --robust. An outlier is a pose that is, along an
-    axis or off all of them, five times farther from the middle than three quarters of the poses;
-    with --robust, the shares of variance are those of the poses without them.
+    With --keypoints both, pairs are nearer in 3D: 105 numbers, of which the world landmarks' are
+    scaled to vary as much as the 2D keypoints', to 28.
+
+    handclr pca --keypoints both hands.tar > pose.npz
+
+    A --basis brings its own --dim, --keypoints, --normalize and --robust. An outlier is a pose that
+    is, along an axis or off all of them, five times farther from the middle than three quarters of
+    the poses; with --robust, the shares of variance are those of the poses without them.
 
     Of shards by other programs, whose keys and JSON name no videos:
 
@@ -83,9 +99,11 @@ def pca(
         output=output,
         dim=dim,
         basis=basis,
+        keypoints=keypoints,
         normalize=normalize,
         robust=robust or None,
         video_from=video_from,
+        min_side_score=min_side_score,
         strict=strict,
     )
     done = run_pca(settings)
@@ -95,6 +113,8 @@ def pca(
 
         variance_plot(shares, plot)
     left_out = f", {done.skipped:,} skipped" if done.skipped else ""
+    if min_side_score:
+        left_out += f", {done.doubtful:,} of a doubtful side left out"
     if done.outliers is not None:
         left_out += f", {console.plural(done.outliers, 'outlier')} left out of the fit"
     console.say(

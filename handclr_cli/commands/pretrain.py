@@ -62,6 +62,7 @@ def pretrain(
     top_k: Annotated[
         int, typer.Option(min=1, help="Draw each positive from this many mined ones.")
     ] = 1,
+    min_side_score: options.MinSideScore = 0.0,
     as_published: Annotated[
         bool,
         typer.Option("--as-published", help="Augment as the published code does, quirks included."),
@@ -161,6 +162,7 @@ def pretrain(
         targets=targets,
         spread=spread,
         top_k=top_k,
+        min_side_score=min_side_score,
         as_published=as_published,
         arch=arch,
         init=init,

@@ -68,6 +68,14 @@ KEYPOINTS_3D = Field(
     "metres, camera frame (x right, y down, z forward), after mirroring",
     ("import", "synth"),
 )
+WORLD_3D = Field(
+    "world3d.npy",
+    "float32",
+    (JOINT_COUNT, 3),
+    "MediaPipe's estimate of the hand's shape: metres from the wrist, axes of `keypoints3d`, after "
+    "mirroring; it says nothing of the distance to the camera",
+    ("keypoints", "extract"),
+)
 INTRINSICS = Field(
     "intrinsics.npy",
     "float32",
@@ -83,7 +91,7 @@ VALID = Field(
     "The coordinates of the others are finite and mean nothing",
     ("import",),
 )
-FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, INTRINSICS, VALID)
+FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, WORLD_3D, INTRINSICS, VALID)
 
 
 def decode(field: Field, payload: bytes | memoryview, where: str, suffix: str = "") -> Any:

@@ -42,16 +42,40 @@ POSE = (
     Array("video", "S", ("V",), "names of the videos, UTF-8"),
     Array("video_id", "int32", ("N",), "row of the sample's video in `video`"),
     Array(
-        "embedding", "float32", ("N", "D"), "pose embedding, in units of the normalised keypoints"
+        "embedding",
+        "float32",
+        ("N", "D"),
+        "pose embedding, in units of the normalised keypoints, of world landmarks alone in metres",
     ),
-    Array("components", "float64", ("D", 42), "principal axes, rows orthonormal, sign fixed"),
+    Array(
+        "components",
+        "float64",
+        ("D", "F"),
+        "principal axes, rows orthonormal, sign fixed; F is 42 of 2D keypoints, 63 of world "
+        "landmarks, 105 of both",
+    ),
     Array(
         "mean",
         "float64",
-        (42,),
-        "mean of the normalised 42-vectors (x, y of joint 0, x, y of joint 1, ...)",
+        ("F",),
+        "mean of the normalised vectors: 2D (x, y of joint 0, x, y of joint 1, ...), then world "
+        "landmarks (x, y, z of joint 0, ...)",
     ),
     Array("explained_variance_ratio", "float64", ("D",), "share of the variance along each axis"),
+    Array(
+        "world_scale",
+        "float64",
+        (),
+        "of both: what the metres of the world landmarks are multiplied by",
+        optional=True,
+    ),
+    Array(
+        "side_score",
+        "float64",
+        ("N",),
+        "how sure the side of the hand is, 0 to 1, as the JSON says; 1 where it says nothing",
+        optional=True,
+    ),
     Array(
         "hnsw_base",
         "uint8",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from .fields import (
     KEYPOINTS_2D,
     KEYPOINTS_3D,
     VALID,
+    WORLD_3D,
     Field,
     decode,
 )
@@ -108,6 +110,11 @@ class Sample:
         return self.read(KEYPOINTS_3D)
 
     @property
+    def world3d(self) -> np.ndarray:
+        """float32 (21, 3), metres from the wrist, as MediaPipe estimates them."""
+        return self.read(WORLD_3D)
+
+    @property
     def valid(self) -> np.ndarray:
         """Which joints have labels, bool (21,)."""
         return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)
@@ -131,6 +138,20 @@ class Sample:
         if said is not None:
             return bool(said)
         return None if self.hand is None else self.hand == "left"
+
+    @property
+    def side_score(self) -> float | None:
+        """How sure it is that `hand` is the side, 0 to 1, by the JSON; None where it does not say.
+
+        Raises HandclrError where it says something else.
+        """
+        said = self.info.get("side_score")
+        if said is None:
+            return None
+        if type(said) not in (int, float) or not 0 <= said <= 1:
+            why = f"side_score is {json.dumps(said)}, not a number from 0 to 1"
+            raise HandclrError(f"{self.source}: sample {self.key}: {why}")
+        return float(said)
 
     @property
     def video(self) -> str:

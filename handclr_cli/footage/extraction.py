@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contract.fields import IMAGE, INFO, KEYPOINTS_2D, encode_array, encode_image, encode_object
+from ..contract.fields import IMAGE, INFO, encode_image, encode_object
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
-from ..hand.square import cut, mirror, overlap, square_box, to_crop
+from ..hand.square import cut, mirror, overlap, square_box
 from ..work.ahead import ahead
 from .frames import Frame, Hand, Piece, UnreadableError
 from .keypoints import find_centred
@@ -197,8 +197,7 @@ def crops(piece: Piece, look: Look, settings: CropSettings) -> Iterator[Sample]:
         image = encode_image(mirror(pixels) if flipped else pixels, settings.quality)
         sample = Sample(key, {IMAGE.suffix: image, INFO.suffix: encode_object(info)})
         if settings.keypoints:
-            mapped = to_crop(hand.keypoints, box, settings.size, flipped).astype(np.float32)
-            sample.members[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, mapped)
+            sample.members |= hand.in_crop(box, settings.size, flipped).members()
         yield sample
 
 

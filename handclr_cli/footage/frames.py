@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,8 @@ import numpy as np
 
 from ..console import printable
 from ..contract.errors import HandclrError
+from ..contract.fields import KEYPOINTS_2D, WORLD_3D, encode_array
+from ..hand.square import to_crop
 
 
 class UnreadableError(HandclrError):
@@ -89,6 +91,18 @@ class Hand:
     world: np.ndarray | None = None
     track: int | None = None
     side_score: float | None = None
+
+    def in_crop(self, box: Sequence[float], size: int, flipped: bool) -> Hand:
+        """The hand as a crop of `size` pixels shows it, cut at `box` and mirrored if `flipped`."""
+        world = self.world if self.world is None or not flipped else self.world * (-1, 1, 1)
+        return replace(self, keypoints=to_crop(self.keypoints, box, size, flipped), world=world)
+
+    def members(self) -> dict[str, bytes]:
+        """What a sample holds of a hand in its crop."""
+        found = {KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, self.keypoints)}
+        if self.world is not None:
+            found[WORLD_3D.suffix] = encode_array(WORLD_3D, self.world)
+        return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import IMAGE
+from ..contract.fields import IMAGE, KEYPOINTS_2D
 from ..contract.sample import Sample
 from ..work.crew import Crew, WorkerLostError
 from .frames import Hand
@@ -57,20 +57,35 @@ class Finder:
         return Landmarker(self.model, 2, self.min_score)
 
 
+class Known:
+    """Said of a crop that has keypoints and was not looked at."""
+
+
 def find_all(
-    samples: Iterable[Sample], crew: Crew[Sequence[Sample], Hand | HandclrError | None]
-) -> Iterator[tuple[Sample, Hand | HandclrError | None]]:
-    """Yield each sample, in order, with what a crew of `Finder` found in its crop."""
+    samples: Iterable[Sample],
+    crew: Crew[Sequence[Sample], Hand | HandclrError | None],
+    only_missing: bool = False,
+) -> Iterator[tuple[Sample, Hand | HandclrError | Known | None]]:
+    """Yield each sample, in order, with what a crew of `Finder` found in its crop.
+
+    With `only_missing`, crops that have 2D keypoints are not looked at.
+    """
     rest, waiting = iter(samples), deque[list[Sample]]()
+
+    def is_known(sample: Sample) -> bool:
+        return only_missing and KEYPOINTS_2D in sample
 
     def batches() -> Iterator[list[Sample]]:
         while batch := list(islice(rest, BATCH)):
             waiting.append(batch)
-            yield [_image_of(sample) for sample in batch]
+            yield [_image_of(sample) for sample in batch if not is_known(sample)]
 
     for _, hands in crew.answers(batches()):
         lost: WorkerLostError | None = None
         for sample in waiting.popleft():
+            if is_known(sample):
+                yield sample, Known()
+                continue
             try:
                 found = next(hands, lost)
             except WorkerLostError as error:

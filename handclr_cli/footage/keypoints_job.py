@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import console
 from ..contract import numbering
 from ..contract.errors import DamagedError, HandclrError, UsageError
-from ..contract.fields import KEYPOINTS_2D, encode_array
+from ..contract.fields import KEYPOINTS_2D, WORLD_3D
 from ..contract.numbering import is_numbered
 from ..contract.provenance import Provenance, provenance
 from ..contract.sample import Sample
@@ -33,7 +33,7 @@ from ..contract.units import (
 from ..work import cores
 from ..work.crew import Crew
 from .frames import Hand
-from .keypoints import Finder, find_all
+from .keypoints import Finder, Known, find_all
 from .model_file import checksums, model_file
 
 UNREADABLE = "unreadable crop"
@@ -58,6 +58,8 @@ class KeypointsSettings(Settings):
     """A tar, a pattern of numbered shards (hands-%06d.tar), or - for standard output."""
     keep_empty: bool = False
     """Pass crops without a hand on, without keypoints."""
+    only_missing: bool = False
+    """Look only at crops that have no 2D keypoints, and pass the others on as they are."""
     min_score: float = 0.5
     """Least confidence of a hand, 0 to 1."""
     landmarker: str | None = None
@@ -75,6 +77,11 @@ class KeypointsSettings(Settings):
     strict: bool = False
     """Fail at the first crop that cannot be read."""
 
+    def arguments(self) -> dict[str, Any]:
+        """The recorded fields, and whether only those without keypoints are looked at, if so."""
+        found = super().arguments()
+        return found | {"only_missing": True} if self.only_missing else found
+
     def __post_init__(self) -> None:
         if not is_numbered(self.output):
             _refuse_part(self)
@@ -83,7 +90,8 @@ class KeypointsSettings(Settings):
 class KeypointsResult(NamedTuple):
     """What `run_keypoints` did.
 
-    `counts` of crops: "in", "out", "no keypoints", "look left", "skipped" (by earlier runs too); of
+    `counts` of crops: "in", "out", "no keypoints", "look left", "known" (passed on with the
+    keypoints that they had), "skipped" (by earlier runs too); of shards:
     shards: "unread", damaged ones that were read, and "there", made by an earlier run. `shards` are
     all of the part. A dry run counts nothing; `missing` are the shards that it would make.
     """
@@ -197,7 +205,7 @@ def _job(settings: KeypointsSettings, finder: Finder, crops: int) -> Iterator[_J
         Crew(finder, workers, _CROPS_PER_PROCESS) as crew,
         console.progress("keypoints", unit="crops") as advance,
     ):
-        yield _Job(crew, settings.keep_empty, settings.strict, advance)
+        yield _Job(crew, settings, advance)
 
 
 class _Job:
@@ -206,32 +214,31 @@ class _Job:
     def __init__(
         self,
         crew: Crew[Sequence[Sample], Hand | HandclrError | None],
-        keep_empty: bool,
-        strict: bool,
+        settings: KeypointsSettings,
         advance: console.Advance,
     ) -> None:
-        self.crew, self.keep_empty, self.strict, self.advance = crew, keep_empty, strict, advance
+        self.crew, self.settings, self.advance = crew, settings, advance
         self.counts: Counter[str] = Counter()
 
     def write(self, samples: Iterable[Sample], writer: ShardWriter | ShardOutput) -> Counter[str]:
         """Write samples with their keypoints; returns what became of these."""
         counts: Counter[str] = Counter()
-        for sample, found in find_all(samples, self.crew):
+        for sample, found in find_all(samples, self.crew, self.settings.only_missing):
             self.advance(1, without_a_hand=self.counts["no keypoints"] + counts["no keypoints"])
             counts["in"] += 1
             if isinstance(found, HandclrError):
-                if self.strict:
+                if self.settings.strict:
                     raise found
                 counts["skipped"] += 1
                 console.warn(f"{found}; skipped")
                 continue
-            if found:
-                sample.members[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, found.keypoints)
-                counts["look left"] += found.side == "left"
+            if isinstance(found, Known):
+                counts["known"] += 1
             else:
-                sample.members.pop(KEYPOINTS_2D.suffix, None)
-                counts["no keypoints"] += 1
-            if found or self.keep_empty:
+                _replace(sample, found)
+                counts["look left"] += found is not None and found.side == "left"
+                counts["no keypoints"] += found is None
+            if found or self.settings.keep_empty:
                 writer.write(sample)
                 counts["out"] += 1
         self.counts += counts
@@ -261,7 +268,7 @@ class _Job:
         try:
             self.write_unit(units, unit, read_archives(source))
         except DamagedError as error:
-            if self.strict:
+            if self.settings.strict:
                 raise
             self.counts["unread"] += 1
             console.warn(f"{error}; {unit.path} is not made")
@@ -292,3 +299,12 @@ class _Job:
         """Count a shard that is there, and the crops that it lacks."""
         self.counts["there"] += 1
         self.counts["skipped"] += units.counts(unit)[UNREADABLE]
+
+
+def _replace(sample: Sample, found: Hand | None) -> None:
+    """Put what was found in the place of what a sample had."""
+    members = found.members() if found else {}
+    for field in (KEYPOINTS_2D, WORLD_3D):
+        if field.suffix not in members:
+            sample.members.pop(field.suffix, None)
+    sample.members |= members

@@ -26,11 +26,11 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     shards: files, folders, patterns or brace ranges; fields: what each item holds beside its "key",
     of "image" uint8 (3, S, S) RGB, "keypoints2d" float32 (21, 2) pixels of it, "keypoints3d"
-    float32 (21, 3) metres, "intrinsics" float32 (3, 3), "valid" uint8 (21,), "json" a dict; size:
-    side of the images in pixels, to which the crops, keypoints2d and intrinsics are scaled, None
-    for the crops' own; transform: called with the item, for what the DataLoader is to get in its
-    place. Raises HandclrError where a field is unknown, a shard is damaged, or a sample lacks a
-    field.
+    float32 (21, 3) metres, "world3d" float32 (21, 3) metres from the wrist, "intrinsics" float32
+    (3, 3), "valid" uint8 (21,), "json" a dict; size: side of the images in pixels, to which the
+    crops, keypoints2d and intrinsics are scaled, None for the crops' own; transform: called with
+    the item, for what the DataLoader is to get in its place. Raises HandclrError where a field is
+    unknown, a shard is damaged, or a sample lacks a field.
 
     >>> import tempfile, handclr_cli as handclr
     >>> from torch.utils.data import DataLoader

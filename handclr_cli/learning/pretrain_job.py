@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -74,6 +74,8 @@ class PretrainSettings(TrainSettings):
     """Width of soft targets in median distances of poses; None: 0.15."""
     top_k: int = 1
     """Draw each positive from this many mined ones."""
+    min_side_score: float = 0.0
+    """Leave out crops whose side is less sure, by the JSON's `side_score`, 0 to 1."""
     as_published: bool = False
     """Augment as the published code does, quirks included."""
     arch: Arch = "resnet50"
@@ -91,6 +93,13 @@ class PretrainSettings(TrainSettings):
     probe_every: int = 10
     """Epochs between probes; the last is always probed."""
 
+    def arguments(self) -> dict[str, Any]:
+        """The recorded fields, and the least side score where there is one."""
+        found = super().arguments()
+        if self.min_side_score > 0:
+            found["min_side_score"] = self.min_side_score
+        return found
+
 
 def run_pretrain(settings: PretrainSettings) -> TrainResult:
     """Pre-train an encoder by contrast of views (paper, Sec. 3.3); writes encoder.pt in its run.
@@ -105,8 +114,8 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     machine = Machine.of(settings)
     index = ShardIndex(settings.shards, measured=True)
     pool, origins = _positives(settings, method.positives, index, files)
-    posed, skips = method.joints != "none" or settings.as_published, Skips()
-    pool = pool.without(_unusable(index, pool, posed, skips))
+    skips = Skips()
+    pool, doubtful = _chosen(settings, method, index, pool, skips)
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
     settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
     record = run_config(
@@ -131,6 +140,8 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     )
     begins = f"pretrain: {settings.method}, {settings.arch} from {settings.init}"
     rest = f"({len(index) - len(pool):,} crops without one)"
+    if settings.min_side_score > 0:
+        rest += f", {console.plural(doubtful, 'crop')} of a doubtful side left out"
     console.say(f"{begins}, {console.plural(len(pool), 'pair')} {rest}, {setup}")
     with setup.opened(record | {"recipe": method.record()}) as run:
         weights = _train(settings, method, pool, augmentation, setup, run)
@@ -176,6 +187,41 @@ def _positives(
         return positives.neighbours(index), origins
     origins += [origin for _, origin in files]
     return positives.mined(index, [arrays for arrays, _ in files], settings.top_k), origins
+
+
+def _chosen(
+    settings: PretrainSettings, method: Method, index: ShardIndex, pool: Positives, skips: Skips
+) -> tuple[Positives, int]:
+    """The positives without crops that cannot be shown, and the number of those of a doubtful side.
+
+    Raises HandclrError where none is left, or crops lack the keypoints that are needed.
+    """
+    doubtful = _doubtful(index, pool, settings.min_side_score, skips)
+    pool = pool.without(doubtful)
+    posed = method.joints != "none" or settings.as_published
+    return pool.without(_unusable(index, pool, posed, skips)), int(doubtful.sum())
+
+
+def _doubtful(index: ShardIndex, pool: Positives, least: float, skips: Skips) -> np.ndarray:
+    """The rows of an index, bool (N,), that could be shown and whose side is less sure.
+
+    Where the JSON cannot be read, the row is skipped. Raises HandclrError where no pair is left.
+    """
+    doubtful = np.zeros(len(index), bool)
+    if not least > 0:
+        return doubtful
+    for row in np.unique(pool.table()).tolist():
+        if row < 0:
+            continue
+        try:
+            score = index[row].side_score
+        except HandclrError as error:
+            skips.add(error)
+            score = -1.0
+        doubtful[row] = score is not None and score < least
+    if not len(pool.without(doubtful)):
+        raise HandclrError("leaves no pair of crops; ask for less", setting="min_side_score")
+    return doubtful
 
 
 def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> np.ndarray:

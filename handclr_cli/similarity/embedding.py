@@ -1,32 +1,33 @@
 """The pose embedding (Sec. 3.2).
 
-The 21 2D keypoints of a hand as a 42-vector, normalised, projected on D principal axes.
+The 21 2D keypoints of a hand as a 42-vector, normalised, projected on D principal axes; or, with
+world landmarks, as vectors of C = 63 or 105 numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..contract.errors import HandclrError
-from ..hand.normalise import COORDINATES, pose_vectors
+from ..hand.normalise import COORDINATES as IMAGE_COORDINATES
+from .pose_store import PoseStore
 
 SAMPLE = 20_000
 REACH, LEAST_REACH, RESOLUTION, ROUNDS = 5.0, 0.01, 1e-6, 10
 
 
 class Basis(NamedTuple):
-    """Principal axes (D, 42) float64 with orthonormal rows, mean (42,), variance shares (D,)."""
+    """Principal axes (D, C) float64 with orthonormal rows, mean (C,), variance shares (D,)."""
 
     components: np.ndarray
     mean: np.ndarray
     explained_variance_ratio: np.ndarray
 
     def embed(self, vectors: np.ndarray) -> np.ndarray:
-        """Project normalised (N, 42) vectors: float32 (N, D).
+        """Project normalised (N, C) vectors: float32 (N, D).
 
         Summed coordinate by coordinate, not by a matrix product, whose last bits depend on the
         shape of the batch: a pose has the same place to the last bit in whatever company it comes.
@@ -38,56 +39,34 @@ class Basis(NamedTuple):
         return np.ascontiguousarray(total.T, dtype=np.float32)
 
 
-class PoseStore:
-    """Poses as they were read, 172 bytes each.
+def embed(poses: PoseStore, basis: Basis) -> np.ndarray:
+    """Project all poses of a store: float32 (N, D)."""
+    embedding = np.empty((len(poses), len(basis.components)), np.float32)
+    start = 0
+    for batch in poses:
+        embedding[start : start + len(batch)] = basis.embed(batch)
+        start += len(batch)
+    return embedding
 
-    They are normalised batch by batch as often as they are passed over. Iterating gives float64
-    (B, 42) vectors, as many as were added at once.
+
+def world_scale(poses: PoseStore, dimensions: int, robust: bool = False) -> float:
+    """The factor by which world landmarks vary as much as the 2D keypoints of the same poses.
+
+    The square root of the ratio of the two total variances over at most 20,000 poses, or, if
+    robust, over those that neither part takes for outliers. 1 where either has no variance. `poses`
+    are of the kind both, their landmarks in metres.
     """
-
-    def __init__(self, normalisation: str = "crop") -> None:
-        self.normalisation = normalisation
-        self._batches: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(self, keypoints: ArrayLike, sizes: ArrayLike) -> None:
-        """Append a batch: keypoints (B, 21, 2) of crops with sides (B,), both in pixels."""
-        self._batches.append((np.array(keypoints, np.float32), np.array(sizes, np.int32)))
-
-    def __len__(self) -> int:
-        return sum(len(sizes) for _, sizes in self._batches)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for keypoints, sizes in self._batches:
-            yield pose_vectors(keypoints, sizes, self.normalisation)
-
-    def sample(self, count: int) -> np.ndarray:
-        """At most `count` vectors (n, 42) in the order of the store.
-
-        The same poses always give the same vectors.
-        """
-        total = len(self)
-        if total <= count:
-            return np.concatenate([*self])
-        rows = np.sort(np.random.default_rng(0).choice(total, count, replace=False))
-        starts = np.cumsum([0, *(len(sizes) for _, sizes in self._batches)])
-        first = np.searchsorted(rows, starts)
-        chosen = []
-        for i, batch in enumerate(self):
-            chosen.append(batch[rows[first[i] : first[i + 1]] - starts[i]])
-        return np.concatenate(chosen)
-
-    def embed(self, basis: Basis) -> np.ndarray:
-        """Project all poses: float32 (N, D)."""
-        embedding = np.empty((len(self), len(basis.components)), np.float32)
-        start = 0
-        for batch in self:
-            embedding[start : start + len(batch)] = basis.embed(batch)
-            start += len(batch)
-        return embedding
+    parts = np.split(poses.sample(SAMPLE), [IMAGE_COORDINATES], axis=1)
+    held = np.ones(len(parts[0]), bool)
+    if robust:
+        for part in parts:
+            held &= Bounds.of(part, min(dimensions, part.shape[1])).hold(part)
+    seen, landmarks = (part[held].var(axis=0).sum() if held.any() else 0.0 for part in parts)
+    return float(np.sqrt(seen / landmarks)) if seen > 0 and landmarks > 0 else 1.0
 
 
 def fit(batches: Iterable[np.ndarray], dimensions: int) -> Basis:
-    """Fit the principal axes of batches of (B, 42) vectors, in one pass; see `_Fit.basis`."""
+    """Fit the principal axes of batches of (B, C) vectors, in one pass; see `_Fit.basis`."""
     fitted = _Fit()
     for vectors in batches:
         fitted.add(vectors)
@@ -113,10 +92,10 @@ def fit_robust(poses: PoseStore, dimensions: int) -> tuple[Basis, int]:
     return fitted.basis(dimensions), outliers
 
 
-def _incremental_pca() -> Any:
+def _incremental_pca(coordinates: int) -> Any:
     from sklearn.decomposition import IncrementalPCA
 
-    return IncrementalPCA(COORDINATES)
+    return IncrementalPCA(coordinates)
 
 
 def _full_pca() -> Any:
@@ -133,7 +112,7 @@ def _no_variance() -> np.errstate:
 class _Fit:
     """Principal axes of vectors that come in batches, by scikit-learn's IncrementalPCA.
 
-    All 42 components are kept until the end, so that nothing is lost from batch to batch and the
+    All C components are kept until the end, so that nothing is lost from batch to batch and the
     axes are those of one fit to all vectors.
     """
 
@@ -141,12 +120,12 @@ class _Fit:
         self.count = 0
         self._pca: Any = None
         # Until there are as many as scikit-learn begins with.
-        self._first = np.empty((0, COORDINATES))
+        self._first: list[np.ndarray] = []
         # Vectors count from one of them, so that a large mean cancels no digits.
-        self._origin = np.zeros(COORDINATES)
+        self._origin = np.zeros(0)
 
     def add(self, vectors: np.ndarray) -> None:
-        """Take in (B, 42) vectors."""
+        """Take in (B, C) vectors."""
         if not len(vectors):
             return
         if not self.count:
@@ -154,10 +133,12 @@ class _Fit:
         self.count += len(vectors)
         vectors = vectors - self._origin
         if self._pca is None:
-            vectors = self._first = np.concatenate([self._first, vectors])
-            if len(vectors) < COORDINATES:
+            self._first.append(vectors)
+            coordinates = vectors.shape[1]
+            if self.count < coordinates:
                 return
-            self._pca = _incremental_pca()
+            vectors = np.concatenate(self._first)
+            self._pca = _incremental_pca(coordinates)
         with _no_variance():
             self._pca.partial_fit(vectors)
 
@@ -176,7 +157,7 @@ class _Fit:
                 setting="dim",
             )
         with _no_variance():
-            pca = self._pca or _full_pca().fit(self._first)
+            pca = self._pca or _full_pca().fit(np.concatenate(self._first))
         axes = pca.components_[:dimensions]
         strongest = np.abs(axes).argmax(axis=1)
         signs = np.sign(axes[np.arange(dimensions), strongest])
@@ -200,7 +181,7 @@ class Bounds(NamedTuple):
 
     @classmethod
     def of(cls, vectors: np.ndarray, dimensions: int) -> Bounds:
-        """Find the bounds of (N, 42) vectors.
+        """Find the bounds of (N, C) vectors.
 
         Axes are fitted to what the last bounds held, until that is the same. Raises HandclrError as
         `fit` does.
@@ -222,7 +203,7 @@ class Bounds(NamedTuple):
         return cls(basis, centre, REACH * np.maximum(reach, least))
 
     def hold(self, vectors: np.ndarray) -> np.ndarray:
-        """Whether (N, 42) vectors are within all bounds: bool (N,)."""
+        """Whether (N, C) vectors are within all bounds: bool (N,)."""
         return (np.abs(_places(vectors, self.basis) - self.centre) <= self.limit).all(axis=1)
 
 

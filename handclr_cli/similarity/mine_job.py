@@ -70,6 +70,8 @@ class MineSettings(Settings):
     """Find videos that show the same footage; `exclude` joins them to such a group."""
     against: Sequence[str] = ()
     """Pose files of the pool that positives are chosen from; none: that of the queries."""
+    min_side_score: float = 0.0
+    """Leave out poses whose side is less sure, by the files' `side_score`, 0 to 1."""
     part: str | None = None
     """Only part I of N of the queries, as `I/N`, counted from 0."""
     engine: EngineName = "auto"
@@ -134,7 +136,10 @@ class MineSettings(Settings):
             "exclude_near_duplicates": self.near_duplicates == "exclude",
             "engine": self.engine.partition("-")[0],
         }
-        return {name: values[name] for name in self.recorded}
+        found = {name: values[name] for name in self.recorded}
+        if self.min_side_score > 0:
+            found["min_side_score"] = self.min_side_score
+        return found
 
 
 class MineResult(NamedTuple):
@@ -143,7 +148,8 @@ class MineResult(NamedTuple):
     `engine` is the one that searched, `recall` None where it is exact; `left_to_tree` counts the
     queries that it left to the exact one. `same_footage` lists pairs of videos: the fields of
     `DuplicatePair`, with the names of the videos. It, `truth` and `crops` are None where they were
-    not asked for. `queries` and `pool` name the files of both in messages.
+    not asked for. `queries` and `pool` name the files of both in messages, `left_out` counts their
+    poses whose side is not sure enough.
     """
 
     pairs: Pairs
@@ -157,6 +163,7 @@ class MineResult(NamedTuple):
     crops: PairCrops | None
     queries: str
     pool: str
+    left_out: int
 
     def report(self) -> dict[str, Any]:
         """The numbers and their definitions, ready for JSON."""
@@ -165,6 +172,7 @@ class MineResult(NamedTuple):
             "engine": self.engine,
             "recall": self.recall,
             "left_to_tree": self.left_to_tree,
+            "doubtful_sides_left_out": self.left_out,
             "near_duplicates": self.same_footage,
             "truth": self.truth.report() if self.truth else None,
         }
@@ -205,6 +213,7 @@ def run_mine(settings: MineSettings) -> MineResult:
         crops=crops,
         queries=rows.queries.name,
         pool=rows.pool.name,
+        left_out=rows.left_out,
     )
 
 
@@ -225,8 +234,10 @@ class _Rows(NamedTuple):
     @classmethod
     def read(cls, settings: MineSettings) -> _Rows:
         """Read what the pose files say, all but their embeddings."""
-        queries = PoseTable(settings.pose)
-        pool = PoseTable(settings.against, like=queries) if settings.against else queries
+        least = settings.min_side_score
+        queries = pool = PoseTable(settings.pose, min_side_score=least)
+        if settings.against:
+            pool = PoseTable(settings.against, like=queries, min_side_score=least)
         span = part_of(settings.part, len(queries))
         return cls(queries, pool, span, *all_rows(queries, pool))
 
@@ -234,6 +245,12 @@ class _Rows(NamedTuple):
     def asked(self) -> np.ndarray:
         """The rows of the queries that get positives."""
         return self.query[self.span]
+
+    @property
+    def left_out(self) -> int:
+        """Poses of queries and pool that are not in the rows."""
+        elsewhere = self.pool.left_out if self.pool is not self.queries else 0
+        return self.queries.left_out + elsewhere
 
     def videos_in(self, index: ShardIndex) -> list[int]:
         """The numbers of the videos of all samples of an index, -1 for those not in the rows."""

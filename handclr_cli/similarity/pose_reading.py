@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
 from .. import console
+from ..choices import PoseKind
 from ..contract.errors import HandclrError
-from ..contract.fields import KEYPOINTS_2D
+from ..contract.fields import KEYPOINTS_2D, WORLD_3D, Field
 from ..contract.naming import Naming
 from ..contract.npz import as_keys, repeated_key
 from ..contract.provenance import Provenance
@@ -18,7 +19,7 @@ from ..contract.sample import Sample
 from ..contract.shards import read_samples
 from ..hand.plausible import pixel_keypoints
 from ..work.skips import Skips
-from .embedding import PoseStore
+from .pose_store import PoseStore
 
 BATCH = 4096
 
@@ -26,57 +27,82 @@ BATCH = 4096
 class PosesRead(NamedTuple):
     """Poses, and the arrays `key`, `video` (sorted) and `video_id` that name them.
 
-    `origins` are the provenances of their shards; `dropped` counts samples without keypoints,
-    `skipped` those that cannot be used.
+    The array `side_score` is there too where a sample says how sure its side is. `origins` are the
+    provenances of their shards; `dropped` counts samples without keypoints, `doubtful` those whose
+    side is not sure enough, `skipped` those that cannot be used.
     """
 
     poses: PoseStore
     names: dict[str, np.ndarray]
     origins: list[Provenance | None]
     dropped: int
+    doubtful: int
     skipped: int
 
 
 def read_poses(
     sources: Sequence[str],
-    normalisation: str,
+    poses: PoseStore,
     video_from: str | None = None,
     strict: bool = False,
+    min_side_score: float = 0.0,
 ) -> PosesRead:
-    """Read the 2D keypoints of all samples.
+    """Read the keypoints of all samples, those of the store's kind, into an empty store.
 
     `video_from` is a field of the JSON or a pattern on keys that names their videos, and goes
-    before what samples say themselves. Raises HandclrError where there are no poses, a key comes
-    twice, a sample does not say of which video it is or, if strict, for the first that cannot be
-    used.
+    before what samples say themselves. A sample whose side is less sure than `min_side_score` is
+    left out. Raises HandclrError where there are no poses, a key comes twice, a sample does not say
+    of which video it is or, if strict, for the first that cannot be used.
     """
     naming = Naming.of(video_from, "video_from") if video_from is not None else None
-    reader, poses = _Reader(naming, Skips(strict)), PoseStore(normalisation)
+    reader = _Reader(naming, Skips(strict), poses.kind, min_side_score)
     with console.progress("pca", unit="poses") as advance:
         rows = reader.rows(sources, advance)
         while batch := list(itertools.islice(rows, BATCH)):
             reader.keep(batch)
-            sides = [row.side for row in batch]
-            poses.add([row.keypoints for row in batch], sides)
+            keypoints, sides, world = zip(*(row.pose for row in batch), strict=True)
+            poses.add(keypoints, sides, world)
     names = reader.names()
-    return PosesRead(poses, names, reader.origins, reader.dropped, reader.skips.count)
+    return PosesRead(
+        poses, names, reader.origins, reader.dropped, reader.doubtful, reader.skips.count
+    )
+
+
+class _Pose(NamedTuple):
+    """2D keypoints, the side of the crop, and world landmarks; empty where there is no use."""
+
+    keypoints: np.ndarray
+    side: int
+    world: np.ndarray
 
 
 class _Row(NamedTuple):
     key: str
     video: str
-    keypoints: np.ndarray
-    side: int
+    side_score: float | None
+    pose: _Pose
+
+
+_NOTHING = np.empty(0, np.float32)
+_NEEDED: dict[PoseKind, tuple[Field, ...]] = {
+    "2d": (KEYPOINTS_2D,),
+    "world": (WORLD_3D,),
+    "both": (KEYPOINTS_2D, WORLD_3D),
+}
 
 
 class _Reader:
     """Reads samples, and keeps their names."""
 
-    def __init__(self, naming: Naming | None, skips: Skips) -> None:
+    def __init__(
+        self, naming: Naming | None, skips: Skips, kind: PoseKind, min_side_score: float
+    ) -> None:
         self.naming, self.skips = naming, skips
+        self.needed, self.min_side_score = _NEEDED[kind], min_side_score
         self._named = 0
         self.origins: list[Provenance | None] = []
-        self.dropped = self._count = 0
+        self.dropped = self.doubtful = self._count = 0
+        self._side_scores: list[np.ndarray] = []
         self._starts: list[tuple[int, str]] = []
         self._videos: dict[str, int] = {}
         self._keys: list[np.ndarray] = []
@@ -87,20 +113,31 @@ class _Reader:
         for sample in read_samples(sources):
             if not self.origins or sample.origin is not self.origins[-1]:
                 self.origins.append(sample.origin)
-            if KEYPOINTS_2D not in sample:
+            if any(field not in sample for field in self.needed):
                 self.dropped += 1
                 continue
             try:
-                keypoints, side, _ = pixel_keypoints(sample), sample.side, sample.info
+                pose, sure = self._pose(sample), sample.side_score
             except HandclrError as error:
                 self.skips.add(error)
                 continue
             self.skips.used()
+            if sure is not None and sure < self.min_side_score:
+                self.doubtful += 1
+                continue
             if not self._starts or sample.source != self._starts[-1][1]:
                 self._starts.append((self._count, sample.source))
             self._count += 1
-            yield _Row(sample.key, self._video(sample), keypoints, side)
+            yield _Row(sample.key, self._video(sample), sure, pose)
             advance()
+
+    def _pose(self, sample: Sample) -> _Pose:
+        points, world = _NOTHING, _NOTHING
+        if KEYPOINTS_2D in self.needed:
+            points = pixel_keypoints(sample)
+        if WORLD_3D in self.needed:
+            world = sample.world3d
+        return _Pose(points, sample.side, world)
 
     def _video(self, sample: Sample) -> str:
         """The name of a sample's video; raises where it is not known."""
@@ -121,13 +158,14 @@ class _Reader:
         numbers = [self._videos.setdefault(row.video, len(self._videos)) for row in rows]
         self._keys.append(as_keys([row.key for row in rows]))
         self._video_ids.append(np.array(numbers, np.int32))
+        # None is NaN.
+        self._side_scores.append(np.array([row.side_score for row in rows], np.float64))
 
     def names(self) -> dict[str, np.ndarray]:
-        """The arrays `key`, `video`, sorted, and `video_id`; raises where a key comes twice."""
+        """The arrays that name the poses; raises where there are none, or a key comes twice."""
         self.skips.check()
         if not self._count:
-            missing = f"none of the {self.dropped:,} samples has {KEYPOINTS_2D.suffix}"
-            raise HandclrError(f"{missing}; did they go through handclr keypoints?")
+            self._refuse_nothing()
         keys = np.concatenate(self._keys)
         twice = repeated_key(keys)
         if twice is not None:
@@ -138,7 +176,22 @@ class _Reader:
         self._tell_videos(keys)
         videos, rank = np.unique(as_keys(list(self._videos)), return_inverse=True)
         video_id = rank.astype(np.int32)[np.concatenate(self._video_ids)]
-        return {"key": keys, "video": videos, "video_id": video_id}
+        return {"key": keys, "video": videos, "video_id": video_id, **self._sureness()}
+
+    def _refuse_nothing(self) -> NoReturn:
+        if self.doubtful:
+            why = f"leaves none of the {self.doubtful:,} samples; ask for less"
+            raise HandclrError(why, setting="min_side_score")
+        suffixes = " and ".join(field.suffix for field in self.needed)
+        missing = f"none of the {self.dropped:,} samples has {suffixes}"
+        raise HandclrError(f"{missing}; did they go through handclr keypoints?")
+
+    def _sureness(self) -> dict[str, np.ndarray]:
+        """The array `side_score`, where a sample says it."""
+        scores = np.concatenate(self._side_scores)
+        if np.isnan(scores).all():
+            return {}
+        return {"side_score": np.where(np.isnan(scores), 1.0, scores)}
 
     def _tell_videos(self, keys: np.ndarray) -> None:
         """Warn that videos are named as the user says; raises where that names none."""

@@ -35,7 +35,7 @@ Other = TypeVar("Other", bound=Boxed)
 @dataclass(frozen=True)
 class Crop:
     """A crop with the keypoints found in the frame and those found in it (None where there are
-    none), crop pixels.
+    none), crop pixels; the `shape` found in the frame is in metres along the axes of the camera.
     """
 
     key: str
@@ -47,6 +47,7 @@ class Crop:
     score: float
     of_frame: np.ndarray
     of_crop: np.ndarray | None
+    shape: np.ndarray
 
     @property
     def apart(self) -> float:
@@ -87,6 +88,7 @@ def _crop(one: Sample, other: Sample) -> Crop:
         score=info["score"],
         of_frame=one.keypoints2d,
         of_crop=other.keypoints2d if KEYPOINTS_2D in other else None,
+        shape=one.world3d * ((-1, 1, 1) if info["flipped"] else (1, 1, 1)),
     )
 
 

@@ -19,6 +19,10 @@ track      of the crops of two neighbouring sampled frames those pairs with the 
 labelled   a labelled hand goes with a crop in the same way, by the square that `extract` would cut
            around its true keypoints; errors are the mean distance of the 21 keypoints over the hand
            size.
+mixtures   mean errors where each hand has the keypoints of one or the other: the crop's where the
+           two are more than 5 % of the hand size apart, or where the crop is cut from fewer pixels
+           than half of the crops, else the frame's; and where it has the mean of both.
+shape      mean errors of MediaPipe's world landmarks, found in the frame, in mm.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from typing import Any
 
 import numpy as np
 from footage_crops import Crop, error, found, linked
+from footage_mixtures import of_mixtures, of_shapes
 from footage_truth import TrueHand, Truth, of_dexycb, of_freihand, of_synthetic
 
 from handclr_cli.contract.index import ShardIndex
@@ -222,8 +227,8 @@ def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
         pairs += linked(labelled, crops_at[place])
     hands = sum(map(len, truth.hands.values()))
     right = [hand.side == crop.side for hand, crop in pairs]
-    errors = [_errors(hand, crop) for hand, crop in pairs if crop.of_crop is not None]
-    both = np.array(errors).reshape(-1, 2)
+    known = [(hand, crop) for hand, crop in pairs if crop.of_crop is not None]
+    both = np.array([_errors(hand, crop) for hand, crop in known]).reshape(-1, 2)
     drawn = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
     difference = both[:, 1] - both[:, 0]
     ends = np.percentile(difference[drawn].mean(axis=1), (2.5, 97.5))
@@ -237,6 +242,8 @@ def of_labelled(truth: Truth, crops: list[Crop]) -> Row:
         "of_crop": {**quantiles(both[:, 1]), "over_0.25": share(both[:, 1] > GROSS)},
         "of_frame_is_nearer": share(difference > 0),
         "mean_difference_95": [round(float(end), 4) for end in ends],
+        "mixtures": of_mixtures(known, both),
+        "shape": of_shapes(known),
     }
 
 

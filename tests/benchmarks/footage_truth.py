@@ -25,10 +25,11 @@ MARGIN = 1.5
 
 @dataclass(frozen=True)
 class TrueHand:
-    """The side of a hand and its keypoints (21, 2), pixels of the frame."""
+    """The side of a hand, its keypoints (21, 2), pixels of the frame, and (21, 3), metres."""
 
     side: str
     keypoints: np.ndarray
+    joints: np.ndarray
 
     @property
     def box(self) -> Box:
@@ -61,7 +62,8 @@ def of_synthetic(root: Path) -> Truth:
     for sample in read_samples(map(str, sorted((root / "truth").glob("*.tar")))):
         info = sample.info
         points = to_source(sample.keypoints2d, tuple(info["box"]), sample.side, info["flipped"])
-        hands[info["video"], info["frame"]].append(TrueHand(info["hand"], points))
+        joints = sample.keypoints3d * ((-1, 1, 1) if info["flipped"] else (1, 1, 1))
+        hands[info["video"], info["frame"]].append(TrueHand(info["hand"], points, joints))
     return Truth("synthetic", [str(root)], dict(hands))
 
 
@@ -72,7 +74,7 @@ def _of_images(name: str, sets: Iterable[LabelledSet]) -> Truth:
             item = labelled[number]
             if isinstance(item, LabelledHand):
                 points = project(item.keypoints3d, item.intrinsics)
-                hands[item.path] = TrueHand(item.side, points)
+                hands[item.path] = TrueHand(item.side, points, item.keypoints3d)
     parents = {path.parent for path in hands}
     folders = [str(folder) for folder in sorted(parents)]
     by_place = {

@@ -4,8 +4,9 @@ true hands.
     handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
     handclr extract wild/ --fps 6 | handclr keypoints -o hands.tar
     handclr extract wild/ --fps 6 --with-keypoints -o frame.tar
-    python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --truth wild/truth \
-        --run runs/pairs
+    handclr extract wild/ --fps 6 --look once --sides track | handclr keypoints -o mended.tar
+    python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --mended mended.tar \
+        --truth wild/truth --run runs/pairs
 
 3D is the root-aligned distance of a crop to its positive in mm, as `mine --truth` has it; 2D that
 of their true keypoints in shares of the crop's side. A crop's truth is the hand whose square
@@ -36,7 +37,7 @@ from pairs_crops import Crops, read_crops, write_sets
 from handclr_cli.contract.npz import read_npz, write_npz
 from handclr_cli.evaluation.intervals import PERCENTILES, resampled_means
 from handclr_cli.report.curves import save_figure
-from handclr_cli.similarity.quality import pair_distance_mm, pair_quality
+from handclr_cli.similarity.quality import PairQuality, pair_distance_mm, pair_quality
 
 MEASURES = ("mm", "sides", "embedding", "apart")
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
@@ -62,13 +63,16 @@ class Variant:
     by: str = "embedding"
 
     @property
-    def needs_frame(self) -> bool:
-        return self.keypoints == "frame" or self.by == "apart"
+    def needs(self) -> tuple[str, ...]:
+        """The kinds of keypoints that are needed."""
+        return (self.keypoints, "frame") if self.by == "apart" else (self.keypoints,)
 
 
 PAPER = Variant("paper", "the paper's setting")
 FINER = ("--normalize", "root-scale", "--dim", 28)
+DEEP = ("--keypoints", "both")
 KEPT = (0.25, 0.5, 0.75, 0.9)
+LEAST = (0.8, 0.9)
 
 
 def variants() -> Iterator[Variant]:
@@ -94,11 +98,24 @@ def variants() -> Iterator[Variant]:
     yield Variant("rules", "--near-duplicates exclude", mine=("--near-duplicates", "exclude"))
     for parts in (8, 4, 2):
         yield Variant("pool", f"1/{parts} of the videos", parts=parts)
+    yield Variant("depth", "world landmarks", pca=("--keypoints", "world"))
+    for count in (14, 28, 42):
+        yield Variant("depth", f"both, {count} dimensions", pca=(*DEEP, "--dim", count))
+    yield Variant("depth", "both, found in the frame, 28", "frame", DEEP)
+    yield Variant("sides", "by track", "mended")
+    for least in LEAST:
+        yield Variant(
+            "sides", f"by track, at least {least}", "mended", mine=("--min-side-score", least)
+        )
+    yield Variant("sides", "all of them right", "right")
     yield Variant("together", "root-scale, 28 dimensions", pca=FINER)
     yield Variant("together", "found in the frame, 28 dimensions", "frame", ("--dim", 28))
     yield Variant("together", "found in the frame, root-scale, 28", "frame", FINER)
     yield Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5)
     yield Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart")
+    yield Variant("together", "sides by track, both, 28", "mended", DEEP)
+    sure = ("--min-side-score", LEAST[-1])
+    yield Variant("together", f"the same, sides at least {LEAST[-1]}", "mended", DEEP, sure)
     yield Variant("together", "the true ones, root-scale, 28", "truth", FINER)
 
 
@@ -107,17 +124,18 @@ def main() -> None:
     run = arguments.run
     run.mkdir(parents=True, exist_ok=True)
     counts, crops, rows = write_sets(arguments), read_crops(run), []
-    paper = measured(PAPER, crops, run)
-    (first, _), every = pairs_of(PAPER, crops, run)[0], np.arange(len(crops.video))
-    limits = pair_quality(crops.joints, crops.video, every, first[:, 0], queries=len(every))
+    paper, limits = measured(PAPER, crops, run), {}
     for variant in (PAPER, *variants()):
-        if arguments.frame or not variant.needs_frame:
-            found = measured(variant, crops, run)
-            rows.append(row_of(variant, found, paper, limits.best_mm, crops.video))
+        if crops.mirrored.keys() >= set(variant.needs):
+            found, kind = measured(variant, crops, run), variant.keypoints
+            kind = kind if crops.mirrored[kind].any() else PAPER.keypoints
+            if kind not in limits:
+                limits[kind] = limits_of(kind, crops)
+            rows.append(row_of(variant, found, paper, limits[kind].best_mm, crops.video))
     about = {
         **counts,
         "videos": len(np.unique(crops.video)),
-        "random_mm": float(limits.random_mm.mean()),
+        "random_mm": float(limits[PAPER.keypoints].random_mm.mean()),
     }
     (run / "pairs.json").write_text(json.dumps({**about, "variants": rows}, indent=2) + "\n")
     print(tables(about, rows))
@@ -132,6 +150,7 @@ def parse() -> argparse.Namespace:
         "hands", help="crops with the keypoints found in them: of extract | keypoints"
     )
     parser.add_argument("--frame", help="the same crops with the keypoints found in the frame")
+    parser.add_argument("--mended", help="crops of the same squares, their sides by track")
     parser.add_argument(
         "--truth", required=True, help="shards with the true hands, of synth footage"
     )
@@ -152,10 +171,24 @@ def pairs_of(variant: Variant, crops: Crops, run: Path) -> list[tuple[np.ndarray
         output = run / f"{slug('pairs', pose.stem, *variant.mine, part, variant.parts)}.npz"
         handclr("mine", pose, *variant.mine, *against, output=output)
         arrays, _ = read_npz(str(output), "pairs")
-        row = np.array([crops.row[key] for key in arrays.get("target", arrays["key"]).tolist()])
-        positive = np.where(arrays["positive"] < 0, -1, row[arrays["positive"]])
-        found.append((positive, arrays["distance"]))
+        own, target = (
+            np.array([crops.row[key] for key in arrays.get(name, arrays["key"]).tolist()])
+            for name in ("key", "target")
+        )
+        shape = len(crops.video), arrays["positive"].shape[1]
+        positive, distance = np.full(shape, -1), np.full(shape, np.inf)
+        positive[own] = np.where(arrays["positive"] < 0, -1, target[arrays["positive"]])
+        distance[own] = arrays["distance"]
+        found.append((positive, distance))
     return found
+
+
+def limits_of(kind: str, crops: Crops) -> PairQuality:
+    """Random and best pairs of all crops, as a kind shows them."""
+    every, (joints, _) = np.arange(len(crops.video)), crops.seen_as(kind)
+    # Of another video, half the crops away.
+    positive = np.roll(every, len(every) // 2)
+    return pair_quality(joints, crops.video, every, positive, queries=len(every))
 
 
 def part_of(pose: Path, part: int, parts: int) -> Path:
@@ -186,8 +219,9 @@ def measured(variant: Variant, crops: Crops, run: Path) -> np.ndarray:
     """Each crop's MEASURES, the mean over its positives: (4, N), NaN where it has none, or none
     that is kept.
     """
+    seen = crops.seen_as(variant.keypoints)
     values = [
-        distances(crops, positive, embedding)
+        distances(crops, seen, positive, embedding)
         for mined in pairs_of(variant, crops, run)
         for positive, embedding in zip(mined[0].T, mined[1].T, strict=True)
     ]
@@ -199,9 +233,15 @@ def measured(variant: Variant, crops: Crops, run: Path) -> np.ndarray:
     return found
 
 
-def distances(crops: Crops, positive: np.ndarray, embedding: np.ndarray) -> np.ndarray:
-    joints = pair_distance_mm(crops.joints, crops.joints[positive])
-    points = np.linalg.norm(crops.points - crops.points[positive], axis=2).mean(axis=1)
+def distances(
+    crops: Crops,
+    seen: tuple[np.ndarray, np.ndarray],
+    positive: np.ndarray,
+    embedding: np.ndarray,
+) -> np.ndarray:
+    true_joints, true_points = seen
+    joints = pair_distance_mm(true_joints, true_joints[positive])
+    points = np.linalg.norm(true_points - true_points[positive], axis=2).mean(axis=1)
     apart = np.maximum(crops.apart, crops.apart[positive])
     return np.where(positive < 0, np.nan, np.stack([joints, points, embedding, apart]))
 

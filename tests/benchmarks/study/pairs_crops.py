@@ -1,4 +1,12 @@
-"""The same crops with keypoints of several kinds, and their true hands, for `pairs.py`."""
+"""The same crops with keypoints of several kinds, and their true hands, for `pairs.py`.
+
+crop     found in the crop
+frame    found in the frame
+truth    the true ones
+turned   found in the crop, turned upright
+right    found in the crop, mirrored where the crop shows a left hand
+mended   found in the crop, mirrored as the tracks of extract say
+"""
 
 from __future__ import annotations
 
@@ -7,6 +15,7 @@ import contextlib
 import functools
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +26,10 @@ from handclr_cli.contract.fields import (
     INFO,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
+    WORLD_3D,
     encode_array,
     encode_image,
+    encode_object,
 )
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.inputs import expand_inputs
@@ -35,10 +46,11 @@ MIRROR = np.array([-1, 1, 1])
 
 
 class Hand(NamedTuple):
-    """A true hand as the camera sees it: its square and keypoints (21, 2) in pixels of the frame,
-    (21, 3) in metres.
+    """A true hand as the camera sees it: whether it is a left one, its square and keypoints (21, 2)
+    in pixels of the frame, (21, 3) in metres.
     """
 
+    left: bool
     box: Box
     points: np.ndarray
     joints: np.ndarray
@@ -49,7 +61,8 @@ class Crops(NamedTuple):
     21, 2) in sides.
 
     `apart` (N,): the mean distance of the keypoints found in the frame from those found in the
-    crop, in sides, or NaN.
+    crop, in sides, or NaN. `mirrored` (N,) of each kind: where it shows the hand the other way
+    round.
     """
 
     row: dict[bytes, int]
@@ -57,6 +70,21 @@ class Crops(NamedTuple):
     joints: np.ndarray
     points: np.ndarray
     apart: np.ndarray
+    mirrored: dict[str, np.ndarray]
+
+    def seen_as(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """The true hands as a kind shows them: in metres, and in sides."""
+        other = self.mirrored[kind][:, None, None]
+        points = np.where(other, self.points * MIRROR[:2] + (1, 0), self.points)
+        return np.where(other, self.joints * MIRROR, self.joints), points
+
+
+class Others(NamedTuple):
+    """The shards beside the crops, and where the mended ones have a square of a frame."""
+
+    frames: ShardIndex | None
+    mended: ShardIndex | None
+    mended_row: dict[tuple[str, int, Box], int]
 
 
 def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
@@ -64,10 +92,11 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
     counts.
     """
     counted, counts = arguments.run / "sets.json", Counter(crops=0, without_truth=0)
-    if counted.exists() and (not arguments.frame or (arguments.run / "frame.tar").exists()):
+    kinds = ("crop", "truth", "turned", "right")
+    kinds += ("frame",) * bool(arguments.frame) + ("mended",) * bool(arguments.mended)
+    if counted.exists() and all((arguments.run / f"{kind}.tar").exists() for kind in kinds):
         return json.loads(counted.read_text())
-    frames = ShardIndex(expand_inputs([arguments.frame])) if arguments.frame else None
-    kinds = ("crop", "truth", "turned") + ("frame",) * bool(frames)
+    others = read_others(arguments)
     truth, record = true_hands(arguments.truth), provenance("study", {}, [])
     with contextlib.ExitStack() as stack:
         outputs = {}
@@ -78,19 +107,49 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
             place = sample.info["video"], sample.info["frame"]
             hand = nearest_hand(tuple(sample.info["box"]), truth[place])
             counts["without_truth" if hand is None else "crops"] += 1
-            if hand is None:
-                continue
-            points, joints = seen(hand, sample)
-            kept = {"crop": scaled(sample), "truth": points, "turned": upright(scaled(sample))}
-            if frames is not None:
-                other = frames[frames.row(sample.key)]
-                same = other.info["box"] == sample.info["box"]
-                assert same, f"--frame: {sample.key} is another crop"
-                kept["frame"] = scaled(other)
-            for kind, output in outputs.items():
-                output.write(lean(sample, kept[kind], joints))
+            for kind, version in versions(sample, hand, others) if hand else ():
+                outputs[kind].write(version)
     counted.write_text(json.dumps(counts))
     return counts
+
+
+def read_others(arguments: argparse.Namespace) -> Others:
+    frames, mended = (
+        ShardIndex(expand_inputs([name])) if name else None
+        for name in (arguments.frame, arguments.mended)
+    )
+    return Others(
+        frames, mended, {square_of(sample): row for row, sample in enumerate(mended or ())}
+    )
+
+
+def square_of(sample: Sample) -> tuple[str, int, Box]:
+    """Video, frame and square of a crop, whichever side it is taken for."""
+    info = sample.info
+    return info["video"], info["frame"], tuple(info["box"])
+
+
+def versions(sample: Sample, hand: Hand, others: Others) -> Iterator[tuple[str, Sample]]:
+    """A crop with each kind of keypoints."""
+    (points, joints), found, world = seen(hand, sample), scaled(sample), world_of(sample)
+    yield "crop", lean(sample, found, joints, world)
+    yield "truth", lean(sample, points, joints)
+    yield "turned", lean(sample, upright(found), joints)
+    if sample.info["flipped"] != hand.left:
+        found, joints = found * MIRROR[:2] + (CROP_SIDE, 0), joints * MIRROR
+        world = None if world is None else world * MIRROR
+    yield "right", lean(sample, found, joints, world, flipped=hand.left)
+    if others.frames is not None:
+        other = others.frames[others.frames.row(sample.key)]
+        assert square_of(other) == square_of(sample), f"--frame: {sample.key} is another crop"
+        joints = seen(hand, other)[1]
+        yield "frame", lean(sample, scaled(other), joints, world_of(other))
+    row = others.mended_row.get(square_of(sample))
+    if others.mended is not None and row is not None:
+        other = others.mended[row]
+        version = lean(other, scaled(other), seen(hand, other)[1], world_of(other))
+        version.key = sample.key
+        yield "mended", version
 
 
 def true_hands(shards: str) -> dict[tuple[str, int], list[Hand]]:
@@ -99,7 +158,7 @@ def true_hands(shards: str) -> dict[tuple[str, int], list[Hand]]:
     for sample in read_samples(expand_inputs([shards])):
         box, flipped = tuple(sample.info["box"]), sample.info["flipped"]
         joints = sample.keypoints3d * MIRROR if flipped else sample.keypoints3d
-        hand = Hand(box, to_source(sample.keypoints2d, box, sample.side, flipped), joints)
+        hand = Hand(flipped, box, to_source(sample.keypoints2d, box, sample.side, flipped), joints)
         hands[sample.info["video"], sample.info["frame"]].append(hand)
     return hands
 
@@ -131,14 +190,27 @@ def upright(points: np.ndarray) -> np.ndarray:
     return rooted @ np.array([[-y, -x], [x, -y]])
 
 
-def lean(sample: Sample, points: np.ndarray, joints: np.ndarray) -> Sample:
+def world_of(sample: Sample) -> np.ndarray | None:
+    return sample.world3d if WORLD_3D in sample else None
+
+
+def lean(
+    sample: Sample,
+    points: np.ndarray,
+    joints: np.ndarray,
+    world: np.ndarray | None = None,
+    **changed: object,
+) -> Sample:
     """A sample with a blank image, by which `pca` knows the side of the crop."""
     members = {
         IMAGE.suffix: blank(),
-        INFO.suffix: sample.members[INFO.suffix],
+        INFO.suffix: encode_object(sample.info | changed),
         KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points),
+        KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints),
     }
-    return Sample(sample.key, {**members, KEYPOINTS_3D.suffix: encode_array(KEYPOINTS_3D, joints)})
+    if world is not None:
+        members[WORLD_3D.suffix] = encode_array(WORLD_3D, world)
+    return Sample(sample.key, members)
 
 
 @functools.cache
@@ -157,7 +229,14 @@ def read_crops(run: Path) -> Crops:
         offsets = _points(run / "frame.tar") - _points(run / "crop.tar")
         apart = np.linalg.norm(offsets, axis=2).mean(axis=1)
     joints = np.stack([sample.keypoints3d for sample in samples])
-    return Crops(row, video, joints, _points(run / "truth.tar"), apart)
+    flipped = [sample.info["flipped"] for sample in samples]
+    mirrored = {}
+    for shard in run.glob("*.tar"):
+        mirrored[shard.stem] = np.zeros(len(samples), bool)
+        for sample in read_samples([str(shard)]):
+            number = row[sample.key.encode()]
+            mirrored[shard.stem][number] = sample.info["flipped"] != flipped[number]
+    return Crops(row, video, joints, _points(run / "truth.tar"), apart, mirrored)
 
 
 def _points(shard: Path) -> np.ndarray:
