@@ -2,9 +2,9 @@ r"""What makes a mined pair good: one choice at a time changed from the paper's,
 true hands.
 
     handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
-    handclr extract wild/ --fps 6 | handclr keypoints -o hands.tar
-    handclr extract wild/ --fps 6 --with-keypoints -o frame.tar
-    handclr extract wild/ --fps 6 --look once --sides track | handclr keypoints -o mended.tar
+    handclr extract wild/ --fps 6 --no-tracks --with-keypoints -o frame.tar
+    handclr keypoints frame.tar -o hands.tar
+    handclr extract wild/ --fps 6 | handclr keypoints -o mended.tar
     python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --mended mended.tar \
         --truth wild/truth --run runs/pairs
 
