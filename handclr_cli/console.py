@@ -43,7 +43,7 @@ def printable(text: str) -> str:
     )
 
 
-def cut(text: str, most: int = LONGEST) -> str:
+def shortened(text: str, most: int = LONGEST) -> str:
     """Text without its middle, where it is longer than `most`: the end says what to do."""
     if len(text) <= most:
         return text
@@ -53,7 +53,7 @@ def cut(text: str, most: int = LONGEST) -> str:
 
 def one_line(message: str) -> str:
     """A message as it is printed: one line, escaped, of LONGEST characters at most."""
-    return cut(printable(re.sub(r"\s*\n\s*", " ", message.strip())))
+    return shortened(printable(re.sub(r"\s*\n\s*", " ", message.strip())))
 
 
 def json_text(value: Any) -> str:
@@ -68,7 +68,7 @@ def say(message: str, whole: bool = False) -> None:
     """Print a line on standard error, unless -q; a `whole` one is not cut, however long."""
     if not (State.quiet or State.muted):
         line = printable(message)
-        print(line if whole else cut(line), file=stderr(), flush=True)
+        print(line if whole else shortened(line), file=stderr(), flush=True)
 
 
 def warn(message: str) -> None:

@@ -72,7 +72,7 @@ def _print_version(value: bool) -> None:
 
 
 @app.callback()
-def root(
+def _root(
     version: Annotated[
         bool,
         typer.Option(

@@ -38,12 +38,12 @@ def test_printable() -> None:
 
 
 def test_a_long_line_loses_its_middle() -> None:
-    assert console.cut("x" * 500) == "x" * 500
+    assert console.shortened("x" * 500) == "x" * 500
     line = console.one_line(f"run holds another ({'k was 1, now 2; ' * 900});\n  start it anew")
     assert len(line) == 500 and " ... " in line
     assert line.startswith("run holds another (k was") and line.endswith("; ); start it anew")
     for most in range(6, 12):
-        assert len(console.cut("abcdefghijklmnop", most)) == most
+        assert len(console.shortened("abcdefghijklmnop", most)) == most
 
 
 def test_json_for_a_terminal_is_the_same_json() -> None:

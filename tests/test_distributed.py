@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.learning.augmentation import Appearance, Geometry
-from handclr_cli.learning.distributed import Ranks, distribute, first_node, joined, ranks_of
+from handclr_cli.learning.distributed import Ranks, distribute, first_node, joined_ranks, ranks_of
 from handclr_cli.learning.pretraining import METHODS, Objective
 from handclr_cli.learning.views import Views
 
@@ -130,7 +130,7 @@ def test_a_batch_is_shared_in_order() -> None:
 
 def test_one_process_needs_no_others() -> None:
     alone, values = Ranks(), torch.ones(3)
-    with joined(alone, CPU):
+    with joined_ranks(alone, CPU):
         alone.wait()
         assert alone.any(True) and not alone.any(False)
         assert alone.gather(values) is values and torch.equal(alone.mean(values), values)
@@ -252,7 +252,7 @@ def two_processes(rank: int, port: int, folder: str) -> None:
     ranks = Ranks(rank, 2, rank, 2, "127.0.0.1", port)
     found: dict[str, Any] = {}
     try:
-        with joined(ranks, CPU):
+        with joined_ranks(ranks, CPU):
             ranks.wait()
             found["any"] = [ranks.any(rank == 1), ranks.any(False), ranks.any(True)]
             value = torch.tensor([1.0 + rank, 10.0], requires_grad=True)

@@ -153,11 +153,11 @@ def test_a_hundred_thousand_equal_poses_are_not_compared_one_by_one() -> None:
 def test_compiled_code_is_kept(tmp_path: Path) -> None:
     """A second process loads what the first one compiled."""
     script = (
-        "import numpy as np; from handclr_cli.similarity.kernels import walk;from"
+        "import numpy as np; from handclr_cli.similarity.kernels import search_tree;from"
         " handclr_cli.similarity.tree import Tree; from handclr_cli.similarity.neighbours import"
         " *;p = EmbeddedPoses(np.zeros((20, 14), np.float32), np.arange(20,"
         " dtype=np.int32));Tree(p).search(p, Neighbours.nobody(20, 1), lambda rows: None);"
-        " print(sum(walk.stats.cache_hits.values()))"
+        " print(sum(search_tree.stats.cache_hits.values()))"
     )
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     runs = [

@@ -24,7 +24,7 @@ from handclr_cli.contract.sample import Sample
 from handclr_cli.evaluation.metrics import evaluate_pose
 from handclr_cli.learning import loop
 from handclr_cli.learning.augmentation import Appearance, Geometry
-from handclr_cli.learning.distributed import Ranks, distribute, joined
+from handclr_cli.learning.distributed import Ranks, distribute, joined_ranks
 from handclr_cli.learning.encoder import Encoder
 from handclr_cli.learning.finetuning import (
     Labelled,
@@ -34,7 +34,7 @@ from handclr_cli.learning.finetuning import (
     collate_labelled,
     hold_out,
     pose_augmentation,
-    read_labels,
+    read_training_labels,
 )
 from handclr_cli.learning.hardware import ViewsMade
 from handclr_cli.learning.heads import HEADS
@@ -73,7 +73,7 @@ def index_of(
 
 def test_labels_are_those_of_the_samples_that_have_them(tmp_path: Path) -> None:
     index = index_of(tmp_path, 3, missing=(4, 20))
-    labels = read_labels(index)
+    labels = read_training_labels(index)
     assert labels.rows.tolist() == [1, 2, 3] and labels.names.tolist() == [
         f"unique-000{n}" for n in range(3)
     ]
@@ -83,21 +83,23 @@ def test_labels_are_those_of_the_samples_that_have_them(tmp_path: Path) -> None:
     bare = labelled_sample(0)
     del bare.members[fields.KEYPOINTS_2D.suffix]
     with pytest.raises(HandclrError, match="no sample has"):
-        read_labels(ShardIndex([str(write_shard(tmp_path / "bare.tar", [bare]))]))
+        read_training_labels(ShardIndex([str(write_shard(tmp_path / "bare.tar", [bare]))]))
 
 
 def test_the_mean_pose_is_that_of_the_labels_there_are(tmp_path: Path) -> None:
     index = index_of(tmp_path, 3, missing=(4,))
     poses = np.stack([index[row].keypoints3d for row in (1, 2, 3)]).astype(np.float64)
     poses -= poses[:, :1]
-    mean = mean_pose(read_labels(index))
+    mean = mean_pose(read_training_labels(index))
     np.testing.assert_allclose(mean.pose[5], poses[:, 5].mean(axis=0), atol=1e-7)
     np.testing.assert_allclose(mean.pose[4], poses[1:, 4].mean(axis=0), atol=1e-7)
     assert mean.bone == pytest.approx(np.linalg.norm(poses[:, 9], axis=1).mean())
 
 
 def test_a_fraction_is_of_unique_samples_and_seeded(tmp_path: Path) -> None:
-    labels = read_labels(ShardIndex([str(write_labelled(tmp_path / "train.tar", 12, versions=3))]))
+    labels = read_training_labels(
+        ShardIndex([str(write_labelled(tmp_path / "train.tar", 12, versions=3))])
+    )
     chosen = choose_fraction(labels, 0.25, seed=0)
     assert len(chosen) == 9 and len(set(chosen.names)) == 3
     assert sorted(set(chosen.names)) != ["unique-0000", "unique-0001", "unique-0002"]
@@ -107,7 +109,9 @@ def test_a_fraction_is_of_unique_samples_and_seeded(tmp_path: Path) -> None:
 
 
 def test_what_is_held_out_is_on_no_other_side(tmp_path: Path) -> None:
-    labels = read_labels(ShardIndex([str(write_labelled(tmp_path / "train.tar", 12, versions=3))]))
+    labels = read_training_labels(
+        ShardIndex([str(write_labelled(tmp_path / "train.tar", 12, versions=3))])
+    )
     kept, held = hold_out(labels, 0.25, seed=0)
     assert (len(kept), len(held)) == (27, 9) and not set(kept.names) & set(held.names)
     assert sorted([*kept.rows, *held.rows]) == labels.rows.tolist()
@@ -125,7 +129,7 @@ def test_what_is_held_out_is_on_no_other_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("made", [ViewsMade.ON_DEVICE, ViewsMade.FROM_CACHE])
 def test_the_device_makes_the_same_batch(made: ViewsMade, tmp_path: Path) -> None:
     index = index_of(tmp_path, 6, missing=(4,))
-    labels, size = read_labels(index).take(np.array([0, 2, 5])), 32
+    labels, size = read_training_labels(index).take(np.array([0, 2, 5])), 32
     crops, config = CropStore(index, 36), pose_augmentation(size, 90.0)
     here, there = (
         collate_labelled([PoseDataset(crops, labels, config, 7, how)[3, row] for row in (2, 0)])
@@ -170,7 +174,9 @@ def test_the_labels_go_where_the_picture_goes(tmp_path: Path) -> None:
     """
     sample = with_a_dot(labelled_sample(0), 9)
     index = ShardIndex([str(write_shard(tmp_path / "dot.tar", [sample]))])
-    dataset = PoseDataset(CropStore(index, 64), read_labels(index), pose_augmentation(64, 180.0), 0)
+    dataset = PoseDataset(
+        CropStore(index, 64), read_training_labels(index), pose_augmentation(64, 180.0), 0
+    )
     for epoch in range(20):
         shown = dataset[epoch, 0]
         assert shown.image is not None
@@ -219,7 +225,7 @@ def objectives(ranks: Ranks) -> list[Tensor]:
 
 def two_processes(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    with joined(Ranks(rank, 2, rank, 2, "127.0.0.1", port), CPU) as ranks:
+    with joined_ranks(Ranks(rank, 2, rank, 2, "127.0.0.1", port), CPU) as ranks:
         torch.save(objectives(ranks), f"{folder}/{rank}.pt")
 
 
@@ -289,7 +295,8 @@ def test_a_prediction_that_is_not_finite_has_no_error() -> None:
 @pytest.mark.slow
 def test_validation_sees_the_crops_as_a_model_in_use_does(tmp_path: Path) -> None:
     index = index_of(tmp_path, 3)
-    labels, network = read_labels(index), PoseNet(Encoder("resnet18"), head="regress").train()
+    labels = read_training_labels(index)
+    network = PoseNet(Encoder("resnet18"), head="regress").train()
     mean = mean_pose(labels)
     measured = build_validation([(index, labels), (index, labels.take(np.array([1])))], 32, mean, 0)
     assert len(measured.images) == 4

@@ -132,6 +132,22 @@ def test_a_statement_has_one_comprehension() -> None:
     assert crowded == []
 
 
+# Public names of more than one function or class, beside the commands, which are named as typed.
+SHARED = {
+    "mine": "arrays as `handclr.mine` takes them, or a span of a pool: one work, called by two",
+}
+
+
+def test_one_name_is_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, path in house.modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            is_public = isinstance(node, house.DEFINED) and not node.name.startswith("_")
+            if is_public and house.room(name) != "commands":
+                homes.setdefault(node.name, []).append(name)
+    assert {name for name, files in homes.items() if len(files) > 1} == SHARED.keys()
+
+
 def test_a_file_is_no_longer_than_a_room_should_be() -> None:
     lengths = {name: path.read_text().count("\n") for name, path in house.modules().items()}
     assert {name: length for name, length in lengths.items() if length > 350} == {}

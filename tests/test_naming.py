@@ -14,7 +14,7 @@ from handclr_cli.footage import plan, video
 from handclr_cli.footage.detections import read_detections
 from handclr_cli.footage.finding import find_footage
 from handclr_cli.footage.frames import Sampling
-from handclr_cli.footage.naming import number_of
+from handclr_cli.footage.naming import image_number
 from handclr_cli.footage.naming import numbered as in_order
 from handclr_cli.footage.path_match import find_by_tail
 from handclr_cli.footage.video import pieces, read_frames
@@ -73,7 +73,7 @@ def test_order_and_numbers(name: str) -> None:
 def test_names_that_count_alike_are_told_apart_by_the_rest() -> None:
     files = [Path(name) for name in ("2.jpg", "1.png", "01.png", "1.jpg")]
     assert [path.name for _, path in in_order(files)] == ["01.png", "1.jpg", "1.png", "2.jpg"]
-    assert number_of(Path("a_007.png")) == 7 and number_of(Path("a7b.png")) is None
+    assert image_number(Path("a_007.png")) == 7 and image_number(Path("a7b.png")) is None
 
 
 @pytest.mark.parametrize("name", ["nanoseconds", "seconds.nanoseconds", "midnight", "copies"])

@@ -114,7 +114,7 @@ def shard(path: Path, scale: Callable[[int], float]) -> ShardIndex:
     return ShardIndex([str(path)])
 
 
-@pytest.mark.parametrize("read", [evaluation_labels.read_labels, finetuning.read_labels])
+@pytest.mark.parametrize("read", [evaluation_labels.read_labels, finetuning.read_training_labels])
 def test_trainers_and_evaluation_refuse_foreign_labels_of_another_unit(
     read: Callable[[ShardIndex], object], tmp_path: Path
 ) -> None:

@@ -147,7 +147,7 @@ def test_freihands_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     truth = rng.normal(0, 0.05, (6, 21, 3)) + [0, 0, 0.6]
     pred, position = truth + 0.01, np.array([3, 0, 5, 1, 4, 2])
-    protocols.write_freihand(
+    protocols.write_freihand_results(
         str(tmp_path / "new" / "out"), pred, protocols.freihand_scores(pred, truth), position
     )
     xyz, vertices = json.loads((tmp_path / "new" / "out" / "pred.json").read_text())
@@ -170,7 +170,9 @@ def test_dexycbs_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     pred = (rng.normal(0, 0.05, (3, 21, 3)) + [0, 0, 0.6]).astype(np.float32)
     path = tmp_path / "results.txt"
-    protocols.write_dexycb(str(path), pred, np.array([12, 4, 7]), np.array([True, False, False]))
+    protocols.write_dexycb_results(
+        str(path), pred, np.array([12, 4, 7]), np.array([True, False, False])
+    )
     rows = np.array(
         [[float(word) for word in line.split(",")] for line in path.read_text().splitlines()]
     )

@@ -15,7 +15,7 @@ from mesh_layers import layers_above
 from handclr_cli.hand.camera import project
 from handclr_cli.synth import scenes
 from handclr_cli.synth.raster import Fragments, floats
-from handclr_cli.synth.renderer import Lights, Part, Picture, render
+from handclr_cli.synth.renderer import Lights, PaintedMesh, Rendered, render
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.shot import Shot
 from handclr_cli.synth.worlds import LAB, WILD, WORLDS, World
@@ -34,8 +34,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def spy(
-        parts: list[Part], intrinsics: torch.Tensor, lights: Lights, height: int, width: int
-    ) -> Picture:
+        parts: list[PaintedMesh], intrinsics: torch.Tensor, lights: Lights, height: int, width: int
+    ) -> Rendered:
         calls.append({"parts": parts, "intrinsics": intrinsics, "lights": lights})
         return render(parts, intrinsics, lights, height, width)
 
@@ -59,7 +59,7 @@ def same(first: Shot, second: Shot) -> bool:
 # The renderer
 
 
-def sheet(depth: float, low: float, high: float, label: int, shade: float) -> Part:
+def sheet(depth: float, low: float, high: float, label: int, shade: float) -> PaintedMesh:
     """A square of one colour across the view, in 12 x 12 cells: light and shadow are felt at
     vertices.
     """
@@ -77,7 +77,7 @@ def sheet(depth: float, low: float, high: float, label: int, shade: float) -> Pa
     )
     faces = torch.cat([torch.stack([a, b, c], dim=1), torch.stack([a, c, d], dim=1)])
     normals = torch.tensor([0.0, 0.0, -1.0]).expand_as(vertices)
-    return Part(vertices, normals, faces, torch.ones_like(vertices[..., 0]), paint, label)
+    return PaintedMesh(vertices, normals, faces, torch.ones_like(vertices[..., 0]), paint, label)
 
 
 def plain_lights(key: tuple[float, float, float] = (0.0, 0.0, -1.0)) -> Lights:
@@ -292,7 +292,7 @@ def test_a_batch_is_drawn_as_each_moment_alone(world: World) -> None:
 # Left and right
 
 
-def in_a_mirror(call: dict[str, Any]) -> Picture:
+def in_a_mirror(call: dict[str, Any]) -> Rendered:
     """The renderer's picture of everything mirrored, the light too."""
     flip = torch.tensor([-1.0, 1.0, 1.0])
     parts = [
@@ -308,15 +308,15 @@ def in_a_mirror(call: dict[str, Any]) -> Picture:
     return render(parts, call["intrinsics"], lights, SIZE[1], SIZE[0])
 
 
-def nearly_equal(first: Picture, second: Picture) -> bool:
+def nearly_equal(first: Rendered, second: Rendered) -> bool:
     """Up to rounding, which decides the pixels on an edge."""
     labels = (first.labels != second.labels).float().mean()
     apart = (first.colour - second.colour).abs().amax(dim=-1)
     return bool(labels < 1e-3 and apart.mean() < 5e-5 and (apart > 0.02).float().mean() < 1e-3)
 
 
-def flipped(picture: Picture) -> Picture:
-    return Picture(picture.colour.flip(2), picture.alpha.flip(2), picture.labels.flip(2))
+def flipped(picture: Rendered) -> Rendered:
+    return Rendered(picture.colour.flip(2), picture.alpha.flip(2), picture.labels.flip(2))
 
 
 def test_a_mirrored_scene_is_the_flipped_picture(drawn: list[dict[str, Any]]) -> None:
@@ -351,4 +351,4 @@ def test_the_gpu_draws_the_same(world: World) -> None:
     here, there = (
         Scene(world, 0, 2, SIZE, device=device).render([0]) for device in ("cpu", "cuda")
     )
-    assert nearly_equal(here, Picture(there.colour.cpu(), there.alpha.cpu(), there.labels.cpu()))
+    assert nearly_equal(here, Rendered(there.colour.cpu(), there.alpha.cpu(), there.labels.cpu()))

@@ -22,7 +22,7 @@ from handclr_cli.learning.augmentation import (
     to_tensor,
     transform_points,
 )
-from handclr_cli.learning.warp import MAX_SIGMA, colour, gaussian_blur, render, warp
+from handclr_cli.learning.warp import MAX_SIGMA, colour, gaussian_blur, render_views, warp
 
 STILL = AugmentationConfig(
     size=64,
@@ -41,7 +41,9 @@ def smooth_image(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def rendered(views: list[View], images: np.ndarray) -> Tensor:
-    return render(torch.from_numpy(images), Geometry.of(views), Appearance.of(views), views[0].size)
+    return render_views(
+        torch.from_numpy(images), Geometry.of(views), Appearance.of(views), views[0].size
+    )
 
 
 def grey_levels(difference: Tensor) -> Tensor:
@@ -129,12 +131,8 @@ def test_a_view_does_not_depend_on_its_company(monkeypatch: pytest.MonkeyPatch) 
     together = rendered(views, images)
     for n in range(11):
         assert (together[n] - rendered([views[n]], images[n : n + 1])[0]).abs().max() < 1e-5
-    assert render(torch.from_numpy(images[:0]), Geometry.of([]), Appearance.of([]), 16).shape == (
-        0,
-        3,
-        16,
-        16,
-    )
+    empty = render_views(torch.from_numpy(images[:0]), Geometry.of([]), Appearance.of([]), 16)
+    assert empty.shape == (0, 3, 16, 16)
 
 
 def test_blurring_by_nothing_changes_nothing_beside_blurred_company() -> None:
@@ -187,5 +185,5 @@ def test_no_step_needs_a_value_on_the_host() -> None:
     """Tensors without values can be worked on, so no step asks for one."""
     views = [View(16, blur_sigma=1.0), View(16, angle_deg=5.0)]
     images = torch.zeros(2, 20, 20, 3, dtype=torch.uint8, device="meta")
-    out = render(images, Geometry.of(views).to("meta"), Appearance.of(views).to("meta"), 16)
+    out = render_views(images, Geometry.of(views).to("meta"), Appearance.of(views).to("meta"), 16)
     assert out.shape == (2, 3, 16, 16) and out.device.type == "meta"

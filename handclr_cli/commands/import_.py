@@ -38,7 +38,7 @@ CheckSheet = Annotated[
 
 
 @app.callback()
-def root() -> None:
+def _root() -> None:
     """Turn labelled data sets into shards of labelled crops."""
 
 

@@ -29,7 +29,7 @@ Workers = Annotated[
 
 
 @app.callback()
-def root() -> None:
+def _root() -> None:
     """Make footage and labelled sets of procedural hands with known 3D truth."""
 
 

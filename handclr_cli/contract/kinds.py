@@ -17,7 +17,7 @@ _HEAD = 4096
 _ZIP = b"PK\x03\x04"
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """A kind of output: what it is called, and how a file of it is known by its start and end."""
 
     name: str
@@ -82,21 +82,21 @@ def _is_mp4(head: bytes, end: bytes) -> bool:
 
 
 KINDS = {
-    "tar": Kind("a tar", _is_tar),
-    "npz": Kind("an NPZ file", _zip_of(rb".+\.npy")),
-    "checkpoint": Kind("a PyTorch checkpoint", _zip_of(rb".+/data\.pkl")),
-    "onnx": Kind(
+    "tar": FileKind("a tar", _is_tar),
+    "npz": FileKind("an NPZ file", _zip_of(rb".+\.npy")),
+    "checkpoint": FileKind("a PyTorch checkpoint", _zip_of(rb".+/data\.pkl")),
+    "onnx": FileKind(
         "an ONNX model", lambda head, end: re.match(rb"\x08.[\x12-\x42]", head, re.S) is not None
     ),
-    "png": Kind("a PNG", lambda head, end: head.startswith(b"\x89PNG\r\n\x1a\n")),
-    "json": Kind("JSON", _is_text(rb"[{\[]")),
-    "scores": Kind("FreiHAND's scores.txt", _is_text(rb"xyz_mean3d: ")),
-    "results": Kind("a result file of DexYCB", _is_text(rb"\d+(,-?[\d.]+){63}")),
-    "html": Kind("an HTML page", _is_text(rb"<(!doctype )?html")),
-    "mp4": Kind("an MP4", _is_mp4),
-    "film": Kind(
+    "png": FileKind("a PNG", lambda head, end: head.startswith(b"\x89PNG\r\n\x1a\n")),
+    "json": FileKind("JSON", _is_text(rb"[{\[]")),
+    "scores": FileKind("FreiHAND's scores.txt", _is_text(rb"xyz_mean3d: ")),
+    "results": FileKind("a result file of DexYCB", _is_text(rb"\d+(,-?[\d.]+){63}")),
+    "html": FileKind("an HTML page", _is_text(rb"<(!doctype )?html")),
+    "mp4": FileKind("an MP4", _is_mp4),
+    "film": FileKind(
         "a film that handclr drew", lambda head, end: _is_mp4(head, end) and end == FILM_MARK
     ),
     # Of our own cache, which may hold a damaged file.
-    "cached": Kind("a cached file", lambda head, end: True),
+    "cached": FileKind("a cached file", lambda head, end: True),
 }

@@ -250,9 +250,9 @@ def _write(
     hands, position = predicted.keypoints3d, labels.position
     if settings.freihand:
         scores = report["official"]["freihand"]
-        protocols.write_freihand(settings.freihand, hands, scores, position)
+        protocols.write_freihand_results(settings.freihand, hands, scores, position)
     if settings.dexycb:
-        protocols.write_dexycb(settings.dexycb, hands, position, labels.mirrored)
+        protocols.write_dexycb_results(settings.dexycb, hands, position, labels.mirrored)
     if settings.output:
         arrays = evaluated_arrays(predicted, labels)
         write_npz(settings.output, "predictions", arrays, report["provenance"])

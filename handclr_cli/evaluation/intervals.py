@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..hand.alignment import Alignment, joint_means, mean_over_joints
-from .metrics import AUC_RANGES, DEFINITIONS, area_shares, summarise
+from .metrics import AUC_RANGES, DEFINITIONS, area_shares, summarise_errors
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
@@ -67,12 +67,12 @@ def resampled_means(
 def pose_table(
     errors: Mapping[Alignment, np.ndarray], valid: np.ndarray, units: np.ndarray, seed: int = 0
 ) -> dict[str, Any]:
-    """`metrics.summarise` with the 95 % interval of each mean and area.
+    """`metrics.summarise_errors` with the 95 % interval of each mean and area.
 
     Takes errors (N, 21) mm after each alignment. Adds `mpjpe_mm_interval` [low, high] and
     `pck_auc_interval` to each alignment; None with fewer than two units.
     """
-    table = summarise(errors, valid)
+    table = summarise_errors(errors, valid)
     values: list[np.ndarray] = []
     for each in errors.values():
         values += _measures(each)

@@ -121,7 +121,7 @@ def alignments(placed: bool) -> list[Alignment]:
     return [name for name in DEFINITIONS if placed or name != "none"]
 
 
-def summarise(
+def summarise_errors(
     errors: Mapping[Alignment, np.ndarray], valid: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Turn errors (N, 21) mm after each alignment into a table ready for JSON.
@@ -152,7 +152,7 @@ def evaluate_pose(
     >>> round(scores["none"]["mpjpe_mm"], 6), round(scores["root"]["mpjpe_mm"], 6)
     (5.0, 0.0)
     """
-    return summarise(all_errors_mm(pred, truth, valid, placed), valid)
+    return summarise_errors(all_errors_mm(pred, truth, valid, placed), valid)
 
 
 def _summary(errors: np.ndarray, valid: np.ndarray | None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def freihand_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return scores | {f"{name}_{mm}": 0.0 for mm in (5, 15) for name in ("f_score", "f_al_score")}
 
 
-def write_freihand(
+def write_freihand_results(
     folder: str, pred: np.ndarray, scores: dict[str, float], position: np.ndarray
 ) -> None:
     """Write `pred.json` and `scores.txt` into a folder, which is made if it is not there.
@@ -85,7 +85,9 @@ def dexycb_scores(pred: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, fl
     return {name: {"mpjpe_mm": error, "auc": area} for name, (error, area) in scores.items()}
 
 
-def write_dexycb(path: str, pred: np.ndarray, position: np.ndarray, mirrored: np.ndarray) -> None:
+def write_dexycb_results(
+    path: str, pred: np.ndarray, position: np.ndarray, mirrored: np.ndarray
+) -> None:
     """Write DexYCB's result file, a line per sample.
 
     A line is the sample's position in the split, then 63 numbers x, y, z in mm. pred (N, 21, 3)

@@ -46,7 +46,7 @@ def read_images(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
             on_skip(error)
 
 
-def look_at(path: Path) -> tuple[int, bytes]:
+def size_and_start(path: Path) -> tuple[int, bytes]:
     """Return the size of a file and its first eight bytes.
 
     Raises UnreadableError for anything but a regular file that is not empty: opening a pipe could
@@ -80,7 +80,7 @@ def _chosen(piece: Piece) -> list[tuple[int, Path]]:
 def _decode(path: Path) -> np.ndarray:
     import cv2
 
-    look_at(path)
+    size_and_start(path)
     try:
         data = np.fromfile(path, np.uint8)
         if holds_several(data.data):

@@ -29,14 +29,14 @@ def numbered(files: Iterable[Path]) -> list[tuple[int, Path]]:
     `20230401_235959`), and so does an image that is alone.
     """
     ordered = sorted(files, key=_natural)
-    named = [number_of(file) for file in ordered]
+    named = [image_number(file) for file in ordered]
     numbers = [number for number in named if number is not None]
     if len(ordered) > 1 and len(numbers) == len(ordered) and _rise(numbers):
         return list(zip(numbers, ordered, strict=True))
     return list(enumerate(ordered))
 
 
-def number_of(file: Path) -> int | None:
+def image_number(file: Path) -> int | None:
     """The number at the end of an image's name; None where there is none, or it is too large."""
     match = _AT_END.search(file.stem)
     if not match or _SECONDS.search(file.stem):

@@ -11,7 +11,7 @@ import numpy as np
 _TOLERANCE = 0.01
 
 
-class Shown:
+class Display:
     """Makes of the frames of one video what a player shows of them.
 
     size: width and height in square pixels of what is stored, before it is turned.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..contract.units import Part, one_part
 from .frames import Footage, FootageDetections, Piece, Sampling
-from .naming import number_of
+from .naming import image_number
 from .video import pieces
 
 
@@ -69,5 +69,5 @@ def _identity(piece: Piece) -> list[Any]:
 
 def _counted(piece: Piece) -> bool:
     """Whether images have other numbers than their names say, which another image may change."""
-    named = zip(piece.numbers, map(number_of, piece.footage.files), strict=False)
+    named = zip(piece.numbers, map(image_number, piece.footage.files), strict=False)
     return any(number != told for number, told in named if told is not None)

@@ -14,8 +14,8 @@ import numpy as np
 
 from .clock import Clock
 from .frames import Header, UnreadableError
-from .images import look_at
-from .pixels import Shown, whole
+from .images import size_and_start
+from .pixels import Display, whole
 
 # For each video: every worker process has a core of its own.
 THREADS = 1
@@ -61,7 +61,7 @@ class Roll:
         self._container, self._stream = container, stream
         self._clock = Clock(1 / self.fps)
         self._clocked = header.fps > 0 or _format(container) not in _COUNTED
-        self._shown = Shown(_shown_size(stream))
+        self._display = Display(_shown_size(stream))
         self._frames = _decoded(container, stream)
         self._before: Any = None
         self._frame: Any = None
@@ -134,7 +134,7 @@ class Roll:
             beside = [self._before, frame, self._after]
             there = [other for other in beside if other is not None]
             frame = whole(there, there.index(frame))
-        image = self._shown.image(frame)
+        image = self._display.image(frame)
         self.taken += 1
         return image
 
@@ -169,7 +169,7 @@ def opened(path: Path) -> Iterator[Roll]:
     """
     import av
 
-    size, _ = look_at(path)
+    size, _ = size_and_start(path)
     av.logging.set_level(av.logging.PANIC)
     try:
         # FFmpeg would take the head of a relative name with a colon for a protocol.

@@ -18,7 +18,7 @@ from ..work import cores
 from ..work.crew import in_order
 from .arrays import describe_npz
 from .census import Census, census, mapped, random_samples, scan
-from .recognise import Kind, Thing, recognise, refuse_missing
+from .recognise import Kind, Thing, recognise, refuse_absent
 from .shardset import group_sets, shared_keys
 
 # With fewer shards, starting another process takes longer than it saves.
@@ -83,7 +83,7 @@ def run_inspect(settings: InspectSettings) -> InspectResult:
     Raises UsageError where no file has a name or matches a pattern, HandclrError where nothing at
     all can be read; other errors are among the `failures`.
     """
-    refuse_missing(settings.paths)
+    refuse_absent(settings.paths)
     failures: list[HandclrError] = []
     things = list(_things(settings.paths, failures))
     counted = _count(things, settings)

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..console import cut, plural, printable
+from ..console import plural, printable, shortened
 from ..contract.provenance import stages
 
 WIDTH = 100
@@ -20,28 +20,29 @@ Rows = Iterator[tuple[str, str]]
 def listing(item: Mapping[str, Any]) -> str:
     """The text of one description: its name, labelled lines, and the inputs that were skipped."""
     describe = {"shards": _shards, "npz": _npz, "checkpoint": _checkpoint, "run": _run}
-    lines = [cut(printable(item["name"]))]
+    lines = [shortened(printable(item["name"]))]
     shown = ""
     for label, text in describe[item["kind"]](item):
         for line in _wrapped(text):
             column = "" if label == shown else label
             lines.append(f"  {column:<{_LABEL - 2}}{line}".rstrip())
             shown = label
-    lines += [f"  {cut(printable(line))}" for line in item.get("skipped_lines", [])]
+    lines += [f"  {shortened(printable(line))}" for line in item.get("skipped_lines", [])]
     return "\n".join(lines)
 
 
 def shared_listing(shared: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each group of data sets that have keys in common."""
-    return [
-        cut(f"{plural(each['count'], 'key')} in each of {', '.join(map(printable, each['in']))}")
-        for each in shared
-    ]
+    lines = []
+    for each in shared:
+        sets = ", ".join(map(printable, each["in"]))
+        lines.append(shortened(f"{plural(each['count'], 'key')} in each of {sets}"))
+    return lines
 
 
 def _wrapped(text: str) -> list[str]:
     wrapper = textwrap.TextWrapper(WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False)
-    return [cut(line) for line in wrapper.wrap(printable(text))] or [""]
+    return [shortened(line) for line in wrapper.wrap(printable(text))] or [""]
 
 
 def _shards(item: Mapping[str, Any]) -> Rows:

@@ -57,7 +57,7 @@ _SUFFIXES = {
 }
 
 
-def refuse_missing(paths: Sequence[str]) -> None:
+def refuse_absent(paths: Sequence[str]) -> None:
     """Raise UsageError where a path is plainly not there: before another one is read."""
     for path in paths:
         many = BRACES.search(path) or glob.has_magic(path)

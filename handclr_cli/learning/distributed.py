@@ -91,7 +91,7 @@ def ranks_of(environment: Mapping[str, str] | None = None) -> Ranks:
 
 
 @contextlib.contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
+def joined_ranks(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     """Connect the processes for a block; raises HandclrError where one of the others is lost."""
     if ranks.world == 1:
         yield ranks

@@ -24,7 +24,7 @@ from .finetuning import (
     freeze,
     hold_out,
     pose_augmentation,
-    read_labels,
+    read_training_labels,
 )
 from .heads import ENCODER_STRIDE
 from .loop import train
@@ -172,7 +172,7 @@ def _arch(settings: FinetuneSettings) -> Arch:
 def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
     """The labels of an index, split by the seed."""
     skips = Skips()
-    labelled = read_labels(index, skips)
+    labelled = read_training_labels(index, skips)
     kept, held = hold_out(labelled, settings.hold_out, settings.seed)
     chosen = choose_fraction(kept, settings.fraction, settings.seed)
     return _Data(chosen, held, len(labelled), skips.count)
@@ -249,7 +249,7 @@ def _validation(
     sources = [(setup.crops.index, data.held)] if len(data.held) else []
     if settings.validation:
         other = ShardIndex(expand_inputs(settings.validation))
-        labels = read_labels(other)
+        labels = read_training_labels(other)
         refuse_shared(data.labels, labels)
         sources.append((other, labels))
     if not sources:

@@ -33,10 +33,10 @@ from .distributed import Ranks
 from .encoder import Encoder
 from .ground_truth import pose_truth
 from .hardware import Autocast, ViewsMade, move
-from .heads import Head
+from .heads import PoseHead
 from .schedule import Row
 from .store import CropStore
-from .warp import render
+from .warp import render_views
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrainingLabels:
         return TrainingLabels(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
-def read_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
+def read_training_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
     """Read the labels of all samples with 2D and 3D keypoints that can be used.
 
     A sample is one with others where the JSON gives them the same `sample`; without it, each is
@@ -227,7 +227,7 @@ class PoseObjective:
     """
 
     model: nn.Module
-    head: Head
+    head: PoseHead
     size: int
     device: torch.device
     autocast: Autocast = contextlib.nullcontext
@@ -249,7 +249,7 @@ class PoseObjective:
         images = self.crops[batch.rows] if self.crops is not None else batch.images
         assert images is not None
         if self.made.on_device:
-            return render(images, batch.geometry, batch.appearance, self.size)
+            return render_views(images, batch.geometry, batch.appearance, self.size)
         return to_tensor(images)
 
 

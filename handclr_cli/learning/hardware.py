@@ -79,7 +79,7 @@ def pick_precision(name: str, device: torch.device) -> Autocast:
     return lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
-def place(model: nn.Module, device: torch.device, compiled: bool | None = None) -> nn.Module:
+def to_device(model: nn.Module, device: torch.device, compiled: bool | None = None) -> nn.Module:
     """Move a model to the device in channels-last order; compile it where asked for.
 
     `compiled` None: on CUDA.

@@ -24,7 +24,7 @@ _LITTLE = 1e-6
 Mean = Callable[[Tensor], Tensor]
 
 
-class Head(nn.Module, ABC):
+class PoseHead(nn.Module, ABC):
     """From features (N, channels, H/32, W/32) to outputs of the head's own kind.
 
     Lengths are in units of the reference bone, wrist to middle knuckle. `mean` of a loss averages
@@ -57,7 +57,7 @@ class PoseMaps(NamedTuple):
     location: Tensor
 
 
-class DetNet(Head):
+class DetNet(PoseHead):
     """DetNet (Zhou et al. 2020): heat, delta and location maps at a quarter of the input's side."""
 
     def __init__(self, channels: int) -> None:
@@ -132,7 +132,7 @@ class Points(NamedTuple):
     uv: Tensor
 
 
-class _PointHead(Head):
+class _PointHead(PoseHead):
     """A head whose outputs are the joints themselves."""
 
     def read(self, outputs: Points) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ class Regress(_PointHead):
         return Points(found[..., :3], torch.stack([u * w, v * h], dim=2) * ENCODER_STRIDE)
 
 
-HEADS: dict[str, Callable[[int], Head]] = {
+HEADS: dict[str, Callable[[int], PoseHead]] = {
     "detnet": DetNet,
     "softargmax": SoftArgmax,
     "regress": Regress,

@@ -20,7 +20,7 @@ from .losses import alignment_uniformity, nt_xent, undo_geometry
 from .projection import ProjectionHead
 from .targets import SPREAD, PoseTargets
 from .views import Views
-from .warp import render
+from .warp import render_views
 from .weighting import PoseWeights
 
 CHOICES = {
@@ -178,7 +178,7 @@ class Objective:
         if not self.made.on_device:
             return to_tensor(images.flatten(0, 1))
         appearance = Appearance(*(field.flatten(0, 1) for field in views.appearance))
-        return render(images.flatten(0, 1), _flat(views.geometry), appearance, self.size)
+        return render_views(images.flatten(0, 1), _flat(views.geometry), appearance, self.size)
 
     def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
         if self.method.undo != "none":

@@ -18,8 +18,8 @@ from ..contract.index import ShardIndex
 from ..contract.settings import Settings
 from ..work import cores
 from .augmentation import AugmentationConfig
-from .distributed import Ranks, distribute, joined, ranks_of
-from .hardware import Autocast, ViewsMade, pick_device, pick_precision, place, views_made
+from .distributed import Ranks, distribute, joined_ranks, ranks_of
+from .hardware import Autocast, ViewsMade, pick_device, pick_precision, to_device, views_made
 from .run import Run, alone_in
 from .schedule import Schedule
 from .store import CropStore, choose_cache, crop_side
@@ -129,13 +129,14 @@ class Setup:
     def opened(self, record: Mapping[str, Any]) -> Iterator[Run]:
         """Connect the processes for a block, and open the run whose configuration is `record`."""
         settings, ranks = self.settings, self.machine.ranks
-        with joined(ranks, self.machine.device), alone_in(settings.run, ranks):
+        with joined_ranks(ranks, self.machine.device), alone_in(settings.run, ranks):
             yield Run(settings.run, record, settings.fresh, ranks, settings.tensorboard)
 
     def placed(self, model: nn.Module) -> nn.Module:
         """The model on the device, compiled where asked for, distributed over the processes."""
         device = self.machine.device
-        return distribute(place(model, device, self.settings.compiled), self.machine.ranks, device)
+        model = to_device(model, device, self.settings.compiled)
+        return distribute(model, self.machine.ranks, device)
 
     def cached_crops(self, rows: Sequence[int] | None = None) -> Tensor | None:
         """The crops of some rows, or all, on the device: uint8 (N, R, R, 3); None if not kept."""

@@ -36,7 +36,7 @@ _COLOUR_PARTS = [
 ]
 
 
-def render(images: Tensor, geometry: Geometry, appearance: Appearance, size: int) -> Tensor:
+def render_views(images: Tensor, geometry: Geometry, appearance: Appearance, size: int) -> Tensor:
     """Make the views of N crops, normalised as for ImageNet.
 
     images (N, R, R, 3) uint8 RGB; geometry and appearance of N views, on the same device -> (N, 3,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..console import cut
+from ..console import shortened
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
 from ..hand.joints import FINGERS, WRIST
@@ -162,7 +162,7 @@ def _paste(page: np.ndarray, tile: Tile, x: int, y: int) -> None:
     left, top = x + (TILE - fitted[0]) // 2, y + (TILE - fitted[1]) // 2
     page[top : top + fitted[1], left : left + fitted[0]] = image
     for number, line in enumerate(tile.caption.splitlines()):
-        text, at = _fit(cut(line, _FITTED)), (x, y + TILE + (number + 1) * _LINE - 2)
+        text, at = _fit(shortened(line, _FITTED)), (x, y + TILE + (number + 1) * _LINE - 2)
         cv2.putText(page, text, at, cv2.FONT_HERSHEY_SIMPLEX, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
 
 

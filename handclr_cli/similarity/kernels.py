@@ -192,7 +192,7 @@ def _exact_bound(boxes: np.ndarray, node: int, lane: int, query: np.ndarray, axe
 
 
 @njit(nogil=True, cache=True)
-def walk(  # noqa: C901, PLR0912, PLR0914, PLR0915 - a numerical kernel, one loop
+def search_tree(  # noqa: C901, PLR0912, PLR0914, PLR0915 - a numerical kernel, one loop
     queries: np.ndarray,
     query_groups: np.ndarray,
     blocks: np.ndarray,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
-from .kernels import ABSENT, MIXED, WIDTH, spatial_order, walk
+from .kernels import ABSENT, MIXED, WIDTH, search_tree, spatial_order
 from .neighbours import EmbeddedPoses, Neighbours
 
 QUERIES_PER_TASK = 2048
@@ -53,7 +53,7 @@ class Tree:
             part = found.take(rows)
             group = queries.group[rows].astype(np.int32)
             to_fill = part.row, part.squared, part.group
-            walk(embedding[rows], group, *self._parts, *to_fill, found.distinct, axes)
+            search_tree(embedding[rows], group, *self._parts, *to_fill, found.distinct, axes)
             found.put(rows, part)
             return len(rows)
 

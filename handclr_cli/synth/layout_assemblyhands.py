@@ -12,8 +12,8 @@ from ..hand.joints import FINGERS, WRIST
 from .layout_files import (
     FRAMES,
     Advance,
+    LabelledScene,
     MakeScene,
-    Scene,
     in_view,
     keep,
     save,
@@ -70,7 +70,7 @@ class _Labels:
         self.calibration: dict[str, Any] = {}
         self.world: dict[str, dict[str, Any]] = {}
 
-    def add_scene(self, scene: Scene, index: int, frames: int, advance: Advance) -> None:
+    def add_scene(self, scene: LabelledScene, index: int, frames: int, advance: Advance) -> None:
         person = 9001 + scene.subject
         scene_name = f"{person}-s{index:04d}_{person}"
         sequence = f"nusar-2021_action_both_{scene_name}_user_id_2021-02-02_161800"

@@ -11,8 +11,8 @@ from ..hand.joints import JOINT_NAMES
 from .layout_files import (
     FRAMES,
     Advance,
+    LabelledScene,
     MakeScene,
-    Scene,
     hand,
     in_view,
     keep,
@@ -103,7 +103,7 @@ class _Images:
         self.intrinsics: dict[str, np.ndarray] = {}
 
     def add_sequence(
-        self, place: Path, scene: Scene, side: str, ycb: int, frames: int, advance: Advance
+        self, place: Path, scene: LabelledScene, side: str, ycb: int, frames: int, advance: Advance
     ) -> dict[str, np.ndarray]:
         """Write what all cameras see and return their poses, world to camera."""
         poses: dict[str, np.ndarray] = {}

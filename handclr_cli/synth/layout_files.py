@@ -18,7 +18,7 @@ from ..hand.camera import project
 from .shot import Shot
 
 
-class Scene(Protocol):
+class LabelledScene(Protocol):
     """A world with hands in it; the same `subject` has the same bones and skin."""
 
     @property
@@ -33,7 +33,7 @@ class Scene(Protocol):
 
 
 # Of the scene's number, the picture's width and height, and the sides of the hands in it.
-MakeScene = Callable[[int, tuple[int, int], tuple[str, ...]], Scene]
+MakeScene = Callable[[int, tuple[int, int], tuple[str, ...]], LabelledScene]
 Advance = Callable[[int], None]
 
 # Moments of a scene that a layout asks for at most: 0 to FRAMES - 1.

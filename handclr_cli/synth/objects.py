@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .raster import Fragments, floats
-from .renderer import Part
+from .renderer import PaintedMesh
 from .shot import OBJECT
 from .skeleton import Build
 from .vocabulary import HeldObject, held_object
@@ -38,7 +38,7 @@ class ObjectPaint:
 
 def held_part(
     name: str, build: Build, moments: int, device: torch.device | str, rng: np.random.Generator
-) -> Part:
+) -> PaintedMesh:
     """The object that the vocabulary's pose `name` holds, in the hand frame, for each moment.
 
     Raises KeyError for a pose that holds nothing.
@@ -52,7 +52,7 @@ def held_part(
     turned = floats(normals @ frame[:3, :3].T, device).expand(moments, -1, -1)
     sky = torch.full_like(vertices[..., 0], 0.8)
     paint = ObjectPaint(floats(points, device), rng)
-    return Part(vertices, turned, torch.tensor(faces, device=device), sky, paint, OBJECT)
+    return PaintedMesh(vertices, turned, torch.tensor(faces, device=device), sky, paint, OBJECT)
 
 
 def object_mesh(held: HeldObject) -> Mesh:

@@ -41,7 +41,7 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class Film:
+class Videos:
     """Videos to make in `folder`: `frames` at `fps` of `size` (width, height)."""
 
     folder: Path

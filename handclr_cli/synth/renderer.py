@@ -20,7 +20,7 @@ _SCATTER = (0.30, 0.14, 0.10)
 
 
 @dataclass(frozen=True)
-class Part:
+class PaintedMesh:
     """One mesh in the camera frame (x right, y down, z forward, metres).
 
     `vertices` and `normals` (B, V, 3) float32, `faces` (F, 3) int64 whose corners run
@@ -52,7 +52,7 @@ class Lights:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Rendered:
     """A batch of pictures.
 
     `colour` (B, H, W, 3) display-referred 0..1, premultiplied; `alpha` (B, H, W); `labels` (B, H,
@@ -65,13 +65,13 @@ class Picture:
 
 
 def render(
-    parts: list[Part],
+    parts: list[PaintedMesh],
     intrinsics: torch.Tensor,
     lights: Lights,
     height: int,
     width: int,
     samples: int = 2,
-) -> Picture:
+) -> Rendered:
     """Draw parts through a pinhole camera with samples x samples per pixel.
 
     `intrinsics` (B, 3, 3), pixel centres at .5.
@@ -100,8 +100,8 @@ class _Window(NamedTuple):
     bottom: int
 
 
-def _empty(batch: int, height: int, width: int, device: torch.device) -> Picture:
-    return Picture(
+def _empty(batch: int, height: int, width: int, device: torch.device) -> Rendered:
+    return Rendered(
         torch.zeros(batch, height, width, 3, device=device),
         torch.zeros(batch, height, width, device=device),
         torch.zeros(batch, height, width, dtype=torch.uint8, device=device),
@@ -109,7 +109,7 @@ def _empty(batch: int, height: int, width: int, device: torch.device) -> Picture
 
 
 def _fill(
-    picture: Picture, window: _Window, samples: int, pixel: torch.Tensor, marks: torch.Tensor
+    picture: Rendered, window: _Window, samples: int, pixel: torch.Tensor, marks: torch.Tensor
 ) -> None:
     """Average a fine window into a picture, in place.
 
@@ -138,7 +138,7 @@ class _Joined(NamedTuple):
     starts: list[tuple[int, int]]
 
 
-def _join(parts: list[Part]) -> _Joined:
+def _join(parts: list[PaintedMesh]) -> _Joined:
     faces, starts, vertex, face = [], [], 0, 0
     for part in parts:
         faces.append(part.faces + vertex)
@@ -200,7 +200,7 @@ def _bases(key: torch.Tensor) -> torch.Tensor:
 
 
 def _shade(
-    parts: list[Part], joined: _Joined, seen: Fragments, lights: Lights
+    parts: list[PaintedMesh], joined: _Joined, seen: Fragments, lights: Lights
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Display colours (P, 3) and labels (P) of the fragments."""
     normals = torch.cat([part.normals for part in parts], dim=1)

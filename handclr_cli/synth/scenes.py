@@ -11,7 +11,7 @@ import torch
 from . import motion
 from .objects import held_part
 from .raster import floats
-from .renderer import Lights, Part, Picture, render
+from .renderer import Lights, PaintedMesh, Rendered, render
 from .sensor import develop, motion_kernel
 from .shot import LEFT_HAND, RIGHT_HAND, HandTruth, Shot
 from .skeleton import Build, draw_build, keypoints, pose_bones
@@ -112,7 +112,7 @@ class Scene:
         )
         return Shot(image, intrinsics, extrinsics, hands, picture.labels[0].cpu().numpy())
 
-    def render(self, times: list[int], camera: int = 0) -> Picture:
+    def render(self, times: list[int], camera: int = 0) -> Rendered:
         """Draw the hands and held objects at several moments, without backdrop and sensor."""
         extrinsics = np.stack([self._extrinsics(time, camera) for time in times])
         parts = [part for hand in self._hands for part in self._parts(hand, times, extrinsics)]
@@ -159,13 +159,13 @@ class Scene:
         places = centre - np.einsum("tij,tj->ti", turns, middle * _mirror(side))
         return _Hand(side, frames, joints, turns, places, grasp)
 
-    def _parts(self, hand: _Hand, times: list[int], extrinsics: np.ndarray) -> list[Part]:
+    def _parts(self, hand: _Hand, times: list[int], extrinsics: np.ndarray) -> list[PaintedMesh]:
         """The meshes of one hand in the camera's frame."""
         frames = hand.frames[times]
         vertices, normals = self._mesh.posed(frames)
         open_sky = occlusion(vertices, normals, frames, self.build)
         label = LEFT_HAND if hand.side == "left" else RIGHT_HAND
-        parts = [Part(vertices, normals, self._mesh.faces, open_sky, self._paint, label)]
+        parts = [PaintedMesh(vertices, normals, self._mesh.faces, open_sky, self._paint, label)]
         if self._sleeve:
             parts.append(self._sleeve.part(frames))
         if hand.grasp:
@@ -230,7 +230,7 @@ def _mirror(side: str) -> np.ndarray:
     return _MIRROR if side == "left" else np.ones(3)
 
 
-def _placed(part: Part, turns: np.ndarray, places: np.ndarray, flip: bool) -> Part:
+def _placed(part: PaintedMesh, turns: np.ndarray, places: np.ndarray, flip: bool) -> PaintedMesh:
     """A part moved from the hand frame to the camera's; `flip` for turns (B, 3, 3) that mirror."""
     turn = floats(turns, part.vertices.device).transpose(1, 2)
     place = floats(places, part.vertices.device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .raster import Fragments
-from .renderer import Part
+from .renderer import PaintedMesh
 from .skinning import SkinnedMesh
 from .template import Template
 
@@ -20,10 +20,10 @@ class Sleeve:
     mesh: SkinnedMesh
     paint: Cloth
 
-    def part(self, frames: np.ndarray) -> Part:
+    def part(self, frames: np.ndarray) -> PaintedMesh:
         """The sleeve in the hand frame for bones (T, 17, 4, 4)."""
         vertices, normals = self.mesh.posed(frames)
-        return Part(
+        return PaintedMesh(
             vertices,
             normals,
             self.mesh.faces,

@@ -16,7 +16,7 @@ from ..contract.shards import ShardOutput
 from ..work import cores
 from ..work.crew import in_order
 from .layouts import LAYOUTS
-from .production import Crops, Film, Portraits, scene_maker
+from .production import Crops, Portraits, Videos, scene_maker
 
 # With fewer, starting another process takes longer than it saves.
 _CROPS_PER_WORKER = 8
@@ -74,7 +74,7 @@ def run_synth_footage(settings: SynthFootageSettings) -> SynthFootageResult:
     for side in ("width", "height"):
         if getattr(settings, side) % 2:
             raise UsageError("the video's format needs even sides", setting=side)
-    film = Film(
+    videos = Videos(
         folder=settings.folder,
         world=settings.world,
         seed=settings.seed,
@@ -85,10 +85,10 @@ def run_synth_footage(settings: SynthFootageSettings) -> SynthFootageResult:
         record=provenance("synth footage", settings.arguments(), seed=settings.seed),
     )
     (settings.folder / "truth").mkdir(parents=True, exist_ok=True)
-    todo = [index for index in range(settings.videos) if not film.done(index)]
+    todo = [index for index in range(settings.videos) if not videos.done(index)]
     workers, hands = min(cores.worker_count(settings.workers), len(todo)), 0
     with console.progress("synth footage", len(todo), "videos") as advance:
-        for made in in_order(film.make, todo, workers):
+        for made in in_order(videos.make, todo, workers):
             hands += made
             advance(1, hands=hands)
     return SynthFootageResult(len(todo), hands, settings.videos - len(todo))

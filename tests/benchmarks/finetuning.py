@@ -35,7 +35,7 @@ from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning.encoder import build_encoder
 from handclr_cli.learning.finetune_job import FinetuneSettings, run_finetune
 from handclr_cli.learning.finetuning import PoseObjective
-from handclr_cli.learning.hardware import pick_precision, place
+from handclr_cli.learning.hardware import pick_precision, to_device
 from handclr_cli.learning.heads import HEADS
 from handclr_cli.learning.optim import build_optimizer, parameter_groups
 from handclr_cli.learning.pose import PoseNet
@@ -93,7 +93,7 @@ def parse() -> Namespace:
 def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
     autocast = pick_precision(options.precision, device)
     network = PoseNet(build_encoder(options.arch), head=options.head)
-    model = place(network, device, options.compile).train()
+    model = to_device(network, device, options.compile).train()
     optimizer = build_optimizer("adamw", parameter_groups([model], 0.0), 1e-3)
     images = torch.randn(options.batch, 3, options.size, options.size, device=device)
     images = images.to(memory_format=torch.channels_last)

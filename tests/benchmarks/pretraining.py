@@ -60,7 +60,7 @@ from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample, sample_key
 from handclr_cli.contract.shards import ShardOutput
 from handclr_cli.learning import loop, setup
-from handclr_cli.learning.hardware import pick_device, pick_precision, place
+from handclr_cli.learning.hardware import pick_device, pick_precision, to_device
 from handclr_cli.learning.pretrain_job import PretrainSettings, run_pretrain
 from handclr_cli.learning.pretraining import METHODS, ContrastiveModel, Objective
 from handclr_cli.learning.store import CropStore
@@ -246,7 +246,7 @@ class Turns:
 def limit(turns: Turns, options: Namespace, device: torch.device) -> None:
     autocast = pick_precision(options.precision, device)
     network = ContrastiveModel.build(options.arch, "random", 0)
-    model = place(network, device, options.compile).train()
+    model = to_device(network, device, options.compile).train()
     optimizer = adamw(model, options.batch)
     images = torch.randn(2 * options.batch, 3, options.size, options.size, device=device)
     images = images.to(memory_format=torch.channels_last)
