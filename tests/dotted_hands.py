@@ -13,9 +13,9 @@ from drawn_hand import write_video
 
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput
-from handclr_cli.footage.extraction import CropSettings, crops
+from handclr_cli.footage.extraction import CropSettings, crops, look_at
 from handclr_cli.footage.finding import find_footage
-from handclr_cli.footage.frames import Hand, Sampling
+from handclr_cli.footage.frames import Hand, Piece, Sampling
 from handclr_cli.footage.video import read_frames
 from handclr_cli.learning.posemodel import MeanPose, Poses
 
@@ -63,10 +63,11 @@ def write_dotted(folder: Path, frames: int, every: int = 2) -> tuple[Path, Path]
     shard = folder / "dots.tar"
     record = provenance("extract", {"fps": 1.0, "every": every}, [str(video)])
     (footage,) = find_footage([str(video)])
+    settings = CropSettings()
     with ShardOutput(str(shard), record) as out:
         for frame in read_frames(footage, Sampling(every=every), _fail):
             hands = [Hand(dots(frame.number, side), side, 0.9) for side in hands_on(frame.number)]
-            for sample in crops(footage, frame, hands, CropSettings()):
+            for sample in crops(Piece(footage), look_at(frame, hands, settings), settings):
                 out.write(sample)
     return video, shard
 
