@@ -47,9 +47,9 @@ INFO = Field(
     "`video`, `frame`, `time_s` since the first frame, `box` [x0, y0, x1, y1] (the crop's square "
     "in displayed pixels of the source, before mirroring; it may reach beyond the frame), "
     "`source_size` [width, height] as displayed: turned as the file says, in square pixels, "
-    '`hand` "left"/"right" in the source, `flipped`, `score`; where hands were followed from frame '
-    "to frame, `track`, one number for one hand of a video (that of its first frame, and "
-    "100,000,000 more for each further one that begins there), and `side_score`, 0.5 to 1, how "
+    '`hand` "left"/"right" in the source, `flipped`, `score`; where hands are followed from frame '
+    "to frame, `track`, the same number as long as it is one hand (the frame where that begins, "
+    "plus 100,000,000 for each other hand that begins there), and `side_score`, 0.5 to 1, how "
     "sure `hand` is; labelled sets add `sample`, "
     "`index` in their split, and `version`, `subject`, `camera` or `hand_id`",
     ("extract", "import", "synth"),
