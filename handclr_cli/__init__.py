@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     from .learning.losses import undo_geometry as undo_geometry
     from .learning.posemodel import PoseModel as PoseModel
     from .learning.posemodel import load_model as load_model
-    from .learning.predict_job import PredictSettings as PredictSettings
-    from .learning.predict_job import run_predict as run_predict
     from .learning.pretrain_job import PretrainSettings as PretrainSettings
     from .learning.pretrain_job import run_pretrain as run_pretrain
     from .report.demo_job import DemoSettings as DemoSettings
     from .report.demo_job import run_demo as run_demo
+    from .report.predict_job import PredictSettings as PredictSettings
+    from .report.predict_job import run_predict as run_predict
     from .similarity.arrays import MinedPositives as MinedPositives
     from .similarity.arrays import PoseEmbedding as PoseEmbedding
     from .similarity.arrays import embed_poses as embed_poses
@@ -104,8 +104,8 @@ _HOMES = {
     "run_pretrain": "learning.pretrain_job",
     "FinetuneSettings": "learning.finetune_job",
     "run_finetune": "learning.finetune_job",
-    "PredictSettings": "learning.predict_job",
-    "run_predict": "learning.predict_job",
+    "PredictSettings": "report.predict_job",
+    "run_predict": "report.predict_job",
     "CompareSettings": "evaluation.evaluate_job",
     "EvaluateSettings": "evaluation.evaluate_job",
     "run_compare": "evaluation.evaluate_job",

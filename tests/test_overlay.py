@@ -15,7 +15,6 @@ import pytest
 from dotted_hands import FPS, SIZE, DotReader, dots, hands_on, picture, write_dotted
 from labelled_helpers import pose
 
-from handclr_cli.commands.predict import _refuse_conflicts
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.kinds import FILM_MARK
@@ -38,6 +37,7 @@ from handclr_cli.report.overlay import (
     plan_films,
     write_overlay,
 )
+from handclr_cli.report.predict_job import PredictSettings, _refuse_conflicts
 
 FRAMES, EVERY = 13, 1
 
@@ -272,16 +272,17 @@ def test_no_film_is_drawn_over_an_input_or_another_output(tmp_path: Path) -> Non
     (tmp_path / "b.mp4").hardlink_to(tmp_path / "a.mp4")
     footage = Footage("b.mp4", "b", (tmp_path / "b.mp4",), is_video=True)
     films = [Film(str(tmp_path / "a.mp4"), footage, Sampling(), {})]
+    settings = PredictSettings(shards=["crops.tar"], model="m.pt")
     with pytest.raises(UsageError, match=r"is an input of this command") as caught:
-        _refuse_conflicts(films, ["crops.tar"], model="m.pt", output="-", onnx=None)
+        _refuse_conflicts(settings, films)
     assert caught.value.setting == "overlay"
     other = [Film(str(tmp_path / "a.mp4"), replace(footage, files=()), Sampling(), {})]
     for model in (tmp_path / "a.mp4", tmp_path / "b.mp4"):
         with pytest.raises(UsageError, match=r"is an input of this command"):
-            _refuse_conflicts(other, ["crops.tar"], model=str(model), output="-", onnx=None)
+            _refuse_conflicts(replace(settings, model=str(model)), other)
     with pytest.raises(UsageError, match="the same file is given for two outputs"):
-        _refuse_conflicts(other, [], model="m.pt", output=str(tmp_path / "b.mp4"), onnx=None)
-    _refuse_conflicts(other, ["crops.tar"], model="m.pt", output="-", onnx=None)
+        _refuse_conflicts(replace(settings, output=str(tmp_path / "b.mp4")), other)
+    _refuse_conflicts(settings, other)
 
 
 def test_a_shard_names_no_footage_outside_the_current_folder(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import console, options
-from ..contract.claims import Read, Reads, Writes, Written, refuse_conflicts
+from ..contract.claims import Reads, Writes
 from ..contract.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..contract.index import ShardIndex
-    from ..learning.predict_job import PredictResult
-    from ..report.overlay import Film
+    from ..report.predict_job import Drawn, PredictResult
 
 
 def predict(
@@ -83,20 +80,7 @@ def predict(
         raise UsageError("--footage is what --overlay draws on; name both")
     options.prepare_output(output)
     options.prepare_files(output, onnx, overlay)
-    if footage:
-        from ..footage.finding import find_footage
-
-        find_footage(footage)
-    from ..learning.hardware import pick_device
-    from ..learning.posemodel import load_model
-
-    loaded = load_model(model, pick_device(device))
-    from ..contract.index import ShardIndex
-    from ..learning.predict_job import PredictSettings, run_predict
-
-    index = ShardIndex(sources)
-    films = _films(index, overlay, footage or [])
-    _refuse_conflicts(films, sources, model=model, output=output, onnx=onnx)
+    from ..report.predict_job import PredictSettings, run_predict
 
     settings = PredictSettings(
         shards=sources,
@@ -104,45 +88,21 @@ def predict(
         output=output,
         fov=fov,
         bone=bone,
+        overlay=overlay,
+        footage=footage or [],
         onnx=onnx,
         batch=batch,
         workers=workers,
         device=device,
         strict=strict,
     )
-    done = run_predict(settings, index, loaded)
+    done = run_predict(settings)
     console.say(f"predict: {_summary(done, fov)}")
-    if not len(index):
+    if not done.crops:
         console.warn("the input holds no crops, and so does the output")
-    for film in films:
-        _draw(film, done)
+    for film in done.films:
+        _say_film(film)
     options.skipped_exit(done.skipped)
-
-
-def _films(index: ShardIndex, overlay: str | None, footage: list[str]) -> list[Film]:
-    """The overlays to draw; raises before the work where one cannot be."""
-    if overlay is None:
-        return []
-    console.silence_native_libraries()
-    from ..report.overlay import plan_films
-
-    return plan_films(index, overlay, footage)
-
-
-def _refuse_conflicts(films: list[Film], shards: list[str], **files: str | None) -> None:
-    """Raise UsageError where a film that the crops name is an input, or another output."""
-    reads = [Read("shards", name, Reads()) for name in (*shards, str(files["model"]))]
-    for film in films:
-        reads += [Read("footage", str(file), Reads()) for file in film.footage.files]
-    writes = []
-    if films:
-        folder = os.path.dirname(films[0].path)
-        names = [(os.path.basename(film.path), "film") for film in films]
-        writes.append(Written("overlay", folder, Writes(files=tuple(names))))
-    for setting, kind in (("output", "npz"), ("onnx", "onnx")):
-        if name := files[setting]:
-            writes.append(Written(setting, name, Writes(kind)))
-    refuse_conflicts(reads, writes)
 
 
 def _summary(done: PredictResult, fov: float) -> str:
@@ -151,7 +111,7 @@ def _summary(done: PredictResult, fov: float) -> str:
     for known, count in done.cameras.items():
         angle = f" ({fov:g} degrees)" if "assumed" in known else ""
         cameras.append(f"{count:,} {known}{angle}")
-    crops = f"{console.plural(len(done.points), 'crop')}, {done.skipped:,} skipped"
+    crops = f"{console.plural(done.crops, 'crop')}, {done.skipped:,} skipped"
     bone = f"reference bone {done.bone_mm:.1f} mm, {done.bone_of}"
     placed = ""
     if done.depth_sigma_mm is not None:
@@ -162,23 +122,10 @@ def _summary(done: PredictResult, fov: float) -> str:
     return f"{crops}; camera: {', '.join(cameras) or 'none'}; {bone}{placed}"
 
 
-def _draw(film: Film, done: PredictResult) -> None:
-    """Write an overlay with the predictions."""
-    from ..report.overlay import drawn_hand, write_overlay
-
-    points = done.points
-    hands = [drawn_hand(info, points[row]) for row, info in film.crops.items() if row in points]
-    with console.progress("overlay", unit="frames") as advance:
-        frames, drawn = write_overlay(
-            film.path,
-            film.footage,
-            film.sampling,
-            hands,
-            lambda error: console.warn(str(error)),
-            advance,
-        )
-    said = f"{console.plural(frames, 'frame')}, {console.plural(drawn, 'hand')}"
+def _say_film(film: Drawn) -> None:
+    """What is on an overlay, and what is not."""
+    said = f"{console.plural(film.frames, 'frame')}, {console.plural(film.hands, 'hand')}"
     console.say(f"predict: {film.path}, {said}")
-    if drawn < len(hands):
-        lost = console.plural(len(hands) - drawn, "crop")
-        console.warn(f"{film.footage.files[0]}: has no frames of {lost}")
+    if film.hands < film.known:
+        lost = console.plural(film.known - film.hands, "crop")
+        console.warn(f"{film.source}: has no frames of {lost}")

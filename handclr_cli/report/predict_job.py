@@ -1,16 +1,18 @@
-"""The job of `handclr predict`: from crops to the 3D poses of their hands."""
+"""The job of `handclr predict`: from crops to the 3D poses of their hands, and films of them."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .. import console
+from ..contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.npz import as_keys, write_npz
@@ -18,11 +20,14 @@ from ..contract.provenance import after, file_checksum, provenance
 from ..contract.settings import Settings
 from ..contract.version import __version__
 from ..hand.placement import DEPTH_SIGMA, Cut, Placed, cut_of, median_sigma_mm, placed
+from ..learning.export import OPSET, require_onnx, write_onnx
+from ..learning.hardware import pick_device
+from ..learning.posemodel import PoseModel, Poses, load_model
+from ..learning.prediction import predict_crops, some_crops, stacked
 from ..work import cores
-from .export import OPSET, require_onnx, write_onnx
-from .hardware import pick_device
-from .posemodel import PoseModel, Poses, load_model
-from .prediction import predict_crops, some_crops, stacked
+
+if TYPE_CHECKING:
+    from .overlay import Film
 
 CHECKED_CROPS = 128
 # What the reference bone of the predictions is the length of.
@@ -45,6 +50,10 @@ class PredictSettings(Settings):
     """Angle of view in degrees across the longer side, where there are no intrinsics."""
     bone: float | None = None
     """Wrist to middle knuckle of the hands in mm; None: the training set's mean."""
+    overlay: str | None = None
+    """The MP4 to draw the hands on the footage in; of several videos, a folder or {video}.mp4."""
+    footage: Sequence[str] = ()
+    """Where the footage for the overlay is, if not where extract read it."""
     onnx: str | None = None
     """The ONNX file to export the model to, checked on some of the crops."""
     batch: int = 128
@@ -57,35 +66,100 @@ class PredictSettings(Settings):
     """Fail at the first crop that cannot be used."""
 
 
+class Drawn(NamedTuple):
+    """A film that was written: `hands` of the `known` ones are on its frames, from `source`."""
+
+    path: str
+    frames: int
+    hands: int
+    known: int
+    source: str
+
+
 class PredictResult(NamedTuple):
     """What `run_predict` did.
 
-    points: (21, 2) pixels of the source by the row of the crop; skipped: crops that cannot be used;
-    cameras: crops by how their camera is known; bone_mm: the reference bone of the predictions, and
-    bone_of what it is taken from; by_extent: hands that fit nowhere before the camera;
-    depth_sigma_mm: the median of the others' `depth_sigma`, None where there are none.
+    crops: those that were predicted; skipped: those that cannot be used; cameras: crops by how
+    their camera is known; bone_mm: the reference bone of the predictions, and bone_of what it is
+    taken from; by_extent: hands that fit nowhere before the camera; depth_sigma_mm: the median of
+    the others' `depth_sigma`, None where there are none; films: the overlays.
     """
 
-    points: dict[int, np.ndarray]
+    crops: int
     skipped: int
     cameras: Counter[str]
     bone_mm: float
     bone_of: str
     by_extent: int
     depth_sigma_mm: float | None
+    films: Sequence[Drawn] = ()
 
 
-def run_predict(
-    settings: PredictSettings, index: ShardIndex | None = None, model: PoseModel | None = None
-) -> PredictResult:
-    """Predict the 3D pose of each crop.
+def run_predict(settings: PredictSettings) -> PredictResult:
+    """Predict the 3D pose of each crop, and draw the hands on their footage where that is asked.
 
-    index, model: the settings' shards and model, where they are open already. Raises HandclrError
-    where the model cannot be loaded, none of the crops can be read, or, if strict, the first
-    cannot.
+    Raises HandclrError where the model cannot be loaded, none of the crops can be read, or, if
+    strict, the first cannot; UsageError where the footage of an overlay is not found.
     """
-    model = model or load_model(settings.model, pick_device(settings.device))
-    index = ShardIndex(settings.shards) if index is None else index
+    if settings.footage:
+        from ..footage.finding import find_footage
+
+        find_footage(settings.footage)
+    model = load_model(settings.model, pick_device(settings.device))
+    index = ShardIndex(settings.shards)
+    films = _films(settings, index)
+    _refuse_conflicts(settings, films)
+    done, points = _predicted(settings, model, index)
+    return done._replace(films=[_draw(film, points) for film in films])
+
+
+def _films(settings: PredictSettings, index: ShardIndex) -> list[Film]:
+    """The overlays to draw; raises before the work where one cannot be."""
+    if settings.overlay is None:
+        return []
+    console.silence_native_libraries()
+    from .overlay import plan_films
+
+    return plan_films(index, settings.overlay, settings.footage)
+
+
+def _refuse_conflicts(settings: PredictSettings, films: list[Film]) -> None:
+    """Raise UsageError where a film that the crops name is an input, or another output."""
+    reads = [Read("shards", name, Reads()) for name in (*settings.shards, settings.model)]
+    for film in films:
+        reads += [Read("footage", str(file), Reads()) for file in film.footage.files]
+    writes = []
+    if films:
+        folder = os.path.dirname(films[0].path)
+        names = [(os.path.basename(film.path), "film") for film in films]
+        writes.append(Written("overlay", folder, Writes(files=tuple(names))))
+    writes.append(Written("output", settings.output, Writes("npz")))
+    if settings.onnx:
+        writes.append(Written("onnx", settings.onnx, Writes("onnx")))
+    refuse_conflicts(reads, writes)
+
+
+def _draw(film: Film, points: Mapping[int, np.ndarray]) -> Drawn:
+    """Write an overlay with the hands that were predicted."""
+    from .overlay import drawn_hand, write_overlay
+
+    hands = [drawn_hand(info, points[row]) for row, info in film.crops.items() if row in points]
+    with console.progress("overlay", unit="frames") as advance:
+        frames, drawn = write_overlay(
+            film.path,
+            film.footage,
+            film.sampling,
+            hands,
+            lambda error: console.warn(str(error)),
+            advance,
+        )
+    return Drawn(film.path, frames, drawn, len(hands), str(film.footage.files[0]))
+
+
+def _predicted(
+    settings: PredictSettings, model: PoseModel, index: ShardIndex
+) -> tuple[PredictResult, dict[int, np.ndarray]]:
+    """Predict and write; also (21, 2) pixels of the source by the row of the crop."""
     checksum = file_checksum(settings.model)
     if settings.onnx:
         _export(settings.onnx, model, index, checksum)
@@ -97,7 +171,7 @@ def run_predict(
         console.warn(f"{which}, {lack}")
     hands = placed(found.poses.xyz * scale, found.poses.uv, found.cuts)
     done = PredictResult(
-        points=dict(zip(found.rows, hands.source2d, strict=True)),
+        crops=len(found.rows),
         skipped=found.skipped,
         cameras=Counter(cut.known for cut in found.cuts),
         bone_mm=round(1000 * model.mean.bone * scale, 4),
@@ -107,7 +181,7 @@ def run_predict(
     )
     keys = [index.keys[row] for row in found.rows]
     _write(settings, keys, hands, _record(settings, index, checksum, done))
-    return done
+    return done, dict(zip(found.rows, hands.source2d, strict=True))
 
 
 class _Found(NamedTuple):
