@@ -71,6 +71,7 @@ def test_the_report(engine: str, tmp_path: Path) -> None:
         "engine": engine,
         "recall": recall,
         "left_to_tree": 0,
+        "doubtful_sides_left_out": 0,
         "near_duplicates": None,
         "truth": None,
     }

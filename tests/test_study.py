@@ -4,6 +4,7 @@ results.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -19,9 +20,11 @@ from handclr_cli.contract.fields import (
     INFO,
     KEYPOINTS_2D,
     KEYPOINTS_3D,
+    WORLD_3D,
     encode_array,
     encode_object,
 )
+from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
@@ -32,7 +35,15 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 import study
 import tables
 from pairs import difference
-from pairs_crops import blank, nearest_hand, seen, true_hands, upright
+from pairs_crops import (
+    blank,
+    nearest_hand,
+    read_crops,
+    seen,
+    true_hands,
+    upright,
+    write_sets,
+)
 from plan import SCALES, Cell, Model, chain, encoder, models
 from results import Result, Results
 
@@ -88,6 +99,56 @@ def test_the_hand_of_a_crop_is_the_one_it_overlaps_most(
     assert nearest_hand((5, 0, 105, 100), hands) is hands[0]
     assert nearest_hand((0, 300, 100, 400), hands) is None
     assert nearest_hand((0, 0, 10, 10), []) is None
+
+
+def test_a_hand_of_the_other_side_is_mended_with_its_truth(
+    tmp_path: Path, hand: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Of two left hands, one is taken for a right one; by track both are left ones."""
+    points, joints = hand
+    across = points * (-1, 1) + (224, 0)  # as a crop that is not mirrored shows a left hand
+    box, other = [100, 50, 324, 274], [400, 50, 624, 274]
+    metres = joints * (-1, 1, 1)
+    shards = {
+        "truth": [
+            crop(box, True, points, joints),
+            crop(other, True, points, joints, "v_00000000_l"),
+        ],
+        "hands": [
+            crop(box, True, points, joints),
+            crop(other, False, across, metres, "v_00000000_r1"),
+        ],
+        "mended": [
+            crop(box, True, points, joints),
+            crop(other, True, points, joints, "v_00000000_l"),
+        ],
+    }
+    for name, samples in shards.items():
+        with ShardOutput(str(tmp_path / f"{name}.tar"), provenance("test", {})) as out:
+            for sample in samples:
+                world = encode_array(WORLD_3D, sample.keypoints3d - sample.keypoints3d[0])
+                out.write(replace(sample, members={**sample.members, WORLD_3D.suffix: world}))
+    run = tmp_path / "run"
+    run.mkdir()
+    named = {name: str(tmp_path / f"{name}.tar") for name in shards}
+    assert write_sets(argparse.Namespace(run=run, frame=None, **named)) == {
+        "crops": 2,
+        "without_truth": 0,
+    }
+    crops = read_crops(run)
+    assert {kind: rows.tolist() for kind, rows in crops.mirrored.items()} == {
+        **{kind: [False, False] for kind in ("crop", "truth", "turned")},
+        **{kind: [False, True] for kind in ("right", "mended")},
+    }
+    sides = points / 224
+    for kind in ("right", "mended"):
+        for shown, true in zip(crops.seen_as(kind), (joints, sides), strict=True):
+            np.testing.assert_allclose(shown, [true, true], atol=1e-6)
+        for sample in ShardIndex([str(run / f"{kind}.tar")]):
+            np.testing.assert_allclose(sample.keypoints2d, points, atol=1e-4)
+            np.testing.assert_allclose(sample.world3d, joints - joints[0], atol=1e-6)
+    np.testing.assert_allclose(crops.seen_as("crop")[0][1], metres, atol=1e-6)
+    assert crops.row == {b"v_00000000_r": 0, b"v_00000000_r1": 1}
 
 
 def test_upright_hands_do_not_know_how_they_were_turned_or_where_they_were(

@@ -114,8 +114,8 @@ def variants() -> Iterator[Variant]:
     yield Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5)
     yield Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart")
     yield Variant("together", "sides by track, both, 28", "mended", DEEP)
-    sure = ("--min-side-score", LEAST[-1])
-    yield Variant("together", f"the same, sides at least {LEAST[-1]}", "mended", DEEP, sure)
+    sure = ("--min-side-score", LEAST[0])
+    yield Variant("together", f"the same, sides at least {LEAST[0]}", "mended", DEEP, sure)
     yield Variant("together", "the true ones, root-scale, 28", "truth", FINER)
 
 
