@@ -31,6 +31,12 @@ class ShardIndex:
     the images are looked at too, without decoding them: `sides` int32 (N,) are those of the crops
     in pixels, 0 for the `damaged`, which are errors by row. Raises HandclrError where a key comes
     twice, and for damaged or truncated shards as `archives` does.
+
+    >>> import handclr_cli as handclr
+    >>> index = handclr.ShardIndex(["hands.tar"])
+    >>> sample = index[index.row("video0-v0_00000003_r")]
+    >>> sample.image.shape, sample.keypoints2d.shape
+    ((64, 64, 3), (21, 2))
     """
 
     def __init__(self, sources: Sequence[str], measured: bool = False) -> None:

@@ -88,6 +88,15 @@ def run_import(settings: ImportSettings) -> ImportResult:
 
     Raises HandclrError where the data set cannot be read, or an item cannot and the settings are
     strict; UsageError where shards that are there were made otherwise.
+
+    >>> from pathlib import Path
+    >>> import handclr_cli as handclr
+    >>> like = handclr.SynthLayoutSettings(folder=Path("FreiHAND"), layout="freihand", count=1)
+    >>> _ = handclr.run_synth_layout(like)
+    >>> settings = handclr.ImportFreihandSettings(root="FreiHAND", output="train.tar", workers=0)
+    >>> done = handclr.run_import(settings)
+    >>> done.items, done.right, done.skipped
+    (4, 4, {})
     """
     source = _open(settings)
     maker = _make_shards(settings, source)

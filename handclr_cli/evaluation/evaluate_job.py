@@ -119,6 +119,12 @@ def run_evaluate(settings: EvaluateSettings, model: PoseEstimator | None = None)
 
     Raises UsageError unless there is either a model or predictions; HandclrError where labels or
     predictions are missing or a protocol asked for cannot be applied.
+
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.EvaluateSettings(shards=["hands.tar"], model="model.pt", workers=0)
+    >>> done = handclr.run_evaluate(settings, handclr.load_model("model.pt"))
+    >>> done.report["samples"], "mpjpe_mm" in done.report["model"]["root"]
+    (48, True)
     """
     if (model is None) == (settings.predictions is None):
         raise UsageError("give a model or predictions, one of the two")
@@ -160,6 +166,16 @@ def run_compare(settings: CompareSettings) -> dict[str, Any]:
     """Compare two evaluations sample by sample; the report is ready for JSON.
 
     Raises HandclrError where they are not of the same samples with the same labels.
+
+    >>> import handclr_cli as handclr
+    >>> model = handclr.load_model("model.pt")
+    >>> for name in ("first.npz", "second.npz"):
+    ...     settings = handclr.EvaluateSettings(shards=["hands.tar"], output=name, workers=0)
+    ...     _ = handclr.run_evaluate(settings, model)
+    >>> both = handclr.CompareSettings(first="first.npz", second="second.npz")
+    >>> report = handclr.run_compare(both)
+    >>> report["a"], report["b"], report["samples"]
+    ('first.npz', 'second.npz', 48)
     """
     files = settings.first, settings.second
     a, b = read_pair(*files)

@@ -163,6 +163,11 @@ def run_extract(settings: ExtractSettings) -> ExtractResult:
 
     Raises UsageError for footage or older shards that do not fit; HandclrError where none of the
     footage can be read or, with `strict`, for the first input that cannot.
+
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.ExtractSettings(footage=["kitchen.mp4"], output="crops.tar", fps=5)
+    >>> handclr.run_extract(settings).skipped  # doctest: +SKIP
+    0
     """
     record = provenance("extract", settings.arguments(), settings.footage, seed=settings.seed)
     source = _open_source(settings, record)

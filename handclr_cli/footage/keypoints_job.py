@@ -107,6 +107,11 @@ def run_keypoints(settings: KeypointsSettings) -> KeypointsResult:
     Numbered shards from numbered shards are made one by one, and are resumable. Raises UsageError
     where older shards do not fit; HandclrError where none of the crops can be read or, with
     `strict`, for the first that cannot.
+
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.KeypointsSettings(shards=["crops.tar"], output="hands.tar")
+    >>> handclr.run_keypoints(settings).counts["skipped"]  # doctest: +SKIP
+    0
     """
     parts = parts_of_shards(settings.shards) if is_numbered(settings.output) else None
     if parts is None:

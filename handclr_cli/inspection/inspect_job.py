@@ -82,6 +82,11 @@ def run_inspect(settings: InspectSettings) -> InspectResult:
 
     Raises UsageError where no file has a name or matches a pattern, HandclrError where nothing at
     all can be read; other errors are among the `failures`.
+
+    >>> import handclr_cli as handclr
+    >>> done = handclr.run_inspect(handclr.InspectSettings(paths=["hands.tar", "pose.npz"]))
+    >>> [item["kind"] for item in done.items], done.faults
+    (['shards', 'npz'], [])
     """
     refuse_absent(settings.paths)
     failures: list[HandclrError] = []

@@ -43,6 +43,12 @@ class AugmentationConfig:
     side that the view shows (above 1 adds a black border). translation: +- fraction of the view's
     side. brightness, contrast, saturation: the factor is 1 +- this. hue: +- turns. blur_sigma: px
     of the view. `geometric=False` keeps the crop as it is.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> colours = handclr.AugmentationConfig(size=64, geometric=False)
+    >>> view = handclr.draw_view(colours, np.random.default_rng(0))
+    >>> view.size, view.angle_deg, view.scale
+    (64, 0.0, 1.0)
     """
 
     size: int = 128
@@ -60,7 +66,12 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class View:
-    """One drawn augmentation; the defaults change the size only. `blur_sigma` 0 is no blur."""
+    """One drawn augmentation; the defaults change the size only. `blur_sigma` 0 is no blur.
+
+    >>> import handclr_cli as handclr
+    >>> handclr.View(size=64, angle_deg=90, scale=0.5).matrix().round(6).tolist()
+    [[0.0, -2.0, 1.5], [2.0, 0.0, -0.5]]
+    """
 
     size: int
     angle_deg: float = 0.0
@@ -82,7 +93,14 @@ class View:
 
 
 class Geometry(NamedTuple):
-    """The geometry of N views: angle (N,) radians, scale (N,), translation (N, 2) view sides."""
+    """The geometry of N views: angle (N,) radians, scale (N,), translation (N, 2) view sides.
+
+    >>> import handclr_cli as handclr
+    >>> views = [handclr.View(64, angle_deg=90), handclr.View(64, scale=0.5)]
+    >>> geometry = handclr.Geometry.of(views)
+    >>> geometry.scale.tolist(), tuple(geometry.translation.shape)
+    ([1.0, 0.5], (2, 2))
+    """
 
     angle: Tensor
     scale: Tensor

@@ -110,6 +110,12 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     those of the last. Raises UsageError for settings that do not go together, or where the
     directory holds another run; HandclrError where labels, weights or memory are missing; Preempted
     or Interrupted with the state saved, after which the same settings go on.
+
+    >>> import handclr_cli as handclr
+    >>> start = {"shards": ["labelled.tar"], "encoder": "runs/pretrain/encoder.pt"}
+    >>> settings = handclr.FinetuneSettings(**start, run="runs/finetune", hold_out=0.1)
+    >>> handclr.run_finetune(settings).weights  # doctest: +SKIP
+    PosixPath('runs/finetune/model.pt')
     """
     _check(settings)
     settings = replace(settings, arch=_arch(settings))

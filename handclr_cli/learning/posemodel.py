@@ -56,7 +56,14 @@ class MeanPose:
 
 @dataclass(frozen=True)
 class PoseModel:
-    """A pose network on its device, the side of its input in pixels, and what it was trained on."""
+    """A pose network on its device, the side of its input in pixels, and what it was trained on.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> model = handclr.load_model("model.pt")
+    >>> poses = model([np.zeros((64, 64, 3), np.uint8), np.zeros((96, 96, 3), np.uint8)])
+    >>> poses.xyz.shape, poses.uv.shape
+    ((2, 21, 3), (2, 21, 2))
+    """
 
     network: PoseNet
     size: int

@@ -107,6 +107,12 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     Raises UsageError for settings that do not go together, or where the directory holds another
     run; HandclrError where crops, positives or memory are missing; Preempted or Interrupted with
     the state saved, after which the same settings go on.
+
+    >>> import handclr_cli as handclr
+    >>> crops = {"shards": ["hands.tar"], "pairs": ["pairs.npz"]}
+    >>> settings = handclr.PretrainSettings(**crops, run="runs/pretrain", epochs=20)
+    >>> handclr.run_pretrain(settings).weights  # doctest: +SKIP
+    PosixPath('runs/pretrain/encoder.pt')
     """
     method = _method(settings)
     check_init(settings.init, settings.arch)

@@ -55,6 +55,12 @@ def run_demo(settings: DemoSettings) -> DemoResult:
 
     Raises UsageError where the folder holds something else than a demo, HandclrError where a stage
     fails: what is finished is kept.
+
+    >>> from pathlib import Path
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.DemoSettings(folder=Path("demo"), quick=True)
+    >>> handclr.run_demo(settings).page  # doctest: +SKIP
+    PosixPath('demo/report.html')
     """
     home = Path(settings.folder)
     book = Book(home)

@@ -100,6 +100,12 @@ def run_predict(settings: PredictSettings) -> PredictResult:
 
     Raises HandclrError where the model cannot be loaded, none of the crops can be read, or, if
     strict, the first cannot; UsageError where the footage of an overlay is not found.
+
+    >>> import handclr_cli as handclr
+    >>> where = {"shards": ["hands.tar"], "model": "model.pt", "output": "predictions.npz"}
+    >>> done = handclr.run_predict(handclr.PredictSettings(**where, workers=0, device="cpu"))
+    >>> done.crops, done.skipped
+    (48, 0)
     """
     if settings.footage:
         from ..footage.finding import find_footage

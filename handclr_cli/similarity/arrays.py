@@ -18,7 +18,14 @@ from .pool import exact_searcher
 
 
 class PoseEmbedding(NamedTuple):
-    """Embedded poses float32 (N, D), and the axes that they are projected on."""
+    """Embedded poses float32 (N, D), and the axes that they are projected on.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> keypoints = np.random.default_rng(0).uniform(0, 224, (100, 21, 2))
+    >>> embedding, basis = handclr.embed_poses(keypoints, 224, dim=3)
+    >>> embedding.shape, basis.components.shape
+    ((100, 3), (3, 42))
+    """
 
     embedding: np.ndarray
     basis: Basis
@@ -29,6 +36,11 @@ class MinedPositives(NamedTuple):
 
     The distance is Euclidean in the embedding; where there is no positive, row is -1 and distance
     inf.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> found = handclr.mine(np.array([[0.0], [0.5], [4.0]]), ["a", "b", "b"], top_k=2)
+    >>> found.row.tolist(), found.distance.tolist()
+    ([[1, 2], [0, -1], [0, -1]], [[0.5, 4.0], [0.5, inf], [4.0, inf]])
     """
 
     row: np.ndarray

@@ -183,6 +183,11 @@ def run_mine(settings: MineSettings) -> MineResult:
 
     Raises HandclrError where files do not fit each other or lack what they are read for, UsageError
     where the engine cannot do what is asked of it.
+
+    >>> import handclr_cli as handclr
+    >>> done = handclr.run_mine(handclr.MineSettings(pose=["pose.npz"], output="pairs.npz"))
+    >>> done.pairs.positive.shape, done.summary.without_positive
+    ((48, 1), 0)
     """
     farthest, share = settings.ceiling()
     rows = _Rows.read(settings)

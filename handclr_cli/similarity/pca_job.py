@@ -82,6 +82,12 @@ def run_pca(settings: PcaSettings) -> PcaResult:
     Raises HandclrError where there is no pose, a key comes twice, a sample does not say of which
     video it is, or the poses are too few for the axes; UsageError where the basis was fitted
     otherwise than asked.
+
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.PcaSettings(shards=["hands.tar"], output="embedded.npz", dim=10)
+    >>> done = handclr.run_pca(settings)
+    >>> done.poses, done.videos, done.basis.components.shape
+    (48, 12, (10, 42))
     """
     given = _read_basis(settings) if settings.basis else None
     settings = given.settings if given else _as_in_the_paper(settings)

@@ -70,6 +70,13 @@ def run_synth_footage(settings: SynthFootageSettings) -> SynthFootageResult:
 
     Raises UsageError where a side of the video is odd, or a video was made with other settings;
     HandclrError where its truth is damaged.
+
+    >>> from pathlib import Path
+    >>> import handclr_cli as handclr
+    >>> short = {"videos": 1, "frames": 2, "width": 64, "height": 48}
+    >>> settings = handclr.SynthFootageSettings(folder=Path("footage"), **short, workers=0)
+    >>> handclr.run_synth_footage(settings).videos
+    1
     """
     for side in ("width", "height"):
         if getattr(settings, side) % 2:
@@ -126,6 +133,11 @@ def run_synth_labelled(settings: SynthLabelledSettings) -> int:
     """Write labelled crops and return their number.
 
     Raises UsageError where numbered shards exist and are not to be replaced.
+
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.SynthLabelledSettings(output="labelled.tar", count=2, workers=1)
+    >>> handclr.run_synth_labelled(settings)
+    2
     """
     record = provenance("synth labelled", settings.arguments(), seed=settings.seed)
     crops = Crops(settings.size, settings.margin, settings.quality)
@@ -162,6 +174,12 @@ def run_synth_layout(settings: SynthLayoutSettings) -> int:
     """Write a labelled set in the layout of a known data set; return the number of images.
 
     Raises UsageError where the folder is not empty.
+
+    >>> from pathlib import Path
+    >>> import handclr_cli as handclr
+    >>> settings = handclr.SynthLayoutSettings(folder=Path("set"), layout="freihand", count=1)
+    >>> handclr.run_synth_layout(settings)
+    5
     """
     make_scene = scene_maker(settings.world, settings.seed)
     with console.progress("synth labelled", None, "images") as advance:
