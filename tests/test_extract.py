@@ -23,10 +23,11 @@ from drawn_hand import draw_hand, write_video
 
 from handclr_cli.contract.fields import encode_object
 from handclr_cli.contract.sample import Sample
-from handclr_cli.footage.extraction import balanced, distinct_hands
+from handclr_cli.footage.extraction import balanced
 from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.keypoints import find_keypoints
 from handclr_cli.footage.landmarker import Landmarker
+from handclr_cli.footage.looks import distinct_hands
 from handclr_cli.hand.square import to_crop
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import console, options
+from ..choices import LookName
 from ..contract import numbering
 from ..contract.claims import Reads, Word
 
@@ -39,6 +40,13 @@ def extract(
         float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
     ] = 0.5,
     max_hands: Annotated[int, typer.Option(min=1, help="Hands to find in a frame at most.")] = 2,
+    look: Annotated[
+        LookName,
+        typer.Option(
+            help="once: at the frame; border: again with a border, where that finds none; tiles: "
+            "also at overlapping squares."
+        ),
+    ] = "tiles",
     tracks: Annotated[
         bool,
         typer.Option(
@@ -106,6 +114,7 @@ def extract(
         margin=margin,
         min_score=min_score,
         max_hands=max_hands,
+        look=look,
         tracks=tracks,
         balance=balance,
         with_keypoints=with_keypoints,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from .. import console
+from ..choices import LookName
 from ..contract import numbering
 from ..contract.errors import UsageError
 from ..contract.inputs import STDIN
@@ -44,7 +45,7 @@ class ExtractSettings(Settings):
 
     recorded: ClassVar = (
         *("fps", "every", "size", "margin", "min_score", "max_hands", "balance", "with_keypoints"),
-        *("quality", "tracks"),
+        *("quality", "look", "tracks"),
     )
 
     footage: Sequence[str]
@@ -67,6 +68,8 @@ class ExtractSettings(Settings):
     """Write as many left as right hands into a shard, drawn by `seed`."""
     with_keypoints: bool = False
     """Keep the keypoints found in the frame, mapped into the crop."""
+    look: LookName = "tiles"
+    """Where hands are looked for: once in a frame, or also with a border, and in squares."""
     tracks: bool = True
     """Join hands of neighbouring looks to tracks, each of one side."""
     detections: str | None = None
@@ -219,7 +222,10 @@ def _open_source(settings: ExtractSettings, record: Provenance) -> _Source:
         quality=settings.quality,
         keypoints=settings.with_keypoints,
     )
-    return _Source(footage, boxes, Extraction(crops, model, settings.max_hands, settings.tracks))
+    work = Extraction(
+        crops, model, max_hands=settings.max_hands, look=settings.look, tracks=settings.tracks
+    )
+    return _Source(footage, boxes, work)
 
 
 def _begun(settings: ExtractSettings) -> bool:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from ..choices import LookName
 from ..contract.fields import IMAGE, INFO, encode_image, encode_object
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
-from ..hand.square import cut, mirror, overlap, square_box
+from ..hand.square import cut, mirror, square_box
 from ..work.ahead import ahead
 from .frames import Frame, Hand, Piece, UnreadableError
 from .keypoints import find_centred
 from .landmarker import Landmarker
+from .looks import Search
 from .tracks import Look, towards_right, tracked
 from .video import read_piece
 
-SAME_HAND_OVERLAP = 0.5
 OUTSIDE = "box outside the frame"
 FRAMES_AHEAD = 4
 # Around a crop that is looked at again: the border by which most hands are found.
@@ -60,14 +61,15 @@ class Skipped:
 class Extraction:
     """Cuts the crops out of a piece of footage; each worker process has a landmarker of its own.
 
-    Hands are found by the landmarker `model`, at most `max_hands` in a frame, unless the piece has
-    boxes. With `tracks` they are joined to tracks of one side each.
+    Hands are found by the landmarker `model`, at most `max_hands` in a frame, looking as `Search`
+    says, unless the piece has boxes. With `tracks` they are joined to tracks of one side each.
     """
 
     settings: CropSettings
     model: Path | None
     max_hands: int = 2
     tracks: bool = True
+    look: LookName = "once"
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
         """Yield the crops, possibly none, of each frame looked at.
@@ -82,19 +84,22 @@ class Extraction:
 
     def _looks(self, piece: Piece) -> Iterator[Look | Skipped]:
         errors: deque[UnreadableError] = deque()
+        find = self._hands_in(piece)
         for frame in ahead(read_piece(piece, errors.append), FRAMES_AHEAD):
             yield from _skipped(piece, errors)
-            hands = self._hands(piece, frame)
+            hands = find(frame)
             if any(_outside(hand, frame) for hand in hands):
                 line = f"{piece.footage.files[0]}: frame {frame.number}: {OUTSIDE}"
                 yield Skipped(line, f"{piece.footage.name} frame {frame.number}", OUTSIDE)
             yield look_at(frame, hands, self.settings)
         yield from _skipped(piece, errors)
 
-    def _hands(self, piece: Piece, frame: Frame) -> list[Hand]:
-        if piece.boxes is not None:
-            return piece.boxes.hands(frame.number)
-        return distinct_hands(self._landmarker.find(frame.image))
+    def _hands_in(self, piece: Piece) -> Callable[[Frame], list[Hand]]:
+        """What gives the hands of the piece's frames, which come in order."""
+        boxes = piece.boxes
+        if boxes is not None:
+            return lambda frame: boxes.hands(frame.number)
+        return Search(self._landmarker.find, self.look, self.max_hands).hands
 
     def _opinion(self, pixels: np.ndarray) -> float | None:
         """How much a crop shows a right hand, told by its mirror image.
@@ -123,15 +128,6 @@ def _skipped(piece: Piece, errors: deque[UnreadableError]) -> Iterator[Skipped]:
         if not piece.footage.is_video and os.path.basename(error.path) != os.path.basename(name):
             name = f"{name}/{os.path.basename(error.path)}"
         yield Skipped(str(error), name, error.reason)
-
-
-def distinct_hands(hands: list[Hand]) -> list[Hand]:
-    """Drop hands that were found twice: their box overlaps that of a more confident one."""
-    kept: list[Hand] = []
-    for hand in hands:
-        if all(overlap(hand.keypoints, other.keypoints) < SAME_HAND_OVERLAP for other in kept):
-            kept.append(hand)
-    return kept
 
 
 def balanced(samples: Iterable[Sample], seed: int) -> Iterator[Sample]:
