@@ -143,6 +143,7 @@ def copies(footage: Sequence[Path], count: int, folder: Path) -> Path:
     for number in range(count):
         for path in footage:
             target = folder / str(number) / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
     return folder
 
