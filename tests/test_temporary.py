@@ -85,7 +85,7 @@ def test_two_writers_of_one_target_do_not_meet(x: Path) -> None:
 def test_a_name_that_is_there_is_not_written_to(x: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = x.with_name("film.mp4")
     film.write_bytes(b"film")
-    monkeypatch.setattr(temporary.secrets, "token_hex", lambda count: "0" * 2 * count)
+    monkeypatch.setattr(temporary.os, "urandom", bytes)
     link = x.with_name(f".x.tmp-{temporary._kernel()}{'0' * 16}")
     link.symlink_to(film)
     with pytest.raises(HandclrError, match="cannot write .*: File exists"), atomic_write(x, "tar"):

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import select
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -42,6 +41,8 @@ def open_url(url: str) -> BinaryIO:
 @contextlib.contextmanager
 def limited_silence() -> Iterator[None]:
     """Let whatever connects to a server in a block wait for SILENCE_S at most."""
+    import socket
+
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_S)
     try:

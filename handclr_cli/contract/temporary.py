@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +139,7 @@ def _left_alone(path: Path) -> bool:
 
 
 def _new_name(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{_stem(target)}.tmp-{_kernel()}{secrets.token_hex(8)}{suffix}")
+    return target.with_name(f".{_stem(target)}.tmp-{_kernel()}{os.urandom(8).hex()}{suffix}")
 
 
 def _stem(target: Path) -> str:
@@ -149,7 +147,7 @@ def _stem(target: Path) -> str:
     name = os.fsencode(target.name)
     if len(name) + _LONGER <= _NAME_MAX:
         return target.name
-    return hashlib.sha256(name).hexdigest()
+    return _digest(name)
 
 
 @functools.cache
@@ -159,7 +157,13 @@ def _kernel() -> str:
         text = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         text = os.uname().nodename if hasattr(os, "uname") else ""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return _digest(text.encode())[:8]
+
+
+def _digest(data: bytes) -> str:
+    from hashlib import sha256  # loads OpenSSL, for which the help of a command has no use
+
+    return sha256(data).hexdigest()
 
 
 def _is(path: str | os.PathLike[str], descriptor: int) -> bool:
