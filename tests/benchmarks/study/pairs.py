@@ -2,9 +2,9 @@ r"""What makes a mined pair good: one choice at a time changed from the paper's,
 true hands.
 
     handclr synth footage wild/ --videos 250 --frames 24 --fps 6 --width 384 --height 288
-    handclr extract wild/ --fps 6 --no-tracks --with-keypoints -o frame.tar
+    handclr extract wild/ --fps 6 --look once --no-tracks --with-keypoints -o frame.tar
     handclr keypoints frame.tar -o hands.tar
-    handclr extract wild/ --fps 6 | handclr keypoints -o mended.tar
+    handclr extract wild/ --fps 6 --look once | handclr keypoints -o mended.tar
     python tests/benchmarks/study/pairs.py hands.tar --frame frame.tar --mended mended.tar \
         --truth wild/truth --run runs/pairs
 
@@ -24,7 +24,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -108,15 +108,23 @@ def variants() -> Iterator[Variant]:
             "sides", f"by track, at least {least}", "mended", mine=("--min-side-score", least)
         )
     yield Variant("sides", "all of them right", "right")
+    yield Variant("depth and sides", "both, 28, sides by track", "mended", DEEP)
+    sure = ("--min-side-score", LEAST[0])
+    yield Variant("depth and sides", f"the same, at least {LEAST[0]}", "mended", DEEP, sure)
+    yield Variant("depth and sides", "both, 28, all sides right", "right", DEEP)
     yield Variant("together", "root-scale, 28 dimensions", pca=FINER)
     yield Variant("together", "found in the frame, 28 dimensions", "frame", ("--dim", 28))
     yield Variant("together", "found in the frame, root-scale, 28", "frame", FINER)
     yield Variant("together", "the same, the nearest 50%", "frame", FINER, kept=0.5)
     yield Variant("together", "the same, the 90% most alike", "frame", FINER, kept=0.9, by="apart")
-    yield Variant("together", "sides by track, both, 28", "mended", DEEP)
-    sure = ("--min-side-score", LEAST[0])
-    yield Variant("together", f"the same, sides at least {LEAST[0]}", "mended", DEEP, sure)
     yield Variant("together", "the true ones, root-scale, 28", "truth", FINER)
+
+
+def chosen(only: Collection[str] | None, kinds: Set[str]) -> Iterator[Variant]:
+    """The variants of some factors, or all, for which there are the kinds of keypoints."""
+    for variant in variants():
+        if (not only or variant.factor in only) and kinds >= set(variant.needs):
+            yield variant
 
 
 def main() -> None:
@@ -125,13 +133,12 @@ def main() -> None:
     run.mkdir(parents=True, exist_ok=True)
     counts, crops, rows = write_sets(arguments), read_crops(run), []
     paper, limits = measured(PAPER, crops, run), {}
-    for variant in (PAPER, *variants()):
-        if crops.mirrored.keys() >= set(variant.needs):
-            found, kind = measured(variant, crops, run), variant.keypoints
-            kind = kind if crops.mirrored[kind].any() else PAPER.keypoints
-            if kind not in limits:
-                limits[kind] = limits_of(kind, crops)
-            rows.append(row_of(variant, found, paper, limits[kind].best_mm, crops.video))
+    for variant in (PAPER, *chosen(arguments.only, crops.mirrored.keys())):
+        kind = variant.keypoints if crops.mirrored[variant.keypoints].any() else PAPER.keypoints
+        if kind not in limits:
+            limits[kind] = limits_of(kind, crops)
+        best = limits[kind].best_mm
+        rows.append(row_of(variant, measured(variant, crops, run), paper, best, crops.video))
     about = {
         **counts,
         "videos": len(np.unique(crops.video)),
@@ -154,6 +161,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--truth", required=True, help="shards with the true hands, of synth footage"
     )
+    parser.add_argument("--only", nargs="*", help="factors to measure, such as depth and sides")
     parser.add_argument(
         "--run", type=Path, default=Path("runs/pairs"), help="keep everything here; go on from it"
     )
