@@ -69,7 +69,7 @@ class Extraction:
     model: Path | None
     max_hands: int = 2
     tracks: bool = True
-    look: LookName = "once"
+    look: LookName = "tiles"
 
     def __call__(self, piece: Piece) -> Iterator[list[Sample] | Skipped]:
         """Yield the crops, possibly none, of each frame looked at.
