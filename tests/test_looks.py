@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from handclr_cli.choices import LookName
 from handclr_cli.footage.frames import Frame, Hand
+from handclr_cli.footage.landmarker import Landmarker
 from handclr_cli.footage.looks import Search
+from handclr_cli.footage.model_file import model_file
 
 WIDTH, HEIGHT = 640, 480
 
@@ -163,3 +168,25 @@ def test_an_empty_frame(look: LookName) -> None:
     assert Scene([]).boxes(look) == [[]]
     tiny = np.zeros((1, 2, 3), np.uint8)
     assert Search(Scene([]).find, look, 2).hands(Frame(0, None, tiny)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.landmarker
+def test_real_hands_that_one_look_misses(real_data: Path) -> None:
+    found, false = {"once": 0, "border": 0}, 0
+    folder = real_data / "ti1k_images"
+    with Landmarker(model_file(None, print)) as landmarker, (folder / "labels.csv").open() as file:
+        for row in csv.DictReader(file):
+            image = cv2.cvtColor(cv2.imread(str(folder / row["image"])), cv2.COLOR_BGR2RGB)
+            low, high = np.reshape([float(row[name]) for name in ("x0", "y0", "x1", "y1")], (2, 2))
+            for look in found:
+                hands = Search(landmarker.find, look, 2).hands(Frame(0, None, image))
+                points = [hand.keypoints for hand in hands]
+                middles = [(one.min(axis=0) + one.max(axis=0)) / 2 for one in points]
+                inside = [bool(np.all(one >= low) and np.all(one <= high)) for one in middles]
+                found[look] += any(inside)
+                false += inside.count(False)
+    # 137 and 163 of 167 when it was measured; processors differ.
+    assert found["once"] < 145 and found["border"] >= 160
+    assert false == 0
