@@ -89,6 +89,18 @@ def test_a_hand_that_is_missed_in_two_looks_is_the_same() -> None:
     assert tracks_of(followed([[right], [], [], [right]], fps=1.0)) == [[0], [], [], [3]]
 
 
+def test_a_hand_that_comes_where_the_other_one_left_is_not_the_same() -> None:
+    """Half a second later, more than half a hand away, surely of the other side; were it of the same, it
+    would be the same.
+    """
+    step = 0.6 * np.ptp(POSE, axis=0).max()
+    for side, number in (("right", 8), ("left", 0)):
+        before, after = hand("left", score=0.99), hand(side, step, score=0.99)
+        found = followed([*[[before]] * 4, *[[]] * 4, *[[after]] * 2])
+        assert tracks_of(found)[-2:] == [[number]] * 2
+        assert {hands[0].side for hands in found[-2:]} == {side}
+
+
 def test_two_far_links_do_not_win_over_a_near_one() -> None:
     """One hand left and another came, both within reach of the one that stayed."""
     found = followed(

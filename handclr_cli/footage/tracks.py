@@ -22,7 +22,8 @@ REACH_LOOKS = 3
 # later, from there ever less, FAR after REACH_S; and STILL in images, which say no time.
 NEAR, FAR, STILL = 0.8, 0.6, 0.08
 SOON_S = 0.35
-# How much nearer a hand seems that is of the side of the track, in shares of that.
+# How much nearer a hand seems that is of the side of the track, in shares of that: without, a hand
+# that comes where another one has left is taken for it.
 PULL = 0.3
 # A decided track ends where what was seen since speaks against its side as much as so many looks.
 STEADY = 32.0
