@@ -90,7 +90,7 @@ def test_a_hand_that_is_missed_in_two_looks_is_the_same() -> None:
 
 
 def test_a_hand_that_comes_where_the_other_one_left_is_not_the_same() -> None:
-    """Half a second later, more than half a hand away, surely of the other side; were it of the same, it
+    """Half a second later, more than half a hand away, surely of the other side; one of its side
     would be the same.
     """
     step = 0.6 * np.ptp(POSE, axis=0).max()
