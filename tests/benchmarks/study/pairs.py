@@ -310,7 +310,8 @@ def draw(about: dict[str, Any], rows: list[dict[str, Any]], path: Path) -> None:
         for row in group:
             place += 1
             middle, low, high = row["mm_difference"]
-            colour, all_kept = BLUE if high < 0 else ORANGE if low > 0 else GREY, row["kept"] > 0.995
+            colour = BLUE if high < 0 else ORANGE if low > 0 else GREY
+            all_kept = row["kept"] > 0.995
             axes.plot((low, high), (place, place), color=colour, linewidth=1.6)
             inside = {"markerfacecolor": colour if all_kept else "white"}
             axes.plot(middle, place, "o", color=colour, markersize=5, **inside)
