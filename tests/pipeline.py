@@ -45,6 +45,7 @@ STEPS = (
     ),
     "extract wild --fps 5 --with-keypoints --workers 0 -o crops-%06d.tar --shard-size 10",
     "extract wild --detections boxes.csv --workers 0 > boxes.tar",
+    "extract wild --every 3 --look once --no-tracks --workers 0 > plain.tar",
     "keypoints crops-000000.tar crops-000001.tar --workers 0 --keep-empty -o hands-%06d.tar",
     "keypoints boxes.tar --workers 0 > more.tar",
     "pca hands-000000.tar hands-000001.tar --plot variance.png -o pose.npz",
@@ -54,6 +55,10 @@ STEPS = (
         "mine pose.npz --shards hands-000000.tar --shards hands-000001.tar --sheet pairs.png --plot"
         " distances.png --truth wild/truth --near-duplicates report --exclude-by 'wild-0-([0-9]+)'"
         " --report pairs.json -o loose.npz"
+    ),
+    (
+        "pca --keypoints both --min-side-score 0.6 hands-000000.tar hands-000001.tar --dim 8 -o"
+        " both.npz"
     ),
     "mine pose.npz --top-k 2 -o pairs.npz",
     "mine new.npz --against pose.npz --engine hnsw --index pool.hnsw > against.npz",
