@@ -69,7 +69,9 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, list
     """Time the contestants in turn."""
     footage = copies(options.footage, options.copies, folder / "footage")
     crops = folder / "crops.tar"
-    ours = ["extract", footage, "--fps", options.fps, "--workers", options.workers, "-q", "-o"]
+    # One look, as the loop takes; looks.py has the other ways.
+    how = ["--fps", options.fps, "--look", "once", "--no-tracks", "--workers", options.workers]
+    ours = ["extract", footage, *how, "-q", "-o"]
     seconds([*HANDCLR, *ours, crops])
     keypoints = ["keypoints", crops, "--workers", options.workers, "-q", "-o"]
     plain = [sys.executable, __file__, "--fps", options.fps]

@@ -65,9 +65,9 @@ def found(
     folder.mkdir(parents=True, exist_ok=True)
     frames, crops = folder / "extract.tar", folder / "keypoints.tar"
     if not frames.exists():
-        handclr(
-            "extract", *footage, *sampling, "--with-keypoints", "--workers", workers, "-o", frames
-        )
+        # One look, as MediaPipe alone takes; footage_looks.py measures what more of them find.
+        how = (*sampling, "--look", "once", "--with-keypoints", "--workers", workers)
+        handclr("extract", *footage, *how, "-o", frames)
     if not crops.exists():
         handclr("keypoints", frames, "--keep-empty", "--workers", workers, "-o", crops)
     first, second = ShardIndex([str(frames)]), ShardIndex([str(crops)])

@@ -1,7 +1,7 @@
 r"""Fine-tune on real labelled hands from several encoders; test on other images of the same set,
 and on another set.
 
-    handclr extract videos/ --fps 5 | handclr keypoints -o real.tar
+    handclr extract videos/ --fps 5 --look once --no-tracks | handclr keypoints -o real.tar
     handclr pca real.tar synthetic.tar -o pose.npz && handclr mine pose.npz -o pairs.npz
     handclr pretrain synthetic.tar --pairs synthetic.npz --arch resnet18 --size 64 --batch 128 \
         --epochs 6 --run runs/first

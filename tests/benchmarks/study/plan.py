@@ -293,7 +293,10 @@ def _pool(scale: Scale, root: Path) -> Iterator[Cell]:
     yield Cell("footage/wild", ("synth", "footage", folder, *film))
     # Every pool is a whole number of shards.
     shards = flags(fps=scale.fps, shard_size=min(videos) * scale.frames)
-    yield Cell("crops/wild", ("extract", folder, *shards, "-o", crops / "crops-%06d.tar"))
+    # As a frame is looked at in the paper, and was when the study was made.
+    plain = ("--look", "once", "--no-tracks")
+    words = ("extract", folder, *shards, *plain, "-o", crops / "crops-%06d.tar")
+    yield Cell("crops/wild", words)
     yield Cell("hands/wild", ("keypoints", crops, "-o", hands / "hands-%06d.tar"))
 
 
