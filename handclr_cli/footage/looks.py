@@ -80,10 +80,10 @@ class Search:
         for proposal in sorted(proposed, key=lambda hand: -hand.score):
             if len(hands) >= self._max_hands:
                 return
-            if _known(proposal, hands):
+            if any(are_one(proposal, known) for known in hands):
                 continue
             hand = self._again(image, proposal)
-            if hand is not None and not _known(hand, hands):
+            if hand is not None and not any(are_one(hand, known) for known in hands):
                 hands.append(hand)
 
     def _again(self, image: np.ndarray, proposal: Hand) -> Hand | None:
@@ -110,11 +110,9 @@ def _seconds(frame: Frame) -> float:
     return math.nan if frame.time_s is None else frame.time_s
 
 
-def _known(hand: Hand, hands: list[Hand]) -> bool:
-    return any(_are_one(hand.keypoints, other.keypoints) for other in hands)
-
-
-def _are_one(first: np.ndarray, second: np.ndarray) -> bool:
+def are_one(hand: Hand, other: Hand) -> bool:
+    """Whether two hands found in an image are one, by their boxes."""
+    first, second = hand.keypoints, other.keypoints
     return overlap(first, second) >= SAME or shared(first, second) >= MOSTLY_INSIDE
 
 

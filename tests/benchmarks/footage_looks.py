@@ -38,11 +38,11 @@ from handclr_cli.choices import LookName
 from handclr_cli.footage.finding import find_footage
 from handclr_cli.footage.frames import Frame, Hand, Sampling
 from handclr_cli.footage.landmarker import Landmarker
-from handclr_cli.footage.looks import Search
+from handclr_cli.footage.looks import Search, are_one
 from handclr_cli.footage.model_file import model_file
 from handclr_cli.footage.video import read_frames
 from handclr_cli.hand.camera import project
-from handclr_cli.hand.square import overlap, shared, square_box, to_crop
+from handclr_cli.hand.square import square_box, to_crop
 from handclr_cli.report.sheets import Tile, grid_sheet, write_png
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WORLDS
@@ -203,16 +203,11 @@ def draw(told: dict[str, Told], arguments: argparse.Namespace) -> None:
     first, last = (told[look].found for look in (arguments.look[0], arguments.look[-1]))
     added: list[tuple[Look, Hand]] = []
     for (look, known), (_, hands) in zip(first, last, strict=True):
-        added += [(look, hand) for hand in hands if not any(_are_one(hand, one) for one in known)]
+        added += [(look, hand) for hand in hands if not any(are_one(hand, one) for one in known)]
     print(f"{len(added)} hands are found by {arguments.look[-1]} alone")
     rows = np.random.default_rng(arguments.seed).permutation(len(added))[: arguments.additions]
     tiles = [_tile(number, *added[row]) for number, row in enumerate(sorted(rows))]
     write_png(arguments.sheet, grid_sheet(tiles, 10))
-
-
-def _are_one(hand: Hand, other: Hand) -> bool:
-    one, two = hand.keypoints, other.keypoints
-    return overlap(one, two) >= 0.5 or shared(one, two) >= 0.7
 
 
 def _tile(number: int, look: Look, hand: Hand) -> Tile:
