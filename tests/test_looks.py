@@ -166,8 +166,10 @@ def test_a_hand_gone_for_longer_is_not_looked_for() -> None:
 @pytest.mark.parametrize("look", ["once", "border", "tiles"])
 def test_an_empty_frame(look: LookName) -> None:
     assert Scene([]).boxes(look) == [[]]
-    tiny = np.zeros((1, 2, 3), np.uint8)
-    assert Search(Scene([]).find, look, 2).hands(Frame(0, None, tiny)) == []
+    for size in ((1, 2), (1, 5000)):
+        scene, strip = Scene([]), np.zeros((*size, 3), np.uint8)
+        assert Search(scene.find, look, 2).hands(Frame(0, None, strip)) == []
+        assert len(scene.looks) <= 3
 
 
 @pytest.mark.slow

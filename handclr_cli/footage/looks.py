@@ -20,6 +20,8 @@ from .windows import Find, look_in, tile_boxes, whole_image, with_border
 BORDER, LARGEST = 0.5, 1280
 # The squares, in shorter sides of the frame, and how much of one its neighbour shows too.
 TILES, COMMON = (1.0, 0.6), 1 / 3
+# In pixels. A smaller square shows no hand, and of a long strip there would be thousands.
+LEAST_TILE = 48
 # A hand is looked at again in a square of so many of its sizes.
 SURROUNDINGS = 3.0
 # Two boxes are of one hand where they overlap as much (intersection over union), or where so much
@@ -72,6 +74,8 @@ class Search:
 
     def _in_tiles(self, image: np.ndarray, share: float) -> list[Hand]:
         height, width = image.shape[:2]
+        if share * min(width, height) < LEAST_TILE:
+            return []
         squares = tile_boxes(width, height, share, COMMON)
         return [*chain.from_iterable(look_in(image, square, self._find) for square in squares)]
 
