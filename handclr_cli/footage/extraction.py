@@ -104,8 +104,8 @@ class Extraction:
     def _opinion(self, pixels: np.ndarray) -> float | None:
         """How much a crop shows a right hand, told by its mirror image.
 
-        The landmarker takes ever the same poses for those of the other hand, but not their mirror
-        images.
+        The landmarker takes the same poses for those of the other hand again and again, but seldom
+        their mirror images.
         """
         hand = find_centred(mirror(pixels), *_BORDER, self._landmarker)
         return None if hand is None else -towards_right(hand)

@@ -91,9 +91,9 @@ class KeypointsResult(NamedTuple):
     """What `run_keypoints` did.
 
     `counts` of crops: "in", "out", "no keypoints", "look left", "known" (passed on with the
-    keypoints that they had), "skipped" (by earlier runs too); of shards:
-    shards: "unread", damaged ones that were read, and "there", made by an earlier run. `shards` are
-    all of the part. A dry run counts nothing; `missing` are the shards that it would make.
+    keypoints that they had), "skipped" (by earlier runs too); of shards: "unread", damaged ones
+    that were read, and "there", made by an earlier run. `shards` are all of the part. A dry run
+    counts nothing; `missing` are the shards that it would make.
     """
 
     counts: Counter[str]
