@@ -10,6 +10,9 @@ from ..contract.errors import HandclrError
 from ..hand.joints import WRIST
 from .frames import Hand
 
+# A film is looked at whole and with a border.
+_SHAPES = 2
+
 
 class Landmarker:
     """Finds hands in single images; the result never depends on the images before.
@@ -31,8 +34,7 @@ class Landmarker:
             min_hand_presence_confidence=min_score,
         )
         # Kept from frame to frame: new memory for each would take a twentieth of the time.
-        self._shape: tuple[int, ...] = ()
-        self._square = np.empty(0, np.uint8)
+        self._squares: dict[tuple[int, ...], np.ndarray] = {}
         self._wrap = lambda pixels: Image(image_format=ImageFormat.SRGB, data=pixels)
         try:
             self._detector = vision.HandLandmarker.create_from_options(options)
@@ -58,10 +60,9 @@ class Landmarker:
         side = max(height, width)
         x, y = (side - width) // 2, (side - height) // 2
         if height != width:
-            if self._shape != image.shape:
-                self._square, self._shape = np.zeros((side, side, 3), np.uint8), image.shape
-            self._square[y : y + height, x : x + width] = image
-            image = self._square
+            square = self._square_for(image.shape)
+            square[y : y + height, x : x + width] = image
+            image = square
         result = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         found = zip(
             result.hand_landmarks, result.hand_world_landmarks, result.handedness, strict=True
@@ -73,3 +74,12 @@ class Landmarker:
             label, score = sides[0].category_name.lower(), float(sides[0].score)
             hands.append(Hand(keypoints, label, score, world - world[WRIST]))
         return sorted(hands, key=lambda hand: -hand.score)
+
+    def _square_for(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The square, black around what was there before, for images of a shape."""
+        if shape not in self._squares:
+            if len(self._squares) == _SHAPES:
+                self._squares.pop(next(iter(self._squares)))
+            side = max(shape)
+            self._squares[shape] = np.zeros((side, side, 3), np.uint8)
+        return self._squares[shape]
