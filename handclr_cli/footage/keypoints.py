@@ -139,8 +139,13 @@ def find_centred(image: np.ndarray, share: float, mode: str, landmarker: Landmar
 
 
 def _padded(image: np.ndarray, border: int, mode: str) -> np.ndarray:
-    widths: Any = ((border, border), (border, border), (0, 0))
-    return np.pad(image, widths, mode=mode) if border else image  # type: ignore[call-overload]
+    import cv2
+
+    if not border:
+        return image
+    # NumPy's takes three times as long.
+    kind = cv2.BORDER_REPLICATE if mode == "edge" else cv2.BORDER_CONSTANT
+    return cv2.copyMakeBorder(image, border, border, border, border, kind)
 
 
 def _off_centre(hand: Hand, size: int) -> float:
