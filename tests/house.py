@@ -9,7 +9,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "handclr_cli"
 DEFINED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-FRONT = ("__main__", "main", "options", "parsing", "console", "choices", "__init__")
 
 
 def modules() -> dict[str, Path]:

@@ -94,8 +94,19 @@ class Hand:
 
     def in_crop(self, box: Sequence[float], size: int, flipped: bool) -> Hand:
         """The hand as a crop of `size` pixels shows it, cut at `box` and mirrored if `flipped`."""
-        world = self.world if self.world is None or not flipped else self.world * (-1, 1, 1)
-        return replace(self, keypoints=to_crop(self.keypoints, box, size, flipped), world=world)
+        points = to_crop(self.keypoints, box, size, flipped)
+        return replace(
+            self, keypoints=points, world=self._mirror_world() if flipped else self.world
+        )
+
+    def mirrored(self, width: int) -> Hand:
+        """The hand in the mirror image of its image, which is `width` pixels wide."""
+        points = np.column_stack([width - self.keypoints[:, 0], self.keypoints[:, 1]])
+        side = "left" if self.side == "right" else "right"
+        return replace(self, keypoints=points, side=side, world=self._mirror_world())
+
+    def _mirror_world(self) -> np.ndarray | None:
+        return None if self.world is None else self.world * (-1, 1, 1)
 
     def members(self) -> dict[str, bytes]:
         """What a sample holds of a hand in its crop."""

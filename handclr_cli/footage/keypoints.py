@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..contract.sample import Sample
 from ..work.crew import Crew, WorkerLostError
 from .frames import Hand
 from .landmarker import Landmarker
+from .windows import look_in
 
 # The palm detector needs surroundings that a tight crop lacks. Widths are shares of the crop's
 # side; edge pixels are repeated, or the border is black. Chosen by how often a hand is found in
@@ -130,22 +131,9 @@ def find_centred(image: np.ndarray, share: float, mode: str, landmarker: Landmar
     """
     size = image.shape[0]
     border = round(size * share)
-    inside = []
-    for hand in landmarker.find(_padded(image, border, mode)):
-        hand = replace(hand, keypoints=hand.keypoints - border)
-        if _off_centre(hand, size) < 0.5:
-            inside.append(hand)
-    return min(inside, key=lambda hand: _off_centre(hand, size), default=None)
-
-
-def _padded(image: np.ndarray, border: int, mode: str) -> np.ndarray:
-    import cv2
-
-    if not border:
-        return image
-    # NumPy's takes three times as long.
-    kind = cv2.BORDER_REPLICATE if mode == "edge" else cv2.BORDER_CONSTANT
-    return cv2.copyMakeBorder(image, border, border, border, border, kind)
+    box = (-border, -border, size + border, size + border)
+    hands = look_in(image, box, landmarker.find, black=mode == "constant")
+    return min(hands, key=lambda hand: _off_centre(hand, size), default=None)
 
 
 def _off_centre(hand: Hand, size: int) -> float:

@@ -26,19 +26,21 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
     The points may be two corners. 0 of nothing.
     """
-    low = np.maximum(first.min(axis=0), second.min(axis=0))
-    high = np.minimum(first.max(axis=0), second.max(axis=0))
-    shared = float(np.prod(np.maximum(high - low, 0)))
+    common = _common_area(first, second)
     areas = float(np.prod(np.ptp(first, axis=0)) + np.prod(np.ptp(second, axis=0)))
-    return shared / (areas - shared) if areas > shared else 0.0
+    return common / (areas - common) if areas > common else 0.0
 
 
 def shared(first: np.ndarray, second: np.ndarray) -> float:
     """How much of the smaller of two bounding boxes is in the other, 0 to 1; as for `overlap`."""
+    smaller = float(min(np.prod(np.ptp(first, axis=0)), np.prod(np.ptp(second, axis=0))))
+    return _common_area(first, second) / smaller if smaller > 0 else 0.0
+
+
+def _common_area(first: np.ndarray, second: np.ndarray) -> float:
     low = np.maximum(first.min(axis=0), second.min(axis=0))
     high = np.minimum(first.max(axis=0), second.max(axis=0))
-    smaller = float(min(np.prod(np.ptp(first, axis=0)), np.prod(np.ptp(second, axis=0))))
-    return float(np.prod(np.maximum(high - low, 0))) / smaller if smaller > 0 else 0.0
+    return float(np.prod(np.maximum(high - low, 0)))
 
 
 def box_overlap(first: Box, second: Box) -> float:

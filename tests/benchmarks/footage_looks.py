@@ -33,6 +33,7 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 import torch
+from synthetic_hands import palm_px
 
 from handclr_cli.choices import LookName
 from handclr_cli.footage.finding import find_footage
@@ -42,7 +43,7 @@ from handclr_cli.footage.looks import Search, are_one
 from handclr_cli.footage.model_file import model_file
 from handclr_cli.footage.video import read_frames
 from handclr_cli.hand.camera import project
-from handclr_cli.hand.square import square_box, to_crop
+from handclr_cli.hand.square import cut, square_box, to_crop
 from handclr_cli.report.sheets import Tile, grid_sheet, write_png
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WORLDS
@@ -165,9 +166,8 @@ def photographed(arguments: argparse.Namespace, world: str, away: float) -> Iter
         for moment in range(arguments.moments):
             shot, truths = scene.shoot(moment), []
             for hand in shot.hands:
-                length = float(np.linalg.norm(hand.keypoints3d[9] - hand.keypoints3d[0]))
-                palm = length * shot.intrinsics[0, 0] / hand.keypoints3d[:, 2].mean()
-                truths.append(_on(project(hand.keypoints3d, shot.intrinsics), 0.5 * palm))
+                limit = 0.5 * palm_px(shot, hand)
+                truths.append(_on(project(hand.keypoints3d, shot.intrinsics), limit))
             yield Look(Frame(0, None, shot.image), truths, f"{index}/{moment}")
 
 
@@ -207,15 +207,13 @@ def draw(told: dict[str, Told], arguments: argparse.Namespace) -> None:
     print(f"{len(added)} hands are found by {arguments.look[-1]} alone")
     rows = np.random.default_rng(arguments.seed).permutation(len(added))[: arguments.additions]
     tiles = [_tile(number, *added[row]) for number, row in enumerate(sorted(rows))]
-    write_png(arguments.sheet, grid_sheet(tiles, 10))
+    if tiles:
+        write_png(arguments.sheet, grid_sheet(tiles, 10))
 
 
 def _tile(number: int, look: Look, hand: Hand) -> Tile:
     box = square_box(hand.keypoints, AROUND)
-    x0, y0, x1, y1 = box
-    pad = max(0, -x0, -y0, x1 - look.frame.image.shape[1], y1 - look.frame.image.shape[0])
-    image = np.pad(look.frame.image, ((pad, pad), (pad, pad), (0, 0)))
-    pixels = cv2.resize(image[y0 + pad : y1 + pad, x0 + pad : x1 + pad], (CROP, CROP))
+    pixels = cut(look.frame.image, box, CROP, flip=False)
     words = f"{number}: {look.film.rpartition('/')[2][:12]} {look.frame.number}"
     return Tile(pixels, words, to_crop(hand.keypoints, box, CROP, flip=False))
 

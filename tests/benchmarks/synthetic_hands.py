@@ -83,13 +83,18 @@ def parse() -> argparse.Namespace:
 def score(shot: Shot, hand: HandTruth, found: list[Hand]) -> dict[str, float | bool]:
     """Compare one true hand with the nearest detection."""
     truth = project(hand.keypoints3d, shot.intrinsics)
-    length = np.linalg.norm(hand.keypoints3d[9] - hand.keypoints3d[0])
-    palm = length * shot.intrinsics[0, 0] / hand.keypoints3d[:, 2].mean()
+    palm = palm_px(shot, hand)
     errors = [float(np.linalg.norm(one.keypoints - truth, axis=1).mean() / palm) for one in found]
     if not errors or min(errors) > 0.5:
         return {"found": False, "error": np.nan, "side": False}
     best = int(np.argmin(errors))
     return {"found": True, "error": errors[best], "side": found[best].side == hand.side}
+
+
+def palm_px(shot: Shot, hand: HandTruth) -> float:
+    """The palm's length in pixels, seen without foreshortening."""
+    length = np.linalg.norm(hand.keypoints3d[9] - hand.keypoints3d[0])
+    return float(length * shot.intrinsics[0, 0] / hand.keypoints3d[:, 2].mean())
 
 
 def tile(shot: Shot, rows: list[dict[str, float | bool]], name: str) -> Tile:
