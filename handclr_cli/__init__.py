@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from .learning.posemodel import load_model as load_model
     from .learning.pretrain_job import PretrainSettings as PretrainSettings
     from .learning.pretrain_job import run_pretrain as run_pretrain
+    from .prediction.predict_job import PredictSettings as PredictSettings
+    from .prediction.predict_job import run_predict as run_predict
     from .report.demo_job import DemoSettings as DemoSettings
     from .report.demo_job import run_demo as run_demo
-    from .report.predict_job import PredictSettings as PredictSettings
-    from .report.predict_job import run_predict as run_predict
     from .similarity.arrays import MinedPositives as MinedPositives
     from .similarity.arrays import PoseEmbedding as PoseEmbedding
     from .similarity.arrays import embed_poses as embed_poses
@@ -104,8 +104,8 @@ _HOMES = {
     "run_pretrain": "learning.pretrain_job",
     "FinetuneSettings": "learning.finetune_job",
     "run_finetune": "learning.finetune_job",
-    "PredictSettings": "report.predict_job",
-    "run_predict": "report.predict_job",
+    "PredictSettings": "prediction.predict_job",
+    "run_predict": "prediction.predict_job",
     "CompareSettings": "evaluation.evaluate_job",
     "EvaluateSettings": "evaluation.evaluate_job",
     "run_compare": "evaluation.evaluate_job",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handclr_cli.hand.camera import assumed_camera, crop_camera, project
+from handclr_cli.hand.camera import assumed_camera, crop_camera, project, source_camera
 
 
 @pytest.fixture
@@ -28,3 +28,10 @@ def test_a_crop_sees_what_the_picture_sees(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(project(points, crop_camera(camera, box, 224)), in_crop, atol=1e-9)
     mirrored = project(points * [-1, 1, 1], crop_camera(camera, box, 224, flip=True))
     np.testing.assert_allclose(mirrored, [224, 0] + in_crop * [-1, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_camera_of_the_picture_is_found_again(flip: bool) -> None:
+    camera, box = assumed_camera(640, 480, 60), (100, 50, 340, 290)
+    crop = crop_camera(camera, box, 224, flip)
+    np.testing.assert_allclose(source_camera(crop, box, 224, flip), camera, atol=1e-9)

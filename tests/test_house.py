@@ -73,6 +73,7 @@ FLOORS = (
     {"hand", "work"},
     {"footage", "similarity", "datasets", "learning", "evaluation", "synth"},
     {"report", "inspection"},
+    {"prediction"},
     {"commands"},
     {"main"},
     {"__main__"},

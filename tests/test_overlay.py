@@ -27,7 +27,7 @@ from handclr_cli.footage.sources import find_sources, sampling_of
 from handclr_cli.hand.film import video_writer
 from handclr_cli.hand.placement import Placed, cut_of, placed
 from handclr_cli.learning.prediction import predict_crops
-from handclr_cli.report.overlay import (
+from handclr_cli.prediction.overlay import (
     DrawnHand,
     Film,
     draw_hands,
@@ -37,7 +37,7 @@ from handclr_cli.report.overlay import (
     plan_films,
     write_overlay,
 )
-from handclr_cli.report.predict_job import PredictSettings, _refuse_conflicts
+from handclr_cli.prediction.predict_job import PredictSettings, _refuse_conflicts
 
 FRAMES, EVERY = 13, 1
 

@@ -179,6 +179,7 @@ def test_no_crops_are_no_hands() -> None:
         (0, 21, 2),
         (0,),
         (0,),
+        (0, 3, 3),
     ]
 
 

@@ -18,7 +18,7 @@ from handclr_cli.evaluation.evaluate_job import EvaluateSettings, run_evaluate
 from handclr_cli.evaluation.labels import read_labels
 from handclr_cli.hand.placement import cut_of
 from handclr_cli.hand.plausible import pixel_keypoints
-from handclr_cli.report.overlay import DrawnHand, draw_hands, drawn_hand, plan_films
+from handclr_cli.prediction.overlay import DrawnHand, draw_hands, drawn_hand, plan_films
 from handclr_cli.report.pairs_page import pairs_page
 from handclr_cli.similarity.pose_reading import read_poses
 from handclr_cli.similarity.pose_store import PoseStore

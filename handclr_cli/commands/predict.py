@@ -11,7 +11,7 @@ from ..contract.claims import Reads, Writes
 from ..contract.errors import UsageError
 
 if TYPE_CHECKING:
-    from ..report.predict_job import Drawn, PredictResult
+    from ..prediction.predict_job import Drawn, PredictResult
 
 
 def predict(
@@ -80,7 +80,7 @@ def predict(
         raise UsageError("--footage is what --overlay draws on; name both")
     options.prepare_output(output)
     options.prepare_files(output, onnx, overlay)
-    from ..report.predict_job import PredictSettings, run_predict
+    from ..prediction.predict_job import PredictSettings, run_predict
 
     settings = PredictSettings(
         shards=sources,

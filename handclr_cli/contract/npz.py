@@ -140,6 +140,14 @@ PREDICTIONS = (
         "the camera taken as right; inf where no place before the camera fits",
         optional=True,
     ),
+    Array(
+        "camera",
+        "float32",
+        ("N", 3, 3),
+        "pinhole matrix of the source, in its pixels: it projects `source3d` to `source2d`, but "
+        "for errors of the prediction",
+        optional=True,
+    ),
     Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
     Array(
         "error_mm",

@@ -35,6 +35,18 @@ def crop_camera(
     return mirrored_crop @ camera @ np.diag([-1.0, 1.0, 1.0])
 
 
+def source_camera(
+    intrinsics: np.ndarray, box: Sequence[float], size: int, flip: bool = False
+) -> np.ndarray:
+    """The camera matrix of the image that a crop was cut from, (3, 3) float64.
+
+    It undoes `crop_camera`: `intrinsics` is the camera matrix of the crop, the rest is as there.
+    """
+    turn = np.diag([-1.0 if flip else 1.0, 1.0, 1.0])
+    pixels = crop_camera(np.eye(3), box, size, flip) @ turn
+    return np.linalg.inv(pixels) @ intrinsics @ turn
+
+
 def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
     """The camera matrix of an image of which only the size is known, (3, 3) float64 pixels.
 

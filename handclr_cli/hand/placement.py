@@ -11,7 +11,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.fields import INTRINSICS
 from ..contract.sample import Sample
-from .camera import assumed_camera, crop_camera
+from .camera import assumed_camera, crop_camera, source_camera
 from .square import to_source
 from .translation import NOISE_2D, place
 
@@ -50,7 +50,8 @@ class Placed(NamedTuple):
     axis that errors of the prediction cause, the hand's size and the camera taken as right.
     `fitted` (N,) bool: where false, no place in front of the camera fits the prediction, or its
     distance is less than its standard deviation; the distance is then that at which the hand has
-    the extent seen, and `depth_sigma` is infinite.
+    the extent seen, and `depth_sigma` is infinite. `camera` (N, 3, 3) is the matrix of the source's
+    camera, in pixels: it projects `source3d`.
     """
 
     keypoints3d: np.ndarray
@@ -59,6 +60,7 @@ class Placed(NamedTuple):
     source2d: np.ndarray
     depth_sigma: np.ndarray
     fitted: np.ndarray
+    camera: np.ndarray
 
 
 def cut_of(sample: Sample, fov_deg: float) -> Cut:
@@ -128,10 +130,11 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
     fitted &= sigma < relative[:, 0, 2] + moves[:, 2]
     moves[~fitted] = _by_extent(relative[~fitted], pixels[~fitted], cameras[~fitted])
     points = relative + moves[:, None]
-    mirror, source = [], []
+    mirror, source, lenses = [], [], []
     for at, cut in zip(pixels, cuts, strict=True):
         mirror.append((-1.0 if cut.flipped else 1.0, 1.0, 1.0))
         source.append(to_source(at, cut.box, cut.side, cut.flipped))
+        lenses.append(source_camera(cut.camera, cut.box, cut.side, cut.flipped))
     return Placed(
         points.astype(np.float32),
         pixels.astype(np.float32),
@@ -139,6 +142,7 @@ def placed(xyz: np.ndarray, uv: np.ndarray, cuts: Sequence[Cut]) -> Placed:
         np.array(source).reshape(-1, *pixels.shape[1:]).astype(np.float32),
         np.where(fitted, sigma, np.inf).astype(np.float32),
         fitted,
+        np.array(lenses).reshape(-1, 3, 3).astype(np.float32),
     )
 
 

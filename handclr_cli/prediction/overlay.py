@@ -22,7 +22,7 @@ from ..footage.sources import find_sources, sampling_of
 from ..footage.video import read_frames
 from ..hand.film import video_writer
 from ..hand.joints import WRIST
-from .sheets import draw_skeleton
+from ..report.sheets import draw_skeleton
 
 # For images, which have no times: slow enough to follow.
 IMAGES_PER_S = 10.0
