@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,3 +42,13 @@ class PosedHands:
             if each.name != "placed":
                 chosen[each.name] = getattr(self, each.name)[rows]
         return replace(self, **chosen, placed=Placed(*(column[rows] for column in self.placed)))
+
+
+class FilmFrame(NamedTuple):
+    """A frame of a film of hands: its number and time as `PosedHands` has them, and when it is shown
+    in the film, in seconds.
+    """
+
+    number: int
+    time_s: float | None
+    film_s: float
