@@ -45,8 +45,9 @@ class PosedHands:
 
 
 class FilmFrame(NamedTuple):
-    """A frame of a film of hands: its number and time as `PosedHands` has them, and when it is shown
-    in the film, in seconds.
+    """A frame of a film of hands: its number and time as `PosedHands` has them.
+
+    `film_s` is when the film shows it, in seconds.
     """
 
     number: int
