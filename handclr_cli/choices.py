@@ -20,6 +20,7 @@ PoseKind = Literal["2d", "world", "both"]
 PositiveSource = Literal["self", "neighbour", "mined"]
 PrecisionName = Literal["auto", "bf16", "fp32"]
 RankName = Literal["best", "worst", "random", "quantiles"]
+TableFormat = Literal["csv", "jsonl", "npz"]
 TargetKind = Literal["positive", "pose"]
 Undo = Literal["none", "extent", "crop"]
 Weighting = Literal["none", "linear", "sigmoid"]
@@ -42,3 +43,6 @@ DexycbSplit = Literal[
     "s3-val",
     "s3-test",
 ]
+
+# What is named in the place of a model for MediaPipe's own 3D landmarks.
+MEDIAPIPE = "mediapipe"

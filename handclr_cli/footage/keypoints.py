@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import IMAGE, KEYPOINTS_2D
+from ..contract.fields import IMAGE
 from ..contract.sample import Sample
+from ..work.cores import finder_count
 from ..work.crew import Crew, WorkerLostError
 from .frames import Hand
 from .landmarker import Landmarker
@@ -28,6 +29,9 @@ PADDINGS = ((0.0, "edge"), (1.0, "edge"), (0.5, "edge"), (0.25, "constant"), (1.
 SMALL = 0.45
 # So many crops are sent to a worker at a time.
 BATCH = 8
+# With fewer crops, starting another process takes longer than it saves.
+CROPS_PER_WORKER = 60
+_CROPS_PER_PROCESS = 20_000
 
 
 @dataclass(frozen=True)
@@ -59,22 +63,26 @@ class Finder:
 
 
 class Known:
-    """Said of a crop that has keypoints and was not looked at."""
+    """Said of a crop that was not looked at."""
+
+
+def finders(
+    finder: Finder, workers: int | None, crops: int
+) -> Crew[Sequence[Sample], Hand | HandclrError | None]:
+    """Processes that find the hands of about so many crops, as many as asked or as suit these."""
+    return Crew(finder, finder_count(workers, crops, CROPS_PER_WORKER), _CROPS_PER_PROCESS)
 
 
 def find_all(
     samples: Iterable[Sample],
     crew: Crew[Sequence[Sample], Hand | HandclrError | None],
-    only_missing: bool = False,
+    is_known: Callable[[Sample], bool] = lambda sample: False,
 ) -> Iterator[tuple[Sample, Hand | HandclrError | Known | None]]:
     """Yield each sample, in order, with what a crew of `Finder` found in its crop.
 
-    With `only_missing`, crops that have 2D keypoints are not looked at.
+    Crops that are known already are not looked at.
     """
     rest, waiting = iter(samples), deque[list[Sample]]()
-
-    def is_known(sample: Sample) -> bool:
-        return only_missing and KEYPOINTS_2D in sample
 
     def batches() -> Iterator[list[Sample]]:
         while batch := list(islice(rest, BATCH)):

@@ -30,16 +30,12 @@ from ..contract.units import (
     parts_of_shards,
     skipped_in,
 )
-from ..work import cores
 from ..work.crew import Crew
 from .frames import Hand
-from .keypoints import Finder, Known, find_all
+from .keypoints import CROPS_PER_WORKER, Finder, Known, find_all, finders
 from .model_file import checksums, model_file
 
 UNREADABLE = "unreadable crop"
-# With fewer crops, starting another process takes longer than it saves.
-_CROPS_PER_WORKER = 60
-_CROPS_PER_PROCESS = 20_000
 _BYTES_PER_CROP = 12_000
 
 
@@ -183,7 +179,7 @@ class _Stream:
         self.numbered, self.crops = False, _crops_in(sources)
         if self.crops or not sources:
             return
-        many = 2 * _CROPS_PER_WORKER
+        many = 2 * CROPS_PER_WORKER
         first = next(self.archives)
         head = list(islice(first.samples, many))
         first.samples = chain(head, first.samples)
@@ -205,9 +201,8 @@ def _says_its_unit(archive: Archive) -> bool:
 @contextmanager
 def _job(settings: KeypointsSettings, finder: Finder, crops: int) -> Iterator[_Job]:
     """A job with its processes, as many as suit the number of crops, and its progress."""
-    workers = cores.finder_count(settings.workers, crops, _CROPS_PER_WORKER)
     with (
-        Crew(finder, workers, _CROPS_PER_PROCESS) as crew,
+        finders(finder, settings.workers, crops) as crew,
         console.progress("keypoints", unit="crops") as advance,
     ):
         yield _Job(crew, settings, advance)
@@ -228,7 +223,7 @@ class _Job:
     def write(self, samples: Iterable[Sample], writer: ShardWriter | ShardOutput) -> Counter[str]:
         """Write samples with their keypoints; returns what became of these."""
         counts: Counter[str] = Counter()
-        for sample, found in find_all(samples, self.crew, self.settings.only_missing):
+        for sample, found in find_all(samples, self.crew, self._is_known):
             self.advance(1, without_a_hand=self.counts["no keypoints"] + counts["no keypoints"])
             counts["in"] += 1
             if isinstance(found, HandclrError):
@@ -248,6 +243,9 @@ class _Job:
                 counts["out"] += 1
         self.counts += counts
         return counts
+
+    def _is_known(self, sample: Sample) -> bool:
+        return self.settings.only_missing and KEYPOINTS_2D in sample
 
     def write_unit(self, units: Units, unit: Unit, archives: Iterable[Archive]) -> None:
         """Write one numbered shard; what extract noted of its footage goes on with the crops."""
