@@ -132,7 +132,7 @@ def _opened(call: ast.Call, name: str, owner: str) -> str | None:
         text = ast.unparse(call)
         return "os.open" if any(flag in text for flag in _FLAGS) or "flags" in text else None
     modes = [word.value for word in call.keywords if word.arg == "mode"]
-    beside = call.args[0 if owner and owner not in ("io", "os", "zipfile") else 1 :]
+    beside = call.args[0 if owner and owner not in ("io", "os", "zipfile", "av") else 1 :]
     for mode in modes or beside[:1]:
         if not isinstance(mode, ast.Constant):
             # What a method takes may be something else than how to open.

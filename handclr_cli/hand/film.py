@@ -1,12 +1,13 @@
-"""Videos to write: MP4 with H.264 where OpenCV can encode it, else with MPEG-4."""
+"""Films to write: MP4 with H.264, which every player and browser shows, each frame at its time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,83 +15,110 @@ from ..contract.errors import HandclrError
 from ..contract.kinds import FILM_MARK
 from ..contract.output import atomic_write
 
-CODECS = ("avc1", "mp4v")
+_CODEC = "libx264"
 _SUFFIX = ".mp4"
+_TICKS = 90_000
+# Other numbers of threads would give other bytes.
+_THREADS = "4"
+# ITU-R BT.601, by which FFmpeg turns RGB into YUV; browsers take another one for large films.
+_COLOURS = 6
+
+Write = Callable[[np.ndarray, float], None]
+
+
+class Encoding(NamedTuple):
+    """How a film is encoded: x264's constant rate factor, and frames from key frame to key frame.
+
+    The fewer these are, the quicker a player finds a moment.
+    """
+
+    crf: int = 20
+    key_frames: int = 60
+
+
+FINE = Encoding()
 
 
 @contextmanager
-def video_writer(
-    path: str | Path,
-    fps: float,
-    size: tuple[int, int],
-    codecs: Sequence[str] = CODECS,
-    *,
-    mark: bool = False,
-) -> Iterator[Callable[[np.ndarray], None]]:
-    """Open an MP4: gives a function that appends uint8 (H, W, 3) RGB frames.
+def film_writer(
+    path: str | Path, size: tuple[int, int], encoding: Encoding = FINE
+) -> Iterator[Write]:
+    """Open an MP4: gives a function that appends uint8 (H, W, 3) RGB frames and their times in s.
 
-    The file gets its name when the block ends without an exception. size: width and height in
-    pixels; one more where they are odd, which the formats cannot hold. A frame of another size is
-    scaled to fit, between black borders. codecs: the first that OpenCV can encode here is used.
-    With `mark` the file says that handclr drew it, and replaces only a file that says so too.
-    Raises UsageError where a file of another kind is there, HandclrError where the video cannot be
-    encoded or written.
+    The file gets its name when the block ends without an exception, says that handclr drew it, and
+    replaces only a file that says so too. size: width and height in pixels; one more where they are
+    odd, which the format cannot hold. A frame of another size is scaled to fit, between black
+    borders. A frame that is not later than the one before is shown right after it. Raises
+    UsageError where a file of another kind is there, HandclrError where the film cannot be encoded
+    or written.
     """
-    import cv2
-
-    width, height = (side + side % 2 for side in size)
     if os.path.exists(path) and not os.path.isfile(path):
         raise HandclrError(f"cannot write {path}: not a file")
-    # OpenCV writes to the name of the temporary file, and chooses the container by its suffix.
-    with atomic_write(path, "film" if mark else "mp4", _SUFFIX) as file:
-        part, frames = Path(file.name), 0
-        writer = cv2.VideoWriter()
-        try:
-            if not any(_opens(writer, part, codec, fps, (width, height)) for codec in codecs):
-                _refuse_full_disk(file)
-                raise HandclrError(
-                    f"{path}: OpenCV can encode no such video here ({', '.join(codecs)})"
-                )
+    # FFmpeg writes to the name of the temporary file, as it moves the index to its start.
+    with atomic_write(path, "film", _SUFFIX) as file:
+        with encoded(file.name, size, encoding, str(path)) as write:
+            yield write
+        file.seek(0, os.SEEK_END)
+        file.write(FILM_MARK)
 
-            def write(image: np.ndarray) -> None:
-                nonlocal frames
-                writer.write(cv2.cvtColor(_fitted(image, width, height), cv2.COLOR_RGB2BGR))
+
+@contextmanager
+def encoded(
+    name: str, size: tuple[int, int], encoding: Encoding, shown: str = ""
+) -> Iterator[Write]:
+    """Encode a film into a file at once, as `film_writer` does; errors call it `shown`."""
+    import av
+
+    width, height = (side + side % 2 for side in size)
+    shown, frames, last = shown or name, 0, -1
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        container = av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
+        try:
+            stream = _stream(container, (width, height), encoding, shown)
+
+            def write(image: np.ndarray, time_s: float) -> None:
+                nonlocal frames, last
+                frame = av.VideoFrame.from_ndarray(_fitted(image, width, height), format="rgb24")
+                last = max(last + 1, round(time_s * _TICKS))
+                frame.pts, frame.time_base = last, stream.codec_context.time_base
+                container.mux(stream.encode(frame))
                 frames += 1
 
             yield write
-            writer.release()
-            # The encoder says nothing of a full disk.
-            if (written := _frames(part)) != frames:
-                raise HandclrError(
-                    f"cannot write {path}: "
-                    f"{written:,} of {frames:,} frames were encoded; disk full?"
-                )
-            file.seek(0, os.SEEK_END)
-            file.write(FILM_MARK if mark else b"")
+            container.mux(stream.encode(None))
         finally:
-            writer.release()
+            container.close()
+    except av.FFmpegError as error:
+        raise HandclrError(f"cannot write {shown}: {error.strerror or error}") from error
+    # What is lost when the file is closed is not told.
+    if (written := _frames(name)) != frames:
+        lost = f"{written:,} of {frames:,} frames were encoded; disk full?"
+        raise HandclrError(f"cannot write {shown}: {lost}")
 
 
-def _refuse_full_disk(file: BinaryIO) -> None:
-    """Raise OSError where nothing can be written to a file, of which an encoder says nothing."""
-    file.write(bytes(4096))
-    file.flush()
+def _stream(container: Any, size: tuple[int, int], encoding: Encoding, shown: str) -> Any:
+    import av
+
+    if _CODEC not in av.codecs_available:
+        raise HandclrError(f"{shown}: this build of PyAV cannot encode H.264; pip install av")
+    options = {"crf": str(encoding.crf), "preset": "veryfast", "threads": _THREADS}
+    stream = container.add_stream(_CODEC, options={**options, "g": str(encoding.key_frames)})
+    stream.width, stream.height = size
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
+    stream.codec_context.colorspace = _COLOURS
+    return stream
 
 
-def _opens(writer: Any, path: Path, codec: str, fps: float, size: tuple[int, int]) -> bool:
-    import cv2
+def _frames(name: str) -> int:
+    import av
 
-    return bool(writer.open(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, size))
-
-
-def _frames(path: Path) -> int:
-    import cv2
-
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    finally:
-        capture.release()
+        with av.open(name) as container:
+            return container.streams.video[0].frames if container.streams.video else 0
+    except av.FFmpegError:
+        return 0
 
 
 def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -99,7 +127,7 @@ def _fitted(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
     have = image.shape[1], image.shape[0]
     if have == (width, height):
-        return image
+        return np.ascontiguousarray(image)
     if (have[0] + have[0] % 2, have[1] + have[1] % 2) == (width, height):
         below, right = height - have[1], width - have[0]
         return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)

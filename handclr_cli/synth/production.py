@@ -11,12 +11,12 @@ from ..contract.errors import HandclrError, UsageError
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
-from ..hand.film import video_writer
 from ..hand.labelled_crop import labelled_crop, labelled_sample
 from ..work.crew import one_thread
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
+from .video_file import video_writer
 from .worlds import WORLDS
 
 # A labelled picture is a little larger than the crop, so that the crop is about as sharp as the
@@ -25,8 +25,6 @@ _FRAME_OVER_CROP = 1.3
 _MARGIN = 1.5
 # Moments of a layout's scene lie far apart, so that their poses differ.
 _LAYOUT_FPS = 3.0
-# The same bytes on every machine, whatever else its OpenCV can encode.
-_CODECS = ("mp4v",)
 # DexYCB's splits name ten people.
 _LAYOUT_SUBJECTS = 10
 
@@ -94,7 +92,7 @@ class Videos:
         # Contexts end from the last to the first: the video has its name before the truth does.
         with (
             ShardOutput(str(self.truth(index)), self.record) as out,
-            video_writer(path, self.fps, self.size, _CODECS) as write,
+            video_writer(path, self.fps, self.size) as write,
         ):
             for time in range(self.frames):
                 shot = scene.shoot(time)
