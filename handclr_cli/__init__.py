@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .footage.extract_job import run_extract as run_extract
     from .footage.keypoints_job import KeypointsSettings as KeypointsSettings
     from .footage.keypoints_job import run_keypoints as run_keypoints
+    from .footage.world_poses import WorldPoses as WorldPoses
     from .hand.alignment import bone_scaled as bone_scaled
     from .hand.alignment import joint_errors_mm as joint_errors_mm
     from .hand.alignment import procrustes as procrustes
@@ -49,8 +50,8 @@ if TYPE_CHECKING:
     from .learning.posemodel import load_model as load_model
     from .learning.pretrain_job import PretrainSettings as PretrainSettings
     from .learning.pretrain_job import run_pretrain as run_pretrain
-    from .prediction.predict_job import PredictSettings as PredictSettings
     from .prediction.predict_job import run_predict as run_predict
+    from .prediction.settings import PredictSettings as PredictSettings
     from .report.demo_job import DemoSettings as DemoSettings
     from .report.demo_job import run_demo as run_demo
     from .similarity.arrays import MinedPositives as MinedPositives
@@ -96,6 +97,7 @@ _HOMES = {
     "run_extract": "footage.extract_job",
     "KeypointsSettings": "footage.keypoints_job",
     "run_keypoints": "footage.keypoints_job",
+    "WorldPoses": "footage.world_poses",
     "PcaSettings": "similarity.pca_job",
     "run_pca": "similarity.pca_job",
     "MineSettings": "similarity.mine_job",
@@ -104,7 +106,7 @@ _HOMES = {
     "run_pretrain": "learning.pretrain_job",
     "FinetuneSettings": "learning.finetune_job",
     "run_finetune": "learning.finetune_job",
-    "PredictSettings": "prediction.predict_job",
+    "PredictSettings": "prediction.settings",
     "run_predict": "prediction.predict_job",
     "CompareSettings": "evaluation.evaluate_job",
     "EvaluateSettings": "evaluation.evaluate_job",

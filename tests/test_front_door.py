@@ -116,7 +116,14 @@ def test_its_example_runs(name: str, a_folder: Path, monkeypatch: pytest.MonkeyP
 
 
 # What takes minutes or needs MediaPipe: all but the settings is shown and marked +SKIP.
-SHOWN_ONLY = {"run_extract", "run_keypoints", "run_pretrain", "run_finetune", "run_demo"}
+SHOWN_ONLY = {
+    "WorldPoses",
+    "run_extract",
+    "run_keypoints",
+    "run_pretrain",
+    "run_finetune",
+    "run_demo",
+}
 
 
 def test_everything_has_an_example_and_nearly_all_are_run() -> None:

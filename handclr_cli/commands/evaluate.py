@@ -13,14 +13,18 @@ from ..contract.inputs import refuse_missing
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate_job import EvaluateResult
-    from ..learning.posemodel import PoseModel
+    from ..evaluation.models import PoseEstimator
 
 
 def evaluate(
     shards: options.Shards = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="model.pt of handclr finetune.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="model.pt of handclr finetune, or mediapipe: its own 3D landmarks.",
+            show_default=False,
+        ),
         Reads(),
     ] = None,
     predictions: Annotated[
@@ -94,6 +98,7 @@ def evaluate(
         ),
         Word(),
     ] = "sample",
+    landmarker: options.Landmarker = None,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 128,
     workers: options.Workers = None,
     device: options.Device = "auto",
@@ -107,6 +112,8 @@ def evaluate(
     runs/finetune/model.pt
 
     handclr evaluate test.tar --model model.pt --table --plot pck.png -o a.npz
+
+    handclr evaluate test.tar --model mediapipe --table
 
     handclr evaluate test.tar --predictions theirs.npz -o b.npz
 
@@ -143,7 +150,7 @@ def evaluate(
         workers=workers,
         seed=seed,
     )
-    done = run_evaluate(settings, _load(model, device) if model else None)
+    done = run_evaluate(settings, _load(model, device, landmarker, workers) if model else None)
     if plot:
         from ..report.curves import pck_plot
 
@@ -158,13 +165,20 @@ def _refuse_misfits(
 ) -> None:
     if (model is None) == (predictions is None):
         raise UsageError("name one of --model, --predictions and --compare")
+    if bone and model == choices.MEDIAPIPE:
+        raise UsageError("--bone is for models of handclr finetune: MediaPipe's metres are its own")
     if bone and predictions:
         raise UsageError("--bone is for --model: predictions are in metres already")
     if crop == "detected" and predictions:
         raise UsageError("--crop is for --model: predictions are of crops that were cut before")
 
 
-def _load(model: str, device: str) -> PoseModel:
+def _load(model: str, device: str, landmarker: str | None, workers: int | None) -> PoseEstimator:
+    if model == choices.MEDIAPIPE:
+        console.silence_native_libraries()
+        from ..footage.world_poses import WorldPoses
+
+        return WorldPoses(landmarker, workers=workers)
     from ..learning.hardware import pick_device
     from ..learning.posemodel import load_model
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from os.path import basename
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import console
-from ..choices import Bone, CropSource
+from ..choices import MEDIAPIPE, Bone, CropSource
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.npz import write_npz
@@ -20,42 +18,11 @@ from ..contract.settings import Settings
 from ..work.cores import worker_count
 from ..work.skips import Skips
 from . import protocols
-from .crops import crop_kind, detected_kind, predict_detected
+from .crops import crop_kind, detected_kind
 from .labels import UNIT, Labels, read_labels
-from .predictions import Predicted, place_predictions, read_pair, read_predictions, scaled
+from .models import PoseEstimator, Prediction, predict_labelled
+from .predictions import Predicted, read_pair, read_predictions
 from .scoring import Curve, compare_evaluations, evaluated_arrays, pck_curves, score_predictions
-
-Batch = tuple[np.ndarray, np.ndarray]
-
-
-class MeanHand(Protocol):
-    """The mean hand of a training set.
-
-    Its mean pose, (21, 3) metres from the wrist, and its mean reference bone in metres.
-    """
-
-    @property
-    def pose(self) -> np.ndarray: ...
-
-    @property
-    def bone(self) -> float: ...
-
-
-class PoseEstimator(Protocol):
-    """What predicts hands, such as learning's PoseModel.
-
-    It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop; NaN for
-    a crop of an index that cannot be decoded.
-    """
-
-    @property
-    def mean(self) -> MeanHand: ...
-
-    def __call__(self, crops: list[np.ndarray], /) -> Batch: ...
-
-    def predict(
-        self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
-    ) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +34,7 @@ class EvaluateSettings(Settings):
     shards: Sequence[str]
     """Sources of labelled samples: tar files, or - for standard input."""
     model: str | None = None
-    """The file of the model that predicts, for the provenance."""
+    """The file of the model that predicts, or mediapipe, for the provenance."""
     predictions: str | None = None
     """An NPZ file with the arrays `key` and `keypoints3d`, in place of a model."""
     bone: Bone = "training"
@@ -92,7 +59,8 @@ class EvaluateSettings(Settings):
     def arguments(self) -> dict[str, Any]:
         """The recorded fields as plain types; predictions have a size and crops of their own."""
         found = super().arguments()
-        return {"resample_by": found["resample_by"]} if self.predictions else found
+        own = self.predictions or self.model == MEDIAPIPE
+        return {"resample_by": found["resample_by"]} if own else found
 
 
 @dataclass(frozen=True)
@@ -137,7 +105,9 @@ def run_evaluate(settings: EvaluateSettings, model: PoseEstimator | None = None)
     official = _protocols(settings, labels, given)
     baseline = None
     if model:
-        labels, predicted, baseline = _predict(model, settings, index, labels, skips)
+        workers = worker_count(settings.workers)
+        how = Prediction(settings.bone, settings.crop, settings.batch, workers)
+        labels, predicted, baseline = predict_labelled(model, how, index, labels, skips)
         official = _protocols(settings, labels, None)
     elif given:
         predicted = given
@@ -145,7 +115,7 @@ def run_evaluate(settings: EvaluateSettings, model: PoseEstimator | None = None)
     report = {"crop": kind, "samples_without_labels": len(index) - labelled, **scores}
     if skips.count:
         report["samples_skipped"] = skips.count
-    report["provenance"] = _record(settings, [*index.origins, predicted.origin])
+    report["provenance"] = _record(settings, model, [*index.origins, predicted.origin])
     _write(settings, predicted, labels, report)
     return EvaluateResult(report, predicted, labels, baseline, skips.count)
 
@@ -211,51 +181,16 @@ def _protocols(settings: EvaluateSettings, labels: Labels, given: Predicted | No
     return asked
 
 
-def _predict(
-    model: PoseEstimator,
-    settings: EvaluateSettings,
-    index: ShardIndex,
-    labels: Labels,
-    skips: Skips,
-) -> tuple[Labels, Predicted, np.ndarray]:
-    """The hands that a model predicts, and the mean pose of its training set at the same scale.
-
-    They are of the labels returned, those whose crops can be decoded.
-    """
-    predict = partial(model.predict, workers=worker_count(settings.workers))
-    if settings.crop == "detected":
-        predict = partial(predict_detected, model)
-    parts = []
-    with console.progress("evaluate", len(labels), "crops") as advance:
-        for part in predict(index, labels.rows, settings.batch):
-            parts.append(part)
-            advance(len(part[0]))
-    hands, seen = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    kept = _decoded(index, labels.rows, hands, skips)
-    labels, hands, seen = labels.take(kept), hands[kept], seen[kept]
-    mean, bone = model.mean, settings.bone
-    predicted = place_predictions(hands, seen, labels, bone, mean.bone)
-    return labels, predicted, scaled(mean.pose, labels, bone, mean.bone)
-
-
-def _decoded(index: ShardIndex, rows: np.ndarray, hands: np.ndarray, skips: Skips) -> np.ndarray:
-    """Which rows, bool (N,), have crops that can be decoded: of the others, `hands` are NaN."""
-    kept = np.ones(len(rows), bool)
-    for at in np.flatnonzero(np.isnan(hands).all(axis=(1, 2))).tolist():
-        try:
-            _ = index[int(rows[at])].image
-        except HandclrError as error:
-            kept[at] = False
-            skips.add(error)
-    if not kept.any():
-        raise HandclrError("none of the labelled crops can be decoded")
-    return kept
-
-
-def _record(settings: EvaluateSettings, origins: Sequence[Provenance | None]) -> Provenance:
-    model = file_checksum(settings.model) if settings.model else None
+def _record(
+    settings: EvaluateSettings, model: PoseEstimator | None, origins: Sequence[Provenance | None]
+) -> Provenance:
+    checksums = None
+    if settings.model == MEDIAPIPE:
+        checksums = dict(getattr(model, "checksums", {}))
+    elif settings.model:
+        checksums = file_checksum(settings.model)
     record = provenance(
-        "evaluate", settings.arguments(), settings.shards, seed=settings.seed, model=model
+        "evaluate", settings.arguments(), settings.shards, seed=settings.seed, model=checksums
     )
     return after(record, origins)
 

@@ -57,17 +57,14 @@ def scaled(hands: np.ndarray, labels: Labels, bone: Bone, mean_bone: float) -> n
     return hands * (np.linalg.norm(end - start, axis=-1) / mean_bone)[:, None, None]
 
 
-def place_predictions(
-    hands: np.ndarray, seen: np.ndarray, labels: Labels, bone: Bone, mean_bone: float
-) -> Predicted:
+def place_predictions(hands: np.ndarray, seen: np.ndarray, labels: Labels, scale: str) -> Predicted:
     """Put hands where their 2D predictions show them, as predict does.
 
-    `hands` (N, 21, 3) are `scaled` first; `seen` (N, 21, 2) are their 2D predictions in crop sides.
-    Unless every sample has intrinsics, all stay with the wrist at the origin: a mean over some
-    would not be the data set's.
+    `hands` (N, 21, 3) are in metres, and `scale` says of what; `seen` (N, 21, 2) are their 2D
+    predictions in crop sides. Unless every sample has intrinsics, all stay with the wrist at the
+    origin: a mean over some would not be the data set's.
     """
-    hands = root_relative(scaled(hands, labels, bone, mean_bone))
-    scale = SCALES[bone].format(bone_mm=1000 * mean_bone)
+    hands = root_relative(hands)
     if not labels.have_cameras:
         without = int(np.isnan(labels.intrinsics).any(axis=(1, 2)).sum())
         position = f"none: {without} of {len(labels)} samples have no intrinsics.npy"
