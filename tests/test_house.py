@@ -196,11 +196,12 @@ WRITERS = {
     "contract.npz": {"np.savez"},  # to a file that is open
     "contract.output": {"open wb", "open a", "os.open", "os.replace"},
     "contract.temporary": {"open x+b", "open xb", "os.open"},
-    "hand.film": {"VideoWriter"},  # to the name of a temporary file
+    "hand.film": {"open w"},  # to the name of a temporary file
     "footage.model_file": {"ZipFile w"},  # to a file that is open
     "learning.run": {"torch.save", "SummaryWriter"},  # the latter to a new name each time
     "main": {"os.open"},  # to nowhere
     "report.curves": {"print_png"},  # to a file that is open
+    "synth.video_file": {"VideoWriter"},  # to the name of a temporary file
     "synth.layout_files": {"open wb", "np.savez_compressed", "os.replace"},  # a temporary folder
     "work.crew": {"os.open"},  # to nowhere
     "work.ending": {"os.open", "open w"},  # to nowhere
@@ -223,6 +224,7 @@ def test_files_are_written_under_temporary_names() -> None:
         *("torch.save(state, path)", "np.save(path, array)", "os.rename(a, b)", "a.rename(b)"),
         *("a.replace(b)", "shutil.copyfile(a, b)", "os.open(path, os.O_CREAT)", "a.touch()"),
         *("zipfile.ZipFile(path, 'w')", "np.savez(path)", "cv2.VideoWriter(path, 0, 1, (1, 1))"),
+        *("av.open(path, 'w')", "av.open(path, mode='w')"),
     ],
 )
 def test_what_writes_is_seen(line: str) -> None:
@@ -230,7 +232,15 @@ def test_what_writes_is_seen(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["open(path)", "open(path, 'rb')", "path.open()", "a.replace('b', 'c')", "replace(a)"]
+    "line",
+    [
+        "open(path)",
+        "av.open(path)",
+        "open(path, 'rb')",
+        "path.open()",
+        "a.replace('b', 'c')",
+        "replace(a)",
+    ],
 )
 def test_what_reads_is_not(line: str) -> None:
     assert not list(house.writers(ast.parse(line)))

@@ -14,7 +14,7 @@ from shard_helpers import cli_env
 
 from handclr_cli.contract import temporary
 from handclr_cli.contract.errors import HandclrError, UsageError
-from handclr_cli.contract.output import atomic_write, binary_output, refuse_terminal
+from handclr_cli.contract.output import atomic_write, output_file, refuse_terminal
 
 
 def names_in(folder: Path) -> list[str]:
@@ -58,7 +58,7 @@ def test_a_signal_while_the_file_is_opened_leaves_nothing(
 
 def test_replacing(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
-        with binary_output(str(tmp_path / "x"), "cached") as file:
+        with output_file(str(tmp_path / "x"), "cached") as file:
             file.write(text)
     assert (tmp_path / "x").read_bytes() == b"two"
 
@@ -105,8 +105,8 @@ def test_a_named_pipe(tmp_path: Path) -> None:
 
 
 WRITER = (
-    "import sys; from handclr_cli.contract.output import binary_output\n"
-    "with binary_output(sys.argv[1], 'tar') as file: file.write(b'data')"
+    "import sys; from handclr_cli.contract.output import output_file\n"
+    "with output_file(sys.argv[1], 'tar') as file: file.write(b'data')"
 )
 
 

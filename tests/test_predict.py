@@ -264,13 +264,15 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
     assert meta["placed_by_extent"] == np.isinf(arrays["depth_sigma"]).sum()
     assert meta["arguments"] == {"fov": 60.0, "bone": 180.0} and list(meta["model"]) == ["model.pt"]
     assert [past["stage"] for past in meta["history"]] == ["extract"]
-    warning, summary = done.stderr.decode().splitlines()[:2]
-    assert "bad jpg" in warning and warning.endswith("skipped")
-    assert summary.startswith(
-        "predict: 2 crops, 1 skipped; camera: 1 intrinsics, 1 assumed across the crop (60 degrees);"
-        " reference bone 180.0 mm, as measured"
+    said = done.stderr.decode().splitlines()
+    assert "bad jpg" in said[0] and said[0].endswith("skipped")
+    assert said[1] == "predict: 2 hands (0 left, 2 right), 1 skipped"
+    assert said[2].startswith(
+        "predict: predicted by: model.pt; "
+        "camera: 1 intrinsics, 1 assumed across the crop (60 degrees); "
+        "size: reference bone 180.0 mm, as measured"
     )
-    told = re.search(r"; depth \+/- (\d+) mm if size and camera are right \(median\)", summary)
+    told = re.search(r"; depth: \+/- (\d+) mm if size and camera are right \(median\)", said[2])
     assert (told is None) == (spread is None)
     strict = handclr(
         "predict", shard, "--model", model, "--strict", "-o", tmp_path / "s.npz", code=1
@@ -278,7 +280,7 @@ def test_predictions_say_how_they_were_made(model: Path, tmp_path: Path) -> None
     assert b"bad jpg" in strict.stderr and not (tmp_path / "s.npz").exists()
     loaded = load_model(model)
     xyz, uv = loaded([labelled_sample(0).image])
-    np.testing.assert_allclose(arrays["keypoints2d"][0], uv[0] * SIZE, atol=1e-3)
+    np.testing.assert_allclose(arrays["keypoints2d"][0], uv[0] * SIZE, atol=1e-2)
     rooted = arrays["keypoints3d"][0] - arrays["keypoints3d"][0, :1]
     np.testing.assert_allclose(rooted, xyz[0] * 2, atol=1e-5)
 
@@ -293,7 +295,7 @@ def test_an_overlay_beside_the_predictions(model: Path, tmp_path: Path) -> None:
     assert out.stat().st_size > 1000 and len(load_npz(arrays)["key"]) == 4
     again = handclr("predict", shard, *options, "--overlay", out, "--footage", video)
     assert again.stderr == done.stderr  # it may replace what it drew, but no other film
-    other = tmp_path / "films" / f"{load_npz(arrays)['key'][0].decode().split('_')[0]}.mp4"
+    other = tmp_path / "films" / "dots.mp4"
     other.parent.mkdir()
     for data in (out.read_bytes()[: -len(FILM_MARK)], b"notes"):
         other.write_bytes(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from handclr_cli.evaluation.evaluate_job import EvaluateSettings, run_evaluate
 from handclr_cli.evaluation.labels import read_labels
 from handclr_cli.hand.placement import cut_of
 from handclr_cli.hand.plausible import pixel_keypoints
-from handclr_cli.prediction.overlay import DrawnHand, draw_hands, drawn_hand, plan_films
+from handclr_cli.prediction.crops import read_crop
+from handclr_cli.prediction.films import footage_of
+from handclr_cli.prediction.overlay import DrawnHand, draw_hands, label_of
 from handclr_cli.report.pairs_page import pairs_page
 from handclr_cli.similarity.pose_reading import read_poses
 from handclr_cli.similarity.pose_store import PoseStore
@@ -63,14 +66,38 @@ def test_a_crop_with_a_box_was_mirrored_as_its_hand_says() -> None:
 def test_a_hand_of_unknown_side_has_no_letter() -> None:
     canvas = np.full((200, 200, 3), 128, np.uint8)
     points = np.random.default_rng(0).uniform(20, 180, (21, 2))
-    drawn = {}
-    for said in ("left", "right", None):
-        hand = drawn_hand({"frame": 0, "hand": said}, points)
-        assert hand.left == {"left": True, "right": False, None: None}[said]
-        drawn[said] = draw_hands(canvas, [hand])
-    assert not (drawn[None] == drawn["right"]).all() and (drawn[None] != 128).any()
-    assert drawn_hand({"frame": 0, "flipped": True}, points).left is True
-    assert isinstance(drawn_hand({"frame": 0}, points), DrawnHand)
+    drawn = {left: draw_hands(canvas, [DrawnHand(points, left)]) for left in (True, False, None)}
+    assert not (drawn[None] == drawn[False]).all() and (drawn[None] != 128).any()
+    labels = [label_of(DrawnHand(points, left, 3)) for left in (True, False, None)]
+    assert labels == ["L 3", "R 3", "3"] and label_of(DrawnHand(points, None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("info", "hand"),
+    [
+        ({"flipped": True}, "left"),
+        ({"flipped": False}, "right"),
+        ({}, ""),
+        ({"hand": "left"}, "left"),
+    ],
+)
+def test_a_prediction_is_of_the_side_that_the_crop_says(info: dict[str, object], hand: str) -> None:
+    crop = read_crop(told("x", box=BOX, **info), 60.0)
+    assert (crop.hand, crop.video, crop.frame, crop.track) == (hand, "", -1, None)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"frame": -1, "time_s": "soon", "score": True, "track": 1.5},
+        {"frame": True, "time_s": [1], "score": None, "track": -3},
+        {"frame": 10**12, "time_s": {}, "score": "high", "track": "7"},
+    ],
+)
+def test_what_is_no_number_is_unknown(info: dict[str, object]) -> None:
+    crop = read_crop(told("x", box=BOX, **info), 60.0)
+    assert (crop.frame, crop.track) == (-1, None)
+    assert math.isnan(crop.time_s) and math.isnan(crop.score)
 
 
 def test_crops_that_cannot_be_drawn_on_footage_are_counted(
@@ -80,8 +107,7 @@ def test_crops_that_cannot_be_drawn_on_footage_are_counted(
     where = {"video": "clip.mp4", "box": BOX, "hand": "left"}
     samples = [told("a", frame=1, **where), told("b", **where), told("c", frame=1, box=BOX)]
     index = ShardIndex([str(write_shard(tmp_path / "x.tar", samples))])
-    (film,) = plan_films(index, str(tmp_path / "out.mp4"), [str(tmp_path / "clip.mp4")])
-    assert list(film.crops) == [0]
+    assert list(footage_of(index, [str(tmp_path / "clip.mp4")])) == ["clip.mp4"]
     assert "2 crops of 3 do not say which frame of which video" in capsys.readouterr().err
 
 

@@ -77,6 +77,10 @@ def _is_text(pattern: bytes) -> Callable[[bytes, bytes], bool]:
     return lambda head, end: b"\0" not in head and start.match(head) is not None
 
 
+def _is_table(head: bytes, end: bytes) -> bool:
+    return any(KINDS[kind].fits(head, end) for kind in ("csv", "jsonl", "npz"))
+
+
 def _is_mp4(head: bytes, end: bytes) -> bool:
     return head[4:8] == b"ftyp"
 
@@ -88,6 +92,10 @@ KINDS = {
     "onnx": FileKind(
         "an ONNX model", lambda head, end: re.match(rb"\x08.[\x12-\x42]", head, re.S) is not None
     ),
+    # Tables of hands, which all begin alike.
+    "csv": FileKind("a CSV of hands", _is_text(rb"video,frame,time_s,hand,score,track,wrist_x,")),
+    "jsonl": FileKind("JSON lines of hands", _is_text(rb'\{"video":')),
+    "table": FileKind("a table of hands", _is_table),
     "png": FileKind("a PNG", lambda head, end: head.startswith(b"\x89PNG\r\n\x1a\n")),
     "json": FileKind("JSON", _is_text(rb"[{\[]")),
     "scores": FileKind("FreiHAND's scores.txt", _is_text(rb"xyz_mean3d: ")),

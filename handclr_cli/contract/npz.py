@@ -11,19 +11,23 @@ import numpy as np
 
 from .errors import HandclrError, TruncatedError
 from .inputs import display_name, open_seekable
-from .output import binary_output
+from .output import output_file
 from .provenance import Provenance, dumps, read_provenance
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array of an NPZ file; dtype S is bytes of any length, letters in a shape are sizes."""
+    """An array of an NPZ file; dtype S is bytes of any length, letters in a shape are sizes.
+
+    Where it `may_lack` numbers, these are NaN.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     meaning: str
     optional: bool = False
+    may_lack: bool = False
 
     def fits(self, shape: tuple[int, ...], dtype: np.dtype[Any], sizes: dict[str, int]) -> bool:
         """Whether an array is as declared; `sizes` are those of letters, and new ones are added."""
@@ -148,6 +152,40 @@ PREDICTIONS = (
         "for errors of the prediction",
         optional=True,
     ),
+    Array("video", "S", ("N",), "name of the video, UTF-8, empty where unknown", optional=True),
+    Array("frame", "int64", ("N",), "number of the frame, -1 where unknown", optional=True),
+    Array(
+        "time_s",
+        "float64",
+        ("N",),
+        "seconds since the first frame, NaN where unknown and of images",
+        optional=True,
+        may_lack=True,
+    ),
+    Array("hand", "S", ("N",), "left or right in the source, empty where unknown", optional=True),
+    Array(
+        "score",
+        "float64",
+        ("N",),
+        "confidence of the hand and its side, 0 to 1, NaN where unknown",
+        optional=True,
+        may_lack=True,
+    ),
+    Array(
+        "track",
+        "int64",
+        ("N",),
+        "number of the hand's track in its video, from 1 as they begin, 0 where unknown",
+        optional=True,
+    ),
+    Array(
+        "side_score",
+        "float64",
+        ("N",),
+        "how sure the side of the track is, 0.5 to 1, NaN where unknown",
+        optional=True,
+        may_lack=True,
+    ),
     Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
     Array(
         "error_mm",
@@ -192,7 +230,7 @@ def read_npz(
 def write_npz(path: str, kind: str, arrays: dict[str, np.ndarray], record: Provenance) -> None:
     """Check and write a file of the given kind with its provenance; `-` is standard output."""
     _check(arrays, kind, path)
-    with binary_output(path, "npz") as file:
+    with output_file(path, "npz") as file:
         np.savez(_Stream(file), allow_pickle=False, meta=np.array(dumps(record)), **arrays)
 
 
@@ -251,5 +289,5 @@ def _check(
             targets = sizes.get("M", sizes["N"])
             if array.min() < -1 or array.max() >= targets:
                 raise HandclrError(f"{name}: array 'positive' has rows that are not in the file")
-        if array.dtype.kind == "f" and np.isnan(array).any():
+        if array.dtype.kind == "f" and not declared.may_lack and np.isnan(array).any():
             raise HandclrError(f"{name}: array '{declared.name}' holds NaN")

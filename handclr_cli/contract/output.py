@@ -72,13 +72,16 @@ def append_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def binary_output(path: str, kind: str) -> Iterator[BinaryIO]:
-    """Open `path` atomically, or standard output where it is `-` and not a terminal."""
+def output_file(path: str, kind: str, is_text: bool = False) -> Iterator[BinaryIO]:
+    """Open `path` atomically, or standard output where it is `-`.
+
+    That may be a terminal for text only.
+    """
     if path != "-":
         with atomic_write(path, kind) as file:
             yield file
         return
-    refuse_terminal()
+    (refuse_closed if is_text else refuse_terminal)()
     try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -14,7 +14,7 @@ from .errors import DamagedError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source, reading
 from .kinds import refuse_other_kind
 from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
-from .output import binary_output
+from .output import output_file
 from .provenance import Provenance, after, dumps, read_provenance
 from .sample import Sample
 from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, sample_name, walk, write_member
@@ -250,9 +250,7 @@ class ShardOutput:
     def _open(self) -> None:
         path = self.pattern % self.shards if self.sharded else self.pattern
         self._stack = contextlib.ExitStack()
-        self._writer = ShardWriter(
-            self._stack.enter_context(binary_output(path, "tar")), self.record
-        )
+        self._writer = ShardWriter(self._stack.enter_context(output_file(path, "tar")), self.record)
 
     def _finish(self) -> None:
         assert self._writer is not None

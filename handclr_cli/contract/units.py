@@ -18,7 +18,7 @@ from .inputs import STDIN
 from .jsontext import parse_json
 from .kinds import refuse_other_kind
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
-from .output import binary_output
+from .output import output_file
 from .provenance import Provenance, dumps, loads, read_provenance, stages
 from .shards import PROVENANCE, ShardWriter
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
@@ -192,7 +192,7 @@ class Units:
     @contextlib.contextmanager
     def write(self, unit: Unit) -> Iterator[UnitWriter]:
         """Open a writer for the unit's samples; the shard gets its name when the block ends."""
-        with binary_output(unit.path, "tar") as file:
+        with output_file(unit.path, "tar") as file:
             writer = UnitWriter(file, unit.record, keep=bool(unit.record.get("unit")))
             yield writer
             writer.counts.setdefault(TOTAL, len(self.units))
@@ -205,7 +205,7 @@ class Units:
 
 def write_nothing(record: Provenance) -> None:
     """Write an empty tar to standard output, for the next command of a part with nothing to do."""
-    with binary_output(STDIN, "tar") as file:
+    with output_file(STDIN, "tar") as file:
         ShardWriter(file, {**record, "unit": {"number": None}}).close()
 
 

@@ -10,12 +10,11 @@ from ..contract.errors import HandclrError
 from ..contract.sample import Sample
 from ..contract.units import Unit, Units, UnitWriter
 from ..work.crew import WorkerLostError
+from ..work.skips import warn_skipped
 from .extraction import Skipped, balanced
 from .frames import Piece
 
 LOST = "worker process lost"
-# So many inputs are named on the terminal for each reason; shards name all.
-_NAMED = 20
 
 Answers = Iterator[tuple[Piece, Iterator[list[Sample] | Skipped]]]
 
@@ -87,8 +86,6 @@ class CropShards:
             raise HandclrError(skipped.line)
         writer.counts[skipped.reason] += 1
         writer.skipped.append(f"{skipped.name}: {skipped.reason}")
+        # On the terminal; the shard names all.
         self._named[skipped.reason] += 1
-        if self._named[skipped.reason] < _NAMED:
-            console.warn(f"{skipped.line}; skipped")
-        elif self._named[skipped.reason] == _NAMED:
-            console.warn(f"{skipped.line}; skipped; more of these are only counted")
+        warn_skipped(skipped.line, self._named[skipped.reason])

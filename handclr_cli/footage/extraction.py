@@ -38,7 +38,7 @@ class CropSettings:
 
     `size`: side of the crop in pixels; `margin`: side of the crop over the longer side of the hand;
     `min_score`: least confidence of a hand; `quality`: of the JPEG; `keypoints`: whether a crop
-    keeps those that were found in its frame.
+    keeps those that were found in its frame; `pictures`: whether it has a picture.
     """
 
     size: int = 224
@@ -46,6 +46,7 @@ class CropSettings:
     min_score: float = 0.5
     quality: int = 95
     keypoints: bool = False
+    pictures: bool = True
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,10 @@ def crops(piece: Piece, look: Look, settings: CropSettings) -> Iterator[Sample]:
             info |= {"track": hand.track, "side_score": round(hand.side_score, 4)}
         key = sample_key(piece.footage.id, look.number, hand.side, numbers[hand.side])
         numbers[hand.side] += 1
-        image = encode_image(mirror(pixels) if flipped else pixels, settings.quality)
-        sample = Sample(key, {IMAGE.suffix: image, INFO.suffix: encode_object(info)})
+        sample = Sample(key, {INFO.suffix: encode_object(info)})
+        if settings.pictures:
+            image = encode_image(mirror(pixels) if flipped else pixels, settings.quality)
+            sample.members = {IMAGE.suffix: image, **sample.members}
         if settings.keypoints:
             sample.members |= hand.in_crop(box, settings.size, flipped).members()
         yield sample

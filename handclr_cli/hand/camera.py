@@ -11,9 +11,9 @@ import numpy as np
 def project(keypoints3d: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Project camera-frame points (..., 3) in metres to pixels (..., 2).
 
-    `intrinsics` is the (3, 3) camera matrix.
+    `intrinsics` is the camera matrix (3, 3), or (N, 3, 3) of as many hands (N, K, 3).
     """
-    homogeneous = keypoints3d @ intrinsics.T
+    homogeneous = keypoints3d @ np.swapaxes(intrinsics, -1, -2)
     return homogeneous[..., :2] / homogeneous[..., 2:]
 
 

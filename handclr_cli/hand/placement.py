@@ -63,15 +63,15 @@ class Placed(NamedTuple):
     camera: np.ndarray
 
 
-def cut_of(sample: Sample, fov_deg: float) -> Cut:
-    """Read how a crop was cut, and the camera of the crop.
+def cut_of(sample: Sample, fov_deg: float, side: int | None = None) -> Cut:
+    """Read how a crop was cut, and the camera of the crop; `side` is that of one without a picture.
 
     The camera is that of the sample's intrinsics, else one assumed to see `fov_deg` degrees across
     the longer side of the source, or of the crop where the JSON has no box or no `source_size`. A
     crop without a box is its own source, and what `flipped` does not say, the hand does. Raises
     HandclrError where the crop or its JSON is damaged.
     """
-    side, info = sample.image.shape[0], sample.info
+    side, info = sample.image.shape[0] if side is None else side, sample.info
     box, size = (0.0, 0.0, float(side), float(side)), info.get("source_size")
     # Without either, the crop is its own source, whatever its hand was in another.
     turned = sample.flipped if {"box", "flipped"} & info.keys() else False

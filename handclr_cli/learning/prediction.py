@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,31 @@ def predict_crops(
                 poses = model([crop.image for crop in good])
                 rows = [crop.row for crop in good]
                 yield rows, [crop.value for crop in good], poses
+
+
+def predict_samples(
+    model: PoseModel, samples: Iterable[Sample], read: Read, batch: int, on_skip: OnSkip
+) -> Iterator[tuple[list[Any], Poses]]:
+    """Predict the poses of samples as they come, a batch at a time.
+
+    Yields what `read` made of each sample, and the Poses; for the others as `predict_crops`.
+    """
+    view = View(model.size)
+    images: list[np.ndarray] = []
+    values: list[Any] = []
+    for sample in samples:
+        try:
+            value, image = read(sample), apply_view(view, sample.image)
+        except HandclrError as error:
+            on_skip(error)
+            continue
+        values.append(value)
+        images.append(image)
+        if len(images) == batch:
+            yield values, model(images)
+            values, images = [], []
+    if images:
+        yield values, model(images)
 
 
 def some_crops(index: ShardIndex, size: int, count: int) -> np.ndarray:

@@ -1,266 +1,261 @@
-"""The job of `handclr predict`: from crops to the 3D poses of their hands, and films of them."""
+"""The job of `handclr predict`: from footage or crops to the 3D poses of their hands."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import console
 from ..contract.claims import Read, Reads, Writes, Written, refuse_conflicts
-from ..contract.errors import HandclrError
-from ..contract.index import ShardIndex
-from ..contract.npz import as_keys, write_npz
-from ..contract.provenance import after, file_checksum, provenance
-from ..contract.settings import Settings
-from ..contract.version import __version__
-from ..hand.placement import DEPTH_SIGMA, Cut, Placed, cut_of, median_sigma_mm, placed
-from ..learning.export import OPSET, require_onnx, write_onnx
-from ..learning.hardware import pick_device
-from ..learning.posemodel import PoseModel, Poses, load_model
-from ..learning.prediction import predict_crops, some_crops, stacked
-from ..work import cores
+from ..contract.errors import HandclrError, UsageError
+from ..contract.provenance import Provenance, after, provenance
+from ..hand.camera import project
+from ..hand.placement import DEPTH_SIGMA, median_sigma_mm, placed
+from .crops import Crop, columns_of
+from .estimators import Estimator, ModelEstimator, OnSkip, load_estimator
+from .hands import PosedHands
+from .settings import PredictSettings
+from .sources import Pace, ShardSource, Source, source_of
+from .tables import format_of, sidecar, write_table
 
 if TYPE_CHECKING:
-    from .overlay import Film
-
-CHECKED_CROPS = 128
-# What the reference bone of the predictions is the length of.
-MEAN_BONE, MEASURED_BONE = "the training set's mean", "as measured"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings(Settings):
-    """What `run_predict` predicts with, and how."""
-
-    recorded: ClassVar = ("fov", "bone")
-
-    shards: Sequence[str]
-    """Sources of crops: tar files, URLs, or - for standard input."""
-    model: str
-    """The model.pt of a fine-tuning."""
-    output: str = "-"
-    """The NPZ file to write; - is standard output."""
-    fov: float = 60.0
-    """Angle of view in degrees across the longer side, where there are no intrinsics."""
-    bone: float | None = None
-    """Wrist to middle knuckle of the hands in mm; None: the training set's mean."""
-    overlay: str | None = None
-    """The MP4 to draw the hands on the footage in; of several videos, a folder or {video}.mp4."""
-    footage: Sequence[str] = ()
-    """Where the footage for the overlay is, if not where extract read it."""
-    onnx: str | None = None
-    """The ONNX file to export the model to, checked on some of the crops."""
-    batch: int = 128
-    """Crops in a batch."""
-    workers: int | None = None
-    """Processes that decode crops, 0: this one; None: one for each core."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    strict: bool = False
-    """Fail at the first crop that cannot be used."""
-
-
-class Drawn(NamedTuple):
-    """A film that was written: `hands` of the `known` ones are on its frames, from `source`."""
-
-    path: str
-    frames: int
-    hands: int
-    known: int
-    source: str
+    from .films import Drawn, Film
 
 
 class PredictResult(NamedTuple):
     """What `run_predict` did.
 
-    crops: those that were predicted; skipped: those that cannot be used; cameras: crops by how
-    their camera is known; bone_mm: the reference bone of the predictions, and bone_of what it is
-    taken from; by_extent: hands that fit nowhere before the camera; depth_sigma_mm: the median of
-    the others' `depth_sigma`, None where there are none; films: the overlays.
+    hands: how many were predicted, by "left", "right" or ""; tracks: how many they make up; by:
+    what predicted them; skipped: inputs that cannot be used; without_hand: crops in which the
+    landmarker finds none; cameras: crops by how their camera is known; bone_mm: the reference bone,
+    and bone_of what it is taken from; by_extent: hands that fit nowhere before the camera;
+    depth_sigma_mm: the median of the others' `depth_sigma`; misfit_px: the median over the hands of
+    the distance between their projected 3D joints and their 2D ones, in source pixels; both None
+    where there are none; pace: of footage, how fast it was worked through; films: what was drawn.
     """
 
-    crops: int
+    hands: Counter[str]
+    tracks: int
+    by: str
     skipped: int
+    without_hand: int
     cameras: Counter[str]
     bone_mm: float
     bone_of: str
     by_extent: int
     depth_sigma_mm: float | None
+    misfit_px: float | None
+    pace: Pace | None
     films: Sequence[Drawn] = ()
 
 
 def run_predict(settings: PredictSettings) -> PredictResult:
-    """Predict the 3D pose of each crop, and draw the hands on their footage where that is asked.
+    """Predict the 3D pose of each hand of footage or of crops, and draw them where that is asked.
 
-    Raises HandclrError where the model cannot be loaded, none of the crops can be read, or, if
-    strict, the first cannot; UsageError where the footage of an overlay is not found.
+    What cannot be had, or cannot be written, is found before the first frame is read. Raises
+    HandclrError where the model cannot be loaded, none of the inputs can be read, or, if strict,
+    the first cannot; UsageError where inputs or outputs do not fit each other.
 
     >>> import handclr_cli as handclr
-    >>> where = {"shards": ["hands.tar"], "model": "model.pt", "output": "predictions.npz"}
+    >>> where = {"inputs": ["hands.tar"], "model": "model.pt", "output": "predictions.npz"}
     >>> done = handclr.run_predict(handclr.PredictSettings(**where, workers=0, device="cpu"))
-    >>> done.crops, done.skipped
+    >>> done.hands.total(), done.skipped
     (48, 0)
     """
-    if settings.footage:
-        from ..footage.finding import find_footage
-
-        find_footage(settings.footage)
-    model = load_model(settings.model, pick_device(settings.device))
-    index = ShardIndex(settings.shards)
-    films = _films(settings, index)
-    _refuse_conflicts(settings, films)
-    done, points = _predicted(settings, model, index)
-    return done._replace(films=[_draw(film, points) for film in films])
-
-
-def _films(settings: PredictSettings, index: ShardIndex) -> list[Film]:
-    """The overlays to draw; raises before the work where one cannot be."""
-    if settings.overlay is None:
-        return []
-    console.silence_native_libraries()
-    from .overlay import plan_films
-
-    return plan_films(index, settings.overlay, settings.footage)
-
-
-def _refuse_conflicts(settings: PredictSettings, films: list[Film]) -> None:
-    """Raise UsageError where a film that the crops name is an input, or another output."""
-    reads = [Read("shards", name, Reads()) for name in (*settings.shards, settings.model)]
+    form = format_of(settings.output, settings.form)
+    estimator = load_estimator(settings)
+    source = source_of(settings, estimator.sees_crops)
+    films, failed = _films(settings, source)
+    _refuse_conflicts(settings, source, films)
+    if settings.onnx:
+        _export(settings.onnx, estimator, source)
+    hands, done = _predicted(settings, estimator, source)
+    if settings.output is not None:
+        record = _record(settings, estimator, source, done)
+        write_table(settings.output, form, hands, record)
+    if failed:
+        raise failed
+    about = about_lines(done, settings.fov)
+    # What cannot be read of footage was named when its hands were looked for.
+    on_skip = _warn if source.pace is None else _say_nothing
+    drawn = []
     for film in films:
-        reads += [Read("footage", str(file), Reads()) for file in film.footage.files]
+        if source.was_read(film.video):
+            drawn.append(_made(film, hands, about, on_skip))
+    return done._replace(films=drawn)
+
+
+def _films(settings: PredictSettings, source: Source) -> tuple[list[Film], HandclrError | None]:
+    """The films and pages to make; raises before the work where one cannot be.
+
+    Of crops from a pipe that is known when the work before it is done: they are predicted all the
+    same, and the error is for afterwards.
+    """
+    if settings.overlay is None and settings.page is None:
+        return [], None
+    console.silence_native_libraries()
+    from .films import plan_films
+
+    try:
+        filmed = source.filmed(settings.footage)
+        return plan_films(*filmed, settings.overlay, settings.page), None
+    except HandclrError as error:
+        if not source.piped or settings.output is None:
+            raise
+        return [], error
+
+
+def _refuse_conflicts(settings: PredictSettings, source: Source, films: Sequence[Film]) -> None:
+    """Raise UsageError where an output is an input, another output, or a file of another kind."""
+    names = [*source.files, settings.model]
+    names += [str(file) for film in films for file in film.footage.files]
+    reads = [Read("inputs", name, Reads()) for name in names]
     writes = []
-    if films:
-        folder = os.path.dirname(films[0].path)
-        names = [(os.path.basename(film.path), "film") for film in films]
-        writes.append(Written("overlay", folder, Writes(files=tuple(names))))
-    writes.append(Written("output", settings.output, Writes("npz")))
+    for setting, kind in (("overlay", "film"), ("page", "html")):
+        paths = [path for film in films if (path := getattr(film, setting))]
+        for path in paths:
+            folder, name = os.path.split(path)
+            writes.append(Written(setting, folder, Writes(files=((name, kind),))))
+    if settings.output is not None:
+        form = format_of(settings.output, settings.form)
+        writes.append(Written("output", settings.output, Writes(form)))
+        if beside := sidecar(settings.output, form):
+            folder, name = os.path.split(beside)
+            writes.append(Written("output", folder, Writes(files=((name, "json"),))))
     if settings.onnx:
         writes.append(Written("onnx", settings.onnx, Writes("onnx")))
     refuse_conflicts(reads, writes)
 
 
-def _draw(film: Film, points: Mapping[int, np.ndarray]) -> Drawn:
-    """Write an overlay with the hands that were predicted."""
-    from .overlay import drawn_hand, write_overlay
+def _export(path: str, estimator: Estimator, source: Source) -> None:
+    from .exporting import export_model
 
-    hands = [drawn_hand(info, points[row]) for row, info in film.crops.items() if row in points]
-    with console.progress("overlay", unit="frames") as advance:
-        frames, drawn = write_overlay(
-            film.path,
-            film.footage,
-            film.sampling,
-            hands,
-            lambda error: console.warn(str(error)),
-            advance,
-        )
-    return Drawn(film.path, frames, drawn, len(hands), str(film.footage.files[0]))
+    if not (isinstance(estimator, ModelEstimator) and isinstance(source, ShardSource)):
+        why = "a model.pt is exported, and checked on crops; name shards of them"
+        raise UsageError(why, setting="onnx")
+    export_model(path, estimator, source)
 
 
 def _predicted(
-    settings: PredictSettings, model: PoseModel, index: ShardIndex
-) -> tuple[PredictResult, dict[int, np.ndarray]]:
-    """Predict and write; also (21, 2) pixels of the source by the row of the crop."""
-    checksum = file_checksum(settings.model)
-    if settings.onnx:
-        _export(settings.onnx, model, index, checksum)
-    found = _predict(settings, model, index)
-    scale = 1.0 if settings.bone is None else settings.bone / 1000 / model.mean.bone
-    if untold := sum(not cut.told for cut in found.cuts):
+    settings: PredictSettings, estimator: Estimator, source: Source
+) -> tuple[PosedHands, PredictResult]:
+    """Predict all crops, filter their tracks where that is asked, and put them into space."""
+    crops: list[Crop] = []
+    parts = [(np.zeros((0, 21, 3)), np.zeros((0, 21, 2)))]
+    for part in source.estimates(estimator, settings.fov):
+        crops += part.crops
+        parts.append((part.xyz, part.uv))
+    xyz, uv = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    _warn_of_untold(crops)
+    cuts, columns = [crop.cut for crop in crops], columns_of(crops)
+    xyz, bone_mm, bone_of = estimator.sized(xyz, settings.bone, _persons(columns))
+    if settings.smooth:
+        from .smoothing import smoothed
+
+        moments = [columns[name] for name in ("track", "video", "frame", "time_s")]
+        xyz, uv = smoothed(xyz, uv, cuts, *moments)
+    hands = PosedHands(**columns, placed=placed(xyz, uv, cuts))
+    done = PredictResult(
+        hands=Counter(hands.hand.tolist()),
+        tracks=_tracks(hands),
+        by=estimator.name,
+        skipped=source.skipped,
+        without_hand=estimator.without_hand,
+        cameras=Counter(cut.known for cut in cuts),
+        bone_mm=bone_mm,
+        bone_of=bone_of,
+        by_extent=int((~hands.placed.fitted).sum()),
+        depth_sigma_mm=median_sigma_mm(hands.placed.depth_sigma),
+        misfit_px=_misfit_px(hands),
+        pace=source.pace,
+    )
+    return hands, done
+
+
+def _warn_of_untold(crops: Sequence[Crop]) -> None:
+    if untold := sum(not crop.cut.told for crop in crops):
         which = f"{console.plural(untold, 'crop')} with a box in the source"
         lack = "without hand or flipped in the JSON: taken for not mirrored there"
         console.warn(f"{which}, {lack}")
-    hands = placed(found.poses.xyz * scale, found.poses.uv, found.cuts)
-    done = PredictResult(
-        crops=len(found.rows),
-        skipped=found.skipped,
-        cameras=Counter(cut.known for cut in found.cuts),
-        bone_mm=round(1000 * model.mean.bone * scale, 4),
-        bone_of=MEASURED_BONE if settings.bone else MEAN_BONE,
-        by_extent=int((~hands.fitted).sum()),
-        depth_sigma_mm=median_sigma_mm(hands.depth_sigma),
-    )
-    keys = [index.keys[row] for row in found.rows]
-    _write(settings, keys, hands, _record(settings, index, checksum, done))
-    return done, dict(zip(found.rows, hands.source2d, strict=True))
 
 
-class _Found(NamedTuple):
-    """Predictions of the crops that can be used, in order, and how many cannot."""
-
-    rows: list[int]
-    cuts: list[Cut]
-    poses: Poses
-    skipped: int
+def _persons(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A number for each track, and one for all hands of a video without, (N,)."""
+    numbers: dict[tuple[str, int], int] = {}
+    named = zip(columns["video"].tolist(), columns["track"].tolist(), strict=True)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in named], np.int64)
 
 
-def _predict(settings: PredictSettings, model: PoseModel, index: ShardIndex) -> _Found:
-    """Predict the crops that can be used."""
-    skipped = 0
+def _tracks(hands: PosedHands) -> int:
+    known = hands.track > 0
+    return len({*zip(hands.video[known].tolist(), hands.track[known].tolist(), strict=True)})
 
-    def skip(error: HandclrError) -> None:
-        nonlocal skipped
-        if settings.strict:
-            raise error
-        skipped += 1
-        console.warn(f"{error}; skipped")
 
-    rows: list[int] = []
-    cuts: list[Cut] = []
-    poses: list[Poses] = []
-    read, workers = partial(cut_of, fov_deg=settings.fov), cores.worker_count(settings.workers)
-    with console.progress("predict", len(index), "crops") as advance:
-        for part in predict_crops(model, index, read, settings.batch, workers, skip):
-            rows += part[0]
-            cuts += part[1]
-            poses.append(part[2])
-            advance(len(part[0]))
-    if len(index) and not rows:
-        raise HandclrError("none of the crops can be read; nothing was written")
-    return _Found(rows, cuts, stacked(poses), skipped)
+def _misfit_px(hands: PosedHands) -> float | None:
+    """How far the 3D joints, projected by the camera, are from the 2D ones: the median hand."""
+    if not len(hands):
+        return None
+    there = hands.placed
+    off = project(there.source3d, there.camera) - there.source2d
+    return round(float(np.median(np.linalg.norm(off, axis=-1).mean(axis=1))), 2)
 
 
 def _record(
-    settings: PredictSettings,
-    index: ShardIndex,
-    checksum: Mapping[str, str],
-    done: PredictResult,
-) -> dict[str, Any]:
+    settings: PredictSettings, estimator: Estimator, source: Source, done: PredictResult
+) -> Provenance:
     """The provenance of the predictions, with what they are in metres and pixels of."""
-    record = provenance("predict", settings.arguments(), settings.shards, model=checksum)
+    arguments = {**source.arguments, **settings.arguments()}
+    checksums = {**source.checksums, **estimator.checksums}
+    record: dict[str, Any] = provenance("predict", arguments, settings.inputs, model=checksums)
     record |= {
+        "predicted_by": done.by,
         "cameras": dict(done.cameras),
         "placed_by_extent": done.by_extent,
         "depth_sigma": {"median_mm": done.depth_sigma_mm, "definition": DEPTH_SIGMA},
         "reference_bone": {"mm": done.bone_mm, "of": done.bone_of},
     }
-    return after(record, index.origins)
+    return after(record, source.origins)
 
 
-def _write(
-    settings: PredictSettings, keys: list[str], hands: Placed, record: dict[str, Any]
-) -> None:
-    arrays = {"key": as_keys(keys), **hands._asdict()}
-    del arrays["fitted"]
-    write_npz(settings.output, "predictions", arrays, record)
+def about_lines(done: PredictResult, fov: float) -> list[tuple[str, str]]:
+    """What predicted, by which cameras, and how large hands are, for a page and for people."""
+    cameras = []
+    for known, count in done.cameras.items():
+        angle = f" ({fov:g} degrees)" if "assumed" in known else ""
+        how_many = f"{count:,} " if len(done.cameras) > 1 else ""
+        cameras.append(f"{how_many}{known}{angle}")
+    bone = f"reference bone {done.bone_mm:.1f} mm, {done.bone_of}"
+    lines = [("predicted by", done.by), ("camera", ", ".join(cameras) or "none"), ("size", bone)]
+    if done.misfit_px is not None:
+        lines.append(("fit", f"3D falls {done.misfit_px:.1f} px beside the 2D (median)"))
+    if done.depth_sigma_mm is not None:
+        placed = f"+/- {done.depth_sigma_mm:.0f} mm if size and camera are right (median)"
+        lines.append(("depth", placed))
+    if done.by_extent:
+        where = "fit nowhere before the camera and stand where their extent looks right"
+        lines.append(("placed by extent", f"{done.by_extent:,} {where}"))
+    return lines
 
 
-def _export(path: str, model: PoseModel, index: ShardIndex, checksum: Mapping[str, str]) -> None:
-    """Export the model, and say how well the export agrees with it."""
-    require_onnx()
-    crops = some_crops(index, model.size, CHECKED_CROPS)
-    about = {"handclr": __version__, "model_sha256": next(iter(checksum.values()))}
-    check = write_onnx(model, crops, path, about)
-    if check is None:
-        console.warn(f"{path}: not checked; pip install onnxruntime")
-        return
-    worst = f"{check.worst_mm:.2g} mm and {check.worst_px:.2g} px"
-    told = f"differs by at most {worst} on {console.plural(check.crops, 'crop')}"
-    if check.ties:
-        told += f", but for {console.plural(check.ties, 'joint')} that lie in two places alike"
-    console.say(f"predict: {path}, opset {OPSET}, {told}")
+def _made(
+    film: Film, hands: PosedHands, about: Sequence[tuple[str, str]], on_skip: OnSkip
+) -> Drawn:
+    """Make a film and a page of the hands of a video."""
+    from .films import make_film
+
+    own = hands.take(hands.video == film.video)
+    label = "page" if film.overlay is None else "overlay"
+    with console.progress(label, unit="frames") as advance:
+        return make_film(film, own, about, on_skip, advance)
+
+
+def _warn(error: HandclrError) -> None:
+    console.warn(str(error))
+
+
+def _say_nothing(error: HandclrError) -> None:
+    """Pass over what was named before."""

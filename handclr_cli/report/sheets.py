@@ -28,7 +28,7 @@ _WHITE = 255
 _INK = (40, 40, 40)
 _RULE = (200, 200, 200)
 # Okabe and Ito's palette, which colour-blind people can tell apart.
-_COLOURS = {
+FINGER_COLOURS = {
     "thumb": (230, 159, 0),
     "index": (86, 180, 233),
     "middle": (0, 158, 115),
@@ -72,7 +72,7 @@ def draw_skeleton(
     visible = [bool(np.isfinite(point).all()) for point in points]
     fixed = np.rint(np.clip(np.nan_to_num(points), -30_000, 30_000) * 2**shift).astype(int).tolist()
     for finger, joints in FINGERS.items():
-        chain, ink = (WRIST, *joints), colour or _COLOURS[finger]
+        chain, ink = (WRIST, *joints), colour or FINGER_COLOURS[finger]
         for start, end in itertools.pairwise(chain):
             if visible[start] and visible[end]:
                 cv2.line(canvas, fixed[start], fixed[end], ink, width, cv2.LINE_AA, shift)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from .. import console
 from ..contract.errors import HandclrError
 
-# So many are named where none can be used, or before the first that can.
+# So many are named for each reason, and where none can be used, or before the first that can.
 _NAMED = 20
+
+
+def warn_skipped(line: str, count: int) -> None:
+    """Warn of an input that is left out, the `count`-th for its reason; of many, the first only."""
+    if count < _NAMED:
+        console.warn(f"{line}; skipped")
+    elif count == _NAMED:
+        console.warn(f"{line}; skipped; more of these are only counted")
 
 
 class Skips:

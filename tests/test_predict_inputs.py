@@ -1,0 +1,69 @@
+"""What the inputs of predict are taken for."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from labelled_helpers import write_labelled
+
+from handclr_cli.contract.errors import UsageError
+from handclr_cli.prediction.inputs import are_footage
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of footage, one of shards, and shards that are called otherwise."""
+    for name in ("videos/deep/a.mp4", "videos/b.png", "clip.mov", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"what is in it is looked at later")
+    (tmp_path / "shards").mkdir()
+    write_labelled(tmp_path / "shards" / "crops-000000.tar", 1)
+    write_labelled(tmp_path / "crops", 1)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "inputs", [["videos"], ["clip.mov", "videos"], ["*.mov"], ["notes.txt"], ["gone.mp4"]]
+)
+def test_what_is_footage(place: Path, inputs: list[str]) -> None:
+    assert are_footage(inputs)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        *(["-"], ["shards"], ["crops"], ["shards/*.tar"], ["shards/crops-{000000..000003}.tar"]),
+        *(["gone.tar"], ["http://there/crops.tar"], ["shards", "crops"]),
+    ],
+)
+def test_what_is_shards(place: Path, inputs: list[str]) -> None:
+    assert not are_footage(inputs)
+
+
+def test_a_named_pipe_is_one_of_shards(place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    assert not are_footage(["pipe"])
+
+
+@pytest.mark.parametrize("inputs", [["clip.mov", "shards"], ["crops", "videos/b.png"]])
+def test_both_kinds_are_refused(place: Path, inputs: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"is footage, .* a shard of crops; name one of the two"):
+        are_footage(inputs)
+
+
+def test_a_folder_of_both_kinds_is_refused(place: Path) -> None:
+    write_labelled(place / "videos" / "crops.tar", 1)
+    wanted = "videos holds shards of crops and footage; name the shards, videos/*.tar"
+    with pytest.raises(UsageError, match=re.escape(wanted)):
+        are_footage(["videos"])
+
+
+def test_nothing_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="no input: name footage or shards, or pipe shards in"):
+        are_footage([])
