@@ -63,6 +63,14 @@ def test_uneven_times_and_repeated_ones() -> None:
     assert np.isfinite(smooth(line, np.zeros(50))).all()
 
 
+def test_very_uneven_times_need_no_more_room() -> None:
+    """Rounded stamps, or those of a damaged shard."""
+    burst = np.arange(10) * 1e-12
+    times = np.concatenate([burst, 0.2 + burst, 0.4 + burst])
+    still = np.full((30, 3), 0.3)
+    np.testing.assert_allclose(smooth(still, times), still, atol=1e-9)
+
+
 @pytest.mark.parametrize(("count", "fps"), [(1, 30.0), (2, 30.0), (4, 30.0), (40, 5.0), (0, 30.0)])
 def test_too_few_to_filter_stay_as_they_are(count: int, fps: float) -> None:
     values = np.random.default_rng(0).normal(size=(count, 21, 3))
@@ -120,6 +128,16 @@ def test_images_are_filtered_by_their_numbers() -> None:
     crops = [crop_of(number, track=3, time_s=np.nan) for number in range(20)]
     xyz, _, found, _ = run(crops)
     assert np.std(found) < 0.7 * np.std(xyz)
+
+
+@pytest.mark.parametrize("unknown", [[], [3, 4, 11]])
+def test_times_that_fall_or_are_missing_here_and_there(unknown: list[int]) -> None:
+    crops = film("a.mp4", "right", 4)
+    crops[7] = crops[7]._replace(time_s=0.01)
+    for row in unknown:
+        crops[row] = crops[row]._replace(time_s=np.nan)
+    xyz, _, found, _ = run(crops)
+    assert np.isfinite(found).all() and np.std(found) < 0.7 * np.std(xyz)
 
 
 def moved(crop: Crop, x: int, y: int) -> Crop:

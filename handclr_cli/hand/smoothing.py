@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 # Of Savitzky and Golay's filter (Analytical Chemistry 36, 1964): the seconds that a parabola is
-# fitted to. tests/benchmarks/smoothing.py measures jitter and error with others.
-WINDOW_S = 0.27
+# fitted to. tests/benchmarks/smoothing.py measures jitter and error with others; one of half a
+# second flattens quick signs.
+WINDOW_S = 0.3
 _DEGREE = 2
-# Fewer values than five are not filtered by a parabola; at low rates these would be too long.
+# A parabola through fewer values filters little; at low rates more would flatten what is quick.
 _LEAST, _LONGEST_S = 5, 0.5
 # A hand that was not seen for longer begins anew: what it did meanwhile is not made up.
 LONGEST_GAP_S = 0.25
+# Where times are very uneven: so many steps for each value, at the most.
+_FINEST = 16
 # Images have no times; as many of them are a second.
 IMAGES_PER_S = 30.0
 
@@ -21,7 +24,8 @@ def smooth(values: np.ndarray, times_s: np.ndarray, window_s: float = WINDOW_S) 
 
     Times need not be evenly spaced: gaps up to LONGEST_GAP_S are filled by straight lines while the
     filter runs, and longer ones separate stretches that are filtered alone. A stretch shorter than
-    the window is fitted as far as it goes, and one of fewer than four values stays as it is.
+    the window is fitted as far as it goes; one of fewer than five values, or of fewer than eight a
+    second, stays as it is.
     """
     values, times_s = np.asarray(values, np.float64), np.asarray(times_s, np.float64)
     if len(values) < 2:
@@ -41,11 +45,11 @@ def _smooth_stretch(values: np.ndarray, times_s: np.ndarray, window_s: float) ->
     if len(at) < _LEAST:
         return values
     step = float(np.median(np.diff(at)))
-    count = 1 + round((at[-1] - at[0]) / step)
-    even = np.linspace(at[0], at[-1], count)
-    window = max(2 * round(window_s / step / 2) + 1, _LEAST)
-    if (window - 1) * step > max(_LONGEST_S, window_s):
+    count = 1 + round(min((at[-1] - at[0]) / step, _FINEST * len(at)))
+    even, step = np.linspace(at[0], at[-1], count, retstep=True)
+    if (_LEAST - 1) * step > _LONGEST_S:
         return values
+    window = max(2 * round((window_s / step - 1) / 2) + 1, _LEAST)
     window = min(window, count - 1 + count % 2)
     line = make_interp_spline(at, values_at, k=1)
     filtered = savgol_filter(line(even), window, _DEGREE, axis=0, mode="interp")
