@@ -18,7 +18,7 @@ from filter_contract import small_disk
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.kinds import FILM_MARK
-from handclr_cli.hand.film import Encoding, encoded, film_writer
+from handclr_cli.hand.film import Encoding, encoded, film_writer, require_encoder
 
 
 def plain(value: int, size: tuple[int, int] = (64, 48)) -> np.ndarray:
@@ -91,6 +91,29 @@ def test_a_film_that_fails_leaves_nothing(tmp_path: Path) -> None:
         pass
     with pytest.raises(HandclrError, match="not a file"), film_writer(tmp_path, (64, 48)):
         pass
+
+
+def test_colours_are_kept_and_told(tmp_path: Path) -> None:
+    """Players guess by the size of a film where it does not say what its colours are."""
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:24], image[24:] = (0, 200, 60), (255, 0, 0)
+    with film_writer(tmp_path / "a.mp4", (64, 48)) as write:
+        write(image, 0.0)
+        write(image, 1.5)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_range) == (1, 1, 1)
+        # The last frame is shown as long as the one before.
+        assert container.duration == 3_000_000
+    frames, _ = frames_of(tmp_path / "a.mp4")
+    assert np.abs(frames[0].astype(int) - image)[[8, 40]].max() < 6
+
+
+def test_a_build_without_the_encoder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    with pytest.raises(HandclrError, match="PyAV has no libx264") as caught:
+        require_encoder()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_film_without_frames_is_one(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import cv2
 import numpy as np
 import pytest
 from dotted_hands import FPS, SIZE, DotReader, dots, hands_on, picture, write_dotted
+from drawn_hand import write_video
 from labelled_helpers import pose
 from posed_helpers import crop_of, hands_of
 
@@ -39,6 +41,7 @@ from handclr_cli.prediction.films import (
 )
 from handclr_cli.prediction.hands import PosedHands
 from handclr_cli.prediction.overlay import DrawnHand, draw_hands
+from handclr_cli.prediction.page import HandsPage
 from handclr_cli.prediction.predict_job import _refuse_conflicts
 from handclr_cli.prediction.settings import PredictSettings
 
@@ -162,6 +165,60 @@ def test_a_label_stays_in_the_picture_and_off_the_fingers() -> None:
             assert np.linalg.norm(away, axis=1).min() > 2
 
 
+@pytest.mark.parametrize("size", [(320, 240), (3840, 2160)])
+def test_a_label_leaves_small_hands_to_be_seen(size: tuple[int, int]) -> None:
+    """Two hands of a twentieth of the picture, one right above the other."""
+    first = (dots(0, "right") - (380, 90)) * size[0] / 5000 + np.array(size) / 2
+    hands = [DrawnHand(first, False, 1), DrawnHand(first + (0, size[1] / 16), True, 12)]
+    canvas = np.full((size[1], size[0], 3), 128, np.uint8)
+    bare = draw_hands(canvas, [replace(hand, left=None, track=0) for hand in hands])
+    skeletons = (bare != 128).any(axis=2)
+    unnamed = draw_hands(canvas, [replace(hand, left=None) for hand in hands])
+    covered = (unnamed != bare).any(axis=2)
+    assert (covered & skeletons).sum() < 0.05 * skeletons.sum()
+    assert covered.sum() > 500
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_images_of_several_sizes_are_fitted_with_their_hands(
+    page: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, size in enumerate([(480, 640), (240, 320), (640, 480)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((*size, 3), 90, np.uint8))
+    (footage,) = find_footage([str(tmp_path)])
+    pages: list[HandsPage] = []
+    monkeypatch.setattr(
+        "handclr_cli.prediction.films.write_page", lambda path, it: pages.append(it)
+    )
+    sizes = [(640, 480), (320, 240), (480, 640)]
+    hands = hands_of([crop_of(number)._replace(size=size) for number, size in enumerate(sizes)])
+    out, kind = tmp_path / "out.mp4", footage.name
+    paths = (None, "x.html") if page else (str(out), None)
+    done = make_film(Film(footage, Sampling(every=1), kind, *paths), hands, [], pytest.fail)
+    assert (done.frames, done.hands) == (3, 3)
+    if page:
+        moved, seen = pages[0].hands.placed.source2d, hands.placed.source2d
+        np.testing.assert_allclose(moved[0], seen[0])
+        np.testing.assert_allclose(moved[1], 2 * seen[1], rtol=1e-5)
+        np.testing.assert_allclose(moved[2], 0.75 * seen[2] + (140, 0), rtol=1e-5)
+    else:
+        frames, times = frames_of(out)
+        assert frames[2].shape == (480, 640, 3) and frames[2][:, :130].max() < 30
+        np.testing.assert_allclose(times, [0, 0.1, 0.2], atol=1e-4)
+
+
+def test_a_film_begins_with_its_first_frame(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.avi", [picture(frame) for frame in range(8)], FPS, "MJPG")
+    (footage,) = find_footage([str(video)])
+    sampling, out = Sampling(numbers=(3, 4, 7)), tmp_path / "out.mp4"
+    make_film(Film(footage, sampling, "a", str(out), None), hands_of([]), [], pytest.fail)
+    np.testing.assert_allclose(frames_of(out)[1], [0, 0.1, 0.4], atol=1e-3)
+
+
+def test_no_crops_make_no_film(tmp_path: Path) -> None:
+    assert plan_films({}, Sampling(), str(tmp_path / "a.mp4"), str(tmp_path / "a.html")) == []
+
+
 def test_a_video_without_a_frame_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "clip.mp4"
     broken.write_bytes(b"film")
@@ -213,8 +270,14 @@ def test_footage_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_sources(["here/b.mp4"], [extracted("b.mp4")], [])["here/b.mp4"].files[0].name
         == "b.mp4"
     )
-    with pytest.raises(UsageError, match="no footage gone/b.mp4 from this folder on; name it"):
+    with pytest.raises(
+        UsageError, match="footage: there is no footage gone/b.mp4 from this folder on; name it"
+    ):
         find_sources(["gone/b.mp4"], [extracted("b.mp4")], [])
+    monkeypatch.chdir(tmp_path / "here" / "deep")  # below the folder that extract read
+    assert find_sources(["er/a.mp4"], [extracted("here")], [])["er/a.mp4"].is_video
+    monkeypatch.chdir(tmp_path / "here" / "deep" / "er")
+    assert find_sources(["er/a.mp4"], [extracted("here")], [])["er/a.mp4"].is_video
     with pytest.raises(UsageError, match="may both be gone/c.mp4"):
         find_sources(["gone/c.mp4"], [], [str(tmp_path / "twice")])
     with pytest.raises(UsageError, match="footage: there is no footage x/d.mp4 in it"):

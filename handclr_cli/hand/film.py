@@ -20,8 +20,10 @@ _SUFFIX = ".mp4"
 _TICKS = 90_000
 # Other numbers of threads would give other bytes.
 _THREADS = "4"
-# ITU-R BT.601, by which FFmpeg turns RGB into YUV; browsers take another one for large films.
-_COLOURS = 6
+# By which x264 chooses the level that a player must have; frames keep their own times.
+_USUAL_RATE = 30
+# ITU-R BT.709 in limited range. The film says so, as players take small ones for BT.601.
+_BT709, _LIMITED = 1, 1
 
 Write = Callable[[np.ndarray, float], None]
 
@@ -69,24 +71,24 @@ def encoded(
     """Encode a film into a file at once, as `film_writer` does; errors call it `shown`."""
     import av
 
+    require_encoder()
     width, height = (side + side % 2 for side in size)
-    shown, frames, last = shown or name, 0, -1
+    shown, frames, last, lasting = shown or name, 0, -1, _TICKS // _USUAL_RATE
     av.logging.set_level(av.logging.PANIC)
     try:
         container = av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
         try:
-            stream = _stream(container, (width, height), encoding, shown)
+            stream = _stream(container, (width, height), encoding)
 
             def write(image: np.ndarray, time_s: float) -> None:
-                nonlocal frames, last
-                frame = av.VideoFrame.from_ndarray(_fitted(image, width, height), format="rgb24")
-                last = max(last + 1, round(time_s * _TICKS))
-                frame.pts, frame.time_base = last, stream.codec_context.time_base
-                container.mux(stream.encode(frame))
-                frames += 1
+                nonlocal frames, last, lasting
+                now = max(last + 1, round(time_s * _TICKS))
+                lasting = now - last if frames else lasting
+                frames, last = frames + 1, now
+                _mux(container, stream, _frame(_fitted(image, width, height), now), lasting)
 
             yield write
-            container.mux(stream.encode(None))
+            _mux(container, stream, None, lasting)
         finally:
             container.close()
     except av.FFmpegError as error:
@@ -97,18 +99,43 @@ def encoded(
         raise HandclrError(f"cannot write {shown}: {lost}")
 
 
-def _stream(container: Any, size: tuple[int, int], encoding: Encoding, shown: str) -> Any:
+def require_encoder() -> None:
+    """Raise HandclrError where this build of PyAV cannot encode H.264."""
     import av
 
     if _CODEC not in av.codecs_available:
-        raise HandclrError(f"{shown}: this build of PyAV cannot encode H.264; pip install av")
-    options = {"crf": str(encoding.crf), "preset": "veryfast", "threads": _THREADS}
-    stream = container.add_stream(_CODEC, options={**options, "g": str(encoding.key_frames)})
+        why = f"this build of PyAV has no {_CODEC}, which films need"
+        raise HandclrError(f"{why}; install the one that pip has: pip install av")
+
+
+def _stream(container: Any, size: tuple[int, int], encoding: Encoding) -> Any:
+    # Without frames that depend on later ones, players seek faster.
+    options = {"crf": str(encoding.crf), "preset": "veryfast", "bf": "0", "threads": _THREADS}
+    options["g"] = str(encoding.key_frames)
+    stream = container.add_stream(_CODEC, rate=_USUAL_RATE, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
-    stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
-    stream.codec_context.colorspace = _COLOURS
+    context = stream.codec_context
+    stream.time_base = context.time_base = Fraction(1, _TICKS)
+    context.color_primaries = context.color_trc = context.colorspace = _BT709
+    context.color_range = _LIMITED
     return stream
+
+
+def _frame(image: np.ndarray, ticks: int) -> Any:
+    import av
+
+    rgb = av.VideoFrame.from_ndarray(image, format="rgb24")
+    frame = rgb.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+    frame.pts, frame.time_base = ticks, Fraction(1, _TICKS)
+    return frame
+
+
+def _mux(container: Any, stream: Any, frame: Any, lasting: int) -> None:
+    """Encode a frame, None ends the film, whose last frame is shown for `lasting` ticks."""
+    for packet in stream.encode(frame):
+        packet.duration = lasting
+        container.mux(packet)
 
 
 def _frames(name: str) -> int:

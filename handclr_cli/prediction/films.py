@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from ..contract.index import ShardIndex
 from ..footage.frames import Footage, Frame, OnSkip, Sampling
 from ..footage.sources import find_sources
 from ..footage.video import read_frames
-from ..hand.film import Encoding, Write, encoded, film_writer
+from ..hand.film import Encoding, Write, encoded, film_writer, require_encoder
 from .hands import FilmFrame, PosedHands
 from .overlay import DrawnHand, draw_hands, drawn_hands
 from .page import HandsPage, write_page
@@ -72,7 +72,7 @@ def footage_of(index: ShardIndex, named: Sequence[str]) -> dict[str, Footage]:
                 counts[sample.video] += 1
     if len(index) and not counts:
         why = "the crops do not say which frame they are from, and where in it"
-        raise UsageError(why, setting="overlay")
+        raise UsageError(f"{why}; nothing can be drawn of them")
     if lost := len(index) - sum(counts.values()):
         which = f"{console.plural(lost, 'crop')} of {len(index):,}"
         console.warn(f"{which} do not say which frame of which video they are from; not drawn")
@@ -88,6 +88,8 @@ def plan_films(
     name with {video} in it, which stands for the name of the footage's own file as `file_stems`
     makes it one. Raises UsageError where a name does not fit.
     """
+    if sources:
+        require_encoder()
     stems = file_stems([_stem(footage) for footage in sources.values()])
     films = _paths(overlay, ".mp4", stems, "overlay")
     pages = _paths(page, ".html", stems, "page")
@@ -137,21 +139,25 @@ def make_film(
         why = f"{film.footage.files[0]}: no frame can be decoded; name other footage"
         raise HandclrError(why, setting="footage")
     size = (first.image.shape[1], first.image.shape[0])
-    _check_size(hands, size, film.footage)
     shown: list[FilmFrame] = []
     drawn = 0
+    there = hands.placed.source2d.copy()
     with tempfile.TemporaryDirectory() as place:
         small = os.path.join(place, "film.mp4")
         with _Writers(film, size, small) as writers:
             for each in itertools.chain([first], frames):
-                shown.append(_moment(each, len(shown)))
-                on_it = drawn_hands(hands, each.number)
-                drawn += len(on_it)
-                writers.write(each.image, on_it, shown[-1].film_s)
+                shown.append(_moment(each, first, len(shown)))
+                rows = np.flatnonzero(hands.frame == each.number)
+                here = hands.take(rows)
+                _check_size(here.size, each.image, film.footage)
+                there[rows] = _fitted_points(there[rows], each.image, size)
+                drawn += len(rows)
+                writers.write(each.image, drawn_hands(here), shown[-1].film_s)
                 advance()
         if film.page is not None:
             title, data = film.footage.name, Path(small).read_bytes()
-            write_page(film.page, HandsPage(title, data, size, shown, hands, about))
+            seen = replace(hands, placed=hands.placed._replace(source2d=there))
+            write_page(film.page, HandsPage(title, data, size, shown, seen, about))
     paths = [path for path in (film.overlay, film.page) if path is not None]
     known = int((hands.frame >= 0).sum())
     return Drawn(paths, len(shown), drawn, known, str(film.footage.files[0]))
@@ -188,10 +194,18 @@ class _Writers(contextlib.ExitStack):
             self._plain(image, film_s)
 
 
-def _moment(frame: Frame, place: int) -> FilmFrame:
-    """When a frame is shown: as in its video, images one after the other."""
-    film_s = place / IMAGES_PER_S if frame.time_s is None else frame.time_s
-    return FilmFrame(frame.number, frame.time_s, film_s)
+def _moment(frame: Frame, first: Frame, place: int) -> FilmFrame:
+    """When a frame is shown: as in its video from the first on, images one after the other."""
+    if frame.time_s is None or first.time_s is None:
+        return FilmFrame(frame.number, frame.time_s, place / IMAGES_PER_S)
+    return FilmFrame(frame.number, frame.time_s, frame.time_s - first.time_s)
+
+
+def _fitted_points(points: np.ndarray, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (..., 2) of an image where a film of another size shows them."""
+    own = np.array(image.shape[1::-1])
+    scale = float((size / own).min())
+    return points * scale + (size - scale * own) / 2
 
 
 def _stem(footage: Footage) -> str:
@@ -212,7 +226,7 @@ def _paths(
         if len(stems) > 1:
             why = f"there are {len(stems):,} videos; name a folder, or {_PLACE}{suffix}"
             raise UsageError(why, setting=setting)
-        return [path]
+        return [path] * len(stems)
     if os.path.splitext(path)[1] and not os.path.isdir(path):
         raise UsageError(f"name a file {suffix}, or a folder", setting=setting)
     try:
@@ -222,14 +236,13 @@ def _paths(
     return [os.path.join(path, f"{stem}{suffix}") for stem in stems]
 
 
-def _check_size(hands: PosedHands, size: tuple[int, int], footage: Footage) -> None:
-    """Raise HandclrError where hands were cut from frames of another size."""
-    known = hands.size[(hands.size > 0).all(axis=1)]
-    other = known[(known != size).any(axis=1)]
-    if len(other):
-        cut_from = f"the crops were cut from {other[0][0]}x{other[0][1]}"
-        raise HandclrError(
-            f"{footage.files[0]}: frames of {size[0]}x{size[1]}, but {cut_from}; "
-            "name the footage that they are from",
-            setting="footage",
-        )
+def _check_size(cut_from: np.ndarray, image: np.ndarray, footage: Footage) -> None:
+    """Raise HandclrError where hands were cut from frames of another size (N, 2), if known."""
+    size = image.shape[1::-1]
+    for width, height in cut_from.tolist():
+        if width and height and (width, height) != size:
+            raise HandclrError(
+                f"{footage.files[0]}: frames of {size[0]}x{size[1]}, but the crops were cut from "
+                f"{width}x{height}; name the footage that they are from",
+                setting="footage",
+            )

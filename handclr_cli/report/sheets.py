@@ -63,9 +63,21 @@ def draw_skeleton(
     that are not finite are left out. Lines are `width` pixels wide, in `colour` or else in a colour
     for each finger.
     """
+    canvas = np.ascontiguousarray(image).copy()
+    add_skeleton(canvas, keypoints2d, scale, width, colour)
+    return canvas
+
+
+def add_skeleton(
+    canvas: np.ndarray,
+    keypoints2d: np.ndarray,
+    scale: float = 1.0,
+    width: int = 1,
+    colour: tuple[int, int, int] | None = None,
+) -> None:
+    """Draw as `draw_skeleton` does, but on the image itself, which is contiguous."""
     import cv2
 
-    canvas = np.ascontiguousarray(image).copy()
     shift = 4
     # OpenCV puts pixel centres at whole numbers and takes points as fixed-point integers.
     points = np.asarray(keypoints2d, dtype=np.float64) * scale - 0.5
@@ -80,7 +92,6 @@ def draw_skeleton(
             if visible[joint]:
                 radius = 3 * width * 2**shift // 2
                 cv2.circle(canvas, fixed[joint], radius, ink, -1, cv2.LINE_AA, shift)
-    return canvas
 
 
 def grid_sheet(tiles: list[Tile], columns: int) -> np.ndarray:
