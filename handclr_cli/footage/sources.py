@@ -34,8 +34,8 @@ def find_sources(
     In `named` (files, folders, wildcards) the file name must be the same, and the footage whose
     path shares the most last parts with the video's name is taken; where one footage is named and
     there is one video, it is taken whatever its name. Where nothing is named, what `extract` read
-    and the videos' own names are looked for from the current folder on. Raises UsageError where
-    there is none, or two fit equally well.
+    and the videos' own names, whole or their last parts, are looked for from the current folder on.
+    Raises UsageError where there is none, or two fit equally well.
     """
     candidates = find_footage(named) if named else list(_lying_here(videos, origins))
     if named and len(videos) == len(candidates) == 1:
@@ -61,12 +61,15 @@ def _footage_of(video: str, candidates: Sequence[Footage], named: bool) -> Foota
     if named:
         raise UsageError(f"there is no footage {video} in it", setting="footage")
     why = f"there is no footage {video} from this folder on"
-    raise UsageError(f"{why}; name it, or its folder, as the footage", setting="overlay")
+    raise UsageError(f"{why}; name it, or its folder, as the footage", setting="footage")
 
 
 def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterator[Footage]:
     read = [str(name) for past in _extractions(origins) for name in past.get("inputs", [])]
-    there = [path for path in dict.fromkeys((*read, *videos)) if _lies_below(path)]
+    for video in videos:
+        parts = _parts(video)
+        read += ["/".join(parts[at:]) for at in range(len(parts))]
+    there = [path for path in dict.fromkeys(read) if _lies_below(path)]
     seen: set[str] = set()
     for path in there:
         try:
