@@ -137,6 +137,15 @@ def test_the_3d_view_turns_zooms_and_comes_back(tmp_path: Path, page: Browser) -
     assert len({first, turned, *views.values()}) == 5 and views["tilted"] == first
 
 
+def test_hands_placed_very_far_away_do_not_stop_the_page(tmp_path: Path, page: Browser) -> None:
+    shown = made(tmp_path)
+    shown.hands.placed.source3d[::3] = 1e7
+    opened(page, tmp_path / "far.html", shown)
+    page.wait_until(LOADED)
+    page.key("End")
+    assert page.errors == [] and clock(page) == "frame 19, 1.900 s"
+
+
 def test_hostile_names_do_nothing(tmp_path: Path, page: Browser) -> None:
     shown = replace(made(tmp_path), title=HOSTILE, about=[(HOSTILE, HOSTILE)])
     shown.hands.key[:] = HOSTILE

@@ -238,7 +238,7 @@ function drawSpace() {
 // The floor lies under the hands, in squares of `step` metres, from the camera to behind them.
 function drawFloor(pen, at, join) {
   const span = Math.max(extent[0][1] - extent[0][0], extent[2][1]);
-  const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => span / size <= 12) || 10;
+  const step = [0.1, 0.2, 0.5, 1, 2, 5].find((size) => span / size <= 12) || span / 12;
   const low = [Math.floor(extent[0][0] / step - 0.5) * step, Math.min(0, Math.floor(extent[2][0] / step) * step)];
   const high = [Math.ceil(extent[0][1] / step + 0.5) * step, Math.ceil(extent[2][1] / step + 0.5) * step];
   pen.font = "11px system-ui, sans-serif";
