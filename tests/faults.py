@@ -41,6 +41,8 @@ COMMANDS = {
     "evaluate": "evaluate {i}/labelled.tar --predictions {i}/<predictions.npz> -o {o}/x.npz",
     "predict": "predict {i}/labelled.tar --model {i}/<model.pt> --device cpu --workers 0 "
     "-o {o}/x.npz",
+    "predict film": "predict {i}/<film.png> --workers 0 -o {o}/x.csv --overlay {o}/x.mp4 "
+    "--page {o}/x.html",
     "inspect": "inspect {i}/<hands.tar> --sheet {o}/x.png",
     "import": "import hand100m {i}/<annotations.json> --root {i} --workers 0 -o {o}/x.tar",
     "synth labelled": "synth labelled --count 2 --size 64 --workers 1 -o {o}/x.tar",

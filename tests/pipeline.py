@@ -23,7 +23,7 @@ from pathlib import Path
 RECORDED = Path(__file__).with_name("pipeline.json")
 LIBRARIES = (
     *("numpy", "numba", "scikit-learn", "torch", "torchvision", "onnx"),
-    *("mediapipe", "opencv-contrib-python"),
+    *("mediapipe", "opencv-contrib-python", "av"),
 )
 TRAIN = "--arch resnet18 --size 32 --batch 4 --epochs 1 --device cpu --workers 0 --cache none"
 STEPS = (
@@ -79,6 +79,9 @@ STEPS = (
     "predict test.tar --model scratch/model.pt --onnx scratch.onnx -o predicted.npz",
     "predict boxes.tar --model scratch/model.pt --overlay films > films.npz",
     "evaluate test.tar --predictions predicted.npz > predicted.json",
+    "predict wild --smooth --overlay drawn --page pages --workers 0 -o poses.csv",
+    "predict hands-000000.tar hands-000001.tar --format jsonl > poses.jsonl",
+    "evaluate test.tar --model mediapipe --workers 0 > baseline.json",
     "inspect crops-000000.tar hands-000001.tar pose.npz pairs.npz tuned --json > inspected.json",
     "inspect --sheet inspected.png hands-000000.tar > inspected.txt",
     "extract nothing.mp4",
@@ -86,7 +89,7 @@ STEPS = (
     "pretrain hands-000000.tar --pairs pairs.npz --targets pose --weights linear",
 )
 # What a run takes: its clock is in these.
-_CLOCKS = re.compile(rb'"images_per_s": [0-9.]+')
+_CLOCKS = re.compile(rb'"images_per_s": [0-9.]+|[0-9.]+ frames a second')
 
 Run = Callable[[list[str], Path], "subprocess.CompletedProcess[bytes]"]
 
@@ -101,7 +104,7 @@ def checksums(folder: Path, run: Run) -> dict[str, str]:
         if target:
             (folder / target).write_bytes(done.stdout)
         said = done.stderr if target else done.stdout + b"\n" + done.stderr
-        found[f"said {number:02d} {words[0]}"] = f"{done.returncode} {_digest(said)}"
+        found[f"said {number:02d} {words[0]}"] = f"{done.returncode} {_digest(_CLOCKS.sub(b"", said))}"
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = _digest(
