@@ -104,7 +104,8 @@ def checksums(folder: Path, run: Run) -> dict[str, str]:
         if target:
             (folder / target).write_bytes(done.stdout)
         said = done.stderr if target else done.stdout + b"\n" + done.stderr
-        found[f"said {number:02d} {words[0]}"] = f"{done.returncode} {_digest(_CLOCKS.sub(b"", said))}"
+        digest = _digest(_CLOCKS.sub(b"", said))
+        found[f"said {number:02d} {words[0]}"] = f"{done.returncode} {digest}"
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = _digest(
