@@ -399,3 +399,24 @@ def test_the_shard_says_what_extract_did(dotted: tuple[Path, Path]) -> None:
     sample = ShardIndex([str(dotted[1])])[0]
     info = json.loads(bytes(sample.members["json"]))
     assert info["source_size"] == [SIZE[1], SIZE[0]] and info["hand"] == "left" and info["flipped"]
+
+
+def test_footage_is_found_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nested footage, and videos with the same file name, as extract names them."""
+    nested, first, second = "sub/dir/clips/a.mp4", "a/x/clip.mp4", "b/x/clip.mp4"
+    for name in (nested, first, second, "moved/z/clip.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    def found(videos: list[str], named: list[str]) -> list[str]:
+        sources = find_sources(videos, [extracted("a.mp4")], named)
+        return [str(sources[video].files[0]) for video in videos]
+
+    assert found(["clips/a.mp4"], []) == [nested]
+    assert found([first, second], []) == found([first, second], ["a", "b"]) == [first, second]
+    assert found(["x/clip.mp4", first], []) == [second, first]
+    with pytest.raises(UsageError, match="may be both p/clip.mp4 and q/clip.mp4; name the other"):
+        find_sources(["p/clip.mp4", "q/clip.mp4"], [], ["moved"])

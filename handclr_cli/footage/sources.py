@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePath
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 
 from ..contract.errors import UsageError
 from ..contract.provenance import Provenance, after
 from .finding import find_footage
 from .frames import Footage, Sampling
+from .kinds import may_hold_footage
+
+# So many folders are looked into below the current one: a home folder may have millions.
+_MOST_FOLDERS = 5_000
 
 
 def sampling_of(origins: Iterable[Provenance]) -> Sampling:
@@ -33,31 +39,50 @@ def find_sources(
 
     In `named` (files, folders, wildcards) the file name must be the same, and the footage whose
     path shares the most last parts with the video's name is taken; where one footage is named and
-    there is one video, it is taken whatever its name. Where nothing is named, what `extract` read
-    and the videos' own names, whole or their last parts, are looked for from the current folder on.
-    Raises UsageError where there is none, or two fit equally well.
+    there is one video, it is taken whatever its name. Where nothing is named, paths that end with
+    the whole name are looked for from the current folder on. Raises UsageError where there is none,
+    or two fit equally well.
     """
     candidates = find_footage(named) if named else list(_lying_here(videos, origins))
     if named and len(videos) == len(candidates) == 1:
         return {videos[0]: candidates[0]}
-    return {video: _footage_of(video, candidates, bool(named)) for video in videos}
-
-
-def _footage_of(video: str, candidates: Sequence[Footage], named: bool) -> Footage:
-    best: list[Footage] = []
-    longest = 0
+    by_last: dict[str, list[Footage]] = {}
     for footage in candidates:
-        shared = _common_tail(video, footage.name)
-        # Footage that was not named must fit whole: other videos may have the same file name.
-        least = 1 if named else min(len(_parts(video)), len(_parts(footage.name)))
-        if shared >= max(least, longest):
+        by_last.setdefault(_path_parts(footage)[-1], []).append(footage)
+    found: dict[str, Footage] = {}
+    taken: dict[Path, str] = {}
+    # Longer names first: a shorter one may fit what they leave.
+    for video in sorted(videos, key=lambda name: -len(_parts(name))):
+        found[video] = _footage_of(video, by_last.get(_parts(video)[-1], []), taken, bool(named))
+        taken[found[video].files[0]] = video
+    return {video: found[video] for video in videos}
+
+
+def _footage_of(
+    video: str, candidates: Sequence[Footage], taken: Mapping[Path, str], named: bool
+) -> Footage:
+    parts = _parts(video)
+    # Footage that was not named must fit whole: other videos may have the same file name.
+    longest = 1 if named else len(parts)
+    best: list[Footage] = []
+    for footage in candidates:
+        shared = _common_tail(parts, _path_parts(footage))
+        if shared >= longest:
             best = [*best, footage] if shared == longest else [footage]
             longest = shared
-    if len(best) > 1:
-        both = f"{best[0].files[0]} and {best[1].files[0]} may both be {video}"
+    free = [footage for footage in best if footage.files[0] not in taken]
+    if len(free) == 1:
+        return free[0]
+    if free:
+        both = f"{free[0].files[0]} and {free[1].files[0]} may both be {video}"
         raise UsageError(f"{both}; name one of them", setting="footage")
-    if best:
+    if best and longest == len(parts):
         return best[0]
+    if best:
+        both = f"{taken[best[0].files[0]]} and {video}"
+        raise UsageError(
+            f"{best[0].files[0]} may be both {both}; name the other", setting="footage"
+        )
     if named:
         raise UsageError(f"there is no footage {video} in it", setting="footage")
     why = f"there is no footage {video} from this folder on"
@@ -70,6 +95,7 @@ def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterato
         parts = _parts(video)
         read += ["/".join(parts[at:]) for at in range(len(parts))]
     there = [path for path in dict.fromkeys(read) if _lies_below(path)]
+    there += _below({_parts(video)[-1] for video in videos})
     seen: set[str] = set()
     for path in there:
         try:
@@ -81,6 +107,25 @@ def _lying_here(videos: Sequence[str], origins: Iterable[Provenance]) -> Iterato
             if place not in seen:
                 seen.add(place)
                 yield footage
+
+
+def _below(names: Collection[str]) -> Iterator[str]:
+    """The paths of files and folders with these names below the current folder, nearest first."""
+    waiting = deque([""])
+    for _ in range(_MOST_FOLDERS):
+        if not waiting:
+            return
+        folder = waiting.popleft()
+        try:
+            entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            path = os.path.join(folder, entry.name)
+            if entry.name in names:
+                yield path
+            if entry.is_dir(follow_symlinks=False) and may_hold_footage(entry.name):
+                waiting.append(path)
 
 
 def _lies_below(name: str) -> bool:
@@ -95,13 +140,15 @@ def _extractions(origins: Iterable[Provenance]) -> Iterator[Provenance]:
             yield past
 
 
-def _common_tail(first: str, second: str) -> int:
-    count = 0
-    for left, right in zip(reversed(_parts(first)), reversed(_parts(second)), strict=False):
-        if left != right:
-            break
-        count += 1
-    return count
+def _path_parts(footage: Footage) -> Sequence[str]:
+    """The parts of the path of a file, or of the folder of several images."""
+    first = Path(os.path.abspath(footage.files[0]))
+    return first.parts if first.name == _parts(footage.name)[-1] else first.parent.parts
+
+
+def _common_tail(first: Sequence[str], second: Sequence[str]) -> int:
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _parts(name: str) -> list[str]:

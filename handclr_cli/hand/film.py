@@ -70,6 +70,7 @@ def encoded(
 ) -> Iterator[Write]:
     """Encode a film into a file at once, as `film_writer` does; errors call it `shown`."""
     import av
+    from av.video.reformatter import VideoReformatter
 
     require_encoder()
     width, height = (side + side % 2 for side in size)
@@ -78,14 +79,15 @@ def encoded(
     try:
         container = av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
         try:
-            stream = _stream(container, (width, height), encoding)
+            stream, reformatter = _stream(container, (width, height), encoding), VideoReformatter()
 
             def write(image: np.ndarray, time_s: float) -> None:
                 nonlocal frames, last, lasting
                 now = max(last + 1, round(time_s * _TICKS))
                 lasting = now - last if frames else lasting
                 frames, last = frames + 1, now
-                _mux(container, stream, _frame(_fitted(image, width, height), now), lasting)
+                frame = _frame(reformatter, _fitted(image, width, height), now)
+                _mux(container, stream, frame, lasting)
 
             yield write
             _mux(container, stream, None, lasting)
@@ -122,11 +124,13 @@ def _stream(container: Any, size: tuple[int, int], encoding: Encoding) -> Any:
     return stream
 
 
-def _frame(image: np.ndarray, ticks: int) -> Any:
+def _frame(reformatter: Any, image: np.ndarray, ticks: int) -> Any:
     import av
 
     rgb = av.VideoFrame.from_ndarray(image, format="rgb24")
-    frame = rgb.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
+    frame = reformatter.reformat(
+        rgb, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED
+    )
     frame.pts, frame.time_base = ticks, Fraction(1, _TICKS)
     return frame
 
