@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.sample import Sample
 from handclr_cli.evaluation.evaluate_job import EvaluateSettings, run_evaluate
 from handclr_cli.evaluation.models import filled
+from handclr_cli.footage.model_file import NETWORKS
 from handclr_cli.footage.world_poses import WorldPoses
 
 
@@ -38,9 +42,8 @@ def test_what_crops_hold_is_measured_without_looking(tmp_path: Path) -> None:
     report = baseline(shard, output=str(tmp_path / "a.npz"))
     scores = report["model"]
     assert scores["root+bone"]["mpjpe_mm"] < 1e-3 < 20 < scores["root"]["mpjpe_mm"]  # type: ignore[index]
-    assert report["scale"] == (
-        "metres as the landmarker estimates them in each crop; found in 5 of 5 crops"
-    )
+    assert report["scale"] == "metres as the landmarker estimates them in each crop"
+    assert report["hands_found"]["samples"] == 5  # type: ignore[index]
     assert "mean_pose_of_training_set" not in report
     # Half the size at half the distance is seen in the same place.
     arrays, meta = read_npz(str(tmp_path / "a.npz"), "predictions")
@@ -78,8 +81,8 @@ def test_what_does_not_fit_a_baseline_is_refused(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", [seen(number) for number in range(3)])
     words = ("evaluate", shard, "--model", "mediapipe")
     assert "--bone is for models" in error_line(handclr(*words, "--bone", "true", code=2))
-    line = error_line(handclr(*words, "--crop", "detected", code=1))
-    assert "2D keypoints are not a detector's" in line
+    line = error_line(handclr(*words, "--crop", "detected", code=2))
+    assert "--crop detected cuts crops by MediaPipe, which is what is measured here" in line
     done = handclr(*words, "--workers", "0")
     report = json.loads(done.stdout)
     assert report["samples"] == 3 and "provenance" in report
@@ -96,8 +99,36 @@ def test_crops_without_landmarks_are_looked_at(tmp_path: Path) -> None:
     settings = EvaluateSettings(shards=[str(shard)], model="mediapipe")
     done = run_evaluate(settings, WorldPoses(workers=0))
     assert done.report["samples"] == 2
-    assert "found in 1 of 2 crops, those without a hand are given the mean" in done.report["scale"]
+    assert done.report["hands_found"]["samples"] == 1
+    assert "are given the mean of the hands found" in done.report["hands_found"]["others"]
     assert "hand_detector.tflite" in done.report["provenance"]["model"]
+
+
+_BARE = """
+import sys
+sys.modules["mediapipe"] = sys.modules["av"] = None
+from handclr_cli import main
+main.main()
+"""
+
+
+@pytest.mark.slow
+def test_without_mediapipe_there_is_one_line(tmp_path: Path) -> None:
+    """Said where there is something to look at; what samples hold is measured without it."""
+    ready = write_shard(tmp_path / "ready.tar", [seen(number) for number in range(3)])
+    bare = write_shard(tmp_path / "bare.tar", [labelled_sample(number) for number in range(3)])
+    task = tmp_path / "some.task"
+    with zipfile.ZipFile(task, "w") as archive:
+        for name in NETWORKS:
+            archive.writestr(name, b"")
+    words = ["--model", "mediapipe", "--workers", "0", "--landmarker", str(task)]
+    for command in ("evaluate", "predict"):
+        for shard, code in ((ready, 0), (bare, 1)):
+            line = [sys.executable, "-c", _BARE, command, str(shard), *words]
+            done = subprocess.run(line, capture_output=True, check=False)
+            assert done.returncode == code, done.stderr
+        said = done.stderr.decode().splitlines()[-1]
+        assert "MediaPipe, which finds the hands, cannot be imported" in said
 
 
 @pytest.mark.real

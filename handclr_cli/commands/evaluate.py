@@ -169,6 +169,8 @@ def _refuse_misfits(
         raise UsageError("--bone is for models of handclr finetune: MediaPipe's metres are its own")
     if bone and predictions:
         raise UsageError("--bone is for --model: predictions are in metres already")
+    if crop == "detected" and model == choices.MEDIAPIPE:
+        raise UsageError("--crop detected cuts crops by MediaPipe, which is what is measured here")
     if crop == "detected" and predictions:
         raise UsageError("--crop is for --model: predictions are of crops that were cut before")
 
@@ -234,6 +236,12 @@ def _say(done: EvaluateResult, freihand: bool) -> None:
         console.warn(
             f"--freihand: {report['samples']:,} poses; "
             f"FreiHAND's own script wants all {FREIHAND_SAMPLES:,}"
+        )
+    found = report.get("hands_found", {"samples": report["samples"]})["samples"]
+    if lacking := report["samples"] - found:
+        console.say(
+            f"evaluate: no hand is found in {console.plural(lacking, 'crop')} of "
+            f"{report['samples']:,}; they stay in the figures, with the mean of the hands found"
         )
     beside = f" (mean pose of the training set {still['root']['mpjpe_mm']:.2f} mm)" if still else ""
     console.say(

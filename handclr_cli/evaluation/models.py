@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -18,7 +19,6 @@ from .labels import Labels
 from .predictions import SCALES, Predicted, place_predictions, scaled
 
 OWN_SCALE = "metres as the landmarker estimates them in each crop"
-UNFOUND = "those without a hand are given the mean of the poses found, at their mean place"
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -83,10 +83,8 @@ def predict_labelled(
     labels, hands, seen = labels.take(kept), hands[kept], seen[kept]
     if mean is None:
         hands, seen, found = filled(hands, seen)
-        scale = f"{OWN_SCALE}; found in {int(found.sum())} of {len(found)} crops"
-        if not found.all():
-            scale += f", {UNFOUND}"
-        return labels, place_predictions(hands, seen, labels, scale), None
+        predicted = place_predictions(hands, seen, labels, OWN_SCALE)
+        return labels, replace(predicted, found=int(found.sum())), None
     scale = SCALES[how.bone].format(bone_mm=1000 * mean.bone)
     hands = scaled(hands, labels, how.bone, mean.bone)
     baseline = scaled(mean.pose, labels, how.bone, mean.bone)

@@ -34,6 +34,8 @@ class Predicted:
     `scale` says what the metres come from; `position` says what the positions come from, or why
     there are none. For a file, `origin` is the provenance and `unused` the number of its hands that
     are not evaluated. `depth_sigma` (N,) metres is as `placement.placed` has it, where known.
+    `found` is in how many of the crops there was a hand, where that can fail; the others' hands are
+    the mean of these.
     """
 
     keypoints3d: np.ndarray
@@ -43,6 +45,7 @@ class Predicted:
     origin: Provenance | None = None
     unused: int = 0
     depth_sigma: np.ndarray | None = None
+    found: int | None = None
 
 
 def scaled(hands: np.ndarray, labels: Labels, bone: Bone, mean_bone: float) -> np.ndarray:

@@ -14,6 +14,10 @@ from . import intervals, metrics, protocols
 from .labels import Labels
 from .predictions import Evaluated, Predicted, has_position
 
+UNFOUND = (
+    "crops in which no hand is found are given the mean of the hands found, at their mean place"
+)
+
 Curve = tuple[np.ndarray, np.ndarray, float]
 
 
@@ -36,6 +40,7 @@ def score_predictions(
     report: dict[str, Any] = {
         "samples": len(labels),
         "joints_without_labels": int((~valid).sum()),
+        **_found(predicted),
         "scale": predicted.scale,
         "position": predicted.position,
         "measures": metrics.MEASURES,
@@ -75,6 +80,12 @@ def pck_curves(
     if baseline is not None:
         found["mean pose, root+bone"] = metrics.pck_to_50mm(baseline, truth, valid)
     return found
+
+
+def _found(predicted: Predicted) -> dict[str, Any]:
+    if predicted.found is None:
+        return {}
+    return {"hands_found": {"samples": predicted.found, "others": UNFOUND}}
 
 
 def _depth_sigma(hands: np.ndarray, truth: np.ndarray, sigma: np.ndarray) -> dict[str, Any]:

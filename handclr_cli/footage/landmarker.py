@@ -22,9 +22,12 @@ class Landmarker:
     """
 
     def __init__(self, model: Path, max_hands: int = 2, min_score: float = 0.5) -> None:
-        from mediapipe import Image, ImageFormat
-        from mediapipe.tasks.python import BaseOptions, vision
-
+        try:
+            from mediapipe import Image, ImageFormat
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as error:
+            why = f"MediaPipe, which finds the hands, cannot be imported ({error})"
+            raise HandclrError(f"{why}; pip install mediapipe") from error
         base = BaseOptions(model_asset_path=str(model), delegate=BaseOptions.Delegate.CPU)
         options = vision.HandLandmarkerOptions(
             base_options=base,

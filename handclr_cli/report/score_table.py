@@ -29,6 +29,8 @@ def print_scores(report: dict[str, Any]) -> None:
         f"Intervals by {interval['units']:,} of '{interval['unit']}'. Scale: {report['scale']}."
     )
     _print_rows(f"{report['samples']:,} crops ({report['crop']})", headings, rows, caption)
+    if found := report.get("hands_found"):
+        print(f"Hands found in {found['samples']:,} of {report['samples']:,}; {found['others']}.")
     if depth := report.get("depth_sigma"):
         print(_depth(depth))
     for name, scores in report.get("official", {}).items():
