@@ -63,6 +63,14 @@ def test_uneven_times_and_repeated_ones() -> None:
     assert np.isfinite(smooth(line, np.zeros(50))).all()
 
 
+def test_times_that_hardly_differ_are_one() -> None:
+    times = [0.5]
+    for _ in range(19):
+        times.append(float(np.nextafter(times[-1], 1.0)))
+    values = np.random.default_rng(0).normal(size=(20, 3))
+    np.testing.assert_array_equal(smooth(values, np.array(times)), values)
+
+
 def test_very_uneven_times_need_no_more_room() -> None:
     """Rounded stamps, or those of a damaged shard."""
     burst = np.arange(10) * 1e-12

@@ -13,6 +13,8 @@ _DEGREE = 2
 _LEAST, _LONGEST_S = 5, 0.5
 # A hand that was not seen for longer begins anew: what it did meanwhile is not made up.
 LONGEST_GAP_S = 0.25
+# No camera takes its frames sooner one after the other.
+_SOONEST_S = 5e-5
 # Where times are very uneven: so many steps for each value, at the most.
 _FINEST = 16
 # Images have no times; as many of them are a second.
@@ -40,7 +42,7 @@ def _smooth_stretch(values: np.ndarray, times_s: np.ndarray, window_s: float) ->
     from scipy.interpolate import make_interp_spline
     from scipy.signal import savgol_filter
 
-    distinct = np.flatnonzero(np.diff(times_s, prepend=-np.inf) > 0)
+    distinct = np.flatnonzero(np.diff(times_s, prepend=-np.inf) > _SOONEST_S)
     values_at, at = values[distinct].reshape(len(distinct), -1), times_s[distinct]
     if len(at) < _LEAST:
         return values

@@ -282,6 +282,9 @@ for (const track of [...tracks.values()].sort((one, two) => one.places[0] - two.
   if (track.lane < 0) track.lane = lanes.push(last) - 1; else lanes[track.lane] = last;
 }
 const shownLanes = Math.min(Math.max(lanes.length, 1), 12);
+const left = [...tracks.values()].filter((track) => track.lane >= shownLanes).length;
+get("more").hidden = !left;
+get("more").textContent = `${left} more tracks, at the same time as these, have no lane here.`;
 get("line").style.height = `${shownLanes * LANE + AXIS}px`;
 const lasts = count > 1 ? frames.film[count - 1] + (frames.film[count - 1] - frames.film[0]) / (count - 1) : 1;
 const across = (time, width) => 4 + (width - 8) * time / (lasts || 1);
