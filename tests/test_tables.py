@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+from filter_contract import small_disk
 from posed_helpers import crop_of, hands_of
 
-from handclr_cli.contract.errors import UsageError
+from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.kinds import other_kind
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.provenance import provenance
@@ -115,6 +116,13 @@ def test_a_table_replaces_tables_only(tmp_path: Path, hands: PosedHands) -> None
     with pytest.raises(UsageError, match="exists and is not a CSV of hands"):
         written(theirs, hands)
     assert theirs.read_text() == "frame,value\n1,2\n"
+
+
+def test_a_full_disk_leaves_nothing_beside_it(tmp_path: Path, hands: PosedHands) -> None:
+    with small_disk(tmp_path / "small", "8k") as disk:
+        with pytest.raises(HandclrError, match="No space left on device"):
+            written(disk / "poses.csv", hands)
+        assert not list(disk.iterdir())
 
 
 def test_the_format_is_that_of_the_suffix(tmp_path: Path) -> None:

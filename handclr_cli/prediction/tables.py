@@ -73,12 +73,14 @@ def write_table(path: str, form: TableFormat, hands: PosedHands, record: Provena
     if form == "npz":
         write_npz(path, "predictions", arrays_of(hands), record)
         return
-    if beside := sidecar(path, form):
-        write_json(beside, {**record, "units": UNITS, "cameras": _cameras(hands)})
     lines = _csv_lines(hands) if form == "csv" else _json_lines(hands)
     with output_file(path, form, is_text=True) as file:
         for line in lines:
             file.write(line.encode("utf-8", "replace"))
+        # A table that cannot be written leaves nothing beside it.
+        file.flush()
+        if beside := sidecar(path, form):
+            write_json(beside, {**record, "units": UNITS, "cameras": _cameras(hands)})
 
 
 def arrays_of(hands: PosedHands) -> dict[str, np.ndarray]:
