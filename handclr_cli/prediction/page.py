@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..console import printable
@@ -18,6 +17,7 @@ from ..contract.output import atomic_write
 from ..contract.version import __version__
 from ..hand.joints import FINGERS
 from ..report.sheets import FINGER_COLOURS
+from ..report.templates import templates_of
 from .hands import FilmFrame, PosedHands
 
 _SIDES = ("", "left", "right")
@@ -46,24 +46,12 @@ def write_page(path: str, page: HandsPage) -> None:
     The file appears when it is complete. Raises HandclrError where it cannot be written.
     """
     about = [(printable(name), printable(text)) for name, text in page.about]
-    text = (
-        _environment()
-        .get_template("hands_page.html")
-        .render(version=__version__, title=printable(page.title), about=about, data=_data(page))
+    page_of = templates_of(Path(__file__).parent).get_template("hands_page.html")
+    text = page_of.render(
+        version=__version__, title=printable(page.title), about=about, data=_data(page)
     )
     with atomic_write(path, "html") as file:
         file.write(text.encode("utf-8", "replace"))
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def _data(page: HandsPage) -> Markup:

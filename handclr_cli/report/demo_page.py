@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from ..console import printable
 from ..contract.errors import HandclrError
@@ -27,6 +27,7 @@ from .figures import (
     skeleton_groups,
     variance_picture,
 )
+from .templates import templates_of
 
 CROPS, PAIRS, SKELETONS = 18, 12, 10
 _COLUMNS = ("one", "two", "three")
@@ -61,15 +62,7 @@ def write_report(
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_visible,
-    )
+    environment = templates_of(Path(__file__).parent, _visible)
     environment.filters |= {
         "clock": _clock,
         "columns": _columns,
