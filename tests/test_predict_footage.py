@@ -17,12 +17,16 @@ import cv2
 import numpy as np
 import pandas
 import pytest
+import torch
 from conftest import Handclr, drawn_pair
 from drawn_hand import write_video
 from filter_contract import read_terminal
 from shard_helpers import error_line, load_npz
 
 from handclr_cli.contract.npz import read_npz
+from handclr_cli.learning.encoder import Encoder
+from handclr_cli.learning.pose import PoseNet
+from handclr_cli.learning.posemodel import MeanPose, save_payload
 
 pytestmark = [pytest.mark.landmarker, pytest.mark.slow]
 
@@ -63,6 +67,25 @@ def test_footage_gives_the_hands_that_extract_gives(
         # A left hand is left in space too: its thumb is on the other side.
         thumb = direct["source3d"][row, 2, 0] - direct["source3d"][row, 17, 0]
         assert (thumb < 0) == (side == "right")
+
+
+def test_a_model_sees_the_crops_that_extract_cuts(
+    handclr: Handclr, drawn_clip: Path, drawn_crops: bytes, tmp_path: Path
+) -> None:
+    mean = MeanPose(np.zeros((21, 3), np.float32), 0.09)
+    torch.manual_seed(0)
+    network = PoseNet(Encoder("resnet18"), head="regress")
+    torch.save(save_payload(network, 32, mean), tmp_path / "model.pt")
+    (tmp_path / "crops.tar").write_bytes(drawn_crops)
+    model = ("--model", tmp_path / "model.pt", "--device", "cpu")
+    for name, source in (("direct.npz", drawn_clip), ("piped.npz", tmp_path / "crops.tar")):
+        said = predicted(handclr, source, *model, "-o", tmp_path / name)
+        assert "predicted by: model.pt; camera: assumed across the source" in "".join(said)
+    direct, meta = read_npz(str(tmp_path / "direct.npz"), "predictions")
+    piped, _ = read_npz(str(tmp_path / "piped.npz"), "predictions")
+    for name in ("key", "track", "keypoints2d", "source2d"):
+        np.testing.assert_array_equal(direct[name], piped[name], err_msg=name)
+    assert meta is not None and {"model.pt", "hand_detector.tflite"} < set(meta["model"])
 
 
 def test_one_command_makes_a_table_a_film_and_a_page(
