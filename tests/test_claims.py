@@ -225,11 +225,15 @@ def test_kinds(tmp_path: Path) -> None:
         "mp4": b"\0\0\0\x20ftypisom...",
         "film": b"\0\0\0\x20ftypisom..." + FILM_MARK,
         "onnx": bytes.fromhex("080a12077079746f726368"),
+        "csv": b"video,frame,time_s,hand,score,track,wrist_x,wrist_y\n",
+        "jsonl": b'{"video":"a.mp4","frame":0}\n',
     }
+    also = {("mp4", "film"), ("table", "csv"), ("table", "jsonl"), ("table", "npz")}
+    also.add(("json", "jsonl"))  # its first line is JSON
     for kind, data in texts.items():
         (made / kind).write_bytes(data)
     for kind, other in itertools.product(KINDS.keys() - {"cached"}, [*texts, "npz", "checkpoint"]):
-        if kind == other or (kind, other) == ("mp4", "film"):
+        if kind == other or (kind, other) in also:
             refuse_other_kind(made / other, kind)
         else:
             with pytest.raises(HandclrError, match=f"{other} exists and is not {KINDS[kind].name}"):
