@@ -23,17 +23,17 @@ from ..work import cores
 from ..work.crew import Crew
 from .crop_shards import LOST, CropShards
 from .detections import boxes_of, read_detections
-from .extraction import CropSettings, Extraction, Skipped
+from .extraction import (
+    FRAMES_PER_PROCESS,
+    FRAMES_PER_WORKER,
+    CropSettings,
+    Extraction,
+    Skipped,
+)
 from .finding import find_footage
 from .frames import Footage, FootageDetections, Piece, Sampling
 from .model_file import checksums, model_file
 from .plan import pieces_of, units_of
-
-# With fewer frames, starting another process takes longer than it saves.
-_FRAMES_PER_WORKER = 100
-# What MediaPipe leaks in so many frames is little, and a new process costs less than a percent of
-# the time that they take.
-_FRAMES_PER_PROCESS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def run_extract(settings: ExtractSettings) -> ExtractResult:
     """
     record = provenance("extract", settings.arguments(), settings.footage, seed=settings.seed)
     source = _open_source(settings, record)
-    with Crew(source.work, settings.workers or 0, _FRAMES_PER_PROCESS) as crew:
+    with Crew(source.work, settings.workers or 0, FRAMES_PER_PROCESS) as crew:
         if not settings.dry_run and not _begun(settings):
             # The processes get ready while the footage is opened. A job that goes on may have
             # nothing left to do.
@@ -251,7 +251,7 @@ def _make(
     rows = itertools.chain.from_iterable(unit.rows for unit in todo)
     chosen = [pieces[row] for row in rows]
     frames = [piece.frames for piece in chosen]
-    crew.workers = cores.finder_count(settings.workers, sum(frames), _FRAMES_PER_WORKER)
+    crew.workers = cores.finder_count(settings.workers, sum(frames), FRAMES_PER_WORKER)
     with console.progress("extract", sum(frames), "frames") as advance:
         shards = CropShards(
             units,

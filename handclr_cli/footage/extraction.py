@@ -28,6 +28,11 @@ from .video import read_piece
 
 OUTSIDE = "box outside the frame"
 FRAMES_AHEAD = 4
+# With fewer frames, starting another process takes longer than it saves.
+FRAMES_PER_WORKER = 100
+# What MediaPipe leaks in so many frames is little, and a new process costs less than a percent of
+# the time that they take.
+FRAMES_PER_PROCESS = 20_000
 # Around a crop that is looked at again: the border by which most hands are found.
 _BORDER = (1.0, "edge")
 

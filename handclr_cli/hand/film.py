@@ -18,8 +18,8 @@ from ..contract.output import atomic_write
 _CODEC = "libx264"
 _SUFFIX = ".mp4"
 _TICKS = 90_000
-# Other numbers of threads would give other bytes.
-_THREADS = "4"
+# Several threads of the encoder once gave other bytes.
+_THREADS = "1"
 # By which x264 chooses the level that a player must have; frames keep their own times.
 _USUAL_RATE = 30
 # ITU-R BT.709 in limited range. The film says so, as players take small ones for BT.601.

@@ -9,16 +9,17 @@ from collections.abc import Iterator, Sequence
 from .. import console
 from ..contract.errors import HandclrError
 from ..contract.sample import Sample
-from ..footage.extraction import Extraction, Skipped
+from ..footage.extraction import (
+    FRAMES_PER_PROCESS,
+    FRAMES_PER_WORKER,
+    Extraction,
+    Skipped,
+)
 from ..footage.frames import Footage, Sampling
 from ..footage.plan import pieces_of
 from ..work import cores
 from ..work.crew import Crew, WorkerLostError
 from ..work.skips import warn_skipped
-
-# As for extract: with fewer frames another process costs more than it saves, and what MediaPipe
-# leaks in so many is little.
-_FRAMES_PER_WORKER, _FRAMES_PER_PROCESS = 100, 20_000
 
 
 class FootageCrops:
@@ -52,11 +53,11 @@ class FootageCrops:
         begin = time.monotonic()
         pieces = pieces_of(self.footage, self.sampling)
         frames = [piece.frames for piece in pieces]
-        chosen = cores.finder_count(workers, sum(frames), _FRAMES_PER_WORKER)
+        chosen = cores.finder_count(workers, sum(frames), FRAMES_PER_WORKER)
         self.processes = max(1, min(chosen, len(pieces)))
         hands = 0
         with (
-            Crew(self._work, chosen, _FRAMES_PER_PROCESS) as crew,
+            Crew(self._work, chosen, FRAMES_PER_PROCESS) as crew,
             console.progress("predict", sum(frames), "frames") as advance,
         ):
             for piece, looks in crew.answers(pieces, frames):

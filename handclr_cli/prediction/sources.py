@@ -18,9 +18,6 @@ from .settings import PredictSettings
 if TYPE_CHECKING:
     from ..footage.frames import Footage, Sampling
 
-# Crops of footage are cut as extract cuts them by default.
-_SIZE, _MARGIN = 224, 1.5
-
 
 class Filmed(NamedTuple):
     """The footage of hands by the names of their videos, and which of its frames are looked at."""
@@ -155,7 +152,9 @@ class FootageSource:
         model = model_file(settings.landmarker, console.say)
         self.checksums: Mapping[str, str] = checksums(model)
         self.files: Sequence[str] = [str(file) for each in footage for file in each.files]
-        crops = CropSettings(_SIZE, _MARGIN, how["min_score"], keypoints=True, pictures=sees_crops)
+        # Cut as extract cuts them by default.
+        crops = CropSettings(min_score=how["min_score"], keypoints=True, pictures=sees_crops)
+        self._side = crops.size
         work = Extraction(crops, model, max_hands=how["max_hands"], look=how["look"])
         sampling = Sampling(how["fps"] or Sampling.fps, how["every"])
         self._crops = FootageCrops(footage, sampling, work, settings.strict)
@@ -175,7 +174,7 @@ class FootageSource:
     def estimates(self, estimator: Estimator, fov: float) -> Iterator[Estimate]:
         """As `Source`."""
         samples = self._crops.samples(self._workers)
-        return estimator.of_samples(samples, _SIZE, fov, self._skips.add)
+        return estimator.of_samples(samples, self._side, fov, self._skips.add)
 
     def filmed(self, named: Sequence[str]) -> Filmed:
         """As `Source`."""
