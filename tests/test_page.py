@@ -100,6 +100,21 @@ def test_it_loads_with_nothing_from_elsewhere_and_plays(tmp_path: Path, page: Br
     assert page.errors == []
 
 
+def test_play_before_the_film_is_loaded_and_over_a_damaged_end(tmp_path: Path) -> None:
+    whole = made(tmp_path)
+    kept = (whole.film.index(b"mdat") + len(whole.film)) // 2
+    damaged = whole.film[:kept] + bytes([255]) * (len(whole.film) - kept)
+    begun = "addEventListener('DOMContentLoaded', () => document.getElementById('play')?.click())"
+    with browser() as page:
+        page.send("Page.addScriptToEvaluateOnNewDocument", source=begun)
+        for name, data in (("whole", whole.film), ("damaged", damaged)):
+            opened(page, tmp_path / f"{name}.html", replace(whole, film=data))
+            page.wait_until("document.getElementById('clock').textContent.startsWith('frame 19')")
+            page.wait_until("document.getElementById('play').textContent == 'Play'")
+            assert page.value("document.getElementById('silent').hidden") == (name == "whole")
+            assert page.errors == []
+
+
 def test_film_readout_and_3d_scrub_together(tmp_path: Path, page: Browser) -> None:
     shown = made(tmp_path)
     opened(page, tmp_path / "hands.html", shown)

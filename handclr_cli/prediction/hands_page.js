@@ -50,6 +50,7 @@ function start() {
 function silent() {
   filmed = false;
   get("silent").hidden = false;
+  if (playing) byClock();
 }
 
 // The frame that is on show at a moment of the film.
@@ -79,7 +80,11 @@ function go(place) {
 }
 
 // Without a film the hands are played by the clock.
-let begun = 0;
+let begun = null;
+function byClock() {
+  begun = {film: frames.film[current], now: performance.now()};
+  requestAnimationFrame(tick);
+}
 function tick(now) {
   if (!playing || filmed) return;
   const time = begun.film + speed() * (now - begun.now) / 1000;
@@ -93,9 +98,10 @@ function play() {
   if (current === count - 1) go(0);
   playing = true;
   get("play").textContent = "Pause";
-  if (filmed) { video.playbackRate = speed(); video.play().catch(pause); return; }
-  begun = {film: frames.film[current], now: performance.now()};
-  requestAnimationFrame(tick);
+  if (!data.film || video.error) return byClock();
+  // Some browsers load the film only now; where it fails, `silent` goes on.
+  video.playbackRate = speed();
+  video.play().catch(() => { if (!video.error) pause(); });
 }
 function pause() {
   playing = false;
