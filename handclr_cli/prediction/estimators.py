@@ -91,14 +91,9 @@ class ModelEstimator:
         from ..learning.posemodel import load_model
 
         self.model: PoseModel = load_model(path, pick_device(device))
-        self._checksums = file_checksum(path)
-        self.name = next(iter(self._checksums))
+        self.checksums = file_checksum(path)
+        self.name = next(iter(self.checksums))
         self._batch, self._workers = batch, workers
-
-    @property
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 of the model file."""
-        return self._checksums
 
     def of_shards(self, index: ShardIndex, fov: float, on_skip: OnSkip) -> Iterator[Estimate]:
         """As `Estimator`."""

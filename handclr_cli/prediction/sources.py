@@ -114,12 +114,11 @@ class ShardSource:
 
     def estimates(self, estimator: Estimator, fov: float) -> Iterator[Estimate]:
         """As `Source`."""
+        parts = estimator.of_shards(self.index, fov, self._skips.add)
         with console.progress("predict", len(self.index), "crops") as advance:
-            for part in estimator.of_shards(self.index, fov, self._skips.add):
-                self._skips.used()
+            for part in _noted(parts, self._skips):
                 advance(len(part.crops))
                 yield part
-        self._skips.check()
 
     def filmed(self, named: Sequence[str]) -> Filmed:
         """As `Source`."""
@@ -174,7 +173,8 @@ class FootageSource:
     def estimates(self, estimator: Estimator, fov: float) -> Iterator[Estimate]:
         """As `Source`."""
         samples = self._crops.samples(self._workers)
-        return estimator.of_samples(samples, self._side, fov, self._skips.add)
+        parts = estimator.of_samples(samples, self._side, fov, self._skips.add)
+        return _noted(parts, self._skips)
 
     def filmed(self, named: Sequence[str]) -> Filmed:
         """As `Source`."""
@@ -183,3 +183,11 @@ class FootageSource:
     def was_read(self, video: str) -> bool:
         """As `Source`."""
         return video in self._crops.read
+
+
+def _noted(parts: Iterator[Estimate], skips: Skips) -> Iterator[Estimate]:
+    """Yield estimates; what is left out beside them is named, and an error where that is all."""
+    for part in parts:
+        skips.used()
+        yield part
+    skips.check()
