@@ -9,7 +9,7 @@ Bone = Literal["training", "true"]
 Cache = Literal["auto", "none", "ram", "gpu"]
 CropSource = Literal["given", "detected"]
 EngineName = Literal["auto", "exact-cpu", "exact-gpu", "hnsw"]
-HeadName = Literal["detnet", "softargmax", "regress"]
+HeadName = Literal["detnet", "softargmax", "regress", "guided"]
 LayoutName = Literal["freihand", "dexycb", "assemblyhands"]
 LookName = Literal["once", "border", "tiles"]
 MethodName = Literal["handclr", "handclr-soft", "peclr", "tempclr", "simclr", "simhand"]
@@ -24,7 +24,7 @@ TableFormat = Literal["csv", "jsonl", "npz"]
 TargetKind = Literal["positive", "pose"]
 Undo = Literal["none", "extent", "crop"]
 Weighting = Literal["none", "linear", "sigmoid"]
-WorldName = Literal["lab", "wild"]
+WorldName = Literal["lab", "wild", "any"]
 
 FreihandSplit = Literal["train", "eval"]
 AssemblyhandsSplit = Literal["train", "val"]
@@ -46,3 +46,5 @@ DexycbSplit = Literal[
 
 # What is named in the place of a model for MediaPipe's own 3D landmarks.
 MEDIAPIPE = "mediapipe"
+# What is named for the model that comes with handclr, or for its encoder.
+SHIPPED = "handclr"

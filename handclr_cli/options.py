@@ -93,6 +93,12 @@ Landmarker = Annotated[
     ),
     Reads(),
 ]
+Alone = Annotated[
+    bool,
+    typer.Option(
+        "--alone", help="Of the crops alone; handclr's model is else told MediaPipe's landmarks."
+    ),
+]
 CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
 Margin = Annotated[
     float,

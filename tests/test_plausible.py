@@ -21,7 +21,7 @@ from handclr_cli.evaluation import labels as evaluation_labels
 from handclr_cli.evaluation.predictions import read_predictions
 from handclr_cli.hand.joints import MIDDLE_MCP, WRIST
 from handclr_cli.hand.plausible import bone_lengths, plausible, require_hands, wrong_unit
-from handclr_cli.learning import finetuning
+from handclr_cli.learning import training_labels
 
 
 def hands(count: int = 9) -> np.ndarray:
@@ -114,7 +114,9 @@ def shard(path: Path, scale: Callable[[int], float]) -> ShardIndex:
     return ShardIndex([str(path)])
 
 
-@pytest.mark.parametrize("read", [evaluation_labels.read_labels, finetuning.read_training_labels])
+@pytest.mark.parametrize(
+    "read", [evaluation_labels.read_labels, training_labels.read_training_labels]
+)
 def test_trainers_and_evaluation_refuse_foreign_labels_of_another_unit(
     read: Callable[[ShardIndex], object], tmp_path: Path
 ) -> None:

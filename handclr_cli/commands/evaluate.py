@@ -22,11 +22,13 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="model.pt of handclr finetune, or mediapipe: its own 3D landmarks.",
-            show_default=False,
+            help="handclr: the model that comes with it; mediapipe: its own 3D landmarks; or a "
+            "model.pt of handclr finetune.",
+            show_default=choices.SHIPPED,
         ),
         Reads(),
     ] = None,
+    alone: options.Alone = False,
     predictions: Annotated[
         str | None,
         typer.Option(
@@ -108,8 +110,7 @@ def evaluate(
 ) -> None:
     """Measure 3D hand poses: MPJPE and PCK-AUC with intervals, as JSON.
 
-    handclr import freihand FreiHAND/ --split eval | handclr evaluate - --model
-    runs/finetune/model.pt
+    handclr import freihand FreiHAND/ --split eval | handclr evaluate - --table
 
     handclr evaluate test.tar --model model.pt --table --plot pck.png -o a.npz
 
@@ -126,6 +127,8 @@ def evaluate(
         given |= {"-o": output, "--plot": plot, "--freihand": freihand, "--dexycb": dexycb}
         _compare(compare, given, table, seed)
         return
+    if predictions is None:
+        model = model or choices.SHIPPED
     _refuse_misfits(model, predictions, bone, crop)
     sources = options.sources(shards)
     options.read_once(*sources, predictions)
@@ -142,6 +145,7 @@ def evaluate(
         predictions=predictions,
         bone=bone or "training",
         crop=crop,
+        alone=alone,
         resample_by=resample_by,
         output=output,
         freihand=freihand,
@@ -150,7 +154,8 @@ def evaluate(
         workers=workers,
         seed=seed,
     )
-    done = run_evaluate(settings, _load(model, device, landmarker, workers) if model else None)
+    estimator = _load(model, device, landmarker, workers, alone) if model else None
+    done = run_evaluate(settings, estimator)
     if plot:
         from ..report.curves import pck_plot
 
@@ -163,7 +168,7 @@ def evaluate(
 def _refuse_misfits(
     model: str | None, predictions: str | None, bone: str | None, crop: choices.CropSource
 ) -> None:
-    if (model is None) == (predictions is None):
+    if model and predictions:
         raise UsageError("name one of --model, --predictions and --compare")
     if bone and model == choices.MEDIAPIPE:
         raise UsageError("--bone is for models of handclr finetune: MediaPipe's metres are its own")
@@ -175,16 +180,21 @@ def _refuse_misfits(
         raise UsageError("--crop is for --model: predictions are of crops that were cut before")
 
 
-def _load(model: str, device: str, landmarker: str | None, workers: int | None) -> PoseEstimator:
-    if model == choices.MEDIAPIPE:
-        console.silence_native_libraries()
-        from ..footage.world_poses import WorldPoses
+def _load(
+    model: str, device: str, landmarker: str | None, workers: int | None, alone: bool
+) -> PoseEstimator:
+    console.silence_native_libraries()
+    from ..footage.world_poses import WorldPoses
 
-        return WorldPoses(landmarker, workers=workers)
+    poses = WorldPoses(landmarker, workers=workers)
+    if model == choices.MEDIAPIPE:
+        return poses
     from ..learning.hardware import pick_device
     from ..learning.posemodel import load_model
+    from ..prediction.guided import GuidedModel
 
-    return load_model(model, pick_device(device))
+    loaded = load_model(model, pick_device(device))
+    return GuidedModel(loaded, poses) if loaded.is_guided and not alone else loaded
 
 
 def _compare(files: tuple[str, str], given: dict[str, Any], table: bool, seed: int) -> None:

@@ -17,8 +17,9 @@ def finetune(
     encoder: Annotated[
         str,
         typer.Option(
-            metavar="random|imagenet|FILE",
-            help="Encoder to start from: encoder.pt or any ResNet weights.",
+            metavar="random|imagenet|handclr|FILE",
+            help="Encoder to start from: that which comes with handclr, encoder.pt, or any ResNet "
+            "weights.",
         ),
         Reads(),
     ] = "random",
@@ -28,7 +29,10 @@ def finetune(
     ] = None,
     head: Annotated[
         choices.HeadName,
-        typer.Option(help="Reads the pose off heat and location maps, their means, or no maps."),
+        typer.Option(
+            help="Reads the pose off heat and location maps, their means, or no maps; guided: also "
+            "sees what the landmarker found.",
+        ),
     ] = "detnet",
     fraction: Annotated[
         float,
@@ -68,6 +72,14 @@ def finetune(
     rotation: Annotated[
         float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")
     ] = 90.0,
+    mix: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=0.95,
+            help="Share of the crops shown that have 2D keypoints alone; 0: none.",
+        ),
+    ] = 0.0,
     cache: options.Cache = "auto",
     precision: options.Precision = "auto",
     compiled: options.Compile = None,
@@ -87,6 +99,8 @@ def finetune(
     handclr import freihand FreiHAND/ | handclr finetune - --encoder runs/pretrain/encoder.pt
 
     handclr finetune train.tar --fraction 0.1 --hold-out 0.1 --run runs/ten-percent
+
+    handclr finetune synthetic.tar hands.tar --head guided --mix 0.25
 
     torchrun --nproc-per-node 8 -m handclr_cli finetune train/ --validation val.tar --batch 1024
 
@@ -113,6 +127,7 @@ def finetune(
         optimizer=optimizer,
         weight_decay=weight_decay,
         rotation=rotation,
+        mix=mix,
         cache=cache,
         precision=precision,
         compiled=compiled,

@@ -33,10 +33,12 @@ def predict(
         typer.Option(
             "--model",
             metavar="FILE",
-            help="model.pt of handclr finetune, or mediapipe: its own 3D landmarks.",
+            help="handclr: the model that comes with it; mediapipe: its own 3D landmarks; or a "
+            "model.pt of handclr finetune.",
         ),
         Reads(),
-    ] = choices.MEDIAPIPE,
+    ] = choices.SHIPPED,
+    alone: options.Alone = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -165,6 +167,7 @@ def predict(
     settings = PredictSettings(
         inputs=inputs or (),
         model=model,
+        alone=alone,
         output=output,
         form=form,
         overlay=overlay,

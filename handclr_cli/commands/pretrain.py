@@ -71,7 +71,9 @@ def pretrain(
     init: Annotated[
         str,
         typer.Option(
-            metavar="random|imagenet|FILE", help="Where the encoder starts; published: imagenet."
+            metavar="random|imagenet|handclr|FILE",
+            help="Where the encoder starts; handclr: with the one that comes with it; published: "
+            "imagenet.",
         ),
         Reads(),
     ] = "random",

@@ -15,6 +15,7 @@ from ..contract.index import ShardIndex
 from ..contract.npz import write_npz
 from ..contract.provenance import Provenance, after, file_checksum, provenance
 from ..contract.settings import Settings
+from ..contract.shipped import weights_file
 from ..work.cores import worker_count
 from ..work.skips import Skips
 from . import protocols
@@ -29,18 +30,20 @@ from .scoring import Curve, compare_evaluations, evaluated_arrays, pck_curves, s
 class EvaluateSettings(Settings):
     """What `run_evaluate` measures: a model or a file of predictions, one of the two."""
 
-    recorded: ClassVar = ("resample_by", "bone", "crop")
+    recorded: ClassVar = ("resample_by", "bone", "crop", "alone")
 
     shards: Sequence[str]
     """Sources of labelled samples: tar files, or - for standard input."""
     model: str | None = None
-    """The file of the model that predicts, or mediapipe, for the provenance."""
+    """The file of the model that predicts, handclr or mediapipe, for the provenance."""
     predictions: str | None = None
     """An NPZ file with the arrays `key` and `keypoints3d`, in place of a model."""
     bone: Bone = "training"
     """The size of the hands a model predicts: the training set's mean bone, or each label's own."""
     crop: CropSource = "given"
     """The crops a model sees: those of the shards, or cut again around a detector's keypoints."""
+    alone: bool = False
+    """A guided model sees the crops alone, for the provenance."""
     resample_by: str = UNIT
     """What names that which the intervals resample: a field of the JSON, or a pattern on keys."""
     output: str | None = None
@@ -59,6 +62,7 @@ class EvaluateSettings(Settings):
     def arguments(self) -> dict[str, Any]:
         """The recorded fields as plain types; predictions have a size and crops of their own."""
         found = super().arguments()
+        found["alone"] = self.alone or None
         own = self.predictions or self.model == MEDIAPIPE
         return {"resample_by": found["resample_by"]} if own else found
 
@@ -188,7 +192,8 @@ def _record(
     if settings.model == MEDIAPIPE:
         checksums = dict(getattr(model, "checksums", {}))
     elif settings.model:
-        checksums = file_checksum(settings.model)
+        checksums = file_checksum(weights_file(settings.model))
+        checksums |= getattr(model, "checksums", {})
     record = provenance(
         "evaluate", settings.arguments(), settings.shards, seed=settings.seed, model=checksums
     )

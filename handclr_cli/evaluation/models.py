@@ -13,6 +13,7 @@ from ..choices import Bone, CropSource
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..hand.alignment import root_relative
+from ..hand.camera import crop_turns, turned
 from ..work.skips import Skips
 from .crops import Model, predict_detected
 from .labels import Labels
@@ -41,9 +42,13 @@ class PoseEstimator(Protocol):
 
     It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop; NaN for
     a crop of an index that cannot be decoded, or in which it finds no hand. `mean` is that of its
-    training set; None where it has none, and its metres are its own. Crops that are cut again are
-    given to the model itself, which is called.
+    training set; None where it has none, and its metres are its own. `own_axes`: hands are along
+    the axes of each crop's own camera, as is the mean; else of the source's. Crops that are cut
+    again are given to the model itself, which is called.
     """
+
+    @property
+    def own_axes(self) -> bool: ...
 
     @property
     def mean(self) -> MeanHand | None: ...
@@ -86,8 +91,12 @@ def predict_labelled(
         predicted = place_predictions(hands, seen, labels, OWN_SCALE)
         return labels, replace(predicted, found=int(found.sum())), None
     scale = SCALES[how.bone].format(bone_mm=1000 * mean.bone)
+    still = np.broadcast_to(mean.pose, hands.shape)
+    if model.own_axes:
+        turns = np.swapaxes(crop_turns(labels.intrinsics, labels.side), 1, 2)
+        hands, still = turned(hands, turns), turned(still, turns)
     hands = scaled(hands, labels, how.bone, mean.bone)
-    baseline = scaled(mean.pose, labels, how.bone, mean.bone)
+    baseline = scaled(still, labels, how.bone, mean.bone)
     return labels, place_predictions(hands, seen, labels, scale), baseline
 
 

@@ -34,7 +34,7 @@ class WorldPoses:
     48
     """
 
-    mean = None
+    mean, own_axes = None, False
 
     def __init__(
         self, landmarker: str | None = None, min_score: float = 0.5, workers: int | None = None

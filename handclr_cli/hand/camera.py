@@ -54,3 +54,29 @@ def assumed_camera(width: int, height: int, fov_deg: float) -> np.ndarray:
     """
     focal = max(width, height) / 2 / math.tan(math.radians(fov_deg) / 2)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def crop_turns(cameras: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Rotations (N, 3, 3) from the axes of cameras to those of their crops' own cameras.
+
+    A crop's own camera stands in the same place and looks through the middle of the crop, turned by
+    the least angle: what a crop shows says nothing of where in the picture it was cut. `cameras`
+    (N, 3, 3) and `sides` (N,) are in pixels of the crops; of a camera that is NaN, the crop's is
+    taken to be its own.
+    """
+    middles = np.column_stack([sides / 2, sides / 2, np.ones(len(sides))])
+    turns = np.tile(np.eye(3), (len(sides), 1, 1))
+    known = np.isfinite(cameras).all(axis=(1, 2))
+    rays = np.linalg.solve(cameras[known], middles[known, :, None])[..., 0]
+    x, y, z = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).T
+    # Rodrigues' formula about the axis (y, -x, 0), on which neither z nor the ray lies.
+    part = 1 / (1 + z)
+    turns[known] = np.array(
+        [[1 - part * x * x, -part * x * y, -x], [-part * x * y, 1 - part * y * y, -y], [x, y, z]]
+    ).transpose(2, 0, 1)
+    return turns
+
+
+def turned(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Points (N, K, 3) turned by rotations (N, 3, 3)."""
+    return points @ np.swapaxes(turns, -1, -2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..choices import Arch
 from ..contract.errors import HandclrError
 from ..contract.remote import limited_silence
+from ..contract.shipped import weights_file
 from .weights_file import load_tensors, refuse_not_finite
 
 ARCHITECTURES = get_args(Arch)
@@ -97,10 +98,11 @@ class Encoder(nn.Module):
 
 
 def build_encoder(arch: str, init: str | Path = "random", seed: int = 0) -> Encoder:
-    """Make an encoder with initial weights: "random", "imagenet" or the path of a weights file.
+    """Make an encoder with initial weights: "random", "imagenet", "handclr" or a weights file.
 
-    "random" ones are drawn from `seed`; "imagenet" is torchvision's IMAGENET1K_V1, the weights that
-    the published code starts from. Raises HandclrError where they cannot be had or do not fit.
+    "random" ones are drawn from `seed`; "handclr" are those of the model that comes with it;
+    "imagenet" is torchvision's IMAGENET1K_V1, the weights that the published code starts from.
+    Raises HandclrError where they cannot be had or do not fit.
     """
     with seeded(seed):
         encoder = Encoder(arch)
@@ -127,7 +129,7 @@ def read_encoder_state(path: str | Path) -> dict[str, Tensor]:
     encoder.pt, last.pt and model.pt; their prefixes, torch.compile's too, and features.<i>.; of two
     encoders the one that is trained, else its running mean. Never runs code from the file.
     """
-    return normalise(load_tensors(path), path)
+    return normalise(load_tensors(weights_file(str(path))), path)
 
 
 def check_init(init: str | Path, arch: str) -> None:

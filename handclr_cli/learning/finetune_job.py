@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import console
 from ..choices import Arch, HeadName
@@ -18,22 +18,25 @@ from .encoder import arch_of, build_encoder, check_init, read_encoder_state
 from .finetuning import (
     PoseDataset,
     PoseObjective,
-    TrainingLabels,
-    choose_fraction,
     collate_labelled,
     freeze,
-    hold_out,
     pose_augmentation,
-    read_training_labels,
 )
-from .heads import ENCODER_STRIDE
 from .loop import train
 from .optim import build_optimizer, parameter_groups
 from .pose import PoseNet
+from .pose_head import ENCODER_STRIDE
 from .posemodel import MeanPose, mean_pose, save_payload
 from .run import Run, run_config
 from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
+from .training_labels import (
+    TrainingLabels,
+    choose_fraction,
+    hold_out,
+    read_all_labels,
+    read_training_labels,
+)
 from .validation import MODEL, ROOT_BONE, BestKept, Validation, build_validation, refuse_shared
 
 LAST_MODEL = "model-last.pt"
@@ -41,7 +44,10 @@ LAST_MODEL = "model-last.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainSettings):
-    """What `run_finetune` trains on, and how; a row is a labelled crop."""
+    """What `run_finetune` trains on, and how; a row is a labelled crop.
+
+    Raises UsageError where a share is none.
+    """
 
     recorded: ClassVar = (
         *("encoder", "arch", "head", "fraction", "hold_out", "validation", "freeze", "size"),
@@ -60,7 +66,8 @@ class FinetuneSettings(TrainSettings):
     weight_decay: float = 0.0
     """Decay of weights; biases and norms have none."""
     encoder: str = "random"
-    """Where the encoder starts: random, imagenet, or the path of a weights file."""
+    """Where the encoder starts: random, imagenet, handclr (the encoder that comes with it), or the
+    path of a weights file."""
     arch: Arch | None = None
     """Depth of the ResNet; None: that of the encoder's file, else resnet50."""
     head: HeadName = "detnet"
@@ -75,6 +82,12 @@ class FinetuneSettings(TrainSettings):
     """Train the head only."""
     rotation: float = 90.0
     """Rotate crops by up to +- degrees."""
+    mix: float = 0.0
+    """Share of the crops shown that have 2D keypoints alone, below 1; 0 leaves those out."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The recorded fields; the share of crops with 2D keypoints alone is one where there is."""
+        return {**super().arguments(), "mix": self.mix or None}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class BestEpoch(NamedTuple):
 class _Data(NamedTuple):
     """Labels to train on and to validate on, and how many labelled samples there are in all.
 
+    Those to train on with 2D labels alone come last, and `flat` of them are shown in an epoch.
     `skipped` counts labelled samples that cannot be used.
     """
 
@@ -101,6 +115,12 @@ class _Data(NamedTuple):
     held: TrainingLabels
     labelled: int
     skipped: int
+    flat: int = 0
+
+    @property
+    def shown(self) -> int:
+        """How many crops an epoch shows."""
+        return int(self.labels.posed.sum()) + self.flat
 
 
 def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
@@ -123,7 +143,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     machine = Machine.of(settings)
     index = ShardIndex(settings.shards, measured=True)
     data = _data(settings, index)
-    count = len(data.labels)
+    count = data.shown
     settings = replace(
         settings,
         warmup_epochs=warmup_within(settings.warmup_epochs, settings.epochs),
@@ -140,10 +160,9 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         weights=settings.encoder,
     )
     augmentation = pose_augmentation(settings.size, settings.rotation)
-    setup = set_up(settings, machine, index, augmentation, samples=count, cached=count)
-    begins = f"finetune: {settings.arch} from {settings.encoder}, {settings.head}, {count:,} of"
-    rest = f"({len(index) - data.labelled - data.skipped:,} without labels)"
-    console.say(f"{begins} {console.plural(data.labelled, 'labelled crop')} {rest}, {setup}")
+    cached = len(data.labels)
+    setup = set_up(settings, machine, index, augmentation, samples=count, cached=cached)
+    console.say(f"finetune: {_words(settings, data, len(index))}, {setup}")
     with setup.opened(record) as run:
         path, best = _train(settings, data, augmentation, setup, run)
     if best is None:
@@ -153,7 +172,20 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     return FinetuneResult(**vars(made), best=BestEpoch(epoch, error))
 
 
+def _words(settings: FinetuneSettings, data: _Data, samples: int) -> str:
+    """What is trained on, in words, as a training begins."""
+    posed = int(data.labels.posed.sum())
+    begins = f"{settings.arch} from {settings.encoder}, {settings.head}, {posed:,} of"
+    said = f"{begins} {console.plural(data.labelled, 'labelled crop')}"
+    flat = len(data.labels) - posed
+    if flat:
+        said += f" and {flat:,} with 2D keypoints alone, {data.flat:,} in an epoch"
+    return f"{said} ({samples - data.labelled - flat - data.skipped:,} without labels)"
+
+
 def _check(settings: FinetuneSettings) -> None:
+    if not 0 <= settings.mix < 1:
+        raise UsageError("must be a share below 1", setting="mix")
     if settings.fraction <= 0:
         raise UsageError("must be above 0", setting="fraction")
     if settings.size % ENCODER_STRIDE:
@@ -178,10 +210,17 @@ def _arch(settings: FinetuneSettings) -> Arch:
 def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
     """The labels of an index, split by the seed."""
     skips = Skips()
-    labelled = read_training_labels(index, skips)
+    found = read_all_labels(index, skips)
+    labelled, others = found.take(found.posed), found.take(~found.posed)
     kept, held = hold_out(labelled, settings.hold_out, settings.seed)
-    chosen = choose_fraction(kept, settings.fraction, settings.seed)
-    return _Data(chosen, held, len(labelled), skips.count)
+    chosen, flat = choose_fraction(kept, settings.fraction, settings.seed), 0
+    if settings.mix:
+        if not len(others):
+            why = "shows crops with 2D keypoints alone, and there are none"
+            raise UsageError(f"{why}; name shards of handclr keypoints too", setting="mix")
+        flat = max(1, round(len(chosen) * settings.mix / (1 - settings.mix)))
+        chosen = chosen.followed_by(others)
+    return _Data(chosen, held, len(labelled), skips.count, flat)
 
 
 def _train(
@@ -211,7 +250,7 @@ def _train(
         made=setup.made,
         crops=setup.cached_crops(labels.rows.tolist()),
     )
-    mean = mean_pose(labels)
+    mean = mean_pose(labels.take(labels.posed))
     best = _best(settings, data, mean, setup, model, run) if machine.ranks.main else None
     groups = parameter_groups([model], settings.weight_decay)
     train(
@@ -219,7 +258,9 @@ def _train(
         label="finetune",
         model=model,
         optimizer=build_optimizer(settings.optimizer, groups, settings.lr),
-        dataset=PoseDataset(setup.crops, labels, augmentation, settings.seed, setup.made),
+        dataset=PoseDataset(
+            setup.crops, labels, augmentation, settings.seed, setup.made, data.flat
+        ),
         collate=collate_labelled,
         differentiate=objective,
         schedule=setup.schedule,

@@ -1,23 +1,17 @@
-"""Fine-tuning of the pose model on labelled crops: labels, their views, the loss of a batch."""
+"""Fine-tuning of the pose model on labelled crops: views of them, and the loss of a batch."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..contract.errors import HandclrError, UsageError
-from ..contract.fields import KEYPOINTS_2D, KEYPOINTS_3D
-from ..contract.index import ShardIndex
-from ..contract.sample import Sample
-from ..hand.plausible import pixel_keypoints, require_hands
-from ..work.skips import Skips
 from .augmentation import (
     Appearance,
     AugmentationConfig,
@@ -32,97 +26,13 @@ from .augmentation import (
 from .distributed import Ranks
 from .encoder import Encoder
 from .ground_truth import pose_truth
+from .guide import Guide
 from .hardware import Autocast, ViewsMade, move
-from .heads import PoseHead
+from .pose_head import PoseHead
 from .schedule import Row
 from .store import CropStore
+from .training_labels import TrainingLabels
 from .warp import render_views
-
-
-@dataclass(frozen=True)
-class TrainingLabels:
-    """The labelled samples of an index.
-
-    rows (N,) int64 in the index; names (N,) of unique samples, which may come in versions;
-    keypoints2d (N, 21, 2) crop sides, keypoints3d (N, 21, 3) metres, float32; valid (N, 21) bool:
-    the joint has labels.
-    """
-
-    rows: np.ndarray
-    names: np.ndarray
-    keypoints2d: np.ndarray
-    keypoints3d: np.ndarray
-    valid: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: np.ndarray) -> TrainingLabels:
-        """Some of them, by position or by a mask (N,)."""
-        return TrainingLabels(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
-
-
-def read_training_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
-    """Read the labels of all samples with 2D and 3D keypoints that can be used.
-
-    A sample is one with others where the JSON gives them the same `sample`; without it, each is
-    unique. Raises HandclrError where there are none, or they are not of hands in metres.
-    """
-    skips = Skips() if skips is None else skips
-    rows: list[int] = []
-    known: list[tuple[Any, ...]] = []
-    for row, sample in enumerate(index):
-        if KEYPOINTS_2D not in sample or KEYPOINTS_3D not in sample:
-            continue
-        try:
-            known.append(_label(sample))
-        except HandclrError as error:
-            skips.add(error)
-            continue
-        skips.used()
-        rows.append(row)
-    skips.check()
-    if not rows:
-        missing = "no sample has keypoints2d.npy and keypoints3d.npy"
-        raise HandclrError(f"{missing}; make labelled shards by handclr import")
-    names, *labels = zip(*known, strict=True)
-    found = TrainingLabels(np.array(rows), np.array(names), *map(np.stack, labels))
-    require_hands(found.keypoints3d, found.valid, lambda row: index.keys[rows[row]])
-    return found
-
-
-def _label(sample: Sample) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
-    """The name of a sample, its 2D keypoints in sides of the crop, 3D keypoints and valid joints.
-
-    Raises HandclrError where one is damaged, or the image is, as far as its bytes say.
-    """
-    points = pixel_keypoints(sample) / np.float32(sample.checked_side())
-    name = str(sample.info.get("sample", sample.key))
-    return name, points, sample.keypoints3d, sample.valid
-
-
-def hold_out(
-    labels: TrainingLabels, share: float, seed: int
-) -> tuple[TrainingLabels, TrainingLabels]:
-    """What to train on, and a seeded share of the unique samples, in all versions, held out."""
-    held = _drawn(labels.names, share, [seed, 1]) if share else np.zeros(len(labels), bool)
-    if held.all():
-        raise UsageError("leaves nothing to train on", setting="hold_out")
-    return labels.take(~held), labels.take(held)
-
-
-def choose_fraction(labels: TrainingLabels, share: float, seed: int) -> TrainingLabels:
-    """A seeded share of the unique samples, in all versions (FreiHAND has four of each).
-
-    Not the first n of them, which would be of one studio.
-    """
-    return labels.take(_drawn(labels.names, share, seed))
-
-
-def _drawn(names: np.ndarray, share: float, seed: int | list[int]) -> np.ndarray:
-    unique = np.unique(names)
-    count = max(1, round(share * len(unique)))
-    return np.isin(names, np.random.default_rng(seed).permutation(unique)[:count])
 
 
 def pose_augmentation(size: int, rotation: float) -> AugmentationConfig:
@@ -140,11 +50,16 @@ def pose_augmentation(size: int, rotation: float) -> AugmentationConfig:
     )
 
 
+# In sides of the view.
+GUIDE_NOISE = 0.01
+
+
 class Shown(NamedTuple):
-    """The view of the crop in a row of the data set, and where its joints are in the view.
+    """The view of the crop in a row of the labels, and where its joints are in the view.
 
     image is the view itself, or the whole crop where the device makes the view, or None where the
-    device has the crops too.
+    device has the crops too. guide: what the landmarker found, points (21, 2) in sides of the view
+    and world (21, 3).
     """
 
     row: int
@@ -153,13 +68,16 @@ class Shown(NamedTuple):
     keypoints2d: np.ndarray
     keypoints3d: np.ndarray
     valid: np.ndarray
+    posed: bool
+    guide: tuple[np.ndarray, np.ndarray] | None
 
 
 class Labelled(NamedTuple):
     """A batch of N views, with their labels.
 
-    images uint8 (N, H, W, 3) or None; rows (N,) int64 of the data set; keypoints2d (N, 21, 2) px of
-    the view; keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has labels.
+    images uint8 (N, H, W, 3) or None; rows (N,) int64 of the labels; keypoints2d (N, 21, 2) px of
+    the view; keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has labels; posed (N,)
+    bool: there are 3D labels.
     """
 
     images: Tensor | None
@@ -169,10 +87,16 @@ class Labelled(NamedTuple):
     keypoints2d: Tensor
     keypoints3d: Tensor
     valid: Tensor
+    posed: Tensor
+    guide: Guide
 
 
 class PoseDataset(Dataset[Shown]):
-    """Augmented labelled crops; the augmentation depends on (seed, epoch, row) alone."""
+    """Augmented labelled crops; the augmentation depends on (seed, epoch, row) alone.
+
+    Of the labels, those with 3D come first. An epoch shows these once, and `flat` times one that
+    has 2D labels alone: from epoch to epoch the next ones, in an order drawn by the seed.
+    """
 
     def __init__(
         self,
@@ -181,22 +105,39 @@ class PoseDataset(Dataset[Shown]):
         config: AugmentationConfig,
         seed: int,
         made: ViewsMade = ViewsMade.BY_WORKERS,
+        flat: int = 0,
     ) -> None:
         self.store, self.labels, self.config = store, labels, config
-        self.seed, self.made = seed, made
+        self.seed, self.made, self.flat = seed, made, flat
+        self._posed = int(labels.posed.sum())
+        others = np.arange(self._posed, len(labels))
+        self._others = np.random.default_rng([seed, 2]).permutation(others)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self._posed + self.flat
 
     def __getitem__(self, at: Row) -> Shown:
-        epoch, row = at
-        view = draw_view(self.config, np.random.default_rng([self.seed, epoch, row]))
+        epoch, place = at
+        rng = np.random.default_rng([self.seed, epoch, place])
+        view, row, labels = draw_view(self.config, rng), self._row(epoch, place), self.labels
         image = None
         if self.made is not ViewsMade.FROM_CACHE:
-            image = self.store[int(self.labels.rows[row])]
+            image = self.store[int(labels.rows[row])]
             image = image if self.made.on_device else apply_view(view, image)
-        moved = move_pose(view, self.labels.keypoints2d[row], self.labels.keypoints3d[row])
-        return Shown(row, view, image, *moved, self.labels.valid[row])
+        moved = move_pose(view, labels.keypoints2d[row], labels.keypoints3d[row])
+        guide = None
+        if labels.guided[row]:
+            points, world = move_pose(view, labels.guide2d[row], labels.guide3d[row])
+            # Of other hands the landmarker is less sure than of those it was tried on.
+            guide = points / view.size + rng.normal(0, GUIDE_NOISE, points.shape), world
+        return Shown(row, view, image, *moved, labels.valid[row], bool(labels.posed[row]), guide)
+
+    def _row(self, epoch: int, place: int) -> int:
+        """The row of the labels that a place in an epoch shows."""
+        if place < self._posed:
+            return place
+        drawn = epoch * self.flat + place - self._posed
+        return int(self._others[drawn % len(self._others)])
 
 
 def collate_labelled(items: Sequence[Shown]) -> Labelled:
@@ -207,6 +148,7 @@ def collate_labelled(items: Sequence[Shown]) -> Labelled:
     points = np.stack([one.keypoints2d for one in items])
     poses = np.stack([one.keypoints3d for one in items])
     valid = np.stack([one.valid for one in items])
+    posed = torch.tensor([one.posed for one in items])
     return Labelled(
         torch.from_numpy(np.stack(images)) if images else None,
         Geometry.of(views),
@@ -215,6 +157,8 @@ def collate_labelled(items: Sequence[Shown]) -> Labelled:
         torch.from_numpy(points),
         torch.from_numpy(poses),
         torch.from_numpy(valid),
+        posed,
+        Guide.of([one.guide for one in items], views[0].size),
     )
 
 
@@ -239,8 +183,12 @@ class PoseObjective:
         """Leave the gradients in the model; returns the loss and its parts."""
         batch = move(batch, self.device)
         with self.autocast():
-            outputs = self.model(self._images(batch))
-        truth = pose_truth(batch.keypoints2d, batch.keypoints3d, self.size, batch.valid)
+            images = self._images(batch)
+            outputs = (
+                self.model(images, batch.guide) if self.head.takes_guide else self.model(images)
+            )
+        labels = batch.keypoints2d, batch.keypoints3d
+        truth = pose_truth(*labels, self.size, batch.valid, batch.posed)
         losses = self.head.loss(outputs, truth, self.ranks.mean)
         losses["total"].backward()
         return {"loss": losses.pop("total"), **losses}

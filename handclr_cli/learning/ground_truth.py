@@ -17,8 +17,8 @@ class PoseTruth(NamedTuple):
 
     uv (N, 21, 2) input px with pixel centres at .5; location (N, 21, 3) from the wrist, in
     reference bones; delta (N, 21, 3) unit vectors from the parents, 0 for the wrist; all float32.
-    valid (N, 21) bool: the joint has labels, which are 0 where not; visible: it also lies within
-    the view; delta_valid: its parent has labels too.
+    valid (N, 21) bool: the joint has 3D labels, which are 0 where not; visible: it has 2D labels
+    and lies within the view; delta_valid: its parent has 3D labels too.
     """
 
     uv: Tensor
@@ -29,19 +29,36 @@ class PoseTruth(NamedTuple):
     delta_valid: Tensor
     size: int
 
+    def only(self, chosen: Tensor) -> PoseTruth:
+        """The truth of which only the samples `chosen`, bool (N,), count."""
+        each = chosen[:, None]
+        return self._replace(
+            valid=self.valid & each,
+            visible=self.visible & each,
+            delta_valid=self.delta_valid & each,
+        )
+
 
 def pose_truth(
-    keypoints2d: Tensor, keypoints3d: Tensor, size: int, valid: Tensor | None = None
+    keypoints2d: Tensor,
+    keypoints3d: Tensor,
+    size: int,
+    valid: Tensor | None = None,
+    posed: Tensor | None = None,
 ) -> PoseTruth:
     """Make the truth of square inputs of side `size` px.
 
     keypoints2d (N, 21, 2) input px, keypoints3d (N, 21, 3) metres, valid (N, 21) bool (all, where
-    None; wrist and middle knuckle in any case).
+    None; wrist and middle knuckle in any case); posed (N,) bool says which samples have 3D labels
+    at all (all, where None).
     """
     if valid is None:
         valid = torch.ones(keypoints2d.shape[:2], dtype=torch.bool, device=keypoints2d.device)
+    uv = torch.where(valid[..., None], keypoints2d.float(), 0)
+    visible = valid & ((uv >= 0) & (uv < size)).all(dim=2)
+    if posed is not None:
+        valid = valid & posed[:, None]
     labelled = valid[..., None]
-    uv = torch.where(labelled, keypoints2d.float(), 0)
     joints = keypoints3d.float()
     root, tip = joints[:, REFERENCE_BONE[0]], joints[:, REFERENCE_BONE[1]]
     bone = (tip - root).norm(dim=1).clamp(min=_NO_LENGTH)[:, None, None]
@@ -50,7 +67,6 @@ def pose_truth(
     delta = location - of_parents(location)
     delta = delta / delta.norm(dim=2, keepdim=True).clamp(min=_NO_LENGTH)
     delta = torch.where(delta_valid[..., None], delta, 0)
-    visible = valid & ((uv >= 0) & (uv < size)).all(dim=2)
     return PoseTruth(uv, location, delta, valid, visible, delta_valid, size)
 
 

@@ -16,18 +16,22 @@ from torch.utils.data import Dataset
 from ..contract.errors import HandclrError
 from ..contract.fields import JOINT_COUNT
 from ..contract.index import ShardIndex
+from ..contract.shipped import weights_file
 from ..hand.joints import REFERENCE_BONE, WRIST
 from .augmentation import View, apply_view, to_tensor
 from .encoder import ARCHITECTURES, Encoder
-from .finetuning import TrainingLabels
+from .guide import Guide, Landmarks
 from .hardware import move
-from .heads import ENCODER_STRIDE, HEADS
+from .heads import HEADS
 from .loading import grey, in_parts, mended_batches
 from .pose import PoseNet
+from .pose_head import ENCODER_STRIDE
 from .run import load_checkpoint
+from .training_labels import TrainingLabels
 from .weights_file import refuse_not_finite
 
 LARGEST_SIZE = 4096
+_OWN_AXES = "crop"
 # What a model may be called with.
 Crops = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
 
@@ -35,8 +39,9 @@ Crops = np.ndarray | Tensor | Sequence[np.ndarray] | Sequence[Tensor]
 class Poses(NamedTuple):
     """Predictions for N crops, float32: xyz (N, 21, 3) metres and uv (N, 21, 2) crop sides.
 
-    xyz is counted from the wrist, along the axes of the camera. Its metres are those of a hand with
-    the mean reference bone of the training set.
+    xyz is counted from the wrist, along the axes of the crop's own camera, which looks through the
+    middle of the crop. Its metres are those of a hand with the mean reference bone of the training
+    set.
     """
 
     xyz: np.ndarray
@@ -58,6 +63,9 @@ class MeanPose:
 class PoseModel:
     """A pose network on its device, the side of its input in pixels, and what it was trained on.
 
+    `own_axes`: xyz is along the axes of the crop's own camera; older models were trained to those
+    of the source's.
+
     >>> import numpy as np, handclr_cli as handclr
     >>> model = handclr.load_model("model.pt")
     >>> poses = model([np.zeros((64, 64, 3), np.uint8), np.zeros((96, 96, 3), np.uint8)])
@@ -68,23 +76,30 @@ class PoseModel:
     network: PoseNet
     size: int
     mean: MeanPose
+    own_axes: bool = True
 
-    def __call__(self, crops: Crops) -> Poses:
+    @property
+    def is_guided(self) -> bool:
+        """Whether it also takes what the landmarker found in the crops."""
+        return self.network.head.takes_guide
+
+    def __call__(self, crops: Crops, hands: Sequence[Landmarks | None] | None = None) -> Poses:
         """Predict the poses of crops of right hands, in order.
 
         crops: uint8 RGB (N, S, S, 3), as an array or a tensor on any device, or a list of (S, S, 3)
-        whose sides may differ; they are scaled to the model's side. Raises HandclrError where a
-        shape or dtype is another.
+        whose sides may differ; they are scaled to the model's side. hands: for a guided model, what
+        the landmarker found in each crop, points (21, 2) in crop sides and world (21, 3), or None
+        where it found nothing. Raises HandclrError where a shape or dtype is another.
         """
         images = [apply_view(View(self.size), crop) for crop in _square_crops(crops)]
         if not images:
             return Poses(np.zeros((0, 21, 3), np.float32), np.zeros((0, 21, 2), np.float32))
-        return self._poses(stack_crops(images))
+        return self._poses(stack_crops(images), hands)
 
     def predict(
         self, index: ShardIndex, rows: np.ndarray, batch: int, workers: int
     ) -> Iterator[Poses]:
-        """Predict the poses of samples in order, a batch at a time.
+        """Predict the poses of samples from the crops alone, in order, a batch at a time.
 
         Those of a crop that cannot be decoded are NaN.
         """
@@ -102,9 +117,12 @@ class PoseModel:
         return next(self.network.parameters()).device
 
     @torch.inference_mode()
-    def _poses(self, images: Tensor) -> Poses:
+    def _poses(self, images: Tensor, hands: Sequence[Landmarks | None] | None = None) -> Poses:
+        guide = None
+        if hands is not None and self.is_guided:
+            guide = move(Guide.of(hands, self.size), self._device)
         # In float32: in bfloat16 the hottest cell of a heatmap is often a tie.
-        xyz, uv = self.network.predict(to_tensor(move(images, self._device)))
+        xyz, uv = self.network.predict(to_tensor(move(images, self._device)), guide)
         return Poses((xyz * self.mean.bone).cpu().numpy(), (uv / self.size).cpu().numpy())
 
 
@@ -143,6 +161,7 @@ def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
         "arch": model.encoder.arch,
         "head": model.kind,
         "size": size,
+        "axes": _OWN_AXES,
         "bone_m": mean.bone,
         "mean_pose": torch.from_numpy(mean.pose),
         "state": {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()},
@@ -150,7 +169,7 @@ def save_payload(model: PoseNet, size: int, mean: MeanPose) -> dict[str, Any]:
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseModel:
-    """Load the model.pt of handclr finetune, ready to predict 3D poses.
+    """Load the model.pt of handclr finetune, or "handclr", ready to predict 3D poses.
 
     Raises HandclrError where the file is none.
 
@@ -167,6 +186,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseMode
     >>> xyz.shape, uv.shape
     ((2, 21, 3), (2, 21, 2))
     """
+    path = weights_file(str(path))
     state = load_checkpoint(path)
     _check_payload(state, path)
     network = PoseNet(Encoder(state["arch"]), head=state["head"])
@@ -177,7 +197,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> PoseMode
         raise HandclrError(f"{path}: its tensors are not those of a {kind}") from error
     refuse_not_finite(state["state"], path)
     mean = MeanPose(state["mean_pose"].float().numpy(), float(state["bone_m"]))
-    return PoseModel(network.to(device).eval(), int(state["size"]), mean)
+    own_axes = state.get("axes") == _OWN_AXES
+    return PoseModel(network.to(device).eval(), int(state["size"]), mean, own_axes)
 
 
 def _check_payload(state: dict[str, Any], path: str | Path) -> None:

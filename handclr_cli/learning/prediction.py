@@ -12,6 +12,7 @@ from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from .augmentation import View, apply_view
+from .guide import Landmarks
 from .loading import batches, in_parts
 from .posemodel import PoseModel, Poses
 
@@ -44,16 +45,22 @@ def predict_crops(
 
 
 def predict_samples(
-    model: PoseModel, samples: Iterable[Sample], read: Read, batch: int, on_skip: OnSkip
+    model: PoseModel,
+    samples: Iterable[tuple[Sample, Landmarks | None]],
+    read: Read,
+    batch: int,
+    on_skip: OnSkip,
 ) -> Iterator[tuple[list[Any], Poses]]:
     """Predict the poses of samples as they come, a batch at a time.
 
-    Yields what `read` made of each sample, and the Poses; for the others as `predict_crops`.
+    Each comes with what the landmarker found in it, for a guided model. Yields what `read` made of
+    each sample, and the Poses; for the others as `predict_crops`.
     """
     view = View(model.size)
     images: list[np.ndarray] = []
     values: list[Any] = []
-    for sample in samples:
+    hands: list[Landmarks | None] = []
+    for sample, hand in samples:
         try:
             value, image = read(sample), apply_view(view, sample.image)
         except HandclrError as error:
@@ -61,11 +68,12 @@ def predict_samples(
             continue
         values.append(value)
         images.append(image)
+        hands.append(hand)
         if len(images) == batch:
-            yield values, model(images)
-            values, images = [], []
+            yield values, model(images, hands)
+            values, images, hands = [], [], []
     if images:
-        yield values, model(images)
+        yield values, model(images, hands)
 
 
 def some_crops(index: ShardIndex, size: int, count: int) -> np.ndarray:

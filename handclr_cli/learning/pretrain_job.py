@@ -81,7 +81,8 @@ class PretrainSettings(TrainSettings):
     arch: Arch = "resnet50"
     """Depth of the ResNet."""
     init: str = "random"
-    """Where the encoder starts: random, imagenet, or the path of a weights file."""
+    """Where the encoder starts: random, imagenet, handclr (the encoder that comes with it), or the
+    path of a weights file."""
     accumulate: int = 1
     """Encode a batch in this many parts: the loss is the whole batch's, batch norms see a part."""
     temperature: float | None = None

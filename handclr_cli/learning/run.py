@@ -16,6 +16,7 @@ from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import append_lines, atomic_write, write_json
 from ..contract.provenance import Provenance, after, file_checksum, loads, provenance
+from ..contract.shipped import weights_file
 from ..contract.temporary import lock_file
 from .distributed import Ranks
 from .weights_file import load_tensors
@@ -201,6 +202,7 @@ def run_config(
     the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder
     starts from.
     """
+    weights = weights_file(weights)
     start = file_checksum(weights) if Path(weights).is_file() else None
     record = after(provenance(stage, arguments, sources, seed=seed, model=start), origins)
     data = {

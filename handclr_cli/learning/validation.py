@@ -16,11 +16,12 @@ from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..hand.alignment import Alignment, joint_errors_mm, joint_means, mean_over_joints
 from .augmentation import to_tensor
-from .finetuning import TrainingLabels
+from .guide import Guide
 from .loading import Told, grey, in_parts, mended_batches
 from .pose import PoseNet
 from .posemodel import MeanPose, Resized, stack_crops
 from .run import Run
+from .training_labels import TrainingLabels
 
 ROOT, ROOT_BONE = "mpjpe_root_mm", "mpjpe_root_bone_mm"
 ALIGNMENTS: dict[str, Alignment] = {ROOT: "root", ROOT_BONE: "root+bone"}
@@ -32,11 +33,12 @@ _BATCH = 128
 class Validation:
     """Held-out crops as the model sees them, on the CPU, and their truth.
 
-    images uint8 (N, S, S, 3); keypoints3d (N, 21, 3) metres; valid (N, 21) bool: the joint has
-    labels.
+    images uint8 (N, S, S, 3), and what the landmarker found in them; keypoints3d (N, 21, 3) metres;
+    valid (N, 21) bool: the joint has labels.
     """
 
     images: Tensor
+    guide: Guide
     keypoints3d: np.ndarray
     valid: np.ndarray
     mean: MeanPose
@@ -46,10 +48,11 @@ class Validation:
         """MPJPE in mm after root alignment, and after root and reference bone."""
         device, was_training = next(network.parameters()).device, network.training
         network.eval()
-        parts = [
-            network.predict(to_tensor(part.to(device)))[0].cpu()
-            for part in self.images.split(_BATCH)
-        ]
+        parts = []
+        for rows in torch.arange(len(self.images)).split(_BATCH):
+            guide = Guide(*(field[rows].to(device) for field in self.guide))
+            images = to_tensor(self.images[rows].to(device))
+            parts.append(network.predict(images, guide)[0].cpu())
         network.train(was_training)
         return self.errors((torch.cat(parts) * self.mean.bone).numpy())
 
@@ -89,12 +92,15 @@ def build_validation(
                 good[list(part.failed)] = False
                 images.append(told(part)[good])
                 kept.append(good)
-    truths = np.concatenate([labels.keypoints3d for _, labels in sources])
-    valid = np.concatenate([labels.valid for _, labels in sources])
+    (_, labels), *others = sources
+    for _, more in others:
+        labels = labels.followed_by(more)
     there = np.concatenate(kept)
     if not there.any():
         raise HandclrError("none of the crops to validate on can be decoded")
-    return Validation(torch.cat(images), truths[there], valid[there], mean)
+    labels = labels.take(there)
+    guide = Guide.of(labels.hands(), size)
+    return Validation(torch.cat(images), guide, labels.keypoints3d, labels.valid, mean)
 
 
 def refuse_shared(train: TrainingLabels, held_out: TrainingLabels) -> None:

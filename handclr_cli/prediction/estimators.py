@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from ..choices import MEDIAPIPE
+from ..choices import MEDIAPIPE, SHIPPED
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.provenance import file_checksum
 from ..contract.sample import Sample
+from ..contract.shipped import weights_file
+from ..hand.camera import crop_turns, turned
 from ..hand.joints import REFERENCE_BONE
 from ..work import cores
 from .crops import Crop, read_crop
@@ -21,12 +23,15 @@ from .settings import PredictSettings
 if TYPE_CHECKING:
     from ..footage.frames import Hand
     from ..footage.world_poses import WorldPoses
-    from ..learning.posemodel import PoseModel
+    from ..learning.posemodel import PoseModel, Poses
+    from .guided import GuidedModel
 
     Found = tuple[Sample, Hand | HandclrError | None]
 
 MEAN_BONE, MEASURED_BONE = "the training set's mean", "as measured"
 OWN_BONE = "MediaPipe's median"
+# What people call models that have a name.
+NAMES = {SHIPPED: "handclr's model"}
 _LEAST_MM = 1e-3
 OnSkip = Callable[[HandclrError], None]
 
@@ -81,39 +86,72 @@ class Estimator(Protocol):
 
 
 class ModelEstimator:
-    """A model.pt, which looks at the crops."""
+    """A model.pt, which looks at the crops; a guided one is told what the landmarker finds there.
+
+    `alone`: it is told nothing.
+    """
 
     sees_crops = True
     without_hand = 0
 
-    def __init__(self, path: str, device: str, batch: int, workers: int | None) -> None:
+    def __init__(self, settings: PredictSettings) -> None:
         from ..learning.hardware import pick_device
         from ..learning.posemodel import load_model
 
-        self.model: PoseModel = load_model(path, pick_device(device))
-        self.checksums = file_checksum(path)
-        self.name = next(iter(self.checksums))
-        self._batch, self._workers = batch, workers
+        path = weights_file(settings.model)
+        self.model: PoseModel = load_model(path, pick_device(settings.device))
+        self._checksums = file_checksum(path)
+        self.name = NAMES.get(settings.model, next(iter(self._checksums)))
+        self._batch, self._workers = settings.batch, settings.workers
+        self._guided: GuidedModel | None = None
+        if self.model.is_guided and not settings.alone:
+            from ..footage.world_poses import WorldPoses
+            from .guided import GuidedModel
+
+            poses = WorldPoses(settings.landmarker, settings.min_score, settings.workers)
+            self._guided = GuidedModel(self.model, poses)
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the model, and of the landmarker's networks if they were needed."""
+        return self._checksums | (self._guided.checksums if self._guided else {})
 
     def of_shards(self, index: ShardIndex, fov: float, on_skip: OnSkip) -> Iterator[Estimate]:
         """As `Estimator`."""
-        from ..learning.prediction import predict_crops
+        from ..learning.prediction import predict_crops, predict_samples
 
-        read, workers = partial(read_crop, fov_deg=fov), cores.worker_count(self._workers)
+        read = partial(read_crop, fov_deg=fov)
+        if self._guided:
+            told = self._guided.told(index, on_skip)
+            for crops, poses in predict_samples(self.model, told, read, self._batch, on_skip):
+                yield self._estimate(crops, poses)
+            return
+        workers = cores.worker_count(self._workers)
         for _, crops, poses in predict_crops(
             self.model, index, read, self._batch, workers, on_skip
         ):
-            yield Estimate(crops, *poses)
+            yield self._estimate(crops, poses)
 
     def of_samples(
         self, samples: Iterable[Sample], side: int, fov: float, on_skip: OnSkip
     ) -> Iterator[Estimate]:
         """As `Estimator`."""
         from ..learning.prediction import predict_samples
+        from .guided import known_landmarks
 
+        told = known_landmarks(samples, side) if self._guided else ((one, None) for one in samples)
         read = partial(read_crop, fov_deg=fov, side=side)
-        for crops, poses in predict_samples(self.model, samples, read, self._batch, on_skip):
-            yield Estimate(crops, *poses)
+        for crops, poses in predict_samples(self.model, told, read, self._batch, on_skip):
+            yield self._estimate(crops, poses)
+
+    def _estimate(self, crops: list[Crop], poses: Poses) -> Estimate:
+        """Poses along the axes of the source's camera."""
+        xyz, uv = poses
+        if self.model.own_axes:
+            cameras = np.array([crop.cut.camera for crop in crops])
+            turns = crop_turns(cameras, np.array([crop.cut.side for crop in crops]))
+            xyz = turned(xyz.astype(np.float64), np.swapaxes(turns, 1, 2))
+        return Estimate(crops, xyz, uv)
 
     def sized(self, xyz: np.ndarray, bone_mm: float | None, person: np.ndarray) -> Sized:
         """As `Estimator`: the model's metres are those of its training set's mean bone."""
@@ -193,4 +231,4 @@ def load_estimator(settings: PredictSettings) -> Estimator:
 
         poses = WorldPoses(settings.landmarker, settings.min_score, settings.workers)
         return LandmarkerEstimator(poses)
-    return ModelEstimator(settings.model, settings.device, settings.batch, settings.workers)
+    return ModelEstimator(settings)

@@ -13,6 +13,7 @@ from .. import console
 from ..contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from ..contract.errors import HandclrError, UsageError
 from ..contract.provenance import Provenance, after, provenance
+from ..contract.shipped import weights_file
 from ..hand.camera import project
 from ..hand.placement import DEPTH_SIGMA, median_sigma_mm, placed
 from .crops import Crop, columns_of
@@ -111,7 +112,7 @@ def _films(settings: PredictSettings, source: Source) -> tuple[list[Film], Handc
 
 def _refuse_conflicts(settings: PredictSettings, source: Source, films: Sequence[Film]) -> None:
     """Raise UsageError where an output is an input, another output, or a file of another kind."""
-    names = [*source.files, settings.model]
+    names = [*source.files, weights_file(settings.model)]
     names += [str(file) for film in films for file in film.footage.files]
     reads = [Read("inputs", name, Reads()) for name in names]
     writes = []

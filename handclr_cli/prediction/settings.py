@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..choices import MEDIAPIPE, LookName, TableFormat
+from ..choices import SHIPPED, LookName, TableFormat
 from ..contract.errors import UsageError
 from ..contract.settings import Settings
 
@@ -26,8 +26,11 @@ class PredictSettings(Settings):
     inputs: Sequence[str]
     """Footage, as `run_extract` takes it, or sources of crops: tar files, URLs, or - for standard
     input."""
-    model: str = MEDIAPIPE
-    """The model.pt of a fine-tuning, or mediapipe for the landmarker's own world landmarks."""
+    model: str = SHIPPED
+    """handclr for the model that comes with it, mediapipe for the landmarker's own world landmarks,
+    or the model.pt of a fine-tuning."""
+    alone: bool = False
+    """Predict from the crops alone where a guided model is told what the landmarker found."""
     output: str | None = "-"
     """The table to write, CSV, JSON lines or NPZ; - is standard output, None writes none."""
     form: TableFormat | None = None
@@ -75,8 +78,9 @@ class PredictSettings(Settings):
             raise UsageError("is what films and pages show; name one of these", setting="footage")
 
     def arguments(self) -> dict[str, Any]:
-        """The recorded fields; whether tracks are filtered is one where they are."""
-        return {**super().arguments(), "smooth": self.smooth or None}
+        """The recorded fields; that tracks are filtered, or crops seen alone, is one where so."""
+        told = {"smooth": self.smooth or None, "alone": self.alone or None}
+        return {**super().arguments(), **told}
 
     def of_footage(self) -> dict[str, Any]:
         """How hands are found in footage, as plain types; every frame is looked at by default."""

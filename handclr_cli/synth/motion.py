@@ -166,8 +166,8 @@ def orientation_track(
 
     The camera frame has x right, y down, z forward. `spread` 0: fingers up, palm or back within
     about 35 degrees of facing the camera. `spread` 1: nearly all views, few of them along the
-    forearm; half with the fingers up, the others at any in-plane angle. Palm and back are equally
-    likely.
+    forearm; half with the fingers up, the others at any in-plane angle. `spread` 2: all views, more
+    of them along the forearm, at any in-plane angle. Palm and back are equally likely.
     """
 
     def draw(before: np.ndarray | None) -> np.ndarray:
@@ -294,14 +294,17 @@ def _view(rng: np.random.Generator, spread: float) -> np.ndarray:
 
     At azimuth 0 the back of the hand faces the camera.
     """
-    cap = np.radians(30 + 60 * spread)
+    cap, is_all_round = np.radians(30 + 60 * min(spread, 1)), spread > 1
+    along = 0.6 if is_all_round else 0.1
     while True:
         height, around = rng.uniform(np.cos(cap), 1), rng.uniform(0, 2 * np.pi)
         x, y = np.sqrt(1 - height**2) * np.array([np.cos(around), np.sin(around)])
         elevation = np.arcsin(y)
-        if abs(elevation) < np.radians(55) or rng.random() < 0.1:
+        if abs(elevation) < np.radians(55) or rng.random() < along:
             break
     azimuth = np.arctan2(x, height) + np.pi * rng.integers(2)
+    if is_all_round:
+        return np.array([azimuth, elevation, rng.uniform(-np.pi, np.pi)])
     upright = rng.random() < 0.5
     if upright:
         tilt = rng.normal(0, np.radians(8 + 10 * spread))

@@ -1,9 +1,12 @@
-"""Two worlds as different as labelled sets and footage in the wild: a studio, and all else."""
+"""Worlds as different as labelled sets and footage in the wild: a studio, and all else.
+
+The third is the second one seen from every side and distance: to train on, not to test on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,11 +21,11 @@ class World:
     """What scenes are drawn from.
 
     number: part of every seed. subjects: how many people there are, None for a new one in each
-    scene. tone: range of skin depth in 0..1. spread: of the views, 0..1. field: view angle of the
-    frame's shorter side, degrees. reach: length of a hand over the shorter side of the frame.
-    pairs, sleeves, objects: probabilities of two hands, of a sleeve, of a held object. shake: of
-    the camera, degrees. shutter: share of the frame's time that it is open. key, ambient: ranges of
-    the light. backdrop and sensor draw what is behind and the camera.
+    scene. tone: range of skin depth in 0..1. spread: of the views, 0..1, or 2 for all of them.
+    field: view angle of the frame's shorter side, degrees. reach: length of a hand over the shorter
+    side of the frame. pairs, sleeves, objects: probabilities of two hands, of a sleeve, of a held
+    object. shake: of the camera, degrees. shutter: share of the frame's time that it is open. key,
+    ambient: ranges of the light. backdrop and sensor draw what is behind and the camera.
     """
 
     name: str
@@ -82,4 +85,5 @@ WILD = World(
     backdrop=wild_backdrop,
     sensor=wild_sensor,
 )
-WORLDS = {world.name: world for world in (LAB, WILD)}
+ANY = replace(WILD, name="any", number=2, spread=2.0, field=(12.0, 60.0), sleeves=0.5, objects=0.35)
+WORLDS = {world.name: world for world in (LAB, WILD, ANY)}

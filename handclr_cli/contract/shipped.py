@@ -1,0 +1,19 @@
+"""The model that comes with handclr, and the word that stands for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..choices import SHIPPED
+
+_FILE = Path(__file__).resolve().parent.parent / "weights" / "hand.pt"
+
+
+def weights_file(name: str) -> str:
+    """The path of weights: of those that come with handclr where `name` is its name, else `name`.
+
+    >>> import handclr_cli as handclr
+    >>> handclr.weights_file("runs/model.pt")
+    'runs/model.pt'
+    """
+    return str(_FILE) if name == SHIPPED else name
