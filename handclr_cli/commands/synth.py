@@ -20,7 +20,10 @@ app = typer.Typer(
 )
 
 World = Annotated[
-    choices.WorldName, typer.Option(help="lab: a studio, few people; wild: everything else.")
+    choices.WorldName,
+    typer.Option(
+        help="lab: a studio, few people; wild: everything else; any: wild, from every side."
+    ),
 ]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in pixels.")]
 Workers = Annotated[
@@ -106,6 +109,9 @@ def labelled(
             min=1, help="Labelled images; with --layout freihand poses, of four images each."
         ),
     ] = 1000,
+    first: Annotated[
+        int, typer.Option(min=0, help="Number of the first crop, to make a set in parts.")
+    ] = 0,
     world: World = "lab",
     layout: Annotated[
         choices.LayoutName | None,
@@ -147,6 +153,7 @@ def labelled(
     settings = SynthLabelledSettings(
         output=output,
         count=count,
+        first=first,
         world=world,
         size=size,
         margin=margin,

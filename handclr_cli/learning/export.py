@@ -18,6 +18,7 @@ from ..contract.errors import HandclrError, UsageError
 from ..contract.output import atomic_write
 from ..hand.joints import JOINT_NAMES
 from .augmentation import IMAGENET_MEAN, IMAGENET_STD
+from .guide import Guide
 from .posemodel import PoseModel
 
 # The oldest that torch's exporter writes, which TensorRT from version 10, OpenCV and every current
@@ -28,6 +29,8 @@ TOLERANCE_PX = 0.05
 # Where the two hottest cells of a heatmap are equal but for rounding, either may be read.
 TIES = 1e-3
 INPUT, OUTPUTS = "crops", ("xyz", "uv")
+# What the landmarker found, for a guided model.
+TOLD = ("points", "world", "found")
 MAKERS, RUNTIME = ("onnx", "onnxscript"), "onnxruntime"
 
 
@@ -48,7 +51,8 @@ class PoseGraph(nn.Module):
     """What is exported: normalisation, network and readout of a PoseModel, on the CPU.
 
     Crops of right hands, uint8 (N, S, S, 3) RGB with S the model's size -> xyz (N, 21, 3) metres
-    from the wrist, camera axes, and uv (N, 21, 2) crop sides, float32.
+    from the wrist, axes as of the model, and uv (N, 21, 2) crop sides, float32. A guided model also
+    takes points (N, 21, 2) crop sides, world (N, 21, 3), float32, and found (N,) bool.
     """
 
     scale: Tensor
@@ -62,10 +66,14 @@ class PoseGraph(nn.Module):
         self.register_buffer("scale", 1 / (255 * std)[:, None, None])
         self.register_buffer("shift", (mean / std)[:, None, None])
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, crops: Tensor, *told: Tensor) -> tuple[Tensor, Tensor]:
         """Predict as PoseModel does."""
         images = crops.permute(0, 3, 1, 2).to(torch.float32) * self.scale - self.shift
-        xyz, uv = self.network.predict(images)
+        guide = None
+        if told:
+            points, world, found = told
+            guide = Guide(points * self.size, world, found)
+        xyz, uv = self.network.predict(images, guide)
         return xyz * self.bone, uv / self.size
 
 
@@ -80,23 +88,23 @@ def require_onnx() -> None:
 def export_onnx(model: PoseModel, properties: Mapping[str, Any]) -> bytes:
     """Serialise the model as one ONNX file of opset OPSET, for any N.
 
-    `properties` go into its metadata. Input `crops`, outputs `xyz` and `uv`, as of PoseGraph. The
-    same model gives the same bytes.
+    `properties` go into its metadata. Input `crops`, of a guided model also `points`, `world` and
+    `found`, outputs `xyz` and `uv`, as of PoseGraph. The same model gives the same bytes.
     """
     require_onnx()
     graph = PoseGraph(model)
-    example = torch.zeros(2, model.size, model.size, 3, dtype=torch.uint8)
+    example = tuple(inputs_of(model, np.zeros((2, model.size, model.size, 3), np.uint8)).values())
     # Standard output is for data, and the exporter talks.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
-            (example,),
-            input_names=[INPUT],
+            example,
+            input_names=[INPUT, *TOLD] if model.is_guided else [INPUT],
             output_names=list(OUTPUTS),
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=_free(len(example)),
             verbose=False,
         )
     proto = program.model_proto  # type: ignore[union-attr]
@@ -119,16 +127,12 @@ def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | 
     """
     if importlib.util.find_spec(RUNTIME) is None:
         return None
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
-    graph = PoseGraph(model)
+    session, inputs = _session(data), inputs_of(model, crops)
     with torch.no_grad():
-        expected = [value.numpy() for value in graph(torch.from_numpy(crops))]
-    found = session.run(list(OUTPUTS), {INPUT: crops})
-    single = session.run(list(OUTPUTS), {INPUT: crops[:1]})
+        expected = [value.numpy() for value in PoseGraph(model)(*inputs.values())]
+    fed = {name: value.numpy() for name, value in inputs.items()}
+    found = session.run(list(OUTPUTS), fed)
+    single = session.run(list(OUTPUTS), {name: value[:1] for name, value in fed.items()})
     apart = [_apart(*values) for values in zip(found, single, expected, strict=True)]
     mm, px = 1000 * apart[0], model.size * apart[1]
     beyond = ~((mm <= TOLERANCE_MM) & (px <= TOLERANCE_PX))
@@ -139,6 +143,35 @@ def check_onnx(data: bytes, model: PoseModel, crops: np.ndarray) -> OnnxCheck | 
         raise HandclrError(f"{differs}; nothing was written")
     close = ~beyond
     return OnnxCheck(len(crops), float(mm[close].max()), float(px[close].max()), int(beyond.sum()))
+
+
+def _session(data: bytes) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+
+
+def inputs_of(model: PoseModel, crops: np.ndarray) -> dict[str, Tensor]:
+    """The inputs of a graph for crops uint8 (n, S, S, 3), by name.
+
+    A guided model is told, of every other crop, what it sees in it by itself.
+    """
+    inputs = {INPUT: torch.from_numpy(crops)}
+    if model.is_guided:
+        xyz, uv = model(crops)
+        found = torch.arange(len(crops)) % 2 == 0
+        told = torch.from_numpy(uv), torch.from_numpy(xyz), found
+        inputs |= dict(zip(TOLD, told, strict=True))
+    return inputs
+
+
+def _free(count: int) -> tuple[Any, ...]:
+    """The dynamic shapes of `count` inputs, the first of which is followed by the others."""
+    batch = torch.export.Dim("batch")
+    first = ({0: batch},)
+    return first if count == 1 else (*first, tuple({0: batch} for _ in range(count - 1)))
 
 
 def _apart(found: np.ndarray, single: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from .. import console
 from ..choices import LayoutName, WorldName
@@ -37,7 +37,8 @@ class SynthFootageSettings(Settings):
     fps: float = 12.0
     """Frames per second."""
     world: WorldName = "wild"
-    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    """lab: a studio with few people; wild: many people, surroundings and cameras; any: wild, from
+    every side and distance, with more objects."""
     width: int = 480
     """Width of the video in pixels, even."""
     height: int = 360
@@ -111,8 +112,11 @@ class SynthLabelledSettings(Settings):
     """Tar file to write; crops-%06d.tar: numbered shards; -: standard output."""
     count: int = 1000
     """Number of crops to make."""
+    first: int = 0
+    """Number of the first of them; a set may be made in parts."""
     world: WorldName = "lab"
-    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    """lab: a studio with few people; wild: many people, surroundings and cameras; any: wild, from
+    every side and distance, with more objects."""
     size: int = 224
     """Side of the crops in pixels."""
     margin: float = 1.5
@@ -127,6 +131,10 @@ class SynthLabelledSettings(Settings):
     """Replace existing numbered shards."""
     seed: int = 0
     """Seed; the same seed gives the same crops, however many are made."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The recorded fields; the number of the first crop is one where it is not 0."""
+        return {**super().arguments(), "first": self.first or None}
 
 
 def run_synth_labelled(settings: SynthLabelledSettings) -> int:
@@ -148,7 +156,8 @@ def run_synth_labelled(settings: SynthLabelledSettings) -> int:
         ShardOutput(settings.output, record, settings.shard_size, settings.overwrite) as out,
         console.progress("synth labelled", settings.count, "crops") as advance,
     ):
-        for sample in in_order(portraits.make, range(settings.count), workers):
+        numbers = range(settings.first, settings.first + settings.count)
+        for sample in in_order(portraits.make, numbers, workers):
             out.write(sample)
             advance()
     return out.samples
@@ -165,7 +174,8 @@ class SynthLayoutSettings(Settings):
     count: int = 1000
     """Approximate number of images; for freihand the number of poses, of four images each."""
     world: WorldName = "lab"
-    """lab: a studio with few people; wild: many people, surroundings and cameras."""
+    """lab: a studio with few people; wild: many people, surroundings and cameras; any: wild, from
+    every side and distance, with more objects."""
     seed: int = 0
     """Seed; the same seed gives the same images."""
 
