@@ -46,5 +46,3 @@ DexycbSplit = Literal[
 
 # What is named in the place of a model for MediaPipe's own 3D landmarks.
 MEDIAPIPE = "mediapipe"
-# What is named for the model that comes with handclr, or for its encoder.
-SHIPPED = "handclr"

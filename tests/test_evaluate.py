@@ -471,6 +471,7 @@ def test_what_cannot_be_is_one_line(model: Path, tmp_path: Path) -> None:
         del sample.members["keypoints3d.npy"]
         out.write(sample)
     assert "handclr import" in error_line(handclr("evaluate", bare, "--predictions", wrong, code=1))
-    assert "name one of" in error_line(handclr("evaluate", shard, code=2))
+    two = ("--model", model, "--predictions", wrong)
+    assert "name one of" in error_line(handclr("evaluate", shard, *two, code=2))
     both = ("--compare", shard, shard, "--model", model)
     assert "alone, without --model" in error_line(handclr("evaluate", *both, code=2))

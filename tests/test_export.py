@@ -36,8 +36,9 @@ class SmallNet(nn.Module):
         torch.manual_seed(0)
         self.stem, self.heat = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, JOINT_COUNT, 1)
         self.location = nn.Conv2d(8, 3 * JOINT_COUNT, 1)
+        self.head = DetNet(8)
 
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, images: Tensor, guide: None = None) -> tuple[Tensor, Tensor]:
         x = self.stem(images).relu()
         location = self.location(x).unflatten(1, (JOINT_COUNT, 3))
         return DetNet.read(self, PoseMaps(self.heat(x).sigmoid(), location, location))  # type: ignore[arg-type]

@@ -153,6 +153,15 @@ def test_crops_without_landmarks_teach_the_second_regression_nothing() -> None:
         assert (part.grad.abs().amax(dim=(1, 2)) > 0).tolist() == [True, False, True, False]
 
 
+def test_what_the_landmarker_labelled_does_not_confirm_it() -> None:
+    head, (_, guide) = Guided(CHANNELS), hands(2)
+    uv, xyz = guide.points.clone(), torch.randn(2, 21, 3)
+    truth = pose_truth(uv, xyz, 64, posed=torch.zeros(2, dtype=torch.bool))
+    losses = head.loss(head(torch.randn(2, CHANNELS, 2, 2), guide), truth)
+    assert losses["helped_uv"] == losses["helped_location"] == losses["location"] == 0
+    assert losses["uv"] > 0
+
+
 def test_what_has_no_3d_labels_costs_no_3d(tmp_path: Path) -> None:
     uv, xyz = torch.full((2, 21, 2), 20.0), torch.randn(2, 21, 3)
     truth = pose_truth(uv, xyz, 64, posed=torch.tensor([True, False]))

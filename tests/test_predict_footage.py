@@ -41,7 +41,8 @@ def predicted(handclr: Handclr, *words: str | Path, code: int = 0) -> list[str]:
 def test_footage_gives_the_hands_that_extract_gives(
     handclr: Handclr, drawn_clip: Path, tmp_path: Path
 ) -> None:
-    said = predicted(handclr, drawn_clip, "-o", tmp_path / "direct.npz")
+    landmarks = ("--model", "mediapipe")
+    said = predicted(handclr, drawn_clip, *landmarks, "-o", tmp_path / "direct.npz")
     assert said[0].startswith(
         "predict: 4 frames of 1 video, 8 hands (4 left, 4 right) in 2 tracks, 0 skipped; "
     )
@@ -52,7 +53,7 @@ def test_footage_gives_the_hands_that_extract_gives(
     )
     shard = tmp_path / "crops.tar"
     handclr("extract", "--every", "1", "--with-keypoints", drawn_clip, "-o", shard)
-    predicted(handclr, shard, "-o", tmp_path / "piped.npz")
+    predicted(handclr, shard, *landmarks, "-o", tmp_path / "piped.npz")
     direct, meta = read_npz(str(tmp_path / "direct.npz"), "predictions")
     piped, _ = read_npz(str(tmp_path / "piped.npz"), "predictions")
     for name, array in direct.items():

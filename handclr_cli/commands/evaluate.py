@@ -10,6 +10,7 @@ from .. import choices, console, options
 from ..contract.claims import Reads, Word, Writes
 from ..contract.errors import UsageError
 from ..contract.inputs import refuse_missing
+from ..contract.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate_job import EvaluateResult
@@ -24,7 +25,7 @@ def evaluate(
             metavar="FILE",
             help="handclr: the model that comes with it; mediapipe: its own 3D landmarks; or a "
             "model.pt of handclr finetune.",
-            show_default=choices.SHIPPED,
+            show_default=SHIPPED,
         ),
         Reads(),
     ] = None,
@@ -128,7 +129,7 @@ def evaluate(
         _compare(compare, given, table, seed)
         return
     if predictions is None:
-        model = model or choices.SHIPPED
+        model = model or SHIPPED
     _refuse_misfits(model, predictions, bone, crop)
     sources = options.sources(shards)
     options.read_once(*sources, predictions)

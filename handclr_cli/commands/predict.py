@@ -11,6 +11,7 @@ from .. import choices, console, options
 from ..contract.claims import Reads, Writes
 from ..contract.errors import UsageError
 from ..contract.inputs import STDIN
+from ..contract.shipped import SHIPPED
 
 if TYPE_CHECKING:
     from ..prediction.films import Drawn
@@ -37,7 +38,7 @@ def predict(
             "model.pt of handclr finetune.",
         ),
         Reads(),
-    ] = choices.SHIPPED,
+    ] = SHIPPED,
     alone: options.Alone = False,
     output: Annotated[
         str | None,

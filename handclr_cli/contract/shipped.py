@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..choices import SHIPPED
-
+# What is named for the model that comes with handclr, or for its encoder.
+SHIPPED = "handclr"
 _FILE = Path(__file__).resolve().parent.parent / "weights" / "hand.pt"
 
 

@@ -42,13 +42,10 @@ class PoseEstimator(Protocol):
 
     It gives xyz (n, 21, 3) metres from the wrist, and uv (n, 21, 2) in sides of the crop; NaN for
     a crop of an index that cannot be decoded, or in which it finds no hand. `mean` is that of its
-    training set; None where it has none, and its metres are its own. `own_axes`: hands are along
-    the axes of each crop's own camera, as is the mean; else of the source's. Crops that are cut
-    again are given to the model itself, which is called.
+    training set; None where it has none, and its metres are its own. Where it has `own_axes` that
+    are true, hands and mean are along the axes of each crop's own camera, else of the source's.
+    Crops that are cut again are given to the model itself, which is called.
     """
-
-    @property
-    def own_axes(self) -> bool: ...
 
     @property
     def mean(self) -> MeanHand | None: ...
@@ -92,7 +89,7 @@ def predict_labelled(
         return labels, replace(predicted, found=int(found.sum())), None
     scale = SCALES[how.bone].format(bone_mm=1000 * mean.bone)
     still = np.broadcast_to(mean.pose, hands.shape)
-    if model.own_axes:
+    if getattr(model, "own_axes", False):
         turns = np.swapaxes(crop_turns(labels.intrinsics, labels.side), 1, 2)
         hands, still = turned(hands, turns), turned(still, turns)
     hands = scaled(hands, labels, how.bone, mean.bone)

@@ -89,8 +89,12 @@ class Guided(PoseHead):
     def loss(
         self, outputs: GuidedPoints, truth: PoseTruth, mean: Mean = lambda counts: counts
     ) -> dict[str, Tensor]:
-        """The sum of the two totals, and the parts of both as `point_loss` has them."""
+        """The sum of the two totals, and the parts of both as `point_loss` has them.
+
+        What has 2D labels alone has them of the landmarker, and says nothing of its faults.
+        """
         alone = point_loss(outputs.alone, truth, mean)
-        helped = point_loss(outputs.helped, truth.only(outputs.found), mean)
+        judged = outputs.found & truth.valid.any(dim=1)
+        helped = point_loss(outputs.helped, truth.only(judged), mean)
         parts = {f"helped_{name}": value for name, value in helped.items() if name != "total"}
         return {**alone, **parts, "total": alone["total"] + helped["total"]}

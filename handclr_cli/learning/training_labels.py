@@ -88,7 +88,9 @@ def read_all_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLa
     if not any(label["posed"] for label in known):
         missing = f"no sample has {KEYPOINTS_2D.suffix} and {KEYPOINTS_3D.suffix}"
         raise HandclrError(f"{missing}; make labelled shards by handclr import")
-    arrays = {name: np.array([label[name] for label in known]) for name in columns}
+    arrays = {}
+    for name in columns:
+        arrays[name] = np.array([label[name] for label in known])
     found = TrainingLabels(rows=np.array(rows), **arrays)
     posed = found.take(found.posed)
     require_hands(posed.keypoints3d, posed.valid, lambda row: index.keys[posed.rows[row]])

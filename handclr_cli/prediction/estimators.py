@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from ..choices import MEDIAPIPE, SHIPPED
+from ..choices import MEDIAPIPE
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.provenance import file_checksum
 from ..contract.sample import Sample
-from ..contract.shipped import weights_file
+from ..contract.shipped import SHIPPED, weights_file
 from ..hand.camera import crop_turns, turned
 from ..hand.joints import REFERENCE_BONE
 from ..work import cores

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..choices import SHIPPED, LookName, TableFormat
+from ..choices import LookName, TableFormat
 from ..contract.errors import UsageError
 from ..contract.settings import Settings
+from ..contract.shipped import SHIPPED
 
 # What means something for footage only, and what that is by default.
 _OF_FOOTAGE = {"fps": None, "every": None, "max_hands": 2, "look": "tiles"}
