@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .hand.alignment import joint_errors_mm as joint_errors_mm
     from .hand.alignment import procrustes as procrustes
     from .hand.alignment import root_relative as root_relative
+    from .hand.camera import crop_turns as crop_turns
     from .inspection.inspect_job import InspectSettings as InspectSettings
     from .inspection.inspect_job import run_inspect as run_inspect
     from .learning.augmentation import AugmentationConfig as AugmentationConfig
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .learning.posemodel import load_model as load_model
     from .learning.pretrain_job import PretrainSettings as PretrainSettings
     from .learning.pretrain_job import run_pretrain as run_pretrain
+    from .prediction.guided import GuidedModel as GuidedModel
     from .prediction.predict_job import run_predict as run_predict
     from .prediction.settings import PredictSettings as PredictSettings
     from .report.demo_job import DemoSettings as DemoSettings
@@ -77,6 +79,7 @@ _HOMES = {
     "joint_errors_mm": "hand.alignment",
     "procrustes": "hand.alignment",
     "root_relative": "hand.alignment",
+    "crop_turns": "hand.camera",
     "MinedPositives": "similarity.arrays",
     "PoseEmbedding": "similarity.arrays",
     "embed_poses": "similarity.arrays",
@@ -106,6 +109,7 @@ _HOMES = {
     "run_pretrain": "learning.pretrain_job",
     "FinetuneSettings": "learning.finetune_job",
     "run_finetune": "learning.finetune_job",
+    "GuidedModel": "prediction.guided",
     "PredictSettings": "prediction.settings",
     "run_predict": "prediction.predict_job",
     "CompareSettings": "evaluation.evaluate_job",

@@ -117,6 +117,7 @@ def test_its_example_runs(name: str, a_folder: Path, monkeypatch: pytest.MonkeyP
 
 # What takes minutes or needs MediaPipe: all but the settings is shown and marked +SKIP.
 SHOWN_ONLY = {
+    "GuidedModel",
     "WorldPoses",
     "run_extract",
     "run_keypoints",

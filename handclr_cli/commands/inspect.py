@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from .. import console, options
 from ..contract.claims import Reads, Writes
 from ..contract.errors import HandclrError, UsageError
+from ..contract.shipped import weights_file
 
 if TYPE_CHECKING:
     from ..contract.sample import Sample
@@ -51,12 +53,14 @@ def inspect(
 
     handclr inspect hands/
 
+    handclr inspect handclr   # the model that comes with it
+
     handclr inspect --skipped --sheet crops.png 'crops-{000000..000311}.tar'
 
     The exit code is 3 where shards are missing, inputs were skipped, or something is damaged.
     """
     options.read_once(*(paths or ()))
-    named = paths or options.sources(None)
+    named = [_path_of(path) for path in paths] if paths else options.sources(None)
     options.prepare_files(sheet)
     options.need_stdout()
     from ..inspection.inspect_job import InspectSettings, run_inspect
@@ -80,6 +84,11 @@ def inspect(
         console.warn(str(error))
     console.say(f"inspect: {'; '.join(done.faults) or 'nothing is missing, skipped or damaged'}")
     options.skipped_exit(len(done.faults))
+
+
+def _path_of(name: str) -> str:
+    """The file that a name stands for: handclr, if that is no file here, is the model it has."""
+    return name if os.path.exists(name) else weights_file(name)
 
 
 def _print(text: str) -> None:

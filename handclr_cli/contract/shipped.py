@@ -10,10 +10,5 @@ _FILE = Path(__file__).resolve().parent.parent / "weights" / "hand.pt"
 
 
 def weights_file(name: str) -> str:
-    """The path of weights: of those that come with handclr where `name` is its name, else `name`.
-
-    >>> import handclr_cli as handclr
-    >>> handclr.weights_file("runs/model.pt")
-    'runs/model.pt'
-    """
+    """The path of weights: of those that come with handclr where `name` is SHIPPED, else `name`."""
     return str(_FILE) if name == SHIPPED else name

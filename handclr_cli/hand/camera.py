@@ -63,13 +63,20 @@ def crop_turns(cameras: np.ndarray, sides: np.ndarray) -> np.ndarray:
     the least angle: what a crop shows says nothing of where in the picture it was cut. `cameras`
     (N, 3, 3) and `sides` (N,) are in pixels of the crops; of a camera that is NaN, the crop's is
     taken to be its own.
+
+    >>> import numpy as np, handclr_cli as handclr
+    >>> camera = np.array([[[300.0, 0, -100], [0, 300, 112], [0, 0, 1]]])
+    >>> turn = handclr.crop_turns(camera, np.array([224.0]))[0]
+    >>> ahead = camera[0] @ turn.T @ [0, 0, 1]
+    >>> (ahead[:2] / ahead[2]).round(6).tolist()
+    [112.0, 112.0]
     """
     middles = np.column_stack([sides / 2, sides / 2, np.ones(len(sides))])
     turns = np.tile(np.eye(3), (len(sides), 1, 1))
     known = np.isfinite(cameras).all(axis=(1, 2))
     rays = np.linalg.solve(cameras[known], middles[known, :, None])[..., 0]
     x, y, z = (rays / np.linalg.norm(rays, axis=1, keepdims=True)).T
-    # Rodrigues' formula about the axis (y, -x, 0), on which neither z nor the ray lies.
+    # Rodrigues' formula, about the axis at right angles to the optical axis and the ray.
     part = 1 / (1 + z)
     turns[known] = np.array(
         [[1 - part * x * x, -part * x * y, -x], [-part * x * y, 1 - part * y * y, -y], [x, y, z]]

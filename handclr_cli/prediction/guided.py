@@ -27,6 +27,12 @@ class GuidedModel:
 
     It is evaluated as the model itself is; where MediaPipe is not installed, crops whose samples
     hold no landmarks are predicted from the picture alone, which is said once.
+
+    >>> import handclr_cli as handclr
+    >>> model = handclr.GuidedModel(handclr.load_model("handclr"), handclr.WorldPoses())
+    >>> settings = handclr.EvaluateSettings(shards=["labelled.tar"], model="handclr")
+    >>> handclr.run_evaluate(settings, model).report["samples"]  # doctest: +SKIP
+    183
     """
 
     own_axes = True
