@@ -18,8 +18,10 @@ from handclr_cli.contract import fields
 from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
+from handclr_cli.evaluation.crops import predict_detected
 from handclr_cli.footage.world_poses import WorldPoses
-from handclr_cli.hand.camera import crop_turns, project, turned
+from handclr_cli.hand.camera import crop_camera, crop_turns, project, turned
+from handclr_cli.hand.square import square_box
 from handclr_cli.learning.finetune_job import FinetuneSettings, run_finetune
 from handclr_cli.learning.finetuning import PoseDataset, collate_labelled, pose_augmentation
 from handclr_cli.learning.ground_truth import PoseTruth, pose_truth
@@ -212,6 +214,29 @@ def test_a_guided_model_is_trained_and_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2D keypoints alone"):
         plain = write_shard(tmp_path / "plain.tar", [labelled_sample(n) for n in range(4)])
         train(tmp_path, shards=[str(plain)], run=str(tmp_path / "other"))
+
+
+def test_crops_that_are_cut_again_are_told_and_turned(tmp_path: Path) -> None:
+    """A model that gives the same hand of each cut gives it along that cut's own axes."""
+    index = index_of(tmp_path, [looked_at(0), looked_at(1, found=False)])
+    hand = np.random.default_rng(0).normal(size=(21, 3))
+
+    class Same:
+        own_axes, takes_landmarks = True, True
+
+        def __call__(self, images: list, hands: list) -> tuple[np.ndarray, np.ndarray]:
+            self.told = hands
+            return np.stack([hand] * len(images)), np.full((len(images), 21, 2), 0.5)
+
+    model = Same()
+    ((hands, _),) = predict_detected(model, index, np.arange(2), 8)
+    points, box = index[0].keypoints2d, square_box(index[0].keypoints2d, 1.5)
+    np.testing.assert_allclose(model.told[0][0] * (box[2] - box[0]) + box[:2], points, atol=1e-4)
+    assert model.told[1] is None
+    camera = crop_camera(CAMERA, box, SIZE)
+    whole, part = crop_turns(np.array([CAMERA, camera]), np.full(2, float(SIZE)))
+    np.testing.assert_allclose(turned(hands[:1], whole.T[None]), turned(hand[None], part.T[None]))
+    np.testing.assert_allclose(hands[1], hand)
 
 
 @pytest.mark.slow

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import JOINT_COUNT, KEYPOINTS_2D
+from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, WORLD_3D
 from ..contract.index import ShardIndex
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
+from ..hand.camera import crop_camera, crop_turns
+from ..hand.placement import given_camera
 from ..hand.square import Box, cut, square_box, to_source
 from .labels import Labels
 
@@ -20,7 +22,8 @@ from .labels import Labels
 DETECTED_MARGIN = 1.5
 _MAKERS = {"ground truth": {"import", "synth"}, "detected": {"extract"}}
 
-Model = Callable[[list[np.ndarray]], tuple[np.ndarray, np.ndarray]]
+# Called with crops; with what the landmarker found in them too, where it `takes_landmarks`.
+Model = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def crop_kind(origins: Sequence[Provenance]) -> str:
@@ -62,24 +65,48 @@ def predict_detected(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Predict from crops cut again around their 2D keypoints.
 
-    Yields xyz (n, 21, 3) and uv (n, 21, 2) for each batch of rows. `model` takes crops and returns
-    xyz and uv, in sides of what it was given; here uv is in sides of the crop in the shard. A crop
-    without 2D keypoints stays as it is; of one that cannot be decoded both are NaN.
+    Yields xyz (n, 21, 3) and uv (n, 21, 2) for each batch of rows. `model` takes crops, and, if it
+    says so, landmarks in sides of these, and returns xyz and uv, in sides of what it was given;
+    here uv is in sides of the crop in the shard, and xyz of one that has `own_axes` along those of
+    its camera. A crop without 2D keypoints stays as it is; of one that cannot be decoded both are
+    NaN.
     """
+    has_own_axes = getattr(model, "own_axes", False)
     for first in range(0, len(rows), batch):
         part = rows[first : first + batch].tolist()
-        crops, cuts = [], []
+        crops, cuts, told = [], [], []
         for at, row in enumerate(part):
             sample = index[row]
             with contextlib.suppress(HandclrError):
                 box = _detected_box(sample)
+                landmarks = _landmarks_in(box, sample)
+                turn = _turn_from(box, sample) if has_own_axes else np.eye(3)
                 crops.append(cut(sample.image, box, sample.side, False))
-                cuts.append((at, box, sample.side))
+                cuts.append((at, box, sample.side, turn))
+                told.append(landmarks)
         hands, seen = (np.full((len(part), JOINT_COUNT, each), np.nan) for each in (3, 2))
-        xyz, uv = model(crops)
-        for hand, points, (at, box, side) in zip(xyz, uv, cuts, strict=True):
-            hands[at], seen[at] = hand, to_source(points, box, 1, False) / side
+        xyz, uv = model(crops, told) if getattr(model, "takes_landmarks", False) else model(crops)
+        for hand, points, (at, box, side, turn) in zip(xyz, uv, cuts, strict=True):
+            hands[at], seen[at] = hand @ turn.T, to_source(points, box, 1, False) / side
         yield hands, seen
+
+
+def _landmarks_in(box: Box, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
+    """The landmarks that a sample holds, points (21, 2) in sides of a box, and world (21, 3)."""
+    if KEYPOINTS_2D in sample and WORLD_3D in sample:
+        return (sample.keypoints2d - box[:2]) / (box[2] - box[0]), sample.world3d
+    return None
+
+
+def _turn_from(box: Box, sample: Sample) -> np.ndarray:
+    """The rotation (3, 3) from the axes of a box's own camera to those of the crop's own."""
+    if INTRINSICS not in sample:
+        return np.eye(3)
+    camera = given_camera(sample)
+    cameras = np.stack([camera, crop_camera(camera, box, sample.side)])
+    whole, part = crop_turns(cameras, np.full(2, float(sample.side)))
+    turn: np.ndarray = whole @ part.T
+    return turn
 
 
 def _detected_box(sample: Sample) -> Box:

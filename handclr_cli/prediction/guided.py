@@ -35,7 +35,7 @@ class GuidedModel:
     183
     """
 
-    own_axes = True
+    own_axes, takes_landmarks = True, True
 
     def __init__(self, model: PoseModel, poses: WorldPoses) -> None:
         self.model, self.poses = model, poses
@@ -50,9 +50,9 @@ class GuidedModel:
         """SHA-256 of the landmarker's networks, if crops were looked at."""
         return self.poses.checksums
 
-    def __call__(self, crops: list[np.ndarray]) -> Poses:
-        """Predict crops that were cut again, of which nothing is known but the picture."""
-        return self.model(crops)
+    def __call__(self, crops: list[np.ndarray], hands: Sequence[Landmarks | None]) -> Poses:
+        """Predict crops and what is known of them, as the model does."""
+        return self.model(crops, hands)
 
     def find(
         self, index: ShardIndex, rows: Sequence[int] | None = None

@@ -1,6 +1,6 @@
 r"""Make the model that comes with handclr, from nothing but footage of hands.
 
-    python tests/benchmarks/model/make.py work/ --videos videos/ --hours 2
+    python tests/benchmarks/model/make.py work/ --videos videos/
 
 Each step is a handclr command that is left out where its output is there, so that the same line
 goes on where it was stopped: synthetic hands (`synth labelled --world any`), what the landmarker
@@ -97,9 +97,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--crops", type=int, default=26_000, help="synthetic ones")
     parser.add_argument("--size", type=int, default=64, help="side of the input in pixels")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--pretrain", type=int, default=0, help="epochs of pre-training")
+    parser.add_argument("--pretrain", type=int, default=3, help="epochs of pre-training")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     if options.small:
