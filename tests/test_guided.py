@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from labelled_helpers import CAMERA, SIZE, labelled_sample
+from labelled_helpers import CAMERA, SIZE, error_line, handclr, labelled_sample
 from shard_helpers import write_shard
 from torch import Tensor
 
@@ -242,20 +240,21 @@ def test_crops_that_are_cut_again_are_told_and_turned(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_tell_a_guided_model_what_crops_hold(tmp_path: Path) -> None:
     weights, shard = train(tmp_path)
-    handclr = [sys.executable, "-m", "handclr_cli"]
-    errors = []
+    errors, words = [], ("--model", weights, "--workers", "0")
     for options in ([], ["--alone"]):
-        command = ["evaluate", shard, "--model", weights, "--workers", "0", *options]
-        done = subprocess.run([*handclr, *map(str, command)], capture_output=True, check=True)
-        report = json.loads(done.stdout)
+        report = json.loads(handclr("evaluate", shard, *words, *options).stdout)
         assert report["provenance"]["arguments"].get("alone") == (True if options else None)
         errors.append(report["model"]["root"]["mpjpe_mm"])
-        table = tmp_path / f"poses{len(options)}.npz"
-        command = ["predict", shard, "--model", weights, "--workers", "0", "-o", table, *options]
-        subprocess.run([*handclr, *map(str, command)], capture_output=True, check=True)
+        handclr("predict", shard, *words, "-o", tmp_path / f"poses{len(options)}.npz", *options)
     assert errors[0] != errors[1]
     first, second = (np.load(tmp_path / f"poses{n}.npz")["keypoints3d"] for n in (0, 1))
     assert first.shape == second.shape and not np.allclose(first, second)
+
+
+def test_landmarks_alone_are_no_model(tmp_path: Path) -> None:
+    for command in ("evaluate", "predict"):
+        line = error_line(handclr(command, "x.tar", "--alone", "--model", "mediapipe", code=2))
+        assert "--alone" in line
 
 
 def test_a_mix_is_a_share(tmp_path: Path) -> None:

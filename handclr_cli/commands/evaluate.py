@@ -131,6 +131,8 @@ def evaluate(
     if predictions is None:
         model = model or SHIPPED
     _refuse_misfits(model, predictions, bone, crop)
+    if alone and (predictions or model == choices.MEDIAPIPE):
+        raise UsageError("--alone is for models: it leaves out what MediaPipe found in the crops")
     sources = options.sources(shards)
     options.read_once(*sources, predictions)
     refuse_missing("predictions", predictions)

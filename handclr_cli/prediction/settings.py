@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..choices import LookName, TableFormat
+from ..choices import MEDIAPIPE, LookName, TableFormat
 from ..contract.errors import UsageError
 from ..contract.settings import Settings
 from ..contract.shipped import SHIPPED
@@ -75,6 +75,9 @@ class PredictSettings(Settings):
         if self.fps and self.every:
             why = "counts frames, and the frames per second count time; leave out one of the two"
             raise UsageError(why, setting="every")
+        if self.alone and self.model == MEDIAPIPE:
+            why = "leaves out the landmarks, and MediaPipe's own 3D are nothing else"
+            raise UsageError(why, setting="alone")
         if self.footage and not (self.overlay or self.page):
             raise UsageError("is what films and pages show; name one of these", setting="footage")
 
