@@ -4,8 +4,8 @@
 
 The loop decodes each frame by OpenCV and gives it to MediaPipe's hand landmarker, which pads it to
 a square and looks once; it follows nothing, and writes nothing. `predict` runs in this process, as
-one of its workers does: it decodes, looks as its option says, follows the hands, places them in 3D
-and writes a CSV. Both make a landmarker of their own. Frames a second by the clock, hands, and the
+one of its workers does, with the landmarker's own 3D: it decodes, looks as its option says, follows
+the hands, places them in space and writes a CSV. Both make a landmarker of their own. Frames a second by the clock, hands, and the
 ratio of predict's speed to the loop's by the clock and by the processor's time; the rounds go by
 turns.
 """
@@ -62,6 +62,7 @@ def predict(video: Path, look: str) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as place:
         settings = PredictSettings(
             inputs=[str(video)],
+            model="mediapipe",
             output=f"{place}/poses.csv",
             look=look,  # type: ignore[arg-type]
             workers=0,

@@ -4,7 +4,7 @@ r"""What the model that comes with handclr is off by, beside MediaPipe and the m
     handclr import dexycb DexYCB/ --split all -o dexycb.tar
     handclr synth labelled --world lab --count 500 --seed 77 -o lab.tar
     handclr synth labelled --world wild --count 500 --seed 77 -o wild.tar
-    python tests/benchmarks/model/table.py freihand.tar dexycb.tar:camera lab.tar wild.tar
+    python tests/benchmarks/model/table.py freihand.tar dexycb.tar lab.tar wild.tar
 
 Each figure is of `handclr evaluate SET --model MODEL`: MPJPE in mm with its 95 % interval, after
 root, root and bone, and Procrustes alignment. What follows a colon names that which the intervals
