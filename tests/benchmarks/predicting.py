@@ -5,9 +5,9 @@
 The loop decodes each frame by OpenCV and gives it to MediaPipe's hand landmarker, which pads it to
 a square and looks once; it follows nothing, and writes nothing. `predict` runs in this process, as
 one of its workers does, with the landmarker's own 3D: it decodes, looks as its option says, follows
-the hands, places them in space and writes a CSV. Both make a landmarker of their own. Frames a second by the clock, hands, and the
-ratio of predict's speed to the loop's by the clock and by the processor's time; the rounds go by
-turns.
+the hands, places them in space and writes a CSV. Both make a landmarker of their own. Frames a
+second by the clock, hands, and the ratio of predict's speed to the loop's by the clock and by the
+processor's time; the rounds go by turns.
 """
 
 from __future__ import annotations
