@@ -198,6 +198,8 @@ def test_a_guided_model_is_trained_and_told(tmp_path: Path) -> None:
     weights, shard = train(tmp_path)
     model, index = load_model(weights), ShardIndex([str(shard)])
     assert model.is_guided and model.own_axes
+    run = json.loads(handclr("inspect", weights.parent, "--json").stdout)["items"][0]
+    assert run["complete"] and run["steps"] == run["steps_planned"] == 2
     rows = np.arange(len(index))
     told = [
         np.concatenate(part)

@@ -140,7 +140,8 @@ def _planned(config: Mapping[str, Any]) -> int | None:
     arguments, data = config.get("arguments"), config.get("data")
     if not isinstance(arguments, dict) or not isinstance(data, dict):
         return None
-    rows, batch, epochs = data.get("rows"), arguments.get("batch"), arguments.get("epochs")
+    rows = data.get("shown", data.get("rows"))
+    batch, epochs = arguments.get("batch"), arguments.get("epochs")
     if type(rows) is not int or type(batch) is not int or type(epochs) is not int or batch < 1:
         return None
     return rows // batch * epochs

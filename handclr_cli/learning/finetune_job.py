@@ -158,6 +158,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         seed=settings.seed,
         rows=data.labels.rows,
         weights=settings.encoder,
+        shown=count,
     )
     augmentation = pose_augmentation(settings.size, settings.rotation)
     cached = len(data.labels)

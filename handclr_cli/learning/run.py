@@ -195,12 +195,13 @@ def run_config(
     seed: int,
     rows: np.ndarray,
     weights: str,
+    shown: int | None = None,
 ) -> dict[str, Any]:
     """The configuration of a run: arguments, initial weights, data and history.
 
     Runs with equal configurations give equal results. `keys` are those of all samples; `rows` are
-    the rows or pairs of rows trained on; `weights` is the file, or the word, that the encoder
-    starts from.
+    the rows or pairs of rows trained on, and `shown` how many an epoch shows if that is another
+    number; `weights` is the file, or the word, that the encoder starts from.
     """
     weights = weights_file(weights)
     start = file_checksum(weights) if Path(weights).is_file() else None
@@ -211,6 +212,8 @@ def run_config(
         "rows": len(rows),
         "rows_sha256": _sha256(np.ascontiguousarray(rows, np.int64).tobytes()),
     }
+    if shown is not None and shown != len(rows):
+        data["shown"] = shown
     return {**record, "data": data}
 
 
