@@ -17,6 +17,7 @@ from handclr_cli.contract.errors import UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
 from handclr_cli.evaluation.crops import predict_detected
+from handclr_cli.footage.frames import Hand
 from handclr_cli.footage.world_poses import WorldPoses
 from handclr_cli.hand.camera import crop_camera, crop_turns, project, turned
 from handclr_cli.hand.square import square_box
@@ -251,6 +252,17 @@ def test_the_commands_tell_a_guided_model_what_crops_hold(tmp_path: Path) -> Non
     assert errors[0] != errors[1]
     first, second = (np.load(tmp_path / f"poses{n}.npz")["keypoints3d"] for n in (0, 1))
     assert first.shape == second.shape and not np.allclose(first, second)
+
+
+def test_without_mediapipe_crops_that_hold_no_landmarks_are_seen_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    index = index_of(tmp_path, [looked_at(0), labelled_sample(1)])
+    told = GuidedModel(None, WorldPoses())  # type: ignore[arg-type]
+    found = [hand for _, hand in told.find(index)]
+    assert isinstance(found[0], Hand) and found[1] is None
+    assert "1 crop without landmarks predicted from the picture alone" in capsys.readouterr().err
 
 
 def test_landmarks_alone_are_no_model(tmp_path: Path) -> None:
