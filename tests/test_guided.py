@@ -28,7 +28,7 @@ from handclr_cli.learning.guide import Guide
 from handclr_cli.learning.guided import Guided
 from handclr_cli.learning.posemodel import load_model
 from handclr_cli.learning.store import CropStore
-from handclr_cli.learning.training_labels import read_all_labels, read_training_labels
+from handclr_cli.learning.training_labels import read_training_labels
 from handclr_cli.prediction.guided import GuidedModel
 
 CHANNELS = 8
@@ -94,7 +94,7 @@ def test_labels_of_crops_that_were_looked_at(tmp_path: Path) -> None:
     """The truth is where the 3D labels are seen; the landmarker's points are what it is told."""
     plain = labelled_sample(0)
     samples = [looked_at(0), looked_at(1, found=False), looked_at(2, posed=False)]
-    labels = read_all_labels(index_of(tmp_path, samples))
+    labels = read_training_labels(index_of(tmp_path, samples), flat=True)
     np.testing.assert_allclose(labels.keypoints2d[0] * SIZE, plain.keypoints2d, atol=1e-4)
     np.testing.assert_allclose(labels.guide2d[0] * SIZE, plain.keypoints2d + (2, -1), atol=1e-4)
     assert labels.posed.tolist() == [True, True, False]
@@ -172,7 +172,7 @@ def test_what_has_no_3d_labels_costs_no_3d(tmp_path: Path) -> None:
 
 def test_a_mix_shows_all_crops_with_3d_and_the_next_of_the_others(tmp_path: Path) -> None:
     samples = [looked_at(n, posed=n < 3) for n in range(8)]
-    labels = read_all_labels(index_of(tmp_path, samples))
+    labels = read_training_labels(index_of(tmp_path, samples), flat=True)
     index = ShardIndex([str(tmp_path / "hands.tar")])
     data = PoseDataset(CropStore(index, 64), labels, pose_augmentation(32, 90.0), 0, flat=2)
     assert len(data) == 5

@@ -34,7 +34,6 @@ from .training_labels import (
     TrainingLabels,
     choose_fraction,
     hold_out,
-    read_all_labels,
     read_training_labels,
 )
 from .validation import MODEL, ROOT_BONE, BestKept, Validation, build_validation, refuse_shared
@@ -44,10 +43,7 @@ LAST_MODEL = "model-last.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainSettings):
-    """What `run_finetune` trains on, and how; a row is a labelled crop.
-
-    Raises UsageError where a share is none.
-    """
+    """What `run_finetune` trains on, and how; a row is a labelled crop."""
 
     recorded: ClassVar = (
         *("encoder", "arch", "head", "fraction", "hold_out", "validation", "freeze", "size"),
@@ -211,7 +207,7 @@ def _arch(settings: FinetuneSettings) -> Arch:
 def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
     """The labels of an index, split by the seed."""
     skips = Skips()
-    found = read_all_labels(index, skips)
+    found = read_training_labels(index, skips, flat=settings.mix > 0)
     labelled, others = found.take(found.posed), found.take(~found.posed)
     kept, held = hold_out(labelled, settings.hold_out, settings.seed)
     chosen, flat = choose_fraction(kept, settings.fraction, settings.seed), 0

@@ -58,24 +58,21 @@ class TrainingLabels:
         return TrainingLabels(*map(np.concatenate, pairs))
 
 
-def read_training_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
+def read_training_labels(
+    index: ShardIndex, skips: Skips | None = None, flat: bool = False
+) -> TrainingLabels:
     """Read the labels of all samples with 2D and 3D keypoints that can be used.
 
-    A sample is one with others where the JSON gives them the same `sample`; without it, each is
-    unique. Raises HandclrError where there are none, or they are not of hands in metres.
+    With `flat` also of those with 2D keypoints alone. A sample is one with others where the JSON
+    gives them the same `sample`; without it, each is unique. Raises HandclrError where none has 3D
+    keypoints, or they are not of hands in metres.
     """
-    found = read_all_labels(index, skips)
-    return found.take(found.posed)
-
-
-def read_all_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLabels:
-    """Read the labels as `read_training_labels`, and those of samples with 2D keypoints alone."""
     skips = Skips() if skips is None else skips
     columns = [name for name in TrainingLabels.__dataclass_fields__ if name != "rows"]
     rows: list[int] = []
     known: list[dict[str, Any]] = []
     for row, sample in enumerate(index):
-        if KEYPOINTS_2D not in sample and not (KEYPOINTS_3D in sample and INTRINSICS in sample):
+        if not (_is_posed(sample) or (flat and KEYPOINTS_2D in sample)):
             continue
         try:
             known.append(_label(sample))
@@ -95,6 +92,11 @@ def read_all_labels(index: ShardIndex, skips: Skips | None = None) -> TrainingLa
     posed = found.take(found.posed)
     require_hands(posed.keypoints3d, posed.valid, lambda row: index.keys[posed.rows[row]])
     return found
+
+
+def _is_posed(sample: Sample) -> bool:
+    """Whether a sample has 3D keypoints, and 2D ones or a camera that shows where they are seen."""
+    return KEYPOINTS_3D in sample and (KEYPOINTS_2D in sample or INTRINSICS in sample)
 
 
 def _label(sample: Sample) -> dict[str, Any]:
