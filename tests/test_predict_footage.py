@@ -127,10 +127,11 @@ def test_the_bytes_do_not_depend_on_the_processes(
     assert [video.rpartition("/")[2] for video in videos] == ["clip.mp4"] * 8 + ["second.mp4"] * 8
 
 
+@pytest.mark.parametrize("model", ["handclr", "mediapipe"])
 def test_frames_can_be_left_out_and_hands_be_given_a_size(
-    handclr: Handclr, drawn_clip: Path, tmp_path: Path
+    model: str, handclr: Handclr, drawn_clip: Path, tmp_path: Path
 ) -> None:
-    words = ("--model", "mediapipe", "--every", "2", "--bone", "90")
+    words = ("--model", model, "--every", "2", "--bone", "90")
     predicted(handclr, drawn_clip, *words, "-o", tmp_path / "a.npz")
     arrays = load_npz(tmp_path / "a.npz")
     assert arrays["frame"].tolist() == [0, 0, 2, 2]

@@ -158,7 +158,7 @@ class ModelEstimator:
         own_mm = 1000 * self.model.mean.bone
         if bone_mm is None:
             return Sized(xyz, round(own_mm, 4), MEAN_BONE)
-        return Sized(xyz * (bone_mm / own_mm), bone_mm, MEASURED_BONE)
+        return _measured(xyz, bone_mm, person)
 
 
 class LandmarkerEstimator:
@@ -194,16 +194,10 @@ class LandmarkerEstimator:
 
         A measured bone is the median of each person's.
         """
-        start, end = REFERENCE_BONE
-        bones_mm = 1000 * np.linalg.norm(xyz[:, end] - xyz[:, start], axis=-1)
         if bone_mm is None:
-            median_mm = float(np.median(bones_mm)) if len(xyz) else 0.0
+            median_mm = float(np.median(_bones_mm(xyz))) if len(xyz) else 0.0
             return Sized(xyz, round(median_mm, 4), OWN_BONE)
-        scale = np.ones(len(xyz))
-        for each in np.unique(person):
-            own = person == each
-            scale[own] = bone_mm / max(float(np.median(bones_mm[own])), _LEAST_MM)
-        return Sized(xyz * scale[:, None, None], bone_mm, MEASURED_BONE)
+        return _measured(xyz, bone_mm, person)
 
     def _estimates(
         self, found_hands: Iterable[Found], side: int | None, fov: float, on_skip: OnSkip
@@ -222,6 +216,22 @@ class LandmarkerEstimator:
                 continue
             uv = found.keypoints / crop.cut.side
             yield Estimate([crop], found.world[None], uv[None])
+
+
+def _measured(xyz: np.ndarray, bone_mm: float, person: np.ndarray) -> Sized:
+    """Hands (N, 21, 3) whose median bone, for each `person`, (N,) numbers, is the measured one."""
+    bones_mm, scale = _bones_mm(xyz), np.ones(len(xyz))
+    for each in np.unique(person):
+        own = person == each
+        scale[own] = bone_mm / max(float(np.median(bones_mm[own])), _LEAST_MM)
+    return Sized(xyz * scale[:, None, None], bone_mm, MEASURED_BONE)
+
+
+def _bones_mm(xyz: np.ndarray) -> np.ndarray:
+    """The reference bones (N,) in mm of hands (N, 21, 3) in metres."""
+    start, end = REFERENCE_BONE
+    bones: np.ndarray = 1000 * np.linalg.norm(xyz[:, end] - xyz[:, start], axis=-1)
+    return bones
 
 
 def load_estimator(settings: PredictSettings) -> Estimator:
