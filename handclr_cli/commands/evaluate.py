@@ -15,6 +15,7 @@ from ..contract.shipped import SHIPPED
 if TYPE_CHECKING:
     from ..evaluation.evaluate_job import EvaluateResult
     from ..evaluation.models import PoseEstimator
+    from ..footage.world_poses import WorldPoses
 
 
 def evaluate(
@@ -186,18 +187,24 @@ def _refuse_misfits(
 def _load(
     model: str, device: str, landmarker: str | None, workers: int | None, alone: bool
 ) -> PoseEstimator:
+    if model == choices.MEDIAPIPE:
+        return _landmarks(landmarker, workers)
+    from ..learning.hardware import pick_device
+    from ..learning.posemodel import load_model
+
+    loaded = load_model(model, pick_device(device))
+    if alone or not loaded.is_guided:
+        return loaded
+    from ..prediction.guided import GuidedModel
+
+    return GuidedModel(loaded, _landmarks(landmarker, workers))
+
+
+def _landmarks(landmarker: str | None, workers: int | None) -> WorldPoses:
     console.silence_native_libraries()
     from ..footage.world_poses import WorldPoses
 
-    poses = WorldPoses(landmarker, workers=workers)
-    if model == choices.MEDIAPIPE:
-        return poses
-    from ..learning.hardware import pick_device
-    from ..learning.posemodel import load_model
-    from ..prediction.guided import GuidedModel
-
-    loaded = load_model(model, pick_device(device))
-    return GuidedModel(loaded, poses) if loaded.is_guided and not alone else loaded
+    return WorldPoses(landmarker, workers=workers)
 
 
 def _compare(files: tuple[str, str], given: dict[str, Any], table: bool, seed: int) -> None:

@@ -115,6 +115,11 @@ class Sample:
         return self.read(WORLD_3D)
 
     @property
+    def has_landmarks(self) -> bool:
+        """Whether it holds what the landmarker finds, 2D keypoints and world landmarks."""
+        return KEYPOINTS_2D in self and WORLD_3D in self
+
+    @property
     def valid(self) -> np.ndarray:
         """Which joints have labels, bool (21,)."""
         return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)

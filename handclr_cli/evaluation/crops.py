@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError
-from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, WORLD_3D
+from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
@@ -93,7 +93,7 @@ def predict_detected(
 
 def _landmarks_in(box: Box, sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
     """The landmarks that a sample holds, points (21, 2) in sides of a box, and world (21, 3)."""
-    if KEYPOINTS_2D in sample and WORLD_3D in sample:
+    if sample.has_landmarks:
         return (sample.keypoints2d - box[:2]) / (box[2] - box[0]), sample.world3d
     return None
 

@@ -13,7 +13,7 @@ from ..choices import Bone, CropSource
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..hand.alignment import root_relative
-from ..hand.camera import crop_turns, turned
+from ..hand.camera import to_source_axes
 from ..work.skips import Skips
 from .crops import Model, predict_detected
 from .labels import Labels
@@ -90,8 +90,8 @@ def predict_labelled(
     scale = SCALES[how.bone].format(bone_mm=1000 * mean.bone)
     still = np.broadcast_to(mean.pose, hands.shape)
     if getattr(model, "own_axes", False):
-        turns = np.swapaxes(crop_turns(labels.intrinsics, labels.side), 1, 2)
-        hands, still = turned(hands, turns), turned(still, turns)
+        cameras = labels.intrinsics, labels.side
+        hands, still = to_source_axes(hands, *cameras), to_source_axes(still, *cameras)
     hands = scaled(hands, labels, how.bone, mean.bone)
     baseline = scaled(still, labels, how.bone, mean.bone)
     return labels, place_predictions(hands, seen, labels, scale), baseline

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from .. import console
 from ..contract.errors import HandclrError
-from ..contract.fields import JOINT_COUNT, KEYPOINTS_2D, WORLD_3D
+from ..contract.fields import JOINT_COUNT
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from .frames import Hand
@@ -57,7 +58,7 @@ class WorldPoses:
         cannot be had.
         """
         chosen = range(len(index)) if rows is None else rows
-        unknown = sum(not is_known(index[row]) for row in chosen)
+        unknown = sum(not index[row].has_landmarks for row in chosen)
         self._looked |= unknown > 0
         samples = (index[row] for row in chosen)
         if not unknown:
@@ -65,7 +66,7 @@ class WorldPoses:
             return
         finder = Finder(self._model, self._min_score)
         with finders(finder, self._workers, unknown) as crew:
-            for sample, found in find_all(samples, crew, is_known):
+            for sample, found in find_all(samples, crew, attrgetter("has_landmarks")):
                 yield sample, known_hand(sample) if isinstance(found, Known) else found
 
     def predict(
@@ -91,11 +92,6 @@ class WorldPoses:
     @cached_property
     def _model(self) -> Path:
         return model_file(self._landmarker, console.say)
-
-
-def is_known(sample: Sample) -> bool:
-    """Whether a sample holds what the landmarker finds."""
-    return WORLD_3D in sample and KEYPOINTS_2D in sample
 
 
 def known_hand(sample: Sample) -> Hand | HandclrError:

@@ -84,6 +84,14 @@ def crop_turns(cameras: np.ndarray, sides: np.ndarray) -> np.ndarray:
     return turns
 
 
+def to_source_axes(points: np.ndarray, cameras: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Points (N, K, 3) along the axes of crops' own cameras, turned to those of their `cameras`.
+
+    `cameras` and `sides` are as of `crop_turns`.
+    """
+    return turned(points, np.swapaxes(crop_turns(cameras, sides), 1, 2))
+
+
 def turned(points: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """Points (N, K, 3) turned by rotations (N, 3, 3)."""
     return points @ np.swapaxes(turns, -1, -2)

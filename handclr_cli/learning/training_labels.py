@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError, UsageError
-from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, KEYPOINTS_3D, WORLD_3D
+from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from ..hand.alignment import root_relative
@@ -105,7 +105,7 @@ def _label(sample: Sample) -> dict[str, Any]:
     Raises HandclrError where one is damaged, or the image is, as far as its bytes say.
     """
     side, is_posed = np.float32(sample.checked_side()), KEYPOINTS_3D in sample
-    is_found = KEYPOINTS_2D in sample and WORLD_3D in sample
+    is_found = sample.has_landmarks
     pose = np.zeros((JOINT_COUNT, 3), np.float32)
     if is_posed:
         pose = sample.keypoints3d

@@ -14,7 +14,7 @@ from ..contract.index import ShardIndex
 from ..contract.provenance import file_checksum
 from ..contract.sample import Sample
 from ..contract.shipped import SHIPPED, weights_file
-from ..hand.camera import crop_turns, turned
+from ..hand.camera import to_source_axes
 from ..hand.joints import REFERENCE_BONE
 from ..work import cores
 from .crops import Crop, read_crop
@@ -149,8 +149,8 @@ class ModelEstimator:
         xyz, uv = poses
         if self.model.own_axes:
             cameras = np.array([crop.cut.camera for crop in crops])
-            turns = crop_turns(cameras, np.array([crop.cut.side for crop in crops]))
-            xyz = turned(xyz.astype(np.float64), np.swapaxes(turns, 1, 2))
+            sides = np.array([crop.cut.side for crop in crops])
+            xyz = to_source_axes(xyz.astype(np.float64), cameras, sides)
         return Estimate(crops, xyz, uv)
 
     def sized(self, xyz: np.ndarray, bone_mm: float | None, person: np.ndarray) -> Sized:

@@ -13,7 +13,7 @@ from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from ..footage.frames import Hand
-from ..footage.world_poses import WorldPoses, is_known, known_hand
+from ..footage.world_poses import WorldPoses, known_hand
 
 if TYPE_CHECKING:
     from ..learning.guide import Landmarks
@@ -64,7 +64,7 @@ class GuidedModel:
         unknown = 0
         for row in range(len(index)) if rows is None else rows:
             sample, found = index[row], None
-            if is_known(sample):
+            if sample.has_landmarks:
                 found = known_hand(sample)
             else:
                 unknown += 1
@@ -130,5 +130,5 @@ def known_landmarks(
 ) -> Iterator[tuple[Sample, Landmarks | None]]:
     """Yield samples with the landmarks that they hold, of crops of `side` pixels."""
     for sample in samples:
-        found = known_hand(sample) if is_known(sample) else None
+        found = known_hand(sample) if sample.has_landmarks else None
         yield sample, landmarks_of(found, sample, side)

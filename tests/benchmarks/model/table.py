@@ -38,7 +38,6 @@ def main() -> None:
     print("|---|---|--:|--:|--:|--:|")
     for named in options.sets:
         path, _, unit = named.partition(":")
-        report: dict[str, Any] = {}
         for name, words in WAYS.items():
             own = ("--model", options.model) if options.model and "mediapipe" not in words else ()
             report = evaluated(path, unit or "sample", *own, *words)
