@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,11 @@ from shard_helpers import (
     write_shard,
 )
 
-from handclr_cli.contract.fields import KEYPOINTS_3D, encode_array
+from handclr_cli.contract.fields import KEYPOINTS_3D, encode_array, encode_object
 from handclr_cli.contract.sample import Sample
 from handclr_cli.similarity.quality import pair_distance_mm, pair_quality
 from handclr_cli.similarity.summary import summarise
+from handclr_cli.similarity.truth import BY_SQUARE
 
 ROWS = [row % 5 for row in range(30)]
 
@@ -33,6 +35,12 @@ def true_hands(rows: int = len(ROWS)) -> np.ndarray:
     return (np.random.default_rng(9).normal(size=(rows, 21, 3)) * 0.05 + [0, 0, 0.6]).astype(
         np.float32
     )
+
+
+def placed(frame: int, x: int = 0, flipped: bool = False) -> dict[str, bytes]:
+    """The JSON of a square of 100 px in a frame."""
+    info = {"video": "v", "frame": frame, "box": [x, 0, x + 100, 100], "flipped": flipped}
+    return {"json": encode_object(info)}
 
 
 def truth_samples(
@@ -131,6 +139,37 @@ def test_the_truth(tmp_path: Path) -> None:
     assert f"best {best['mean']:.2f} (median {best['median']:.2f}); 2 without truth, " in line
     assert f"{expected['unpaired']} without a positive that has it" in line
     assert best["mean"] < min(mined["mean"], random["mean"])
+
+
+@pytest.mark.slow
+def test_the_truth_by_squares(tmp_path: Path) -> None:
+    """With the crops, a hand taken for one of the other side has the truth of the hand it shows,
+    mirrored; one that moved is found, and one elsewhere is not; without a square the key counts.
+    """
+    pose, hands, report = write_pose(tmp_path / "pose.npz", ROWS), true_hands(), tmp_path / "r.json"
+    keys = [key.decode() for key in pose_arrays(ROWS)["key"]]
+    shown = [Sample(key, placed(row)) for row, key in enumerate(keys)]
+    truth = [
+        Sample(f"truth{row}", {"keypoints3d.npy": encode_array(KEYPOINTS_3D, hand), **placed(row)})
+        for row, hand in enumerate(hands)
+    ]
+    shown[0] = Sample(keys[0], placed(0, x=20))
+    shown[4] = Sample(keys[4], placed(4, flipped=True))
+    shown[5] = Sample(keys[5], placed(5, x=400))
+    shown[6], truth[6] = Sample(keys[6], {"raw": b"x"}), Sample(keys[6], truth[6].members)
+    hands[4] *= (-1, 1, 1)
+    hands[5] = np.nan
+    shards = write_shard(tmp_path / "shown.tar", shown)
+    known = write_shard(tmp_path / "truth.tar", truth)
+    found = mined_by(pose, "--shards", shards, "--truth", known, "--report", report)
+    positive = found["positive"][:, 0]
+    expected = pair_quality(hands, np.array(ROWS), np.arange(30), positive)
+    assert json.loads(report.read_text())["truth"] == replace(expected, joined=BY_SQUARE).report()
+    assert expected.without_truth == 1
+    elsewhere = write_shard(tmp_path / "elsewhere.tar", shown[5:6])
+    failed = run_cli("mine", pose, "-o", "/dev/null", "--shards", elsewhere, "--truth", known)
+    asked = "is this the truth of the same footage?"
+    assert error_line(failed, 1) == f"--truth: no crop shows a hand of {known}; {asked}"
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from handclr_cli.contract.npz import write_npz
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput
+from handclr_cli.similarity.truth import Truth
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks" / "study"))
 
@@ -37,10 +38,9 @@ import tables
 from pairs import difference
 from pairs_crops import (
     blank,
-    nearest_hand,
     read_crops,
     seen,
-    true_hands,
+    true_hand,
     upright,
     write_sets,
 )
@@ -49,10 +49,15 @@ from results import Result, Results
 
 
 def crop(
-    box: list[int], flipped: bool, points: np.ndarray, joints: np.ndarray, key: str = "v_00000000_r"
+    box: list[int],
+    flipped: bool,
+    points: np.ndarray,
+    joints: np.ndarray,
+    key: str = "v_00000000_r",
+    frame: int = 0,
 ) -> Sample:
     """A sample whose image, of 224 px, is blank."""
-    info = {"video": "v", "frame": 0, "box": box, "flipped": flipped}
+    info = {"video": "v", "frame": frame, "box": box, "flipped": flipped}
     members = {
         IMAGE.suffix: blank(),
         INFO.suffix: encode_object(info),
@@ -75,7 +80,9 @@ def test_a_true_hand_is_shown_as_the_crop_shows_it(
     points, joints = hand
     with ShardOutput(str(tmp_path / "truth.tar"), provenance("synth", {})) as out:
         out.write(crop([100, 50, 324, 274], true_side, points, joints))
-    (known,) = true_hands(str(tmp_path / "truth.tar"))["v", 0]
+    truth = Truth(ShardIndex([str(tmp_path / "truth.tar")]), "truth.tar")
+    known = true_hand(crop([100, 50, 324, 274], False, points, joints), truth)
+    assert known is not None
     for crop_side in (False, True):
         # A square twice as large, whose corner is 10 px to the left and 20 px above.
         shown, metres = seen(known, crop([90, 30, 538, 478], crop_side, points, joints))
@@ -94,11 +101,16 @@ def test_the_hand_of_a_crop_is_the_one_it_overlaps_most(
     with ShardOutput(str(tmp_path / "truth.tar"), provenance("synth", {})) as out:
         out.write(crop([0, 0, 100, 100], False, *hand))
         out.write(crop([60, 0, 160, 100], False, *hand, key="v_00000000_l"))
-    hands = true_hands(str(tmp_path / "truth.tar"))["v", 0]
-    assert nearest_hand((50, 0, 150, 100), hands) is hands[1]
-    assert nearest_hand((5, 0, 105, 100), hands) is hands[0]
-    assert nearest_hand((0, 300, 100, 400), hands) is None
-    assert nearest_hand((0, 0, 10, 10), []) is None
+    truth = Truth(ShardIndex([str(tmp_path / "truth.tar")]), "truth.tar")
+
+    def row(*box: int, frame: int = 0) -> int | None:
+        found = truth.nearest(crop(list(box), False, *hand, key=f"v_{frame:08d}_r", frame=frame))
+        return None if found is None else found.row
+
+    assert row(50, 0, 150, 100) == 1
+    assert row(5, 0, 105, 100) == 0
+    assert row(0, 300, 100, 400) is None
+    assert row(0, 0, 100, 100, frame=1) is None
 
 
 def test_a_hand_of_the_other_side_is_mended_with_its_truth(

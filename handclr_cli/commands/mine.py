@@ -128,7 +128,8 @@ def mine(
         list[str] | None,
         typer.Option(
             metavar="SHARDS",
-            help="Shards with keypoints3d of the crops; may be repeated.",
+            help="Shards with keypoints3d, joined by square with --shards, else by key; may be "
+            "repeated.",
             show_default=False,
         ),
         Reads(".tar"),
@@ -149,11 +150,11 @@ def mine(
     With --truth, the 3D distance of a crop to its positive is given beside that to a random crop of
     another video and to the best one, over at most 2,000 crops drawn by --seed.
 
-    handclr mine pose.npz --truth footage/truth -o pairs.npz
+    handclr mine pose.npz --truth footage/truth --shards hands.tar -o pairs.npz
     """
     sources = options.sources(pose, ".npz")
     pools = options.sources(against, ".npz") if against else []
-    crops = _crops(shards, sheet, exclude_by)
+    crops = _crops(shards, sheet, exclude_by, bool(truth))
     truths = options.sources(truth) if truth else []
     options.read_once(*sources, *pools, *crops, *truths)
     if pools and pose and len(pose) > 1:
@@ -203,13 +204,15 @@ def mine(
         raise typer.Exit(3)
 
 
-def _crops(shards: Sequence[str] | None, sheet: str | None, exclude_by: str | None) -> list[str]:
+def _crops(
+    shards: Sequence[str] | None, sheet: str | None, exclude_by: str | None, truth: bool
+) -> list[str]:
     """The shards of the crops, where something is to be read in them."""
     from ..contract.naming import is_field
 
     if sheet and not shards:
         raise UsageError("needs the crops; name them with --shards", setting="sheet")
-    needed = sheet or (exclude_by is not None and is_field(exclude_by))
+    needed = sheet or truth or (exclude_by is not None and is_field(exclude_by))
     return options.sources(shards) if shards and needed else []
 
 

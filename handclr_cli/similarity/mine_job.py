@@ -27,8 +27,9 @@ from ..work.cores import cores
 from .exclusion import by_field, by_key, joined
 from .mining import Mined, mine, same_footage
 from .pool import HNSW_TOP_K, Engine, Pool, Request, choose_engine, read_graph
-from .quality import PairQuality, pair_quality, true_hands
+from .quality import PairQuality, pair_quality
 from .summary import PairSummary, summarise
+from .truth import TrueHands, Truth
 
 if TYPE_CHECKING:
     from .duplicates import DuplicatePair
@@ -81,11 +82,12 @@ class MineSettings(Settings):
     threads: int | None = None
     """Processor threads that search; one for each core where None."""
     shards: Sequence[str] = ()
-    """Shards of the crops, read for a field of the JSON and `with_crops` only."""
+    """Shards of the crops, read for a field of the JSON, `with_crops` and `truth` only."""
     with_crops: bool = False
     """Look the crops of the pairs up in the shards, to draw them; raises where none is there."""
     truth: Sequence[str] = ()
-    """Shards with the true 3D keypoints of the crops, by which the pairs are measured."""
+    """Shards with the true 3D keypoints, by which the pairs are measured; with `shards`, that of a
+    crop is found by its square, else by its key."""
     seed: int = 0
     """Of the samples that recall and quality are measured on, and of the graph."""
 
@@ -191,11 +193,12 @@ def run_mine(settings: MineSettings) -> MineResult:
     """
     farthest, share = settings.ceiling()
     rows = _Rows.read(settings)
-    index = ShardIndex(settings.shards) if settings.with_crops or settings.field else None
+    needed = settings.with_crops or settings.field or settings.truth
+    index = ShardIndex(settings.shards) if settings.shards and needed else None
     crops = None
     if index is not None and settings.with_crops:
         crops = _find_crops(index, rows, settings.shards)
-    hands = _read_truth(settings.truth, rows) if settings.truth else None
+    hands = _true_hands(settings.truth, rows, index) if settings.truth else None
     searched = _open_pool(settings, rows)
     twins = same_footage(rows.queries, searched) if settings.near_duplicates else None
     groups = _groups(settings, rows, index, twins or [])
@@ -287,8 +290,9 @@ def _find_crops(index: ShardIndex, rows: _Rows, shards: Sequence[str]) -> PairCr
     return PairCrops(index, place[rows.asked], target_place)
 
 
-def _read_truth(shards: Sequence[str], rows: _Rows) -> np.ndarray:
-    return true_hands(ShardIndex(shards), rows.key, display_name(shards[0]))
+def _true_hands(shards: Sequence[str], rows: _Rows, crops: ShardIndex | None) -> TrueHands:
+    truth = Truth(ShardIndex(shards), display_name(shards[0]))
+    return truth.by_key(rows.key) if crops is None else truth.by_square(rows.key, crops)
 
 
 def _open_pool(settings: MineSettings, rows: _Rows) -> Pool:
@@ -334,11 +338,12 @@ def _write(pairs: Pairs, rows: _Rows, settings: MineSettings) -> None:
 
 
 def _quality(
-    hands: np.ndarray, groups: np.ndarray, rows: _Rows, mined: Mined, seed: int
+    hands: TrueHands, groups: np.ndarray, rows: _Rows, mined: Mined, seed: int
 ) -> PairQuality:
-    """The pairs measured by the true hands (R, 21, 3); `groups` are those of the videos."""
-    nearest, size = mined.positive[:, 0], len(rows.pool)
-    return pair_quality(hands, groups[rows.video], rows.asked, nearest, size, seed=seed)
+    """The pairs measured by the true hands of all rows; `groups` are those of the videos."""
+    nearest, size, joints = mined.positive[:, 0], len(rows.pool), hands.keypoints3d
+    measured = pair_quality(joints, groups[rows.video], rows.asked, nearest, size, seed=seed)
+    return replace(measured, joined=hands.joined)
 
 
 def _with_names(twins: Sequence[DuplicatePair], table: PoseTable) -> list[dict[str, Any]]:

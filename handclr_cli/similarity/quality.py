@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.errors import HandclrError
-from ..contract.fields import JOINT_COUNT, KEYPOINTS_3D
-from ..contract.index import ShardIndex
 from ..hand.alignment import root_relative
+from .truth import BY_KEY
 
 QUERIES = 2000
 QUERY_TILE = 128
@@ -22,7 +20,6 @@ DEFINITION = (
     "these are a sample by the seed. Mined: the query's nearest positive. "
     "Random: a crop with truth of another video (another group, where some are kept from pairing), "
     "drawn by the seed. Best: the nearest such crop by this very distance. "
-    "Truth is looked up by key, so a hand taken for one of the other side has none. "
     "Mean and median are over the same queries in all three."
 )
 
@@ -33,7 +30,8 @@ class PairQuality:
 
     `rows` (Q,) int64, ascending; `mined_mm`, `random_mm`, `best_mm` (Q,) float64. `pool` counts the
     rows with truth, `pairs` the queries that could be measured. Of the crops asked about,
-    `without_truth` have no truth, and `unpaired` have no positive or one without truth.
+    `without_truth` have no truth, and `unpaired` have no positive or one without truth. `joined`
+    says how the truth of a crop was found.
     """
 
     rows: np.ndarray
@@ -44,6 +42,7 @@ class PairQuality:
     pairs: int
     without_truth: int
     unpaired: int
+    joined: str = BY_KEY
 
     def report(self) -> dict[str, Any]:
         """The numbers ready for JSON; a mean or median of nothing is None."""
@@ -56,29 +55,8 @@ class PairQuality:
             "mined_mm": _summary(self.mined_mm),
             "random_mm": _summary(self.random_mm),
             "best_mm": _summary(self.best_mm),
-            "definition": DEFINITION,
+            "definition": f"{DEFINITION} {self.joined}",
         }
-
-
-def true_hands(index: ShardIndex, keys: np.ndarray, names: str) -> np.ndarray:
-    """The true hands of crops, looked up by their keys: float32 (N, 21, 3) metres, NaN where none.
-
-    keys: bytes (N,); names: of the shards, in messages. Raises HandclrError where none of the keys
-    is in the shards, or none of the samples has 3D keypoints.
-    """
-    hands = np.full((len(keys), JOINT_COUNT, 3), np.nan, np.float32)
-    place = index.rows_of(keys)
-    if (place < 0).all():
-        why = f"no key in {names} is one of the poses; is this the truth of the same footage?"
-        raise HandclrError(why, setting="truth")
-    for row in np.flatnonzero(place >= 0).tolist():
-        sample = index[place[row]]
-        if KEYPOINTS_3D in sample:
-            hands[row] = sample.keypoints3d
-    if np.isnan(hands).all():
-        why = f"no sample in {names} has {KEYPOINTS_3D.suffix}; name shards with 3D labels"
-        raise HandclrError(why, setting="truth")
-    return hands
 
 
 def pair_quality(

@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import functools
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -37,21 +37,19 @@ from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
 from handclr_cli.hand.joints import MIDDLE_MCP, WRIST
-from handclr_cli.hand.square import Box, box_overlap, to_crop, to_source
+from handclr_cli.hand.square import Box, to_crop, to_source
+from handclr_cli.similarity.truth import MIRROR, Truth
 
 # The side that all crops are brought to, as extract makes them.
 CROP_SIDE = 224
-LEAST_OVERLAP = 0.3
-MIRROR = np.array([-1, 1, 1])
 
 
 class Hand(NamedTuple):
-    """A true hand as the camera sees it: whether it is a left one, its square and keypoints (21, 2)
-    in pixels of the frame, (21, 3) in metres.
+    """A true hand as the camera sees it: whether it is a left one, its keypoints (21, 2) in pixels
+    of the frame, (21, 3) in metres.
     """
 
     left: bool
-    box: Box
     points: np.ndarray
     joints: np.ndarray
 
@@ -97,15 +95,15 @@ def write_sets(arguments: argparse.Namespace) -> dict[str, int]:
     if counted.exists() and all((arguments.run / f"{kind}.tar").exists() for kind in kinds):
         return json.loads(counted.read_text())
     others = read_others(arguments)
-    truth, record = true_hands(arguments.truth), provenance("study", {}, [])
+    truth = Truth(ShardIndex(expand_inputs([arguments.truth])), arguments.truth)
+    record = provenance("study", {}, [])
     with contextlib.ExitStack() as stack:
         outputs = {}
         for kind in kinds:
             output = ShardOutput(str(arguments.run / f"{kind}.tar"), record)
             outputs[kind] = stack.enter_context(output)
         for sample in read_samples(expand_inputs([arguments.hands])):
-            place = sample.info["video"], sample.info["frame"]
-            hand = nearest_hand(tuple(sample.info["box"]), truth[place])
+            hand = true_hand(sample, truth)
             counts["without_truth" if hand is None else "crops"] += 1
             for kind, version in versions(sample, hand, others) if hand else ():
                 outputs[kind].write(version)
@@ -152,21 +150,15 @@ def versions(sample: Sample, hand: Hand, others: Others) -> Iterator[tuple[str, 
         yield "mended", version
 
 
-def true_hands(shards: str) -> dict[tuple[str, int], list[Hand]]:
-    """The hands of each frame of each video."""
-    hands = defaultdict(list)
-    for sample in read_samples(expand_inputs([shards])):
-        box, flipped = tuple(sample.info["box"]), sample.info["flipped"]
-        joints = sample.keypoints3d * MIRROR if flipped else sample.keypoints3d
-        hand = Hand(flipped, box, to_source(sample.keypoints2d, box, sample.side, flipped), joints)
-        hands[sample.info["video"], sample.info["frame"]].append(hand)
-    return hands
-
-
-def nearest_hand(box: Box, hands: list[Hand]) -> Hand | None:
-    """The hand whose square overlaps a crop's most, by intersection over union."""
-    best = max(hands, key=lambda hand: box_overlap(box, hand.box), default=None)
-    return best if best and box_overlap(box, best.box) >= LEAST_OVERLAP else None
+def true_hand(crop: Sample, truth: Truth) -> Hand | None:
+    """The hand that a crop shows."""
+    found = truth.nearest(crop)
+    if found is None:
+        return None
+    sample = truth.sample(found)
+    points = to_source(sample.keypoints2d, found.box, sample.side, found.flipped)
+    joints = sample.keypoints3d * MIRROR if found.flipped else sample.keypoints3d
+    return Hand(found.flipped, points, joints)
 
 
 def seen(hand: Hand, crop: Sample) -> tuple[np.ndarray, np.ndarray]:
