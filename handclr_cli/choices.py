@@ -22,7 +22,7 @@ PrecisionName = Literal["auto", "bf16", "fp32"]
 RankName = Literal["best", "worst", "random", "quantiles"]
 TableFormat = Literal["csv", "jsonl", "npz"]
 TargetKind = Literal["positive", "pose"]
-Undo = Literal["none", "extent", "crop"]
+Undo = Literal["none", "extent", "raw-extent", "crop"]
 Weighting = Literal["none", "linear", "sigmoid"]
 WorldName = Literal["lab", "wild", "any"]
 

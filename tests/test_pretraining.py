@@ -86,7 +86,7 @@ def slow_undo(latent: np.ndarray, geometry: Geometry, undo: str) -> np.ndarray:
             angle, scale = float(geometry.angle[side, n]), float(geometry.scale[side, n])
             translation = geometry.translation[side, n].double().numpy()
             forward = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-            if undo == "extent":
+            if undo.endswith("extent"):
                 points = points - translation * (points.max(axis=0) - points.min(axis=0))
                 centre = points.mean(axis=0)
                 points = np.array([forward.T @ (point - centre) + centre for point in points])
@@ -162,8 +162,14 @@ def slow_loss(method: Method, latent: np.ndarray, views: Views) -> tuple[float, 
 
 @pytest.mark.parametrize(
     "method",
-    [*METHODS.values(), Method("self", "crop", "none"), Method("mined", "crop", "sigmoid"), POSED],
-    ids=[*METHODS, "crop", "crop, sigmoid", "pose"],
+    [
+        *METHODS.values(),
+        Method("self", "raw-extent", "none"),
+        Method("self", "crop", "none"),
+        Method("mined", "crop", "sigmoid"),
+        POSED,
+    ],
+    ids=[*METHODS, "raw", "crop", "crop, sigmoid", "pose"],
 )
 @pytest.mark.parametrize("temperature", [0.5, 0.1])
 def test_the_loss_is_the_papers(method: Method, temperature: float) -> None:
@@ -205,7 +211,7 @@ def test_the_presets_are_those_of_the_papers() -> None:
     )
     with pytest.raises(UsageError, match="targets: goes with weights none, not linear"):
         choose_method("simhand", targets="pose")
-    with pytest.raises(UsageError, match="undo: choose from none, extent, crop"):
+    with pytest.raises(UsageError, match="undo: choose from none, extent, raw-extent, crop"):
         choose_method("peclr", undo="twice")
     with pytest.raises(UsageError, match="method: choose from"):
         choose_method("byol")
@@ -286,6 +292,20 @@ def test_views_made_here_or_on_the_device_give_one_loss(method: str, tmp_path: P
     torch.testing.assert_close(grads["crops"], grads["draws"], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(losses["views"]["loss"], losses["crops"]["loss"], atol=5e-3, rtol=0)
     assert torch.nn.functional.cosine_similarity(grads["views"], grads["crops"], dim=0) > 0.99
+
+
+def test_latents_are_normalised_before_their_geometry_is_undone() -> None:
+    """As published: the length of a latent then has no gradient, which it has if left as it is."""
+    views = views_of()
+    grads, losses = {}, {}
+    for undo in ("extent", "raw-extent"):
+        model = Known(np.random.default_rng(1).normal(size=(2 * N, 24)) + 0.5)
+        method = Method("self", undo, "none")  # type: ignore[arg-type]
+        losses[undo] = Objective(model, method, SIZE, CPU)(views)["loss"].item()
+        assert model.latent.grad is not None
+        grads[undo] = (model.latent.grad * model.latent).sum(dim=1).abs()
+    assert losses["extent"] == pytest.approx(losses["raw-extent"], rel=1e-6)
+    assert grads["extent"].max() < 1e-7 < grads["raw-extent"].max()
 
 
 def test_an_equivariant_encoder_aligns_the_views_of_a_crop(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def pretrain(
         choices.Undo | None,
         typer.Option(
             help="Undo the augmentation's geometry in latent space: in units of the extent of the "
-            "latents, or exactly, in those of the crop.",
+            "latents (raw: not normalised before), or exactly, in those of the crop.",
             show_default="the method's",
         ),
     ] = None,

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..choices import MethodName, PositiveSource, TargetKind, Undo, Weighting
 from ..contract.errors import UsageError
@@ -37,9 +38,11 @@ class Method:
 
     positives: "self", "neighbour" in time, or "mined". undo: how the geometric part of the
     augmentation is undone in latent space: "none", in units of the latent points' "extent" (PeCLR),
-    or exactly in those of the "crop". weights: of pairs by their 2D pose distance (SiMHand):
-    "none", "linear" or "sigmoid". targets: what a view should resemble: its "positive", or each
-    view of the batch by how near the "pose" of its crop is.
+    with latents that were not normalised before that ("raw-extent": the same loss, but gradients
+    that differ along each latent), or exactly in units of the "crop".
+    weights: of pairs by their 2D pose distance (SiMHand): "none", "linear" or "sigmoid". targets:
+    what a view should resemble: its "positive", or each view of the batch by how near the "pose" of
+    its crop is.
     """
 
     positives: PositiveSource
@@ -182,8 +185,7 @@ class Objective:
 
     def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
         if self.method.undo != "none":
-            geometry = _flat(views.geometry)
-            undone = undo_geometry(latent.flatten(0, 1), geometry, self.method.undo)
+            undone = undo(latent.flatten(0, 1), _flat(views.geometry), self.method.undo)
             latent = undone.unflatten(0, (2, -1))
         z1, z2 = (self.ranks.gather(z) for z in latent)
         rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
@@ -223,6 +225,13 @@ class Objective:
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
+
+
+def undo(latent: Tensor, geometry: Geometry, how: Undo) -> Tensor:
+    """Undo the geometry of views on their latents (N, 2K), in one of the ways but "none"."""
+    if how == "extent":
+        latent = F.normalize(latent, dim=1)
+    return undo_geometry(latent, geometry, "crop" if how == "crop" else "extent")
 
 
 def _flat(geometry: Geometry) -> Geometry:
