@@ -29,7 +29,7 @@ from .mining import Mined, mine, same_footage
 from .pool import HNSW_TOP_K, Engine, Pool, Request, choose_engine, read_graph
 from .quality import PairQuality, pair_quality
 from .summary import PairSummary, summarise
-from .truth import TrueHands, Truth
+from .truth import TrueHands, true_hands
 
 if TYPE_CHECKING:
     from .duplicates import DuplicatePair
@@ -198,7 +198,7 @@ def run_mine(settings: MineSettings) -> MineResult:
     crops = None
     if index is not None and settings.with_crops:
         crops = _find_crops(index, rows, settings.shards)
-    hands = _true_hands(settings.truth, rows, index) if settings.truth else None
+    hands = true_hands(settings.truth, rows.key, index) if settings.truth else None
     searched = _open_pool(settings, rows)
     twins = same_footage(rows.queries, searched) if settings.near_duplicates else None
     groups = _groups(settings, rows, index, twins or [])
@@ -288,11 +288,6 @@ def _find_crops(index: ShardIndex, rows: _Rows, shards: Sequence[str]) -> PairCr
         why = f"the crops are not in {display_name(shards[0])}; name the shards of all"
         raise HandclrError(why, setting="shards")
     return PairCrops(index, place[rows.asked], target_place)
-
-
-def _true_hands(shards: Sequence[str], rows: _Rows, crops: ShardIndex | None) -> TrueHands:
-    truth = Truth(ShardIndex(shards), display_name(shards[0]))
-    return truth.by_key(rows.key) if crops is None else truth.by_square(rows.key, crops)
 
 
 def _open_pool(settings: MineSettings, rows: _Rows) -> Pool:

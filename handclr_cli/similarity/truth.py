@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.fields import JOINT_COUNT, KEYPOINTS_3D
 from ..contract.index import ShardIndex
+from ..contract.inputs import display_name
 from ..contract.sample import Sample
 from ..hand.square import Box, box_overlap
 
@@ -43,6 +45,15 @@ class TrueHand(NamedTuple):
     box: Box
     flipped: bool
     row: int
+
+
+def true_hands(shards: Sequence[str], keys: np.ndarray, crops: ShardIndex | None) -> TrueHands:
+    """The hands of shards with 3D keypoints under keys bytes (N,), or those that the crops show.
+
+    Raises HandclrError where there are none.
+    """
+    truth = Truth(ShardIndex(shards), display_name(shards[0]))
+    return truth.by_key(keys) if crops is None else truth.by_square(keys, crops)
 
 
 class Truth:
