@@ -44,8 +44,11 @@ from pairs_crops import (
     upright,
     write_sets,
 )
-from plan import SCALES, Cell, Model, chain, encoder, models
+from plan import PROCESSOR, Cell, Model, chain, encoder, models, shards_of
 from results import Result, Results
+from scale import REAL, REAL_TESTS, SCALES
+
+PARTS = ("wild", "wild-1")
 
 
 def crop(
@@ -199,10 +202,11 @@ def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: 
         outputs = {
             words[number + 1] for number, word in enumerate(words) if word in ("-o", "--run")
         }
-        if words[:2] == ["synth", "footage"]:
+        if words[:2] == ["synth", "footage"] or cell.program != "handclr":
             outputs.add(words[2])
         for word in words:
-            if word.startswith(str(tmp_path)) and word not in outputs:
+            given = word.startswith(str(tmp_path / REAL))
+            if word.startswith(str(tmp_path)) and not given and word not in outputs:
                 assert any(word.startswith(str(Path(output).parent)) for output in written), (
                     cell.name,
                     word,
@@ -210,6 +214,35 @@ def test_every_cell_is_there_once_and_after_what_it_reads(scale: str, tmp_path: 
         assert cell.name not in names
         names.add(cell.name)
         written |= outputs
+
+
+def test_a_pool_is_of_as_many_parts_of_the_footage_as_it_takes(tmp_path: Path) -> None:
+    scale = SCALES["tiny"]
+    whole = [str(tmp_path / f"hands/{name}/hands-{{000000..000001}}.tar") for name in PARTS]
+    assert shards_of(scale, tmp_path, "8") == whole
+    assert shards_of(scale, tmp_path, "main") == whole[:1]
+    assert shards_of(scale, tmp_path, "2") == [whole[0].replace("..000001", "..000000")]
+    model = Model(encoder("handclr", "8", 0), min(scale.fractions))
+    cells = {cell.name: cell for cell in chain(scale, tmp_path, model)}
+    for part, name in enumerate(PARTS):
+        assert cells[f"footage/{name}"].words[-2:] == ("--seed", part)
+    mined = list(map(str, cells["pools/8/pairs"].words))
+    named = dict(zip(mined[2:-4:2], mined[3:-4:2], strict=True))
+    assert named == {"--truth": str(tmp_path / "footage/wild-1/truth"), "--shards": whole[1]}
+    assert mined.count("--truth") == mined.count("--shards") == 2
+
+
+def test_real_images_are_left_out_where_there_are_none(tmp_path: Path) -> None:
+    scale = SCALES["tiny"]
+    model = Model(encoder("none", scale.main, 0), max(scale.fractions))
+    with_real = [cell.name for cell in chain(scale, tmp_path, model)]
+    without = [cell.name for cell in chain(scale, tmp_path, model, real=False)]
+    left = [name for name in with_real if name not in without]
+    assert left == [
+        *(f"labelled/{name}" for name in ("freihand-train", "freihand", "dexycb")),
+        *(f"evaluate/{model.name}/{name}" for name in REAL_TESTS),
+    ]
+    assert [model for model in models(scale) if model.needs_real and model.labels == "lab"]
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -234,17 +267,19 @@ def test_what_is_to_be_done_is_done_once_and_in_its_order(
     study.follow_all(chains, names, tmp_path, jobs)
     assert sorted(begun) == sorted(names) == sorted(ended)
     for cells_ in chains:
-        times = [begun.index(cell.name) for cell in cells_]
+        names_ = (cell.name for cell in cells_)
+        times = [begun.index(name) for name in names_ if not name.startswith("labelled/")]
         assert times == sorted(times)
 
 
 def test_what_is_asked_for_comes_with_what_it_needs(tmp_path: Path) -> None:
     scale = SCALES["tiny"]
     for model in models(scale):
-        asked = f"evaluate/{model.name}/lab"
-        whole = list(chain(scale, tmp_path, model))
-        assert study.leading_to([asked], whole) == whole[:-1]
-        assert study.leading_to([asked, "*/wild"], whole) == study.leading_to(["*"], whole) == whole
+        whole = list(chain(scale, tmp_path, model, real=model.needs_real))
+        first, *_, last = (cell.name for cell in whole if cell.name.startswith("evaluate/"))
+        upto = [cell.name for cell in whole].index(first) + 1
+        assert study.leading_to([first], whole) == whole[:upto]
+        assert study.leading_to([first, last], whole) == study.leading_to(["*"], whole) == whole
         assert study.leading_to(["evaluate/nothing"], whole) == []
 
 
@@ -263,6 +298,18 @@ def test_a_command_that_fails_ends_the_study(
     with pytest.raises(SystemExit, match="it failed"):
         study.follow_all(chains, set(map(str, range(50))), tmp_path, 2)
     assert 1 <= len(begun) < 50
+
+
+def test_the_runs_of_a_folder_are_of_one_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "processor", lambda: "one")
+    for _ in range(2):
+        study.keep_to_one_processor(tmp_path)
+    monkeypatch.setattr(study, "processor", lambda: "another")
+    with pytest.raises(SystemExit, match="was begun on another processor than another"):
+        study.keep_to_one_processor(tmp_path)
+    assert (tmp_path / PROCESSOR).read_text() == "one\n"
 
 
 def test_an_interval_is_of_images_and_seeds_and_a_difference_is_paired() -> None:
@@ -294,8 +341,10 @@ def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path:
         (run / "wild.json").write_text(
             '{"mean_pose_of_training_set": {"root+bone": {"mpjpe_mm": 55.5}}}'
         )
+    (root / PROCESSOR).write_text("a processor\n")
     Results(scale, root).keep(file)
     kept = Results(scale, file=file)
+    assert kept.processors() == {0: {"a processor"}, 1: {"a processor"}}
     assert (
         kept.of("simclr", scale.main, 0.5) is None
         and kept.of("peclr", scale.main, 0.5, "wild") is None
@@ -312,6 +361,14 @@ def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path:
     shutil.rmtree(root)
     Results(scale, root, file).keep(file)
     assert Results(scale, file=file).of("simclr", scale.main, 0.5, "wild")
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=str)
+def test_a_page_shows_what_is_kept(page: Path) -> None:
+    results = Results(SCALES["cpu"], file=tables.MEASURED)
+    text = (Path(__file__).parents[1] / page).read_text()
+    assert tables.put(text, {name: make(results) for name, make in tables.TABLES.items()}) == text
+    assert "<!-- study: table 1 -->" in text
 
 
 def test_tables_are_put_between_their_marks() -> None:

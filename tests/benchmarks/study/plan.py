@@ -1,198 +1,61 @@
-"""What the study runs: footage, pools, methods, labels and budgets of a scale, and the commands
-that they take.
-"""
+"""What the study runs: the models that its tables need, and the commands that lead to each."""
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-NONE = "none"
-
-
-class Pairing(NamedTuple):
-    """How pairs are made of the same crops: options of `pca` and of `mine`, and one crop in how
-    many has a pair.
-    """
-
-    pca: str = ""
-    mine: str = ""
-    one_in: int = 1
-
-
-class Method(NamedTuple):
-    """What is pre-trained: options of `pretrain`, the name of its pairing, how many times the
-    epochs of its pool.
-    """
-
-    title: str
-    options: str
-    pairing: str = "paper"
-    times: int = 1
-
-
-PAIRINGS = {
-    "paper": Pairing(),
-    "half": Pairing(mine="--max-distance 50%", one_in=2),
-    "28": Pairing(pca="--dim 28"),
-}
-# Spelt out, as it was measured before it was a preset: `handclr-soft` is this with a temperature of
-# 0.1.
-SOFT = "--method handclr --targets pose --undo crop"
-METHODS = {
-    "simclr": Method("SimCLR", "--method simclr"),
-    "peclr": Method("PeCLR", "--method peclr"),
-    "tempclr": Method("TempCLR", "--method tempclr"),
-    "simhand": Method("SiMHand", "--method simhand"),
-    "handclr": Method("HandCLR", "--method handclr"),
-    "crop": Method("HandCLR, `--undo crop`", "--method handclr --undo crop"),
-    "soft-crop": Method("`handclr-soft`, temperature 0.5", SOFT),
-    "soft-self": Method(
-        "`handclr-soft`, temperature 0.5, nothing mined", f"{SOFT} --positives self"
-    ),
-    "soft-cold": Method("`handclr-soft`, temperature 0.2", f"{SOFT} --temperature 0.2"),
-    "soft-colder": Method("`handclr-soft`", f"{SOFT} --temperature 0.1"),
-    "soft-coldest": Method("`handclr-soft`, temperature 0.05", f"{SOFT} --temperature 0.05"),
-    "soft-unturned": Method(
-        "`handclr-soft`, temperature 0.5, views not turned", f"{SOFT} --rotation 0"
-    ),
-    "soft-cold-unturned": Method(
-        "`handclr-soft`, temperature 0.2, views not turned",
-        f"{SOFT} --temperature 0.2 --rotation 0",
-    ),
-    "cold": Method("HandCLR, temperature 0.1", "--method handclr --temperature 0.1"),
-    "half": Method("HandCLR, the nearer half of the pairs", "--method handclr", "half"),
-    "soft-half": Method(
-        "`handclr-soft`, the nearer half of the pairs", f"{SOFT} --temperature 0.1", "half"
-    ),
-    "28": Method("HandCLR, 28 dimensions", "--method handclr", "28"),
-    "simclr-turned": Method("SimCLR, views turned as in PeCLR", "--method simclr --rotation 45"),
-    "simclr-published": Method("SimCLR, augmented as published", "--method simclr --as-published"),
-    "simclr-longer": Method("SimCLR, four times the steps", "--method simclr", times=4),
-    "peclr-longer": Method("PeCLR, four times the steps", "--method peclr", times=4),
-    "peclr-crop": Method("PeCLR, `--undo crop`", "--method peclr --undo crop"),
-    "peclr-unturned": Method("PeCLR, views not turned", "--method peclr --rotation 0"),
-    "handclr-unturned": Method("HandCLR, views not turned", "--method handclr --rotation 0"),
-}
-TITLES = {NONE: "no pre-training"} | {name: method.title for name, method in METHODS.items()}
-# The headline, in as many seeds as the scale has; what else the paper has; what beats it.
-PAPER = ("simclr", "peclr", "handclr")
-OTHERS = ("tempclr", "simhand")
-BEST = ("soft-crop", "soft-colder")
-# What is followed over sizes of the pool, and over shares of the labels.
-BY_POOL = ("peclr", "handclr")
-BY_LABELS = (NONE, *PAPER, "soft-colder")
-# Why PeCLR is not ahead of SimCLR, whose views are not turned: what is compared with what.
-EXPLAINED = (
-    ("simclr-turned", "simclr"),
-    ("peclr-unturned", "peclr"),
-    ("peclr", "simclr-turned"),
-    ("peclr-unturned", "simclr"),
-    ("peclr-crop", "simclr-turned"),
-    ("peclr-longer", "simclr-longer"),
-    ("peclr", "simclr-published"),
+from scale import (
+    BEST,
+    BY_LABELS,
+    BY_POOL,
+    BY_STEPS,
+    LABELS,
+    METHODS,
+    NONE,
+    OTHERS,
+    PAIRINGS,
+    PAPER,
+    REAL,
+    REAL_TESTS,
+    TESTS,
+    VALIDATION,
+    Scale,
 )
-TESTS = ("lab", "wild")
 
-
-class Pool(NamedTuple):
-    """Crops to pre-train on: the first videos of the footage, and how often they are
-    passed over.
-    """
-
-    videos: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How large everything is.
-
-    Steps are equal, since videos times epochs, and fraction times epochs, hardly vary; but for the
-    pools that have the epochs of the main one. What the tables compare is run with `seeds` seeds,
-    variants of the methods with `others`.
-    """
-
-    frames: int
-    pools: dict[str, Pool]
-    fractions: dict[float, int]
-    main: str = "main"
-    arch: str = "resnet18"
-    size: int = 64
-    # With AVX512-BF16 or AMX 1.8 times as fast as fp32; on a processor without them set it to fp32.
-    precision: str = "bf16"
-    fps: int = 6
-    frame: tuple[int, int] = (384, 288)
-    crop: int = 128
-    labels: int = 1000
-    tests: int = 1600
-    batch: int = 128
-    tune_batch: int = 32
-    head: str = "regress"
-    # Of the hands in fine-tuning, degrees; with so few steps better than 90, on 200 other crops and
-    # two encoders.
-    rotation: int = 30
-    seeds: int = 3
-    others: int = 1
-
-    @property
-    def equal_steps(self) -> list[str]:
-        """The pools that are trained on for as many steps as the main one, the smallest first."""
-        main = self.pools[self.main]
-        return self._smallest_first(
-            lambda pool: pool.videos * pool.epochs == main.videos * main.epochs
-        )
-
-    @property
-    def equal_epochs(self) -> list[str]:
-        """The pools that are trained on for as many epochs as the main one, the smallest first."""
-        return self._smallest_first(lambda pool: pool.epochs == self.pools[self.main].epochs)
-
-    def _smallest_first(self, chosen: Callable[[Pool], bool]) -> list[str]:
-        names = (name for name, pool in self.pools.items() if chosen(pool))
-        return sorted(names, key=lambda name: self.pools[name].videos)
-
-
-CPU = Scale(
-    12,
-    {"main": Pool(1000, 5), "500": Pool(500, 10), "250": Pool(250, 20), "250-brief": Pool(250, 5)},
-    {0.1: 100, 0.2: 50, 0.4: 25, 0.8: 12, 1.0: 10},
-)
-SCALES = {
-    # Two cores, seven hours.
-    "cpu": CPU,
-    # Minutes: to see that all of it runs.
-    "tiny": replace(
-        CPU,
-        frames=6,
-        pools={"main": Pool(8, 2), "4": Pool(4, 4), "4-brief": Pool(4, 2)},
-        fractions={0.5: 1, 1.0: 1},
-        labels=16,
-        tests=8,
-        batch=8,
-        tune_batch=4,
-        seeds=2,
-    ),
+REAL_FPS = 10
+# The folder of crops with true keypoints.
+TRUE = "true"
+# The labelled real sets: what `import` calls them, and their parts.
+IMPORTED = {
+    "freihand-train": ("freihand", "train"),
+    "freihand": ("freihand", "eval"),
+    "dexycb": ("dexycb", "all"),
 }
+# The note of the processor that a folder's runs are of.
+PROCESSOR = "processor.txt"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One command, under the name by which it is done once; what it prints goes to `output`."""
+    """One command, of handclr or a script beside this file, under the name by which it is done
+    once; what it prints goes to `output`.
+    """
 
     name: str
     words: tuple[object, ...]
     output: Path | None = None
+    program: str = "handclr"
 
     @property
     def line(self) -> str:
         """As one would type it."""
-        return shlex.join(["handclr", *map(str, self.words)])
+        return shlex.join([self.program, *map(str, self.words)])
 
 
 class Encoder(NamedTuple):
@@ -208,14 +71,21 @@ class Encoder(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A pose model: an encoder, and the fraction of the labels it was fine-tuned on."""
+    """A pose model: an encoder, and the labels it was fine-tuned on, or a fraction of them."""
 
     encoder: Encoder
     fraction: float
+    labels: str = LABELS[0]
 
     @property
     def name(self) -> str:
-        return f"{self.encoder.name}/{self.fraction:g}"
+        labels = "" if self.labels == LABELS[0] else f"-{self.labels}"
+        return f"{self.encoder.name}/{self.fraction:g}{labels}"
+
+    @property
+    def needs_real(self) -> bool:
+        """Whether it needs films or labels that are not made here."""
+        return self.encoder.pool == REAL or self.labels != LABELS[0]
 
     def folder(self, root: Path) -> Path:
         return root / "finetune" / self.name
@@ -240,17 +110,32 @@ def models(scale: Scale) -> list[Model]:
 
 
 def _wanted(scale: Scale) -> Iterator[Model]:
-    """What each table needs; some models are in several."""
-    small, main = min(scale.fractions), scale.main
+    """What each table needs, a seed after the other, so that one machine has all of a seed; some
+    models are in several.
+    """
+    small = min(scale.fractions)
     for seed in range(scale.seeds):
-        for method in (*BY_LABELS, *OTHERS, *BEST, "simclr-turned", "peclr-unturned"):
-            yield Model(encoder(method, main, seed), small)
+        for method in (NONE, *PAPER, *BEST, *OTHERS):
+            yield Model(encoder(method, scale.main, seed), small)
+        for fraction, method in product(sorted(scale.fractions)[:0:-1], BY_LABELS):
+            yield Model(encoder(method, scale.main, seed), fraction)
+        for budget, method in product(scale.budgets, BY_STEPS):
+            yield Model(encoder(method, budget, seed), small)
         for pool, method in product((*scale.equal_epochs, *scale.equal_steps), BY_POOL):
             yield Model(encoder(method, pool, seed), small)
-        for fraction, method in product(sorted(scale.fractions)[:0:-1], BY_LABELS):
-            yield Model(encoder(method, main, seed), fraction)
-    for seed, method in product(range(scale.others), METHODS):
-        yield Model(encoder(method, main, seed), small)
+        if seed < scale.others:
+            for method in METHODS:
+                yield Model(encoder(method, scale.main, seed), small)
+        for labels, pool, method in product(LABELS, (scale.main, REAL), (NONE, *PAPER, *BEST)):
+            yield Model(encoder(method, pool, seed), max(scale.fractions), labels)
+
+
+def tests_of(scale: Scale, model: Model, real: bool = True) -> Iterator[str]:
+    """The sets that a model is evaluated on: the real ones where it has all labels."""
+    if model.labels == LABELS[0]:
+        yield from (*TESTS, VALIDATION)
+    if real and model.fraction == max(scale.fractions):
+        yield from REAL_TESTS
 
 
 def fingerprint(scale: Scale, model: Model) -> str:
@@ -261,22 +146,34 @@ def fingerprint(scale: Scale, model: Model) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def chain(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
-    """Every command that leads to a model and its results, in order."""
+def chain(scale: Scale, root: Path, model: Model, real: bool = True) -> Iterator[Cell]:
+    """Every command that leads to a model and its results, in order; of `real` images too."""
     yield from _labelled(scale, root)
+    if real and model.fraction == max(scale.fractions):
+        yield from _imported(root)
     if model.encoder.method != NONE:
-        yield from _pool(scale, root)
+        for part in parts_of(scale, model.encoder.pool):
+            yield from _footage(scale, root, part)
+            if PAIRINGS[METHODS[model.encoder.method].pairing].true:
+                yield _true_hands(root, part)
+        if model.encoder.pool == REAL:
+            yield from _found(scale, root, REAL, root / REAL / "videos", REAL_FPS, ())
         yield from _pairs(scale, root, model.encoder.pool, METHODS[model.encoder.method].pairing)
         yield _pretrain(scale, root, model.encoder)
-    yield from _model(scale, root, model)
+    yield _finetune(scale, root, model)
+    for test in tests_of(scale, model, real):
+        yield _evaluate(root, model, test)
 
 
 def _labelled(scale: Scale, root: Path) -> Iterator[Cell]:
-    """Labels of one laboratory; tests on people of another one, and in the wild."""
+    """Labels of one laboratory; tests on people of another one, and in the wild; a third one, to
+    choose by.
+    """
     sets = {
         "train": ("lab", scale.labels),
         "lab": ("lab", scale.tests),
         "wild": ("wild", scale.tests),
+        VALIDATION: ("lab", scale.tests // 2),
     }
     for seed, (name, (world, count)) in enumerate(sets.items(), 1):
         options = flags(world=world, count=count, size=scale.crop, seed=seed)
@@ -284,63 +181,117 @@ def _labelled(scale: Scale, root: Path) -> Iterator[Cell]:
         yield Cell(f"labelled/{name}", ("synth", "labelled", *options, *output))
 
 
-def _pool(scale: Scale, root: Path) -> Iterator[Cell]:
-    """Film, and find hands and keypoints as in footage of anybody's."""
-    folder, crops, hands = (root / kind / "wild" for kind in ("footage", "crops", "hands"))
-    (width, height), videos = scale.frame, [pool.videos for pool in scale.pools.values()]
-    length = flags(videos=max(videos), frames=scale.frames, fps=scale.fps)
-    film = (*length, *flags(width=width, height=height))
-    yield Cell("footage/wild", ("synth", "footage", folder, *film))
+def _footage(scale: Scale, root: Path, part: int) -> Iterator[Cell]:
+    """Film a part, and find hands and keypoints as in footage of anybody's."""
+    name = part_name(part)
+    folder = root / "footage" / name
+    length = flags(videos=scale.part, frames=scale.frames, fps=scale.fps)
+    width, height = scale.frame
+    film = (*length, *flags(width=width, height=height, seed=part))
+    yield Cell(f"footage/{name}", ("synth", "footage", folder, *film))
+    # As a frame is looked at in the paper.
+    yield from _found(scale, root, name, folder, scale.fps, ("--look", "once", "--no-tracks"))
+
+
+def _true_hands(root: Path, part: int) -> Cell:
+    """The crops of a part with true keypoints."""
+    name = part_name(part)
+    folders = root / "hands" / name, root / "footage" / name / "truth", root / TRUE / name
+    return Cell(f"{TRUE}/{name}", folders, program="true_hands.py")
+
+
+def _found(
+    scale: Scale, root: Path, name: str, films: Path, fps: int, look: tuple[str, ...]
+) -> Iterator[Cell]:
+    """Find the hands of films, and their keypoints."""
+    crops, hands = root / "crops" / name, root / "hands" / name
     # Every pool is a whole number of shards.
-    shards = flags(fps=scale.fps, shard_size=min(videos) * scale.frames)
-    # As a frame is looked at in the paper, and was when the study was made.
-    plain = ("--look", "once", "--no-tracks")
-    words = ("extract", folder, *shards, *plain, "-o", crops / "crops-%06d.tar")
-    yield Cell("crops/wild", words)
-    yield Cell("hands/wild", ("keypoints", crops, "-o", hands / "hands-%06d.tar"))
+    shards = flags(fps=fps, shard_size=_smallest(scale) * scale.frames)
+    words = ("extract", films, *shards, *look, "-o", crops / "crops-%06d.tar")
+    yield Cell(f"crops/{name}", words)
+    yield Cell(f"hands/{name}", ("keypoints", crops, "-o", hands / "hands-%06d.tar"))
+
+
+def _imported(root: Path) -> Iterator[Cell]:
+    """The labelled real sets."""
+    for name, (kind, split) in IMPORTED.items():
+        words = ("import", kind, root / REAL / kind, *flags(split=split))
+        yield Cell(f"labelled/{name}", (*words, "-o", root / "labelled" / f"{name}.tar"))
+
+
+def part_name(part: int) -> str:
+    return f"wild-{part}" if part else "wild"
+
+
+def parts_of(scale: Scale, pool: str) -> range:
+    """The parts of the footage that a pool takes videos of."""
+    return range(-(-scale.pools[pool].videos // scale.part))
+
+
+def _smallest(scale: Scale) -> int:
+    return min(pool.videos for pool in scale.pools.values() if pool.videos)
 
 
 def _pairs(scale: Scale, root: Path, pool: str, pairing: str) -> Iterator[Cell]:
     """Mine the pairs of a pool."""
     how, folder = PAIRINGS[pairing], _pairs_of(scale, root, pool, pairing)
     pose, pairs, name = folder / "pose.npz", folder / "pairs.npz", folder.relative_to(root)
-    yield Cell(f"{name}/pose", ("pca", shards_of(scale, root, pool), *how.pca.split(), "-o", pose))
-    told = ("--truth", root / "footage" / "wild" / "truth", "--report", pairs.with_suffix(".json"))
-    yield Cell(f"{name}/pairs", ("mine", pose, *how.mine.split(), *told, "-o", pairs))
+    shards = shards_of(scale, root, pool, how.true)
+    yield Cell(f"{name}/pose", ("pca", *shards, *how.pca.split(), "-o", pose))
+    words: tuple[object, ...] = ("mine", pose)
+    for part, shard in zip(parts_of(scale, pool), shards, strict=False):
+        truth = root / "footage" / part_name(part) / "truth"
+        words += flags(truth=truth, shards=shard)
+    words += flags(report=pairs.with_suffix(".json"))
+    yield Cell(f"{name}/pairs", (*words, "-o", pairs))
 
 
 def _pairs_of(scale: Scale, root: Path, pool: str, pairing: str) -> Path:
-    videos = str(scale.pools[pool].videos)
+    videos = str(scale.pools[pool].videos or pool)
     return root / "pools" / (videos if pairing == "paper" else f"{videos}-{pairing}")
 
 
-def shards_of(scale: Scale, root: Path, pool: str) -> str:
-    """The shards of a pool, as a range."""
-    last = scale.pools[pool].videos // min(pool.videos for pool in scale.pools.values()) - 1
-    return str(root / "hands" / "wild" / f"hands-{{000000..{last:06d}}}.tar")
+def shards_of(scale: Scale, root: Path, pool: str, true: bool = False) -> list[str]:
+    """The shards of a pool, a range of each part; those with true keypoints, if asked."""
+    if pool == REAL:
+        return [str(root / "hands" / REAL)]
+    videos, found = scale.pools[pool].videos, []
+    for part in parts_of(scale, pool):
+        last = min(videos - part * scale.part, scale.part) // _smallest(scale) - 1
+        shards = f"hands-{{000000..{last:06d}}}.tar"
+        found.append(str(root / (TRUE if true else "hands") / part_name(part) / shards))
+    return found
 
 
-def _model(scale: Scale, root: Path, model: Model) -> Iterator[Cell]:
+def _finetune(scale: Scale, root: Path, model: Model) -> Cell:
     start, run = model.encoder, model.folder(root)
     weights = "random" if start.method == NONE else root / "pretrain" / start.name / "encoder.pt"
     options = flags(encoder=weights, arch=scale.arch, size=scale.size, head=scale.head)
     options += flags(precision=scale.precision, rotation=scale.rotation, fraction=model.fraction)
-    options += flags(epochs=scale.fractions[model.fraction], batch=scale.tune_batch)
+    epochs, train = scale.fractions[model.fraction], "train"
+    if model.labels != LABELS[0]:
+        epochs, train = scale.real_epochs, f"{model.labels}-train"
+    options += flags(epochs=epochs, batch=scale.tune_batch)
     options += flags(seed=start.seed, save_every=1000, run=run)
-    yield Cell(f"finetune/{model.name}", ("finetune", root / "labelled" / "train.tar", *options))
-    for test in TESTS:
-        words = ("evaluate", root / "labelled" / f"{test}.tar", *flags(model=run / "model.pt"))
-        output = ("-o", run / f"{test}.npz")
-        yield Cell(f"evaluate/{model.name}/{test}", words + output, run / f"{test}.json")
+    shards = root / "labelled" / f"{train}.tar"
+    return Cell(f"finetune/{model.name}", ("finetune", shards, *options))
+
+
+def _evaluate(root: Path, model: Model, test: str) -> Cell:
+    run = model.folder(root)
+    words = ("evaluate", root / "labelled" / f"{test}.tar", *flags(model=run / "model.pt"))
+    output = ("-o", run / f"{test}.npz")
+    return Cell(f"evaluate/{model.name}/{test}", words + output, run / f"{test}.json")
 
 
 def _pretrain(scale: Scale, root: Path, start: Encoder) -> Cell:
     method = METHODS[start.method]
-    epochs = scale.pools[start.pool].epochs * method.times * PAIRINGS[method.pairing].one_in
+    epochs = scale.pools[start.pool].epochs
     pairs = _pairs_of(scale, root, start.pool, method.pairing) / "pairs.npz"
     options = (*flags(pairs=pairs), *method.options.split())
     options += flags(arch=scale.arch, size=scale.size, precision=scale.precision, batch=scale.batch)
-    options += flags(epochs=epochs, save_every=50, seed=start.seed)
+    options += flags(epochs=epochs, save_every=500, seed=start.seed)
     options += flags(run=root / "pretrain" / start.name)
-    words = ("pretrain", shards_of(scale, root, start.pool), *options)
+    shards = shards_of(scale, root, start.pool, PAIRINGS[method.pairing].true)
+    words = ("pretrain", *shards, *options)
     return Cell(f"pretrain/{start.name}", words)

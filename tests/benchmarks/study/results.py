@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from itertools import product, takewhile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from plan import TESTS, Model, Scale, encoder, fingerprint, models
+from plan import PROCESSOR, Model, encoder, fingerprint, models, tests_of
+from scale import LABELS, TESTS, Scale
 
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.output import atomic_write
@@ -67,13 +69,14 @@ class Result(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A pose model on one test set (2, N), the mean pose's error in mm, and the fingerprint of its
-    commands.
+    """A pose model on one test set (2, N), the mean pose's error in mm, the fingerprint of its
+    commands, and the processor that they ran on.
     """
 
     images: np.ndarray
     mean_pose: float
     made_by: str
+    processor: str
 
 
 class Results:
@@ -88,15 +91,18 @@ class Results:
         for name, one in _kept(file) if file and file.exists() else ():
             if made_by.get(name.rpartition("/")[0]) == one.made_by:
                 self._known[name] = one
-        for model, test in product(models(scale), TESTS):
-            run = model.folder(root) if root else None
-            if run and (run / f"{test}.json").exists():
-                self._known[f"{model.name}/{test}"] = _read(run, test, made_by[model.name])
+        for model in models(scale) if root else ():
+            for test in tests_of(scale, model):
+                if root and (model.folder(root) / f"{test}.json").exists():
+                    one = _read(root, model, test, made_by[model.name])
+                    self._known[f"{model.name}/{test}"] = one
 
-    def of(self, method: str, pool: str, fraction: float, test: str = TESTS[0]) -> Result | None:
+    def of(
+        self, method: str, pool: str, fraction: float, test: str = TESTS[0], labels: str = LABELS[0]
+    ) -> Result | None:
         """The seeds of one cell up to one that is not there; None where there are none."""
         of_seeds = (
-            Model(encoder(method, pool, seed), fraction) for seed in range(self.scale.seeds)
+            Model(encoder(method, pool, seed), fraction, labels) for seed in range(self.scale.seeds)
         )
         names = takewhile(self._known.__contains__, (f"{model.name}/{test}" for model in of_seeds))
         found = [self._known[name] for name in names]
@@ -105,10 +111,25 @@ class Results:
         images = np.stack([one.images for one in found])
         return Result(images, float(np.mean([one.mean_pose for one in found])))
 
+    def across(self, method: str, columns: Iterable[tuple[str, float, str]]) -> list[Result | None]:
+        """A method in each column (pool, share of the labels, test set), of the seeds that all
+        columns have in which it is.
+        """
+        found = [self.of(method, *column) for column in columns]
+        seeds = min((len(result.images) for result in found if result), default=0)
+        return [result and result.first(seeds) for result in found]
+
+    def processors(self) -> dict[int, set[str]]:
+        """The processors that each seed was measured on."""
+        found: dict[int, set[str]] = defaultdict(set)
+        for name, one in self._known.items():
+            found[int(name.split("/")[2])].add(one.processor)
+        return found
+
     def keep(self, file: Path) -> None:
         """Write all of it to a file, the images as float16."""
         arrays = {name: one.images.astype(np.float16) for name, one in self._known.items()}
-        notes = {name: [one.mean_pose, one.made_by] for name, one in self._known.items()}
+        notes = {name: one[1:] for name, one in self._known.items()}
         with atomic_write(file, "npz") as out:
             arrays[NOTES] = np.array(json.dumps(notes))
             np.savez_compressed(out, allow_pickle=False, **arrays)
@@ -116,13 +137,15 @@ class Results:
 
 def _kept(file: Path) -> Iterator[tuple[str, Measured]]:
     with np.load(file) as npz:
-        for name, (mean_pose, made_by) in json.loads(str(npz[NOTES])).items():
-            yield name, Measured(npz[name].astype(np.float64), mean_pose, made_by)
+        for name, notes in json.loads(str(npz[NOTES])).items():
+            yield name, Measured(npz[name].astype(np.float64), *notes)
 
 
-def _read(run: Path, test: str, made_by: str) -> Measured:
+def _read(root: Path, model: Model, test: str, made_by: str) -> Measured:
+    run = model.folder(root)
     arrays, _ = read_npz(str(run / f"{test}.npz"), "predictions")
     told = json.loads((run / f"{test}.json").read_text())
     errors = joint_errors_mm(arrays["keypoints3d"], arrays["truth3d"], ALIGNMENT)
     images = np.stack([errors.mean(axis=1), area_shares(errors, *AUC_RANGES["0-50"]).mean(axis=1)])
-    return Measured(images, told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"], made_by)
+    mean_pose = told["mean_pose_of_training_set"][ALIGNMENT]["mpjpe_mm"]
+    return Measured(images, mean_pose, made_by, (root / PROCESSOR).read_text().strip())

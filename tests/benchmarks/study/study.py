@@ -5,13 +5,16 @@ handclr command.
     python tests/benchmarks/study/study.py runs/study --list   # what is done and what is not
     python tests/benchmarks/study/study.py runs/study --jobs 2 # small trainings share the cores
     python tests/benchmarks/study/study.py runs/study --only '*/handclr/*' --dry-run
-    python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
+    python tests/benchmarks/study/tables.py runs/study         # docs/results.md
 
 In-the-wild footage is filmed by `synth`, its hands are found and their keypoints told by MediaPipe,
 pairs are mined of these; encoders are pre-trained by every method on the same crops for as many
 steps, fine-tuned on fractions of the labels of one studio for as many steps, and tested on people
 of another studio and in the wild. What is done is noted in RUN/done with its command, and what the
-command said in RUN/log. `plan.py` has the sizes.
+command said in RUN/log. `scale.py` has the sizes. `--only '*/1/*'` is all of seed 1: a folder's
+runs are of one processor, and all of a seed of one folder. RUN/real may be a folder, or a link to
+one, with films in `videos` and labelled images laid out as their sets are in `freihand` and
+`dexycb`; without it what is real is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -28,7 +33,8 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from plan import SCALES, Cell, chain, models
+from plan import PROCESSOR, Cell, chain, models
+from scale import REAL, SCALES
 
 DONE_WITH_SKIPS = 3
 
@@ -36,7 +42,9 @@ DONE_WITH_SKIPS = 3
 def main() -> None:
     arguments = parse()
     root, scale = arguments.run, SCALES[arguments.scale]
-    chains = [leading_to(arguments.only, chain(scale, root, model)) for model in models(scale)]
+    real = (root / REAL).exists()
+    wanted = [model for model in models(scale) if real or not model.needs_real]
+    chains = [leading_to(arguments.only, chain(scale, root, model, real)) for model in wanted]
     chosen = list(dict.fromkeys(cell for cells in chains for cell in cells))
     todo = [cell for cell in chosen if not done(cell, root)]
     if arguments.list:
@@ -46,6 +54,7 @@ def main() -> None:
     elif arguments.dry_run:
         print("\n".join(cell.line for cell in todo))
     else:
+        keep_to_one_processor(root)
         follow_all(chains, {cell.name for cell in todo}, root, arguments.jobs)
 
 
@@ -67,6 +76,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the commands")
     return parser.parse_args()
+
+
+def keep_to_one_processor(root: Path) -> None:
+    """Note the processor; one folder's runs are of one kind, since another rounds differently."""
+    note, here = root / PROCESSOR, processor()
+    if note.exists() and note.read_text().strip() != here:
+        sys.exit(f"{note}: was begun on another processor than {here}; name another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    note.write_text(here + "\n")
+
+
+def processor() -> str:
+    """What the system calls the processor, the best of what networks use of it, and its cores."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = re.search(r"model name\s*: (.*)", told)
+    best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in told), "")
+    called = [name[1] if name else platform.machine(), best, f"{os.cpu_count()} cores"]
+    return ", ".join(filter(None, called))
 
 
 def leading_to(patterns: Sequence[str], chain: Iterable[Cell]) -> list[Cell]:
@@ -124,7 +151,9 @@ def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
     begin = time.monotonic()
     with log.open("a") as said:
         print(f"$ {cell.line}", file=said, flush=True)
-        command = [sys.executable, "-m", "handclr_cli", *map(str, cell.words)]
+        script = Path(__file__).parent / cell.program
+        program = ["-m", "handclr_cli"] if cell.program == "handclr" else [str(script)]
+        command = [sys.executable, *program, *map(str, cell.words)]
         ended = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment
         )

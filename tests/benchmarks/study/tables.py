@@ -1,9 +1,9 @@
-"""The study's tables and pictures of the runs that are there: Table 1, Table 2, Figure 2, and what
-beats HandCLR.
+"""The study's tables and pictures: the paper's Table 1, Table 2 and Figure 2, budgets, recipes, and
+what beats HandCLR.
 
-    python tests/benchmarks/study/tables.py runs/study         # on standard output
-    python tests/benchmarks/study/tables.py runs/study --readme README.md --pictures docs
-    python tests/benchmarks/study/tables.py --measured tests/benchmarks/study/measured.npz
+    python tests/benchmarks/study/tables.py                    # docs/results.md and README
+    python tests/benchmarks/study/tables.py runs/study         # keep what the runs have, too
+    python tests/benchmarks/study/tables.py runs/study --measured new.npz --pages page.md
 
 MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in
 brackets the 95 % interval by bootstrap, in which both the test images and the seeds are drawn anew;
@@ -15,22 +15,52 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from plan import BEST, EXPLAINED, METHODS, NONE, OTHERS, PAPER, SCALES, TESTS, TITLES, Scale
+from pictures import PICTURES
 from results import Result, Results
+from scale import (
+    BEST,
+    LABELS,
+    METHODS,
+    NONE,
+    PAPER,
+    REAL,
+    REAL_TESTS,
+    RECIPES,
+    SCALES,
+    SHOWN,
+    TESTS,
+    TITLES,
+    VALIDATION,
+    Scale,
+)
 
-from handclr_cli.report.curves import save_figure
-
-SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
-COLOURS = ("#8c8c8c", "#56b4e9", "#0072b2", "#cc79a7", "#f0e442", "#009e73", "#e69f00", "#d55e00")
-# HandCLR over PeCLR on FreiHAND with the fewest labels and with all (Lin, Ohkawa et al.).
+MEASURED = Path(__file__).parent / "measured.npz"
+PAGES = [Path("docs/results.md"), Path("README.md")]
+# On FreiHAND with a tenth of the labels, and HandCLR over PeCLR with the fewest labels and with all
+# (Lin, Ohkawa et al.).
+PUBLISHED = {"simclr": "46.2", "peclr": "34.4", "handclr": "23.7"}
 PUBLISHED_FRACTIONS = ("-31%", "-15%")
+# What tells why methods differ: what is compared with what.
+EXPLAINED = (
+    ("simclr-turned", "simclr"),
+    ("peclr", "simclr"),
+    ("peclr", "simclr-turned"),
+    ("peclr-unturned", "simclr"),
+    ("peclr-crop", "peclr"),
+    ("peclr-raw", "peclr"),
+    ("peclr-published", "simclr-published"),
+    ("handclr-crop", "handclr"),
+)
+# What is told of every pair of methods, and what the paper has of it.
+GAINS = {
+    ("peclr", "simclr"): "-26%",
+    ("handclr", "peclr"): "-31%",
+    (BEST[-1], "handclr"): "",
+}
 # Pool, share of the labels, test set.
 Column = tuple[str, float, str]
 
@@ -46,27 +76,28 @@ def main() -> None:
     parser.add_argument(
         "--measured",
         type=Path,
+        default=MEASURED,
         help="file of what was measured before; what RUN has is added to it",
     )
     parser.add_argument(
-        "--readme",
+        "--pages",
         type=Path,
-        help="put the tables between its <!-- study: NAME --> and <!-- end -->",
+        nargs="+",
+        default=PAGES,
+        help="put tables between their <!-- study: NAME --> and <!-- end -->, and the pictures "
+        "they show beside them",
     )
-    parser.add_argument("--pictures", type=Path, help="folder for the PNGs")
     arguments = parser.parse_args()
     results = Results(SCALES[arguments.scale], arguments.run, arguments.measured)
-    if arguments.run and arguments.measured:
+    if arguments.run:
         results.keep(arguments.measured)
     tables = {name: make(results) for name, make in TABLES.items()}
-    if arguments.readme:
-        arguments.readme.write_text(put(arguments.readme.read_text(), tables))
-    else:
-        print("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
-    if arguments.pictures:
-        arguments.pictures.mkdir(parents=True, exist_ok=True)
+    for page in arguments.pages:
+        text = put(page.read_text(), tables)
+        page.write_text(text)
         for name, picture in PICTURES.items():
-            picture(results, arguments.pictures / f"study-{name}.png")
+            if f"(study-{name}.png)" in text:
+                picture(results, page.parent / f"study-{name}.png")
 
 
 def put(text: str, tables: dict[str, str]) -> str:
@@ -83,21 +114,68 @@ def put(text: str, tables: dict[str, str]) -> str:
 
 
 def table_1(results: Results) -> str:
-    """Every method, few labels, both test sets."""
+    """Every method, few labels, both test sets, beside the paper."""
     scale, small = results.scale, min(results.scale.fractions)
     columns = [(scale.main, small, test) for test in TESTS]
     rows = []
     for method in SHOWN:
         found = [results.of(method, *column) for column in columns]
         if found[0]:
-            seeds = str(len(found[0].images))
-            rows.append([TITLES[method], *map(cell, found), area(found[0]), seeds])
-    for names in (("handclr", "peclr"), (BEST[-1], "handclr")):
-        rows.append([*gains(results, columns, names), "", ""])
+            told = [area(found[0]), str(len(found[0].images)), PUBLISHED.get(method, "")]
+            rows.append([TITLES[method], *map(cell, found), *told])
+    for names, published in GAINS.items():
+        rows.append([*gains(results, columns, names), "", "", published])
     chances = [mean_pose(results, column) for column in columns]
-    rows.append(["mean pose", *chances, "", ""])
-    head = [f"{described(scale, pool)}: {test}" for pool, _, test in columns]
-    return markdown(["method", *head, "AUC, first column", "seeds"], rows)
+    rows.append(["mean pose", *chances, "", "", ""])
+    beside = ["AUC, first column", "seeds", "the paper"]
+    return markdown(["method", *TESTS, *beside], rows)
+
+
+def budgets(results: Results) -> str:
+    """Method by epochs of pre-training, few labels, both test sets."""
+    scale, small = results.scale, min(results.scale.fractions)
+    columns = [(pool, small, test) for test, pool in product(TESTS, scale.budgets)]
+    rows = by_method(results, columns)
+    rows += [gains(results, columns, names) for names in GAINS]
+    head = [f"{scale.pools[pool].epochs} epochs: {test}" for pool, _, test in columns]
+    return markdown(["method", *head], rows)
+
+
+def recipes(results: Results) -> str:
+    """Each method with one choice changed at a time; the best on the validation set is bold."""
+    scale, rows = results.scale, []
+    column, sets = (scale.main, min(scale.fractions)), (VALIDATION, *TESTS)
+    for names in RECIPES.values():
+        found = {name: [results.of(name, *column, one) for one in sets] for name in names}
+        first = {name: [one and one.first(1) for one in line] for name, line in found.items()}
+        errors = {name: line[0].error for name, line in first.items() if line[0]}
+        for name in errors:
+            title = f"**{TITLES[name]}**" if errors[name] == min(errors.values()) else TITLES[name]
+            rows.append([title, *map(cell, first[name])])
+    return markdown(["recipe, seed 0", *sets], rows)
+
+
+def real(results: Results) -> str:
+    """Encoders of synthetic footage and of real films, fine-tuned on synthetic and on real labels,
+    on real images.
+    """
+    whole, rows = max(results.scale.fractions), []
+    columns = list(product(LABELS, REAL_TESTS))
+    for pool, method in product((results.scale.main, REAL), (NONE, *PAPER, *BEST)):
+        found = [results.of(method, pool, whole, test, labels) for labels, test in columns]
+        if any(found) and (method != NONE or pool != REAL):
+            films = "" if method == NONE else "real" if pool == REAL else "synthetic"
+            rows.append([TITLES[method], films, *map(cell, found)])
+    head = [f"{labels} labels: {test}" for labels, test in columns]
+    return markdown(["method", "films", *head], rows)
+
+
+def processors(results: Results) -> str:
+    """What each seed was measured on."""
+    seeds = sorted(results.processors().items())
+    return markdown(
+        ["seed", "processor"], ([str(seed), "; ".join(sorted(on))] for seed, on in seeds)
+    )
 
 
 def mean_pose(results: Results, column: Column) -> str:
@@ -121,7 +199,8 @@ def table_2_epochs(results: Results) -> str:
 def by_pool(results: Results, pools: Iterable[str]) -> str:
     """Method by pool, few labels, both test sets; of a method the same seeds in every column."""
     columns = [(pool, min(results.scale.fractions), test) for test, pool in product(TESTS, pools)]
-    rows = [*by_method(results, columns), gains(results, columns)]
+    rows = by_method(results, columns)
+    rows += [gains(results, columns, names) for names in list(GAINS)[:2]]
     head = [f"{described(results.scale, pool)}: {test}" for pool, _, test in columns]
     return markdown(["method", *head], rows)
 
@@ -132,24 +211,21 @@ def figure_2(results: Results) -> str:
     columns = [(scale.main, fraction, TESTS[0]) for fraction in fractions]
     rows = by_method(results, columns)
     fewest, most = PUBLISHED_FRACTIONS
-    rows.append(gains(results, columns))
-    rows.append(["the same in the paper", fewest, *[""] * (len(columns) - 2), most])
-    rows.append(gains(results, columns, (BEST[-1], "handclr")))
+    rows += [gains(results, columns, names) for names in GAINS]
+    rows.append(["HandCLR over PeCLR in the paper", fewest, *[""] * (len(columns) - 2), most])
     head = [f"{fraction:.0%} of {scale.labels:,} labels" for fraction in fractions]
     return markdown(["method", *head], rows)
 
 
-def peclr(results: Results) -> str:
-    """Why PeCLR is not ahead of SimCLR."""
+def why(results: Results) -> str:
+    """What each choice of the recipes brings."""
     return compared(results, EXPLAINED)
 
 
 def beyond(results: Results) -> str:
     """What is tried against HandCLR under the same budget."""
-    variants = (
-        name for name, one in METHODS.items() if "handclr" in one.options and name != "handclr"
-    )
-    return compared(results, ((name, "handclr") for name in variants))
+    variants = [name for name in METHODS if name.startswith("soft-")]
+    return compared(results, [("soft", "handclr"), *((name, "soft") for name in variants)])
 
 
 def compared(results: Results, pairs: Iterable[tuple[str, str]]) -> str:
@@ -184,11 +260,9 @@ def versus(ours: Result, base: Result) -> str:
     return f"{with_interval(gap.error, gap.interval(), '+.1f')}, {share:+.0%}"
 
 
-def gains(
-    results: Results, columns: Sequence[Column], names: tuple[str, str] = ("handclr", "peclr")
-) -> list[str]:
+def gains(results: Results, columns: Sequence[Column], names: tuple[str, str]) -> list[str]:
     """What a method has over another one in each column."""
-    both = (across(results, method, columns) for method in names)
+    both = (results.across(method, columns) for method in names)
     title = " over ".join(TITLES[name] for name in names)
     return [title, *(versus(*pair) if all(pair) else "" for pair in zip(*both, strict=True))]
 
@@ -197,17 +271,10 @@ def by_method(results: Results, columns: Sequence[Column]) -> list[list[str]]:
     """The methods that were fine-tuned more than once."""
     rows = []
     for method in SHOWN:
-        found = across(results, method, columns)
+        found = results.across(method, columns)
         if len({column[:2] for column, result in zip(columns, found, strict=True) if result}) > 1:
             rows.append([TITLES[method], *map(cell, found)])
     return rows
-
-
-def across(results: Results, method: str, columns: Iterable[Column]) -> list[Result | None]:
-    """A method in each column, of the seeds that all columns have in which it is."""
-    found = [results.of(method, *column) for column in columns]
-    seeds = min((len(result.images) for result in found if result), default=0)
-    return [result and result.first(seeds) for result in found]
 
 
 def described(scale: Scale, pool: str) -> str:
@@ -233,100 +300,17 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def draw(results: Results, rows: dict[str, dict[str, tuple[str, float]]], path: Path) -> None:
-    """Curves with intervals on each test set of every method that has more than one point; a row of
-    panels for each.
-
-    rows: by what stands under a row, pools and shares of the labels by what stands under them.
-    """
-    figure = Figure(figsize=(7.5, 1.2 + 3.2 * len(rows)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(rows), len(TESTS), sharey="col", squeeze=False)
-    colours = dict(zip(SHOWN, COLOURS, strict=True))
-    for (label, columns), line in zip(rows.items(), panels, strict=True):
-        for test, axes in zip(TESTS, line, strict=True):
-            for method in SHOWN:
-                found = across(results, method, [(*column, test) for column in columns.values()])
-                points = [(at, result) for at, result in enumerate(found) if result]
-                if len(points) > 1:
-                    middle, bars = whiskers(result for _, result in points)
-                    style = {
-                        "color": colours[method],
-                        "marker": "o",
-                        "capsize": 3,
-                        "label": named(method),
-                    }
-                    axes.errorbar([at for at, _ in points], middle, yerr=bars, **style)
-            axes.set(title=test, xlabel=label)
-            axes.set_xticks(range(len(columns)), list(columns))
-            axes.grid(alpha=0.25)
-        line[0].set_ylabel("MPJPE after root and bone, mm")
-    entries = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
-    if entries:
-        figure.legend(entries.values(), entries, frameon=False, loc="outside upper left", ncols=3)
-    save_figure(figure, path)
-    print(path, file=sys.stderr)
-
-
-def named(method: str) -> str:
-    """A method's title for a picture."""
-    return TITLES[method].replace("`", "")
-
-
-def whiskers(results: Iterable[Result]) -> tuple[np.ndarray, np.ndarray]:
-    """The errors (M,), and how far their intervals reach below and above them (2, M)."""
-    rows = np.array([(result.error, *result.interval()) for result in results]).reshape(-1, 3)
-    return rows[:, 0], np.abs(rows[:, 1:] - rows[:, :1]).T
-
-
-def draw_table_1(results: Results, path: Path) -> None:
-    """Every method, its seeds in brackets, on both test sets."""
-    scale, small = results.scale, min(results.scale.fractions)
-    figure = Figure(figsize=(7.5, 4.2), dpi=120, layout="constrained")
-    for number, test in enumerate(TESTS, 1):
-        axes = figure.add_subplot(
-            1, len(TESTS), number, title=test, xlabel="MPJPE after root and bone, mm"
-        )
-        found = {method: results.of(method, scale.main, small, test) for method in SHOWN}
-        there = {method: result for method, result in found.items() if result}
-        middle, bars = whiskers(there.values())
-        axes.errorbar(middle, range(len(there)), xerr=bars, fmt="o", capsize=3)
-        labels = [
-            f"{named(method)} ({len(result.images)})" if number == 1 else ""
-            for method, result in there.items()
-        ]
-        axes.set_yticks(range(len(there)), labels)
-        axes.invert_yaxis()
-        axes.margins(y=0.1)
-        axes.grid(axis="x", alpha=0.25)
-    save_figure(figure, path)
-    print(path, file=sys.stderr)
-
-
-def draw_table_2(results: Results, path: Path) -> None:
-    scale, small = results.scale, min(results.scale.fractions)
-    rows = {}
-    for what, pools in (("steps", scale.equal_steps), ("epochs", scale.equal_epochs)):
-        columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools}
-        rows[f"videos to pre-train on, as many {what}"] = columns
-    draw(results, rows, path)
-
-
-def draw_figure_2(results: Results, path: Path) -> None:
-    scale = results.scale
-    shares = {f"{fraction:.0%}": (scale.main, fraction) for fraction in sorted(scale.fractions)}
-    draw(results, {"share of the labels": shares}, path)
-
-
 TABLES = {
     "table 1": table_1,
+    "budgets": budgets,
+    "recipes": recipes,
+    "why": why,
     "table 2": table_2,
     "table 2, epochs": table_2_epochs,
     "figure 2": figure_2,
-    "PeCLR": peclr,
+    "real": real,
     "beyond": beyond,
+    "processors": processors,
 }
-PICTURES = {"table-1": draw_table_1, "table-2": draw_table_2, "figure-2": draw_figure_2}
-
-
 if __name__ == "__main__":
     main()
