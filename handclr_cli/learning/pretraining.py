@@ -184,9 +184,7 @@ class Objective:
         return render_views(images.flatten(0, 1), _flat(views.geometry), appearance, self.size)
 
     def _losses(self, latent: Tensor, views: Views) -> dict[str, Tensor]:
-        if self.method.undo != "none":
-            undone = undo(latent.flatten(0, 1), _flat(views.geometry), self.method.undo)
-            latent = undone.unflatten(0, (2, -1))
+        latent = undo(latent, views.geometry, self.method.undo)
         z1, z2 = (self.ranks.gather(z) for z in latent)
         rows1, rows2 = (self.ranks.gather(rows) for rows in views.rows)
         weights, targets = self._by_pose(views)
@@ -228,10 +226,13 @@ class Objective:
 
 
 def undo(latent: Tensor, geometry: Geometry, how: Undo) -> Tensor:
-    """Undo the geometry of views on their latents (N, 2K), in one of the ways but "none"."""
+    """Undo the geometry of views on their latents: (2, N, 2K) to the same shape."""
+    if how == "none":
+        return latent
     if how == "extent":
-        latent = F.normalize(latent, dim=1)
-    return undo_geometry(latent, geometry, "crop" if how == "crop" else "extent")
+        latent = F.normalize(latent, dim=2)
+    unit: Literal["crop", "extent"] = "crop" if how == "crop" else "extent"
+    return undo_geometry(latent.flatten(0, 1), _flat(geometry), unit).unflatten(0, (2, -1))
 
 
 def _flat(geometry: Geometry) -> Geometry:

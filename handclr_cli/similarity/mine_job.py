@@ -193,8 +193,8 @@ def run_mine(settings: MineSettings) -> MineResult:
     """
     farthest, share = settings.ceiling()
     rows = _Rows.read(settings)
-    needed = settings.with_crops or settings.field or settings.truth
-    index = ShardIndex(settings.shards) if settings.shards and needed else None
+    needed = settings.with_crops or settings.field or (settings.truth and settings.shards)
+    index = ShardIndex(settings.shards) if needed else None
     crops = None
     if index is not None and settings.with_crops:
         crops = _find_crops(index, rows, settings.shards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -64,12 +65,16 @@ class Truth:
 
     def __init__(self, index: ShardIndex, name: str) -> None:
         self._index, self._name = index, name
-        self._frames: dict[Place, list[TrueHand]] = defaultdict(list)
-        for row, sample in enumerate(index):
+
+    @cached_property
+    def _frames(self) -> dict[Place, list[TrueHand]]:
+        frames = defaultdict(list)
+        for row, sample in enumerate(self._index):
             placed = place_of(sample)
             if placed and KEYPOINTS_3D in sample:
                 place, box = placed
-                self._frames[place].append(TrueHand(box, bool(sample.flipped), row))
+                frames[place].append(TrueHand(box, bool(sample.flipped), row))
+        return frames
 
     def by_key(self, keys: np.ndarray) -> TrueHands:
         """The hands under keys bytes (N,).

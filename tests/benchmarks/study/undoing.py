@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from handclr_cli.choices import Undo
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.inputs import expand_inputs
 from handclr_cli.contract.npz import read_npz
-from handclr_cli.learning.augmentation import AugmentationConfig, Geometry
+from handclr_cli.learning.augmentation import AugmentationConfig
 from handclr_cli.learning.hardware import ViewsMade
 from handclr_cli.learning.losses import nt_xent
 from handclr_cli.learning.positives import Positives, mined, own
@@ -77,17 +78,12 @@ def drawn(
         yield collate_views([data[0, row] for row in part])
 
 
-def told(views: Views, how: str) -> tuple[float, float, float]:
+def told(views: Views, how: Undo) -> tuple[float, float, float]:
     """Of one batch: top1, and the mean cosines of positives and of all others."""
     assert views.joints is not None
-    # As the projection head can have them: anywhere, and here about the middle of the view.
-    latent = (views.joints - 0.5).flatten(0, 1).flatten(1)
-    if how == "crop":
-        latent = latent + 0.5
-    if how != "none":
-        geometry = Geometry(*(field.flatten(0, 1) for field in views.geometry))
-        latent = undo(latent, geometry, how)  # type: ignore[arg-type]
-    z1, z2 = latent.unflatten(0, (2, -1))
+    # As a projection head could have them: about the middle of the view, but for units of the crop.
+    latent = (views.joints if how == "crop" else views.joints - 0.5).flatten(2)
+    z1, z2 = undo(latent, views.geometry, how)
     top1 = nt_xent(z1, z2, views.rows[0], views.rows[1]).top1
     cosines = cosine(z1, z2)
     count = len(cosines)
