@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scale import (
-    BEST,
     BY_LABELS,
     BY_POOL,
     BY_STEPS,
@@ -20,7 +19,6 @@ from scale import (
     NONE,
     OTHERS,
     PAIRINGS,
-    PAPER,
     REAL,
     REAL_TESTS,
     TESTS,
@@ -115,7 +113,7 @@ def _wanted(scale: Scale) -> Iterator[Model]:
     """
     small = min(scale.fractions)
     for seed in range(scale.seeds):
-        for method in (NONE, *PAPER, *BEST, *OTHERS):
+        for method in (*BY_LABELS, *OTHERS):
             yield Model(encoder(method, scale.main, seed), small)
         for fraction, method in product(sorted(scale.fractions)[:0:-1], BY_LABELS):
             yield Model(encoder(method, scale.main, seed), fraction)
@@ -126,7 +124,7 @@ def _wanted(scale: Scale) -> Iterator[Model]:
         if seed < scale.others:
             for method in METHODS:
                 yield Model(encoder(method, scale.main, seed), small)
-        for labels, pool, method in product(LABELS, (scale.main, REAL), (NONE, *PAPER, *BEST)):
+        for labels, pool, method in product(LABELS, (scale.main, REAL), BY_LABELS):
             yield Model(encoder(method, pool, seed), max(scale.fractions), labels)
 
 
@@ -149,7 +147,7 @@ def fingerprint(scale: Scale, model: Model) -> str:
 def chain(scale: Scale, root: Path, model: Model, real: bool = True) -> Iterator[Cell]:
     """Every command that leads to a model and its results, in order; of `real` images too."""
     yield from _labelled(scale, root)
-    if real and model.fraction == max(scale.fractions):
+    if real:
         yield from _imported(root)
     if model.encoder.method != NONE:
         for part in parts_of(scale, model.encoder.pool):

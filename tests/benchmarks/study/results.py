@@ -91,9 +91,14 @@ class Results:
         for name, one in _kept(file) if file and file.exists() else ():
             if made_by.get(name.rpartition("/")[0]) == one.made_by:
                 self._known[name] = one
-        for model in models(scale) if root else ():
-            for test in tests_of(scale, model):
-                if root and (model.folder(root) / f"{test}.json").exists():
+        if root:
+            self._add(root, made_by)
+
+    def _add(self, root: Path, made_by: dict[str, str]) -> None:
+        """What the runs of a folder have, with the fingerprints of their commands by model."""
+        for model in models(self.scale):
+            for test in tests_of(self.scale, model):
+                if (model.folder(root) / f"{test}.json").exists():
                     one = _read(root, model, test, made_by[model.name])
                     self._known[f"{model.name}/{test}"] = one
 

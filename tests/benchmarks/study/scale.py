@@ -64,9 +64,9 @@ PAPER = ("simclr", "peclr", "handclr")
 OTHERS = ("tempclr", "simhand")
 BEST = ("soft",)
 SHOWN = (NONE, *PAPER[:-1], *OTHERS, PAPER[-1], *BEST)
-# What is followed over budgets, over sizes of the pool, and over shares of the labels.
+# What is followed over budgets, over sizes of the pool, and over shares and kinds of the labels.
 BY_STEPS = (*PAPER, *BEST)
-BY_POOL = ("simclr", "peclr", "handclr")
+BY_POOL = PAPER
 BY_LABELS = (NONE, *PAPER, *BEST)
 # The recipes of each method, one choice changed at a time; the best is chosen on the validation
 # set.

@@ -151,8 +151,8 @@ def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:
     begin = time.monotonic()
     with log.open("a") as said:
         print(f"$ {cell.line}", file=said, flush=True)
-        script = Path(__file__).parent / cell.program
-        program = ["-m", "handclr_cli"] if cell.program == "handclr" else [str(script)]
+        script = str(Path(__file__).parent / cell.program)
+        program = ["-m", "handclr_cli"] if cell.program == "handclr" else [script]
         command = [sys.executable, *program, *map(str, cell.words)]
         ended = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment

@@ -23,10 +23,10 @@ from pictures import PICTURES
 from results import Result, Results
 from scale import (
     BEST,
+    BY_LABELS,
     LABELS,
     METHODS,
     NONE,
-    PAPER,
     REAL,
     REAL_TESTS,
     RECIPES,
@@ -161,7 +161,7 @@ def real(results: Results) -> str:
     """
     whole, rows = max(results.scale.fractions), []
     columns = list(product(LABELS, REAL_TESTS))
-    for pool, method in product((results.scale.main, REAL), (NONE, *PAPER, *BEST)):
+    for pool, method in product((results.scale.main, REAL), BY_LABELS):
         found = [results.of(method, pool, whole, test, labels) for labels, test in columns]
         if any(found) and (method != NONE or pool != REAL):
             films = "" if method == NONE else "real" if pool == REAL else "synthetic"
@@ -312,5 +312,7 @@ TABLES = {
     "beyond": beyond,
     "processors": processors,
 }
+
+
 if __name__ == "__main__":
     main()

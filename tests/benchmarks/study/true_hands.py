@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pairs_crops import true_hand
+from pairs_crops import CROP_SIDE, seen, true_hand
 
 from handclr_cli.contract.fields import KEYPOINTS_2D, WORLD_3D, encode_array
 from handclr_cli.contract.index import ShardIndex
@@ -23,8 +23,7 @@ from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import ShardOutput, read_samples
 from handclr_cli.hand.joints import WRIST
-from handclr_cli.hand.square import to_crop
-from handclr_cli.similarity.truth import MIRROR, Truth
+from handclr_cli.similarity.truth import Truth
 
 
 def main() -> None:
@@ -44,14 +43,11 @@ def with_truth(sample: Sample, truth: Truth) -> Sample | None:
     hand = true_hand(sample, truth)
     if hand is None:
         return None
-    box, flipped = tuple(sample.info["box"]), sample.info["flipped"]
-    joints = hand.joints - hand.joints[WRIST]
+    points, joints = seen(hand, sample)
     members = {
         **sample.members,
-        KEYPOINTS_2D.suffix: encode_array(
-            KEYPOINTS_2D, to_crop(hand.points, box, sample.side, flipped)
-        ),
-        WORLD_3D.suffix: encode_array(WORLD_3D, joints * MIRROR if flipped else joints),
+        KEYPOINTS_2D.suffix: encode_array(KEYPOINTS_2D, points * (sample.side / CROP_SIDE)),
+        WORLD_3D.suffix: encode_array(WORLD_3D, joints - joints[WRIST]),
     }
     return replace(sample, members=members)
 
