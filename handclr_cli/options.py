@@ -50,7 +50,10 @@ Quiet = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks and native logs.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same result.")]
+Seed = Annotated[
+    int,
+    typer.Option(min=0, help="Seed of all random choices; the same seed gives the same result."),
+]
 
 Shards = Annotated[
     list[str] | None,
@@ -67,7 +70,7 @@ OutputTar = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Tar to write; crops-%06d.tar: numbered shards; -: standard output.",
+        help="Tar to write; crops-%06d.tar writes numbered shards, - is standard output.",
     ),
     Writes("tar"),
 ]
@@ -78,7 +81,10 @@ OutputNpz = Annotated[
 ]
 ShardSize = Annotated[int, typer.Option(min=1, help="Samples per numbered shard.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace numbered shards that were made otherwise.")
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace numbered shards that were made with other options or inputs."
+    ),
 ]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")
@@ -88,7 +94,7 @@ Landmarker = Annotated[
     typer.Option(
         metavar="FILE",
         envvar="HANDCLR_LANDMARKER",
-        help="MediaPipe's hand_landmarker.task; fetched once where it is not named.",
+        help="MediaPipe's hand_landmarker.task; downloaded once if it is not given.",
         show_default=False,
     ),
     Reads(),
@@ -96,25 +102,32 @@ Landmarker = Annotated[
 Alone = Annotated[
     bool,
     typer.Option(
-        "--alone", help="Of the crops alone; handclr's model is else told MediaPipe's landmarks."
+        "--alone",
+        help="Predict from the crops alone; by default handclr's model also uses the landmarks "
+        "that MediaPipe finds in them.",
     ),
 ]
 CropSize = Annotated[int, typer.Option(min=16, max=4096, help="Side of the crops in pixels.")]
 Margin = Annotated[
     float,
-    typer.Option(min=1.0, max=10.0, help="Side of the crop over the longer side of the hand."),
+    typer.Option(
+        min=1.0, max=10.0, help="Side of the crop divided by the longer side of the hand."
+    ),
 ]
 Quality = Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the crops.")]
 Report = Annotated[
     str | None,
-    typer.Option(metavar="JSON", help="Write what the summary says, and more.", show_default=False),
+    typer.Option(
+        metavar="JSON", help="Write the numbers of the summary, and more.", show_default=False
+    ),
     Writes("json"),
 ]
 Part = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Part I of N, from 0: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        help="Do part I of N only, counted from 0; in a Slurm array "
+        "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
         show_default=False,
     ),
     Word(),
@@ -124,20 +137,27 @@ MinSideScore = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="Leave out crops whose side, left or right, is less sure: by side_score, where there "
-        "is one.",
+        help="Leave out crops with a lower side_score, which says how sure it is that the hand is "
+        "left or right; crops without it are kept.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N."), Word()]
 Precision = Annotated[
-    choices.PrecisionName, typer.Option(help="Of the forward passes; auto is bf16 on CUDA.")
+    choices.PrecisionName,
+    typer.Option(help="Precision of the forward passes; auto: bf16 on CUDA, else fp32."),
 ]
 Arch = Annotated[choices.Arch, typer.Option(help="Depth of the ResNet.")]
-Optimizer = Annotated[choices.OptimizerName, typer.Option(help="How weights are moved.")]
-Cache = Annotated[choices.Cache, typer.Option(help="Where decoded crops are kept.")]
+Optimizer = Annotated[choices.OptimizerName, typer.Option(help="Optimizer of the weights.")]
+Cache = Annotated[
+    choices.Cache, typer.Option(help="Where decoded crops are kept; auto chooses by their size.")
+]
 Compile = Annotated[
     bool | None,
-    typer.Option("--compile/--no-compile", help="Compile the model.", show_default="on CUDA"),
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the model with torch.compile.",
+        show_default="on CUDA",
+    ),
 ]
 TimeLimit = Annotated[
     str | None,
@@ -154,7 +174,10 @@ TimeLimit = Annotated[
 Finders = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=0, help="Processes that find hands; 0: this one.", show_default="the cores"
+        "--workers",
+        min=0,
+        help="Processes that find hands; 0: none beside this one.",
+        show_default="the cores",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which shards are missing.")]
@@ -164,13 +187,15 @@ Workers = Annotated[
 
 RunFolder = Annotated[
     str,
-    typer.Option("--run", "-o", metavar="DIR", help="Run directory; made if it is not there."),
+    typer.Option("--run", "-o", metavar="DIR", help="Run directory; created if it does not exist."),
     Writes(whole=True),
 ]
 SaveEvery = Annotated[
-    int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too.")
+    int, typer.Option(min=1, help="Steps between saves; each epoch is saved at its end too.")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start a run anew that is already there.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start anew where the run directory already holds a run.")
+]
 
 
 def sources(named: Sequence[str] | None, suffix: str = ".tar") -> list[str]:

@@ -17,7 +17,7 @@ _Function = TypeVar("_Function", bound=Callable[..., None])
 
 NOT_IN_FILES = ("config", "fresh")
 # What help calls the values of options that have no name of their own.
-_VALUES = {
+VALUES = {
     "int": "N",
     "int range": "N",
     "float": "NUMBER",
@@ -118,7 +118,7 @@ def _named(name: str, param_kind: str) -> str:
     if not bracket or param_kind == "argument":
         return name
     kind = rest.removesuffix(">")
-    return f"{name} {_VALUES.get(kind, kind)}"
+    return f"{name} {VALUES.get(kind, kind)}"
 
 
 def read_config(context: typer.Context, path: str | None) -> str | None:

@@ -14,13 +14,15 @@ from ..contract.claims import Writes
 def demo(
     folder: Annotated[
         str,
-        typer.Argument(metavar="DIR", help="A new folder, or that of a demo to go on with."),
+        typer.Argument(
+            metavar="DIR", help="A new folder, or that of an earlier demo to go on with."
+        ),
         Writes(whole=True),
     ],
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="As little as goes through all stages; its numbers mean nothing."
+            "--quick", help="Run all stages on very little data; the numbers mean nothing."
         ),
     ] = False,
     quiet: options.Quiet = False,

@@ -24,8 +24,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="handclr: the model that comes with it; mediapipe: its own 3D landmarks; or a "
-            "model.pt of handclr finetune.",
+            help="What to measure: handclr is the model that comes with it, mediapipe its own 3D "
+            "landmarks; or a model.pt of handclr finetune.",
             show_default=SHIPPED,
         ),
         Reads(),
@@ -35,7 +35,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="NPZ",
-            help="Or predictions: key and keypoints3d, of handclr predict or of any program.",
+            help="Measure predictions instead: key and keypoints3d, of handclr predict or of any "
+            "program.",
             show_default=False,
         ),
         Reads(),
@@ -44,7 +45,7 @@ def evaluate(
         tuple[str, str] | None,
         typer.Option(
             metavar="A.NPZ B.NPZ",
-            help="Or compare two outputs of -o, sample by sample.",
+            help="Compare two outputs of -o instead, sample by sample.",
             show_default=False,
         ),
         Reads(),
@@ -58,7 +59,10 @@ def evaluate(
     ] = None,
     crop: Annotated[
         choices.CropSource,
-        typer.Option(help="The crops of the shards, or cut again by handclr keypoints'."),
+        typer.Option(
+            help="given: the crops of the shards; detected: cut again around the "
+            "keypoints of handclr keypoints."
+        ),
     ] = "given",
     output: Annotated[
         str | None,
@@ -66,7 +70,7 @@ def evaluate(
             "--output",
             "-o",
             metavar="NPZ",
-            help="Write predictions, truth, errors.",
+            help="Write predictions, truth and errors.",
             show_default=False,
         ),
         Writes("npz"),
@@ -97,8 +101,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="FIELD|REGEX",
-            help="What the intervals draw: a field of the JSON, such as subject, or a pattern on "
-            "keys.",
+            help="What the bootstrap intervals resample: a field of the JSON, such as subject, or "
+            "a regular expression on keys.",
         ),
         Word(),
     ] = "sample",

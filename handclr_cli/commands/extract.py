@@ -32,31 +32,36 @@ def extract(
     ] = None,
     every: Annotated[
         int | None,
-        typer.Option(min=1, help="Look at every N-th frame or image instead.", show_default=False),
+        typer.Option(
+            min=1, help="Look at every N-th frame or image, in place of --fps.", show_default=False
+        ),
     ] = None,
     size: options.CropSize = 224,
     margin: options.Margin = 1.5,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
+        float, typer.Option(min=0.0, max=1.0, help="Minimum confidence of a hand.")
     ] = 0.5,
-    max_hands: Annotated[int, typer.Option(min=1, help="Hands to find in a frame at most.")] = 2,
+    max_hands: Annotated[int, typer.Option(min=1, help="Maximum number of hands in a frame.")] = 2,
     look: Annotated[
         LookName,
         typer.Option(
-            help="once: at the frame; border: again with a border, where that finds none; tiles: "
-            "also at overlapping squares."
+            help="Where to look for hands. once: in the whole frame; border: where none is found, "
+            "again with a border around it; tiles: in overlapping squares of the frame too."
         ),
     ] = "tiles",
     tracks: Annotated[
         bool,
         typer.Option(
             "--tracks/--no-tracks",
-            help="One side for a hand that is followed from look to look, in place of each look's.",
+            help="Follow a hand from look to look and give it one side, left or right; else each "
+            "look decides for itself.",
         ),
     ] = True,
     balance: Annotated[
         bool,
-        typer.Option("--balance", help="As many left as right hands in a shard, drawn by --seed."),
+        typer.Option(
+            "--balance", help="Keep as many left as right hands of a shard, drawn by --seed."
+        ),
     ] = False,
     with_keypoints: Annotated[
         bool,
@@ -67,7 +72,9 @@ def extract(
     detections: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Boxes of another detector, CSV or JSON lines.", show_default=False
+            metavar="FILE",
+            help="Use the boxes of another detector, CSV or JSON lines.",
+            show_default=False,
         ),
         Reads(),
     ] = None,
@@ -79,7 +86,7 @@ def extract(
         str | None,
         typer.Option(
             metavar="SHARDS",
-            help="Leave out what the end of the pipe has made: hands-%06d.tar.",
+            help="Skip shards that the last command of the pipe has written: hands-%06d.tar.",
             show_default=False,
         ),
         Word(),
@@ -100,7 +107,7 @@ def extract(
 
     handclr extract --fps 2 -o crops-%06d.tar videos/*.mp4
 
-    An image with the name of a film beside it is its thumbnail, and left out.
+    An image with the name of a video beside it is taken for its thumbnail and left out.
     """
     console.silence_native_libraries()
     from ..footage.extract_job import ExtractSettings, run_extract

@@ -18,8 +18,8 @@ def finetune(
         str,
         typer.Option(
             metavar="random|imagenet|handclr|FILE",
-            help="Encoder to start from: that which comes with handclr, encoder.pt, or any ResNet "
-            "weights.",
+            help="Initial weights of the encoder; handclr: those that come with it; else an "
+            "encoder.pt or any weights of a ResNet.",
         ),
         Reads(),
     ] = "random",
@@ -30,8 +30,8 @@ def finetune(
     head: Annotated[
         choices.HeadName,
         typer.Option(
-            help="Reads the pose off heat and location maps, their means, or no maps; guided: also "
-            "sees what the landmarker found.",
+            help="How the pose is read. detnet: from heat and location maps; softargmax: from "
+            "their means; regress: without maps; guided: also from what the landmarker found.",
         ),
     ] = "detnet",
     fraction: Annotated[
@@ -70,14 +70,17 @@ def finetune(
     optimizer: options.Optimizer = "adamw",
     weight_decay: trainers.WeightDecay = 0.0,
     rotation: Annotated[
-        float, typer.Option(min=0.0, max=180.0, help="Rotate crops by up to +- degrees.")
+        float,
+        typer.Option(
+            min=0.0, max=180.0, help="Rotate crops by up to this many degrees either way."
+        ),
     ] = 90.0,
     mix: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=0.95,
-            help="Share of the crops shown that have 2D keypoints alone; 0: none.",
+            help="Share of crops with 2D keypoints only among those that are shown; 0: none.",
         ),
     ] = 0.0,
     cache: options.Cache = "auto",

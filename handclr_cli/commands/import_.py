@@ -28,7 +28,7 @@ CheckSheet = Annotated[
         "--check",
         metavar="PNG",
         help=(
-            "Measure how the labels agree, shards that are there included, "
+            "Measure how well the labels agree, existing shards included, "
             "and draw a sheet of crops."
         ),
         show_default=False,
@@ -204,7 +204,7 @@ def hand100m(
     ],
     root: Annotated[
         str,
-        typer.Option(metavar="FOLDER", help="Where its frames are: VIDEO/frame_000030.jpg."),
+        typer.Option(metavar="FOLDER", help="Folder of its frames: VIDEO/frame_000030.jpg."),
         Reads(deep=True),
     ],
     output: options.OutputTar = "-",

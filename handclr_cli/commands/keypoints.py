@@ -14,25 +14,29 @@ def keypoints(
     shards: options.Shards = None,
     output: options.OutputTar = "-",
     keep_empty: Annotated[
-        bool, typer.Option("--keep-empty", help="Pass crops without a hand on, without keypoints.")
+        bool,
+        typer.Option(
+            "--keep-empty", help="Keep crops in which no hand is found, without keypoints."
+        ),
     ] = False,
     only_missing: Annotated[
         bool,
         typer.Option(
             "--only-missing",
-            help="Look only at crops without keypoints, and pass the others on as they are: those "
-            "of extract --with-keypoints are as good.",
+            help="Look only at crops without keypoints, and pass the others on unchanged; the "
+            "keypoints of extract --with-keypoints are as good.",
         ),
     ] = False,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
+        float, typer.Option(min=0.0, max=1.0, help="Minimum confidence of a hand.")
     ] = 0.5,
     landmarker: options.Landmarker = None,
     workers: options.Finders = None,
     part: options.Part = None,
     dry_run: options.DryRun = False,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Samples per numbered shard of an unnumbered stream.")
+        int,
+        typer.Option(min=1, help="Samples per numbered shard, if the input has no numbered ones."),
     ] = (numbering.SHARD_SIZE),
     overwrite: options.Overwrite = False,
     strict: options.Strict = False,

@@ -24,7 +24,7 @@ def mine(
         list[str] | None,
         typer.Argument(
             metavar="POSE.NPZ",
-            help="Embeddings by handclr pca; several are one pool. - is a pipe.",
+            help="Embeddings of handclr pca; several files are one pool; - is standard input.",
             show_default=False,
         ),
         Reads(".npz"),
@@ -35,29 +35,31 @@ def mine(
         bool,
         typer.Option(
             "--distinct-videos",
-            help="At most one positive of each video, or of those that --exclude-by joins.",
+            help="At most one positive from each video, or each group of --exclude-by.",
         ),
     ] = False,
     max_distance: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBER|PERCENT",
-            help="No positive farther than this; 50%: only those of the half of the crops that "
-            "have the nearest.",
+            help="Leave out positives farther away than this; 50% keeps those of the half of the "
+            "crops whose positives are nearest.",
             show_default=False,
         ),
         Word(),
     ] = None,
     symmetric: Annotated[
         bool,
-        typer.Option("--symmetric", help="Keep a positive only where both are among each other's."),
+        typer.Option(
+            "--symmetric", help="Keep a pair only if each is among the positives of the other."
+        ),
     ] = False,
     exclude_by: Annotated[
         str | None,
         typer.Option(
             metavar="FIELD|REGEX",
-            help="No pairs within a person or recording: a field of the JSON in --shards, or a "
-            "pattern on keys.",
+            help="Make no pairs within a group, such as a person or recording: a field of the JSON "
+            "in --shards, or a regular expression on keys.",
             show_default=False,
         ),
         Word(),
@@ -65,7 +67,8 @@ def mine(
     near_duplicates: Annotated[
         choices.NearDuplicates | None,
         typer.Option(
-            help="Find the same footage under two names; exclude: and let it make no pairs.",
+            help="Find the same footage under two names. report: name it; exclude: and "
+            "make no pairs of it.",
             show_default=False,
         ),
     ] = None,
@@ -73,7 +76,8 @@ def mine(
         list[str] | None,
         typer.Option(
             metavar="POSE.NPZ",
-            help="Search these instead; a folder or a quoted pattern for many; may be repeated.",
+            help="Search for positives in these instead; a folder or a quoted pattern for many; "
+            "may be repeated.",
             show_default=False,
         ),
         Reads(".npz"),
@@ -88,7 +92,7 @@ def mine(
         str | None,
         typer.Option(
             metavar="HNSW",
-            help="Read the graph of hnsw from here; made where it is not.",
+            help="File of the graph for hnsw; built and written if it does not exist.",
             show_default=False,
         ),
         Writes("npz", once=True),
@@ -114,22 +118,22 @@ def mine(
         list[str] | None,
         typer.Option(
             metavar="SHARDS",
-            help="The crops, of the pool too; may be repeated.",
+            help="The crops, with --against those of its files too; may be repeated.",
             show_default=False,
         ),
         Reads(".tar"),
     ] = None,
     plot: Annotated[
         str | None,
-        typer.Option(metavar="PNG", help="Draw the distances' histogram.", show_default=False),
+        typer.Option(metavar="PNG", help="Draw a histogram of the distances.", show_default=False),
         Writes("png"),
     ] = None,
     truth: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SHARDS",
-            help="Shards with keypoints3d, joined by square with --shards, else by key; may be "
-            "repeated.",
+            help="Measure the pairs by these shards with keypoints3d, matched by the square of "
+            "the crop with --shards, else by key; may be repeated.",
             show_default=False,
         ),
         Reads(".tar"),

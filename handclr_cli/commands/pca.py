@@ -16,14 +16,14 @@ def pca(
     dim: Annotated[
         int | None,
         typer.Option(
-            min=1, max=105, help="Dimensions of the embedding.", show_default="14, of both 28"
+            min=1, max=105, help="Dimensions of the embedding.", show_default="14, with both 28"
         ),
     ] = None,
     basis: Annotated[
         str | None,
         typer.Option(
             metavar="NPZ",
-            help="Project on the axes of this pose.npz; fit nothing.",
+            help="Project onto the axes of this pose.npz, and fit nothing.",
             show_default=False,
         ),
         Reads(),
@@ -31,16 +31,16 @@ def pca(
     keypoints: Annotated[
         choices.PoseKind | None,
         typer.Option(
-            help="2d: the paper's; world: MediaPipe's estimate of the shape in 3D; both: as much "
-            "of each.",
+            help="2d: keypoints in the image, as in the paper; world: MediaPipe's estimate of the "
+            "hand's 3D shape; both: the two with equal weight.",
             show_default="2d",
         ),
     ] = None,
     normalize: Annotated[
         choices.NormalisationName | None,
         typer.Option(
-            help="Of 2D keypoints. crop: the paper's; root: from the wrist; root-scale: by the "
-            "hand's size too; box: their own.",
+            help="How 2D keypoints are normalised. crop: by the crop, as in the paper; root: "
+            "relative to the wrist; root-scale: by the hand's size too; box: by their own box.",
             show_default="crop",
         ),
     ] = None,
@@ -54,8 +54,8 @@ def pca(
         str | None,
         typer.Option(
             metavar="FIELD|REGEX",
-            help="What names the videos of other programs' shards: a field of the JSON, or a "
-            "pattern on keys.",
+            help="What names the video in shards of other programs: a field of the JSON, or a "
+            "regular expression on keys.",
             show_default=False,
         ),
         Word(),
@@ -76,16 +76,17 @@ def pca(
 
     handclr extract new.mp4 | handclr keypoints | handclr pca --basis pose.npz > new.npz
 
-    With --keypoints both, pairs are nearer in 3D: 105 numbers, of which the world landmarks' are
-    scaled to vary as much as the 2D keypoints', to 28.
+    With --keypoints both, mined pairs are nearer in 3D: 105 numbers become 28, after the world
+    landmarks are scaled to vary as much as the 2D keypoints.
 
     handclr pca --keypoints both hands.tar > pose.npz
 
-    A --basis brings its own --dim, --keypoints, --normalize and --robust. An outlier is a pose that
-    is, along an axis or off all of them, five times farther from the middle than three quarters of
-    the poses; with --robust, the shares of variance are those of the poses without them.
+    With --basis, --dim, --keypoints, --normalize and --robust are those of the basis. An outlier is
+    a pose that is, along an axis or off all of them, five times farther from the middle than three
+    quarters of the poses; with --robust, the shares of variance are those of the poses without
+    outliers.
 
-    Of shards by other programs, whose keys and JSON name no videos:
+    For shards of other programs, whose keys and JSON name no videos:
 
     handclr pca theirs.tar --video-from '^(.*)/' > pose.npz
     """

@@ -34,7 +34,7 @@ def predict(
         typer.Option(
             "--model",
             metavar="FILE",
-            help="handclr: the model that comes with it; mediapipe: its own 3D landmarks; or a "
+            help="handclr is the model that comes with it, mediapipe its own 3D landmarks; or a "
             "model.pt of handclr finetune.",
         ),
         Reads(),
@@ -46,7 +46,7 @@ def predict(
             "--output",
             "-o",
             metavar="FILE",
-            help="Table to write: .csv, .jsonl or .npz; -: standard output.",
+            help="Table to write, a .csv, .jsonl or .npz; - is standard output.",
             show_default="-",
         ),
         Writes("table"),
@@ -54,7 +54,9 @@ def predict(
     form: Annotated[
         choices.TableFormat | None,
         typer.Option(
-            "--format", help="Of the table.", show_default="by the suffix; npz to standard output"
+            "--format",
+            help="Format of the table.",
+            show_default="by the suffix; npz to standard output",
         ),
     ] = None,
     overlay: Annotated[
@@ -83,7 +85,7 @@ def predict(
         typer.Option(
             min=1.0,
             max=170.0,
-            help="Angle of view in degrees across the longer side, without intrinsics.",
+            help="Angle of view in degrees across the longer side, where intrinsics are unknown.",
         ),
     ] = 60.0,
     bone: Annotated[
@@ -91,7 +93,7 @@ def predict(
         typer.Option(
             min=1.0,
             metavar="MM",
-            help="Wrist to middle knuckle, as measured on the hand.",
+            help="Length from wrist to middle knuckle in mm, as measured on the hand.",
             show_default="as the model has it",
         ),
     ] = None,
@@ -109,14 +111,14 @@ def predict(
     ] = None,
     max_hands: Annotated[
         int | None,
-        typer.Option(min=1, help="Hands to find in a frame at most.", show_default="2"),
+        typer.Option(min=1, help="Maximum number of hands in a frame.", show_default="2"),
     ] = None,
     look: Annotated[
         choices.LookName | None,
-        typer.Option(help="Where hands are looked for, as for extract.", show_default="tiles"),
+        typer.Option(help="Where to look for hands, as of handclr extract.", show_default="tiles"),
     ] = None,
     min_score: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Least confidence of a hand.")
+        float, typer.Option(min=0.0, max=1.0, help="Minimum confidence of a hand.")
     ] = 0.5,
     footage: Annotated[
         list[str] | None,
@@ -130,7 +132,9 @@ def predict(
     onnx: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Export the model, checked on these crops.", show_default=False
+            metavar="FILE",
+            help="Export the model as ONNX, and check it on these crops.",
+            show_default=False,
         ),
         Writes("onnx"),
     ] = None,
@@ -140,7 +144,7 @@ def predict(
         int | None,
         typer.Option(
             min=0,
-            help="Processes that find hands or decode crops; 0: this one.",
+            help="Processes that find hands or decode crops; 0: none beside this one.",
             show_default="the cores",
         ),
     ] = None,

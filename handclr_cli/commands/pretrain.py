@@ -18,14 +18,15 @@ def pretrain(
         list[str] | None,
         typer.Option(
             metavar="NPZ",
-            help="Mined pairs by handclr mine, for mined positives. A folder or a quoted pattern "
-            "for parts.",
+            help="Pairs of handclr mine, for mined positives; a folder or a quoted pattern for "
+            "parts.",
             show_default=False,
         ),
         Reads(".npz"),
     ] = None,
     method: Annotated[
-        choices.MethodName, typer.Option(help="Presets of the next four.")
+        choices.MethodName,
+        typer.Option(help="Preset of --positives, --undo, --weights and --targets."),
     ] = "handclr",
     positives: Annotated[
         choices.PositiveSource | None,
@@ -56,7 +57,9 @@ def pretrain(
     spread: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="Width of --targets pose, in median distances.", show_default="0.15"
+            min=0.001,
+            help="Width of --targets pose, in median distances of a batch.",
+            show_default="0.15",
         ),
     ] = None,
     top_k: Annotated[
@@ -72,8 +75,8 @@ def pretrain(
         str,
         typer.Option(
             metavar="random|imagenet|handclr|FILE",
-            help="Where the encoder starts; handclr: with the one that comes with it; published: "
-            "imagenet.",
+            help="Initial weights of the encoder; handclr: those that come with it. The paper "
+            "starts from imagenet.",
         ),
         Reads(),
     ] = "random",
@@ -103,14 +106,16 @@ def pretrain(
     weight_decay: trainers.WeightDecay = 1e-6,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Of NT-Xent.", show_default="0.5; handclr-soft: 0.1"),
+        typer.Option(
+            min=0.001, help="Temperature of NT-Xent.", show_default="0.5; handclr-soft: 0.1"
+        ),
     ] = None,
     rotation: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             max=180.0,
-            help="Rotate views by up to +- degrees; not with --as-published.",
+            help="Rotate views by up to this many degrees either way; not with --as-published.",
             show_default="45, 0 if not undone",
         ),
     ] = None,

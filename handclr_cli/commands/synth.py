@@ -22,7 +22,7 @@ app = typer.Typer(
 World = Annotated[
     choices.WorldName,
     typer.Option(
-        help="lab: a studio, few people; wild: everything else; any: wild, from every side."
+        help="lab: a studio, few people; wild: many people and places; any: wild, from every side."
     ),
 ]
 Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in pixels.")]
@@ -40,7 +40,7 @@ def _root() -> None:
 def footage(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="Folder for the videos; made if it is not there."),
+        typer.Argument(metavar="DIR", help="Folder for the videos; created if it does not exist."),
         Writes(whole=True),
     ],
     videos: Annotated[int, typer.Option(min=1, help="Videos to make.")] = 50,
@@ -99,7 +99,7 @@ def footage(
 def labelled(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Folder to make, with --layout.", show_default=False),
+        typer.Argument(metavar="DIR", help="Folder to make, with --layout.", show_default=False),
         Writes(whole=True),
     ] = None,
     output: options.OutputTar = "-",
@@ -116,7 +116,8 @@ def labelled(
     layout: Annotated[
         choices.LayoutName | None,
         typer.Option(
-            help="Write DIR as that data set lies on disk, without options of crops and shards.",
+            help="Write DIR in the layout of that data set; options of crops and shards "
+            "do not apply.",
             show_default=False,
         ),
     ] = None,
