@@ -16,7 +16,10 @@ def pca(
     dim: Annotated[
         int | None,
         typer.Option(
-            min=1, max=105, help="Dimensions of the embedding.", show_default="14, with both 28"
+            min=1,
+            max=105,
+            help="Dimensions of the embedding.",
+            show_default="14; 28 with --keypoints both",
         ),
     ] = None,
     basis: Annotated[
