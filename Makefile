@@ -29,14 +29,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What is generated from the code: the README's tables, the reference of the commands as a page and
-# as man pages, and the shell completions.
+# What is generated from the code: the tables of docs/format.md, and the reference of the commands as a
+# page and as man pages.
 docs: $(READY)
-	$(BIN)/python -m handclr_cli.contract.document README.md
+	$(BIN)/python -m handclr_cli.contract.document docs/format.md
 	$(BIN)/python -m handclr_cli.reference docs/commands.md man
-	_HANDCLR_COMPLETE=source_bash $(BIN)/handclr > completions/handclr.bash
-	_HANDCLR_COMPLETE=source_zsh $(BIN)/handclr > completions/_handclr
-	_HANDCLR_COMPLETE=source_fish $(BIN)/handclr > completions/handclr.fish
 
 # The whole pipeline on synthetic footage; ends with demo/report.html. Run again, it goes on where it stopped.
 demo: $(READY)

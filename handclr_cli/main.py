@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import console
+from . import choices, console
 from .commands import (
     demo,
     evaluate,
@@ -27,9 +27,10 @@ from .commands import (
     pretrain,
     synth,
 )
+from .completion import print_script
 from .contract.errors import HandclrError, lacks_memory
 from .contract.version import __version__
-from .parsing import command
+from .parsing import Group, command
 from .work.ending import (
     code_of_signal,
     end_on_signals,
@@ -40,6 +41,8 @@ from .work.ending import (
 
 app = typer.Typer(
     name="handclr",
+    cls=Group,
+    add_completion=False,
     help="From raw footage of hands to a pre-trained encoder and a 3D hand pose model.",
     epilog=(
         "extract | keypoints > hands.tar; pca hands.tar | mine > pairs.npz; "
@@ -65,8 +68,8 @@ app.add_typer(import_.app, name="import")
 app.add_typer(synth.app, name="synth")
 
 
-def _print_version(value: bool) -> None:
-    if value:
+def _print_version(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
         typer.echo(f"handclr {__version__}")
         raise typer.Exit()
 
@@ -79,6 +82,16 @@ def _root(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    show_completion: Annotated[
+        choices.Shell | None,
+        typer.Option(
+            metavar="SHELL",
+            callback=print_script,
+            is_eager=True,
+            help='Print the script that completes handclr in bash, zsh or fish; for eval "$(...)".',
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Composable tools: footage to hand crops, pose embeddings, mined pairs, encoder, 3D hand pose,
     numbers.

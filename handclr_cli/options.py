@@ -17,7 +17,12 @@ from .contract.claims import Reads, Word, Writes
 from .contract.errors import HandclrError, UsageError
 from .contract.inputs import STDIN, expand_inputs
 from .contract.output import refuse_closed, refuse_terminal
+from .contract.shipped import SHIPPED
 from .parsing import read_config
+
+# Marks of the options that name a model or an encoder.
+MODEL = Reads(ends=(".pt",), words=(SHIPPED, choices.MEDIAPIPE))
+ENCODER = Reads(ends=(".pt", ".pth"), words=("random", "imagenet", SHIPPED))
 
 
 def _set_quiet(value: bool) -> bool:
@@ -42,7 +47,7 @@ Config = Annotated[
         ),
         show_default=False,
     ),
-    Reads(),
+    Reads(ends=(".toml", ".json")),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print warnings and errors only.")
@@ -97,7 +102,7 @@ Landmarker = Annotated[
         help="MediaPipe's hand_landmarker.task; downloaded once if it is not given.",
         show_default=False,
     ),
-    Reads(),
+    Reads(ends=(".task",)),
 ]
 Alone = Annotated[
     bool,
@@ -141,7 +146,9 @@ MinSideScore = Annotated[
         "left or right; crops without it are kept.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N."), Word()]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N."), Word(("auto", "cpu", "cuda"))
+]
 Precision = Annotated[
     choices.PrecisionName,
     typer.Option(help="Precision of the forward passes; auto: bf16 on CUDA, else fp32."),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from .completion import Offer, as_offers, complete_value
 from .contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from .contract.errors import HandclrError, UsageError
 
@@ -42,6 +43,14 @@ def _stand_in() -> None:
     """What typer is given in the place of a command: it has no options to build."""
 
 
+class Group(TyperGroup):
+    """Commands, of which completion offers the names."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Offer]:  # type: ignore[override]
+        """The commands and options that begin so."""
+        return as_offers(super().shell_complete(ctx, incomplete))
+
+
 class Command(TyperCommand):
     """A command that names the option where a job says which of its settings is at fault.
 
@@ -60,7 +69,10 @@ class Command(TyperCommand):
         alone = typer.Typer(add_completion=False)
         alone.command()(self.function)
         built = typer.main.get_command(alone)
-        self.params, self.callback = built.params, built.callback
+        params: list[Any] = built.params
+        for param in params:
+            param.shell_complete = complete_value(param, self.marks)
+        self.params, self.callback = params, built.callback
         return getattr(self, name)
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,6 +83,10 @@ class Command(TyperCommand):
         except HandclrError as error:
             error.where = self._option(error.setting, ctx.params.get(error.setting))
             raise
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Offer]:  # type: ignore[override]
+        """The options that begin so."""
+        return as_offers(super().shell_complete(ctx, incomplete))
 
     def marks(self) -> dict[str, Sequence[Any]]:
         """What the annotations of the function say of each option, beside its type."""
@@ -123,8 +139,8 @@ def _named(name: str, param_kind: str) -> str:
 
 def read_config(context: typer.Context, path: str | None) -> str | None:
     """Make what a file says the defaults of the options; the command line overrides it."""
-    if path is None:
-        return None
+    if path is None or context.resilient_parsing:
+        return path
     known = {name: param for param in context.command.params for name in _names(param)}
     values: dict[str, Any] = dict(context.default_map or {})
     for name, value in _read_table(path).items():

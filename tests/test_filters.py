@@ -185,7 +185,8 @@ def test_completion_is_light() -> None:
         {"_HANDCLR_COMPLETE": "complete_bash", "COMP_WORDS": "handclr p", "COMP_CWORD": "1"}
     )
     done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, env=env)
-    assert done.stdout.decode().split() == ["pca", "pretrain", "predict"]
+    names = [line.split("\t")[0] for line in done.stdout.decode().splitlines()]
+    assert names == ["pca", "pretrain", "predict"]
     assert done.stderr.decode() == "heavy:\n"
 
 

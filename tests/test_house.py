@@ -5,10 +5,7 @@ front door.
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import house
@@ -27,20 +24,6 @@ ROOMS = [
 def test_the_readme_tables_are_those_of_the_declaration() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "keypoints2d.npy" in readme and rewrite(readme) == readme, "run make docs"
-
-
-@pytest.mark.parametrize(
-    ("shell", "name"), [("bash", "handclr.bash"), ("zsh", "_handclr"), ("fish", "handclr.fish")]
-)
-def test_completions_are_those_of_the_parser(shell: str, name: str) -> None:
-    done = subprocess.run(
-        [Path(sys.executable).with_name("handclr")],
-        env={**os.environ, "_HANDCLR_COMPLETE": f"source_{shell}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == (ROOT / "completions" / name).read_text(encoding="utf-8"), "run make docs"
 
 
 @pytest.mark.parametrize("path", ROOMS, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -81,7 +64,7 @@ FLOORS = (
     {"__main__", "reference"},
 )
 # Of the front door of the terminal; what lies at the front door of Python is no floor.
-BESIDE = {"parsing", "options", "__init__"}
+BESIDE = {"parsing", "options", "completion", "__init__"}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 

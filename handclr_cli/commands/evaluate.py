@@ -28,7 +28,7 @@ def evaluate(
             "landmarks; or a model.pt of handclr finetune.",
             show_default=SHIPPED,
         ),
-        Reads(),
+        options.MODEL,
     ] = None,
     alone: options.Alone = False,
     predictions: Annotated[
@@ -39,7 +39,7 @@ def evaluate(
             "program.",
             show_default=False,
         ),
-        Reads(),
+        Reads(ends=(".npz",)),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
@@ -48,7 +48,7 @@ def evaluate(
             help="Compare two outputs of -o instead, sample by sample.",
             show_default=False,
         ),
-        Reads(),
+        Reads(ends=(".npz",)),
     ] = None,
     bone: Annotated[
         choices.Bone | None,

@@ -76,7 +76,7 @@ def extract(
             help="Use the boxes of another detector, CSV or JSON lines.",
             show_default=False,
         ),
-        Reads(),
+        Reads(ends=(".csv", ".jsonl", ".ndjson", ".json")),
     ] = None,
     quality: options.Quality = 95,
     landmarker: options.Landmarker = None,

@@ -21,7 +21,7 @@ def finetune(
             help="Initial weights of the encoder; handclr: those that come with it; else an "
             "encoder.pt or any weights of a ResNet.",
         ),
-        Reads(),
+        options.ENCODER,
     ] = "random",
     arch: Annotated[
         choices.Arch | None,

@@ -10,13 +10,14 @@ from .. import choices, console, options
 from ..contract.claims import Reads, Writes
 from ..contract.numbering import SHARD_SIZE
 from ..contract.output import write_json
-from ..parsing import command
+from ..parsing import Group, command
 
 if TYPE_CHECKING:
     from ..datasets.import_job import ImportResult
     from ..datasets.import_settings import ImportSettings
 
 app = typer.Typer(
+    cls=Group,
     help="Turn labelled data sets into shards of labelled crops.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -47,7 +48,7 @@ def freihand(
     root: Annotated[
         str,
         typer.Argument(metavar="ROOT", help="FreiHAND_pub_v2, or the folder that holds it."),
-        Reads(deep=True),
+        Reads(deep=True, ends=("/",)),
     ],
     output: options.OutputTar = "-",
     split: Annotated[choices.FreihandSplit, typer.Option(help="Part of the data set.")] = "train",
@@ -94,7 +95,7 @@ def dexycb(
     root: Annotated[
         str,
         typer.Argument(metavar="ROOT", help="The folder of the subjects and of calibration."),
-        Reads(deep=True),
+        Reads(deep=True, ends=("/",)),
     ],
     output: options.OutputTar = "-",
     split: Annotated[
@@ -148,7 +149,7 @@ def assemblyhands(
     root: Annotated[
         str,
         typer.Argument(metavar="ROOT", help="The folder of annotations and images."),
-        Reads(deep=True),
+        Reads(deep=True, ends=("/",)),
     ],
     output: options.OutputTar = "-",
     split: Annotated[
@@ -200,12 +201,12 @@ def hand100m(
         typer.Argument(
             metavar="JSON", help="Hand100M_Ego4D_..._v1-1.json or Hand100M_100DOH_..._v1-1.json."
         ),
-        Reads(),
+        Reads(ends=(".json",)),
     ],
     root: Annotated[
         str,
         typer.Option(metavar="FOLDER", help="Folder of its frames: VIDEO/frame_000030.jpg."),
-        Reads(deep=True),
+        Reads(deep=True, ends=("/",)),
     ],
     output: options.OutputTar = "-",
     pairs: Annotated[

@@ -12,7 +12,7 @@ import typer
 from .. import console, options
 from ..contract.claims import Reads, Writes
 from ..contract.errors import HandclrError, UsageError
-from ..contract.shipped import weights_file
+from ..contract.shipped import SHIPPED, weights_file
 
 if TYPE_CHECKING:
     from ..contract.sample import Sample
@@ -27,7 +27,7 @@ def inspect(
             "{000..041} ranges, or -.",
             show_default=False,
         ),
-        Reads(),
+        Reads(words=(SHIPPED,)),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     skipped: Annotated[

@@ -29,7 +29,7 @@ def pca(
             help="Project onto the axes of this pose.npz, and fit nothing.",
             show_default=False,
         ),
-        Reads(),
+        Reads(ends=(".npz",)),
     ] = None,
     keypoints: Annotated[
         choices.PoseKind | None,

@@ -37,7 +37,7 @@ def predict(
             help="handclr is the model that comes with it, mediapipe its own 3D landmarks; or a "
             "model.pt of handclr finetune.",
         ),
-        Reads(),
+        options.MODEL,
     ] = SHIPPED,
     alone: options.Alone = False,
     output: Annotated[

@@ -78,7 +78,7 @@ def pretrain(
             help="Initial weights of the encoder; handclr: those that come with it. The paper "
             "starts from imagenet.",
         ),
-        Reads(),
+        options.ENCODER,
     ] = "random",
     size: trainers.Size = 128,
     batch: Annotated[

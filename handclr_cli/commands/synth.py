@@ -11,9 +11,10 @@ from .. import choices, console, options
 from ..contract import numbering
 from ..contract.claims import Writes
 from ..contract.errors import UsageError
-from ..parsing import command
+from ..parsing import Group, command
 
 app = typer.Typer(
+    cls=Group,
     help="Make footage and labelled sets of procedural hands with known 3D truth.",
     no_args_is_help=True,
     rich_markup_mode=None,

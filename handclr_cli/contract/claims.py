@@ -22,11 +22,14 @@ class Reads:
     """Marks an option that names what is read: files, patterns, folders, URLs, -.
 
     `suffix` is that of the files that a folder stands for. `deep`: a folder stands for all that is
-    below it.
+    below it. Completion offers `words`, which name no file, and the files whose names end with one
+    of `ends`, / for folders; without them, with `suffix`.
     """
 
     suffix: str | None = None
     deep: bool = False
+    ends: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,9 @@ class Writes:
 
 @dataclass(frozen=True)
 class Word:
-    """Marks an option of text that names no file."""
+    """Marks an option of text that names no file; completion offers `words`."""
+
+    words: tuple[str, ...] = ()
 
 
 class Read(NamedTuple):
