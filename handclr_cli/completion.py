@@ -18,14 +18,14 @@ from .contract.claims import Reads, Word, Writes
 
 _FILES = {"bash": "handclr.bash", "zsh": "_handclr", "fish": "handclr.fish"}
 
-# Typer does so for options of its own alone, which would install its scripts: those know no files.
+# Without typer's options for completion, which install scripts that know no files, nobody does so.
 completion_init()
 
 
 class Offer(NamedTuple):
-    """What typer takes for an item; `value` is the line, with the help, which typer has rich read.
+    """What typer takes for an item; `value` is the whole line, with the help.
 
-    Rich takes longer to import than all else that an answer needs.
+    Of a help apart, typer would have rich take the markup out: rich is slow to import.
     """
 
     value: str

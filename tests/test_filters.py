@@ -141,7 +141,7 @@ HEAVY = (
     "scipy",
     "matplotlib",
     "webdataset",
-    "rich.progress",
+    "rich",
 )
 RUN = f"""
 import atexit, sys
