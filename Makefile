@@ -4,7 +4,7 @@ READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install test quick lint docs demo clean
+.PHONY: install test quick lint docs demo dist clean
 
 install: $(READY)
 
@@ -39,5 +39,11 @@ docs: $(READY)
 demo: $(READY)
 	$(BIN)/handclr demo demo
 
+# What is published: the source, and the wheel that comes of it; both checked, nothing uploaded.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache
