@@ -7,13 +7,13 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
 import torch
 from house import PACKAGE, ROOT
@@ -40,13 +40,9 @@ COSTS = {
 HEAVY = ("numpy", "sklearn", "torch", "torchvision", "cv2", "mediapipe", "matplotlib", "typer")
 
 
-def readme_example() -> str:
-    """The first block of Python in the README's section about it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.partition("\n## From Python\n")[2].partition("\n## ")[0]
-    block = re.search(r"```python\n(.*?)```", section, re.S)
-    assert block
-    return block[1]
+def page_example() -> str:
+    """The first block of Python in the page about it."""
+    return next(pages.blocks(ROOT / "docs" / "python.md")).text
 
 
 def test_every_name_is_there_and_says_what_it_is() -> None:
@@ -140,53 +136,47 @@ def test_everything_has_an_example_and_nearly_all_are_run() -> None:
 
 
 @pytest.fixture(scope="module")
-def readme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The names that the README's example leaves behind."""
-    hands = write_labelled(tmp_path_factory.mktemp("readme") / "hands.tar", 8)
-    rng = np.random.default_rng(1)
-    truth = rng.normal(0, 0.05, (50, 21, 3))
-    names: dict[str, Any] = {
-        "z1": torch.randn(6, 128, generator=torch.Generator().manual_seed(0)),
-        "z2": torch.randn(6, 128, generator=torch.Generator().manual_seed(1)),
-        "truth": truth,
-        "predicted": truth + rng.normal(0, 0.01, truth.shape),
-    }
-    exec(readme_example().replace('"hands.tar"', repr(str(hands))), names)
+def page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The names that the page's example leaves behind."""
+    hands = write_labelled(tmp_path_factory.mktemp("page") / "hands.tar", 8)
+    names: dict[str, Any] = {}
+    exec(page_example().replace('"hands.tar"', repr(str(hands))), names)
     return names
 
 
 @pytest.mark.slow
-def test_the_readme_mines_as_brute_force_does(readme: dict[str, Any]) -> None:
-    embedding, video = readme["pose"].embedding.astype(np.float64), readme["video"]
+def test_the_page_mines_as_brute_force_does(page: dict[str, Any]) -> None:
+    embedding, video = page["pose"].embedding.astype(np.float64), page["video"]
     assert embedding.shape == (100_000, 14)
     for query in np.random.default_rng(2).choice(len(video), 100, replace=False):
         apart = np.linalg.norm(embedding - embedding[query], axis=1)
         apart[video == video[query]] = np.inf
-        assert readme["row"][query, 0] == apart.argmin()
-        assert readme["distance"][query, 0] == pytest.approx(apart.min(), rel=1e-6)
+        assert page["row"][query, 0] == apart.argmin()
+        assert page["distance"][query, 0] == pytest.approx(apart.min(), rel=1e-6)
 
 
 @pytest.mark.slow
-def test_the_readme_has_the_loss_of_a_double_loop(readme: dict[str, Any]) -> None:
-    z = torch.cat([readme["z1"], readme["z2"]]).double()
+def test_the_page_has_the_loss_of_a_double_loop(page: dict[str, Any]) -> None:
+    z = torch.cat([page["z1"], page["z2"]]).double()
     z = z / z.norm(dim=1, keepdim=True)
-    total = 0.0
-    for row in range(12):
-        others = [torch.exp(z[row] @ z[other] / 0.5) for other in range(12) if other != row]
-        total -= float(z[row] @ z[(row + 6) % 12] / 0.5 - torch.log(torch.stack(others).sum()))
-    assert float(readme["loss"]) == pytest.approx(total / 12, rel=1e-5)
+    total, count = 0.0, len(z)
+    for row in range(count):
+        others = [torch.exp(z[row] @ z[other] / 0.5) for other in range(count) if other != row]
+        positive = z[(row + count // 2) % count]
+        total -= float(z[row] @ positive / 0.5 - torch.log(torch.stack(others).sum()))
+    assert float(page["loss"]) == pytest.approx(total / count, rel=1e-5)
 
 
 @pytest.mark.slow
-def test_the_readme_has_the_metrics_of_numpy(readme: dict[str, Any]) -> None:
-    predicted, truth = readme["predicted"], readme["truth"]
+def test_the_page_has_the_metrics_of_numpy(page: dict[str, Any]) -> None:
+    predicted, truth = page["predicted"], page["truth"]
     errors = np.linalg.norm((predicted - predicted[:, :1]) - (truth - truth[:, :1]), axis=-1)
-    assert readme["scores"]["root"]["mpjpe_mm"] == pytest.approx(1000 * errors.mean())
+    assert page["scores"]["root"]["mpjpe_mm"] == pytest.approx(1000 * errors.mean())
 
 
 @pytest.mark.slow
-def test_the_readme_loads_shards(readme: dict[str, Any]) -> None:
-    batches = list(readme["crops"])
+def test_the_page_loads_shards(page: dict[str, Any]) -> None:
+    batches = list(page["crops"])
     assert sum(len(batch["key"]) for batch in batches) == 8
     assert batches[0]["image"].dtype == torch.uint8 and batches[0]["image"].shape[1] == 3
     assert batches[0]["keypoints2d"].shape[1:] == (21, 2)

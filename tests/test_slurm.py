@@ -1,5 +1,5 @@
-"""The README's jobs for Slurm, as they are printed there, on a real cluster of one node: killed and
-preempted.
+"""The jobs for Slurm of docs/cluster.md, as they are printed there, on a real cluster of one node:
+killed and preempted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from drawn_hand import write_video
 from labelled_helpers import TRAINING, labelled_sample, write_labelled, write_pairs
 from slurm_cluster import ENDED, Cluster, missing, slurm_cluster, wait_until
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
 JOBS = ("hands", "pairs", "pretrain")
 
 
@@ -37,8 +37,8 @@ def cluster(environment: None) -> Iterator[Cluster]:
 
 
 def printed(head: str) -> str:
-    """The one block of shell in the README that begins with these words."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    """The one block of shell in the page that begins with these words."""
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     (block,) = [text for text in blocks if text.startswith(head)]
     return block
 
@@ -51,7 +51,7 @@ def write_jobs(folder: Path) -> Path:
     return folder
 
 
-def test_the_scripts_are_in_the_readme_and_are_bash(tmp_path: Path) -> None:
+def test_the_scripts_are_in_the_page_and_are_bash(tmp_path: Path) -> None:
     for script in write_jobs(tmp_path).iterdir():
         subprocess.run(["bash", "-n", script], check=True)
 
@@ -92,7 +92,7 @@ def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
 
 @pytest.fixture
 def small(cluster: Cluster, tmp_path: Path) -> Cluster:
-    """The cluster, with an `sbatch` that makes the README's jobs as small as a test."""
+    """The cluster, with an `sbatch` that makes the page's jobs as small as a test."""
     sizes = {
         "hands": ("--array=0-3 --cpus-per-task=1", "--shard-size 10"),
         "pairs": ("--cpus-per-task=2", ""),
@@ -126,7 +126,7 @@ def film(folder: Path) -> Path:
 
 
 def submit(cluster: Cluster, folder: Path) -> list[str]:
-    """The three jobs, as the README submits them."""
+    """The three jobs, as the page submits them."""
     script = printed("hands=$(sbatch") + "echo $hands $pairs"
     words = cluster.run("bash", "-ec", script, cwd=folder).split()
     return [*words[-2:], words[-3]]

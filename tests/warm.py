@@ -122,14 +122,39 @@ def _number(stream: socket.socket) -> int:
     return int.from_bytes(stream.recv(8, socket.MSG_WAITALL), "big", signed=True)
 
 
-def serve(requests: socket.socket) -> None:
-    """Fork a process for each request; returns in that process, to run the command and end as any
-    other does.
-    """
+def preload() -> None:
+    """Import what the commands will need."""
     for name in PRELOADED:
         with suppress(ImportError):  # the command that needs it will say so
             __import__(name)
     gc.freeze()
+
+
+def listen(path: str) -> None:
+    """Serve whoever connects to the socket, several at once; returns in the processes of requests,
+    as `serve` does.
+    """
+    preload()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(f"{path}.closed")
+    door.listen(64)
+    os.rename(f"{path}.closed", path)
+    while True:
+        requests, _ = door.accept()
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            door.close()
+            serve(requests)
+            return
+        requests.close()
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a process for each request; returns in that process, to run the command and end as any
+    other does.
+    """
+    preload()
     while True:
         size, ends, _, _ = socket.recv_fds(requests, 8, 3)
         if not size:
@@ -173,7 +198,10 @@ def finish(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    if sys.argv[1].isdecimal():
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        listen(sys.argv[1])
     try:
         runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
     except SystemExit as end:

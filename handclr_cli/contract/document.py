@@ -1,4 +1,4 @@
-"""$ python -m handclr_cli.contract.document README.md: rewrite its tables from the declarations."""
+"""$ python -m handclr_cli.contract.document PAGE: rewrite its tables from the declarations."""
 
 from __future__ import annotations
 

@@ -33,13 +33,14 @@ class ShardIndex:
     twice, and for damaged or truncated shards as `archives` does.
 
     >>> import handclr_cli as handclr
-    >>> index = handclr.ShardIndex(["hands.tar"])
+    >>> index = handclr.ShardIndex("hands.tar")  # or a list of shards
     >>> sample = index[index.row("video0-v0_00000003_r")]
     >>> sample.image.shape, sample.keypoints2d.shape
     ((64, 64, 3), (21, 2))
     """
 
-    def __init__(self, sources: Sequence[str], measured: bool = False) -> None:
+    def __init__(self, sources: str | Sequence[str], measured: bool = False) -> None:
+        sources = [sources] if isinstance(sources, str) else sources
         self.keys: list[str] = []
         self.damaged: dict[int, HandclrError] = {}
         self._measured = measured

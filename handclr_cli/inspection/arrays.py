@@ -18,7 +18,7 @@ _SMALL = 1 << 24
 
 
 def describe_npz(file: BinaryIO, name: str) -> dict[str, Any]:
-    """Describe an NPZ file, as JSON with the keys that the README lists.
+    """Describe an NPZ file, as JSON with the keys that the page on footage lists.
 
     Nothing is unpickled. Raises HandclrError where the file is not an NPZ file, or its directory is
     damaged.

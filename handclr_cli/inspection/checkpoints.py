@@ -20,7 +20,7 @@ _DEEPEST = 20
 
 
 def describe_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Describe a file of weights, as JSON with the keys that the README lists.
+    """Describe a file of weights, as JSON with the keys that the page on footage lists.
 
     Raises HandclrError where it is not a checkpoint, or cannot be read without running code.
     """
@@ -51,7 +51,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def describe_run(folder: Path) -> dict[str, Any]:
-    """Describe a run directory, as JSON with the keys that the README lists.
+    """Describe a run directory, as JSON with the keys that the page on footage lists.
 
     A run is complete when its steps are done and its weights are there. Raises HandclrError where
     its configuration cannot be read.

@@ -48,7 +48,7 @@ class ShardSet:
         return f"{names[0]} and {len(names) - 1:,} more"
 
     def describe(self, harmless: Collection[str] = (), skipped: bool = False) -> dict[str, Any]:
-        """Describe the set, as JSON with the keys that the README lists.
+        """Describe the set, as JSON with the keys that the page on footage lists.
 
         harmless: the reasons for an input without a sample that are not faults. skipped: with the
         lines that name what was skipped.
