@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -44,6 +45,15 @@ DexycbSplit = Literal[
     "s3-val",
     "s3-test",
 ]
+
+
+class TrackerName(StrEnum):
+    """Where a run can be logged; of lists the front door takes no literals."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
 
 # What is named in the place of a model for MediaPipe's own 3D landmarks.
 MEDIAPIPE = "mediapipe"

@@ -81,7 +81,8 @@ class Command(TyperCommand):
             self._refuse_conflicts(ctx.params)
             return super().invoke(ctx)
         except HandclrError as error:
-            error.where = self._option(error.setting, ctx.params.get(error.setting))
+            value = error.value or ctx.params.get(error.setting)
+            error.where = self._option(error.setting, value)
             raise
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Offer]:  # type: ignore[override]

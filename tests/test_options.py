@@ -136,7 +136,7 @@ def configured(*arguments: str) -> dict[str, Any]:
         epochs: Annotated[int, typer.Option(min=1)] = 100,
         learning_rate: Annotated[float | None, typer.Option()] = None,
         pairs: Annotated[list[str] | None, typer.Option()] = None,
-        tensorboard: Annotated[bool, typer.Option("--tensorboard")] = False,
+        freeze: Annotated[bool, typer.Option("--freeze")] = False,
         compiled: options.Compile = None,
         seed: options.Seed = 0,
         fresh: options.Fresh = False,
@@ -158,11 +158,9 @@ def toml(tmp_path: Path) -> Any:
 
 
 def test_a_file_sets_the_options_and_the_command_line_overrides_it(toml: Any) -> None:
-    path = toml(
-        'epochs = 7\n"learning-rate" = 0.5\npairs = ["a", "b"]\ntensorboard = true\nseed = 3\n'
-    )
+    path = toml('epochs = 7\n"learning-rate" = 0.5\npairs = ["a", "b"]\nfreeze = true\nseed = 3\n')
     got = configured("--config", path, "x.tar")
-    assert (got["epochs"], got["learning_rate"], got["pairs"], got["tensorboard"]) == (
+    assert (got["epochs"], got["learning_rate"], got["pairs"], got["freeze"]) == (
         7,
         0.5,
         ["a", "b"],
@@ -206,7 +204,7 @@ def test_an_option_that_there_is_not_is_named(text: str, message: str, toml: Any
 
 
 @pytest.mark.parametrize(
-    "text", ['epochs = "many"', "epochs = 0", 'learning_rate = "fast"', 'tensorboard = "perhaps"']
+    "text", ['epochs = "many"', "epochs = 0", 'learning_rate = "fast"', 'freeze = "perhaps"']
 )
 def test_a_value_of_another_type_is_refused_as_on_the_command_line(text: str, toml: Any) -> None:
     with pytest.raises(Exception, match="Invalid value|Input should") as caught:

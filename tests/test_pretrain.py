@@ -543,19 +543,6 @@ def test_the_probe_is_logged_and_needs_held_out_crops(
     assert code == 1 and "--probe: crop video0-v0_00000000_r is also trained on" in err
 
 
-def test_tensorboard_that_is_not_there_is_one_line(
-    here: Any, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("tensorboard", "torch.utils.tensorboard"):
-        monkeypatch.setitem(sys.modules, name, None)
-    code, out, err = here(
-        shard, "--method", "peclr", "--run", tmp_path / "run", "--tensorboard", *SMALL
-    )
-    assert code == 2 and not out
-    errors = [line for line in err.splitlines() if "error" in line]
-    assert errors == ["handclr: error: --tensorboard: not installed here; pip install tensorboard"]
-
-
 def test_half_an_environment_of_processes_is_refused(
     here: Any, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

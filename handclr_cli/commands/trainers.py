@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import console, options
+from .. import choices, console, options
 
 if TYPE_CHECKING:
     from ..learning.setup import TrainResult
@@ -19,7 +19,15 @@ WarmupEpochs = Annotated[
 WeightDecay = Annotated[
     float, typer.Option(min=0.0, help="Of weights; biases and norms have none.")
 ]
-Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard too.")]
+Log = Annotated[
+    list[choices.TrackerName] | None,
+    typer.Option(
+        "--log",
+        metavar="tensorboard|wandb|mlflow",
+        help="Log there too, beside log.jsonl; may be repeated.",
+        show_default=False,
+    ),
+]
 
 
 def finish(label: str, done: TrainResult) -> None:

@@ -7,18 +7,18 @@ class HandclrError(Exception):
     """A failure in one line: what is wrong, with which file, and what to do about it.
 
     `setting` is the field of the settings that is at fault, where there is one, and is printed in
-    front of the line. The front door sets `where` to the option that the user gave, which is then
-    printed instead.
+    front of the line; `value` is the one of its values. The front door sets `where` to the option
+    that the user gave, which is then printed instead.
     """
 
     exit_code = 1
 
-    def __init__(self, *args: object, setting: str = "") -> None:
+    def __init__(self, *args: object, setting: str = "", value: str = "") -> None:
         super().__init__(*args)
-        self.setting, self.where = setting, ""
+        self.setting, self.value, self.where = setting, value, ""
 
     def __str__(self) -> str:
-        where = self.where or self.setting
+        where = self.where or f"{self.setting} {self.value}".rstrip()
         return f"{where}: {self.line()}" if where else self.line()
 
     def line(self) -> str:

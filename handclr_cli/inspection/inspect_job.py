@@ -53,8 +53,8 @@ class InspectResult(NamedTuple):
     """What `run_inspect` found.
 
     `items` describe data sets, NPZ files, weights and runs, as JSON with the keys that the page on
-    footage lists; `shared_keys` says which data sets have keys in common. `failures` are the errors of what
-    could not be read. `faults` has a line for each item that is incomplete or damaged.
+    footage lists; `shared_keys` says which data sets have keys in common. `failures` are the
+    errors of what could not be read. `faults` has a line for each item that is incomplete or damaged.
     """
 
     items: list[dict[str, Any]]

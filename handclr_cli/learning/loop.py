@@ -120,6 +120,7 @@ def train(
     first = _resume(run, model, optimizer)
     if first == schedule.steps:
         return
+    run.track(first + 1)
     model.train()
     recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, first, ranks)
     state = _State(run, model, optimizer, first, (recorder.flush, before_save))

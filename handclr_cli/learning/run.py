@@ -19,9 +19,10 @@ from ..contract.provenance import Provenance, after, file_checksum, loads, prove
 from ..contract.shipped import weights_file
 from ..contract.temporary import lock_file
 from .distributed import Ranks
+from .trackers import IDENTITIES, Trackers
 from .weights_file import load_tensors
 
-CONFIG, LOG, LAST, BOARD = "config.json", "log.jsonl", "last.pt", "tensorboard"
+CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
 RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
 LOCK = ".lock"
 
@@ -43,14 +44,14 @@ class Run:
         config: Mapping[str, Any],
         fresh: bool = False,
         ranks: Ranks = Ranks(),  # noqa: B008
-        tensorboard: bool = False,
+        trackers: Trackers = Trackers(),  # noqa: B008
     ) -> None:
         self.folder, self.main, self.ranks = Path(folder), ranks.main, ranks
         self.config = json.loads(json.dumps(config))
         self._fresh = fresh
         if self.main:
             self._open()
-        self._board = _board(self.folder / BOARD) if tensorboard and self.main else None
+        self._trackers = trackers
         ranks.wait()
 
     def _open(self) -> None:
@@ -65,7 +66,7 @@ class Run:
             return
         if self.main:
             # The state goes first: what is left of a run without one counts for nothing.
-            for name in (LAST, LOG, *RESULTS):
+            for name in (LAST, LOG, *RESULTS, *IDENTITIES):
                 (self.folder / name).unlink(missing_ok=True)
             write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
         self._fresh = False
@@ -93,11 +94,11 @@ class Run:
         if not self.main:
             return
         append_lines(self.folder / LOG, map(json.dumps, records))
-        if self._board:
-            for record in records:
-                for name, value in record.items():
-                    self._board.add_scalar(name, value, record["step"])
-            self._board.flush()
+        self._trackers.log(records)
+
+    def track(self, first: int) -> None:
+        """Let the trackers begin, or go on, with step `first`; none is begun where nothing is."""
+        self._trackers.begin(self.config, first)
 
     def records(self) -> list[dict[str, Any]]:
         """The numbers that the log holds; a line that is cut short or damaged is left out."""
@@ -126,7 +127,10 @@ class Run:
         if self._fresh:
             return
         differing = _differences(there, self.config)
-        if differing and (self.folder / LAST).exists():
+        if differing and not (self.folder / LAST).exists():
+            for name in IDENTITIES:
+                (self.folder / name).unlink(missing_ok=True)
+        elif differing:
             holds = f"{self.folder} holds a run with another configuration"
             advice = "name another run directory, or start this one anew (fresh)"
             raise UsageError(f"{holds} ({'; '.join(differing)}); {advice}")
@@ -215,16 +219,6 @@ def run_config(
     if shown is not None and shown != len(rows):
         data["shown"] = shown
     return {**record, "data": data}
-
-
-def _board(folder: Path) -> Any:
-    """A writer of TensorBoard's files; raises UsageError where it is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        missing = "not installed here; pip install tensorboard"
-        raise UsageError(missing, setting="tensorboard") from error
-    return SummaryWriter(str(folder))
 
 
 def _sha256(data: bytes) -> str:

@@ -23,6 +23,7 @@ from .hardware import Autocast, ViewsMade, pick_device, pick_precision, to_devic
 from .run import Run, alone_in
 from .schedule import Schedule
 from .store import CropStore, choose_cache, crop_side
+from .trackers import check_trackers, opened_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ class TrainSettings(Settings):
     """Of the forward passes; auto is bf16 on CUDA, else fp32."""
     compiled: bool | None = None
     """Compile the model; None: on CUDA."""
-    tensorboard: bool = False
-    """Log for TensorBoard too."""
+    log: Sequence[str] = ()
+    """Where to log beside log.jsonl: tensorboard, wandb, mlflow."""
     time_limit: float = math.inf
     """Seconds after which to save and stop."""
     save_every: int = 500
@@ -96,9 +97,10 @@ class Machine:
     def of(cls, settings: TrainSettings) -> Machine:
         """Find the processes of this training and its device; all but the main process are muted.
 
-        Raises UsageError where the environment of several processes is incomplete, HandclrError
-        where the device is not there.
+        Raises UsageError where the environment of several processes is incomplete, or the library
+        of a tracker is not installed; HandclrError where the device is not there.
         """
+        check_trackers(settings.log)
         ranks = ranks_of()
         console.State.muted = not ranks.main
         device = pick_device(settings.device, ranks.local)
@@ -129,8 +131,13 @@ class Setup:
     def opened(self, record: Mapping[str, Any]) -> Iterator[Run]:
         """Connect the processes for a block, and open the run whose configuration is `record`."""
         settings, ranks = self.settings, self.machine.ranks
-        with joined_ranks(ranks, self.machine.device), alone_in(settings.run, ranks):
-            yield Run(settings.run, record, settings.fresh, ranks, settings.tensorboard)
+        names = settings.log if ranks.main else ()
+        with (
+            joined_ranks(ranks, self.machine.device),
+            alone_in(settings.run, ranks),
+            opened_trackers(names, settings.run) as trackers,
+        ):
+            yield Run(settings.run, record, settings.fresh, ranks, trackers)
 
     def placed(self, model: nn.Module) -> nn.Module:
         """The model on the device, compiled where asked for, distributed over the processes."""
