@@ -216,8 +216,6 @@ def test_steps_that_a_kill_took_are_there_once(name: str, tmp_path: Path) -> Non
 
     opened(1, 5)
     opened(4, 7)
-    if name == "wandb":
-        sys.modules["wandb"].teardown()  # as at the end of a process: all is on the disk
     expected = logged(folder)
     assert expected[7] == {"epoch": 0, "loss": 1 / 7, "probe": 0.25}
     assert_same(READERS[name](folder), expected)
@@ -274,7 +272,8 @@ def test_a_tracker_that_fails_is_one_warning(
             run.log([{"step": step, "loss": 0.5}])
     points = [("log", (step, {"loss": 0.5})) for step in (1, 2)]
     assert good.heard == [("begin", 1), *points, ("close", 0)]
-    assert bad.heard == good.heard[: ["begin", "log", "", "close"].index(failing) + 1]
+    until = ["begin", "log", "", "close"].index(failing) + 1
+    assert bad.heard == [*good.heard[:until], *good.heard[max(until, 3) :]]
     assert capsys.readouterr().err == (
         "handclr: warning: log wandb: [Errno 28] No space left on device; "
         "nothing more is logged there\n"

@@ -65,7 +65,10 @@ class WandbTracker:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
+        # Another run of this process, or of one that has started it, may need the one that serves.
+        self._alone = "WANDB_SERVICE" not in os.environ
         self._library: Any = wandb
+        self._run: Any = None
         self._folder = folder
 
     def begin(self, config: Mapping[str, Any], first: int) -> None:
@@ -115,7 +118,13 @@ class WandbTracker:
 
     def close(self, code: int) -> None:
         """End the run; what is not sent within CLOSE_S stays in the folder."""
-        self._run.finish(exit_code=code)
+        try:
+            if self._run:
+                self._run.finish(exit_code=code)
+        finally:
+            # Else done as the interpreter ends, which may then wait, or print a traceback.
+            if self._alone:
+                self._library.teardown(exit_code=code)
 
 
 class MlflowTracker:

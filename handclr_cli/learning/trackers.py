@@ -35,7 +35,10 @@ Record = Mapping[str, Any]
 
 
 class Tracker(Protocol):
-    """A place where a run is logged; what a method raises costs this tracker alone."""
+    """A place where a run is logged; what a method raises costs this tracker alone.
+
+    After that it is only closed.
+    """
 
     def begin(self, config: Record, first: int) -> None:
         """Open the run, anew or again, that goes on with step `first`."""
@@ -131,7 +134,7 @@ class Trackers:
         """End the run with an exit code, where it has begun."""
         if not self._begun:
             return
-        done = [one.tell(one.tracker.close, code) for one in self._told]
+        done = [one.tell(one.tracker.close, code, last=True) for one in self._told]
         _wait(done, END_S)
         for one, event in zip(self._told, done, strict=True):
             if not event.is_set():
@@ -162,15 +165,18 @@ class _Told:
     def __init__(self, name: str, tracker: Tracker) -> None:
         self.name, self.tracker = name, tracker
         self._over = False
-        self._waiting: Queue[tuple[Callable[[], None], Event]] = Queue(_BACKLOG)
+        self._waiting: Queue[tuple[Callable[[], None], bool, Event]] = Queue(_BACKLOG)
         Thread(target=self._work, name=f"log {name}", daemon=True).start()
 
-    def tell(self, method: Callable[..., None], *arguments: Any) -> Event:
-        """Call a method of the tracker when its turn comes; returns what is set after that."""
+    def tell(self, method: Callable[..., None], *arguments: Any, last: bool = False) -> Event:
+        """Call a method of the tracker when its turn comes; returns what is set after that.
+
+        Where the tracker has failed, only the last call is made.
+        """
         done = Event()
         try:
-            if not self._over:
-                self._waiting.put_nowait((lambda: method(*arguments), done))
+            if last or not self._over:
+                self._waiting.put_nowait((lambda: method(*arguments), last, done))
                 return done
         except Full:
             self.give_up("does not keep up")
@@ -184,10 +190,11 @@ class _Told:
             _given_up(self.name, why)
 
     def _work(self) -> None:
-        while True:
-            call, done = self._waiting.get()
+        last = False
+        while not last:
+            call, last, done = self._waiting.get()
             try:
-                if not self._over:
+                if last or not self._over:
                     call()
             except (Exception, SystemExit) as error:
                 self.give_up(error)
