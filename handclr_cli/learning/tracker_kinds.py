@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ class TensorboardTracker:
 
     def begin(self, config: Mapping[str, Any], first: int) -> None:
         """Begin a file of events, which hides those from step `first` on in older ones."""
+        self._older = threading.excepthook
+        threading.excepthook = self._silent
         self._writer: Any = self._library.SummaryWriter(str(self._folder), purge_step=first)
         # Indented by four: code in Markdown.
         lines = json.dumps(config, indent=2, ensure_ascii=False).splitlines()
@@ -52,7 +55,15 @@ class TensorboardTracker:
 
     def close(self, code: int) -> None:
         """Close the file."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            threading.excepthook = self._older
+
+    def _silent(self, ended: threading.ExceptHookArgs) -> None:
+        """Print no traceback of the thread that writes: its error is raised here as well."""
+        if not type(ended.thread).__module__.startswith("tensorboard."):
+            self._older(ended)
 
 
 class WandbTracker:
