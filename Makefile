@@ -4,7 +4,7 @@ READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install test quick lint docs demo dist clean
+.PHONY: install test quick lint docs site demo dist clean
 
 install: $(READY)
 
@@ -34,6 +34,10 @@ lint: $(READY)
 docs: $(READY)
 	$(BIN)/python -m handclr_cli.contract.document docs/format.md
 	$(BIN)/python -m handclr_cli.reference docs/commands.md man
+
+# The pages as a site, in site/; a dead link, also within a page, is an error.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # The whole pipeline on synthetic footage; ends with demo/report.html. Run again, it goes on where it stopped.
 demo: $(READY)

@@ -54,7 +54,8 @@ class InspectResult(NamedTuple):
 
     `items` describe data sets, NPZ files, weights and runs, as JSON with the keys that the page on
     footage lists; `shared_keys` says which data sets have keys in common. `failures` are the
-    errors of what could not be read. `faults` has a line for each item that is incomplete or damaged.
+    errors of what could not be read. `faults` has a line for each item that is incomplete or
+    damaged.
     """
 
     items: list[dict[str, Any]]
