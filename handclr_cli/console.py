@@ -24,6 +24,8 @@ class State:
     # One of several processes, and not the one that speaks for them.
     muted = False
     stderr: TextIO | None = None
+    # How the command that runs writes a setting and a value.
+    option: Callable[[str, Any], str] | None = None
 
 
 def stderr() -> TextIO:
@@ -62,6 +64,11 @@ def json_text(value: Any) -> str:
     return "".join(
         char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
     )
+
+
+def called(setting: str, value: Any) -> str:
+    """A setting with a value as the user writes it: an option, or a keyword outside a command."""
+    return State.option(setting, value) if State.option else f"{setting}={value}"
 
 
 def say(message: str, whole: bool = False) -> None:

@@ -23,6 +23,8 @@ from .parsing import read_config
 # Marks of the options that name a model or an encoder.
 MODEL = Reads(ends=(".pt",), words=(SHIPPED, choices.MEDIAPIPE))
 ENCODER = Reads(ends=(".pt", ".pth"), words=("random", "imagenet", SHIPPED))
+# Of hands that are small, dark or blurred; some of them will be no hands.
+LOW_SCORE = 0.3
 
 
 def _set_quiet(value: bool) -> bool:
@@ -257,6 +259,17 @@ def list_missing(stage: str, paths: Sequence[str], of: int) -> None:
     for path in paths:
         typer.echo(path)
     console.say(f"{stage}: {len(paths):,} of {console.plural(of, 'shard')} missing")
+
+
+def warn_of_no_hand(
+    output: str, min_score: float, every: int | None = 1, look: choices.LookName = "tiles"
+) -> None:
+    """Warn that no hand was found, with the options that find more and are not set so already."""
+    asked = "" if every == 1 else " --every 1"
+    asked += "" if look == "tiles" else " --look tiles"
+    asked += "" if min_score <= LOW_SCORE else f" --min-score {LOW_SCORE}"
+    hint = f"; where there are hands, try{asked}" if asked else ""
+    console.warn(f"no hand was found; the output holds no {output}{hint}")
 
 
 def skipped_exit(skipped: int) -> None:

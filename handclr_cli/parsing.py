@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from . import console
 from .completion import Offer, as_offers, complete_value
 from .contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from .contract.errors import HandclrError, UsageError
@@ -54,6 +55,8 @@ class Group(TyperGroup):
 class Command(TyperCommand):
     """A command that names the option where a job says which of its settings is at fault.
 
+    While it runs, `console.called` writes settings as options.
+
     Its options are built when they are first asked for: those of all commands take longer than
     everything else that the help of `handclr` does, which shows none of them.
     """
@@ -77,6 +80,7 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        outer, console.State.option = console.State.option, self._option
         try:
             self._refuse_conflicts(ctx.params)
             return super().invoke(ctx)
@@ -84,6 +88,8 @@ class Command(TyperCommand):
             value = error.value or ctx.params.get(error.setting)
             error.where = self._option(error.setting, value)
             raise
+        finally:
+            console.State.option = outer
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Offer]:  # type: ignore[override]
         """The options that begin so."""
@@ -126,7 +132,7 @@ class Command(TyperCommand):
             if param.name == setting:
                 names = [name for name in param.opts if name.startswith("--")]
                 return f"{max(names, key=len)}{shown}" if names else str(param.metavar or setting)
-        return f"--{setting.replace('_', '-')}" if setting else ""
+        return f"--{setting.replace('_', '-')}{shown}" if setting else ""
 
 
 def _named(name: str, param_kind: str) -> str:

@@ -172,8 +172,11 @@ def test_equal_poses() -> None:
 
 def test_too_few_poses() -> None:
     vectors = pose_vectors(poses(), SIZES)
-    with pytest.raises(HandclrError, match="13 poses cannot give 14 dimensions; ask for fewer"):
+    with pytest.raises(HandclrError) as caught:
         fit([vectors[:13]], 14)
+    more = "add footage, take more frames of it by handclr extract (fps=5, or all: every=1)"
+    fewer = "ask for fewer dimensions (dim=12)"
+    assert str(caught.value) == f"dim: 13 poses cannot give 14 dimensions; {more}, or {fewer}"
     assert np.isfinite(fit([vectors[:14]], 14).components).all()
     with pytest.raises(HandclrError, match="one pose"):
         fit([vectors[:1]], 1)

@@ -202,7 +202,8 @@ def test_video_without_hands(handclr: Handclr, tmp_path: Path) -> None:
             "extract: 2 frames of 1 video, 0 crops (0 left, 0 right), 2 frames without a hand, 0"
             " inputs skipped"
         ),
-        "handclr: warning: no hand was found; the output holds no crops",
+        "handclr: warning: no hand was found; the output holds no crops; where there are hands, try"
+        " --every 1 --min-score 0.3",
     ]
 
 

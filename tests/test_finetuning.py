@@ -83,7 +83,9 @@ def test_labels_are_those_of_the_samples_that_have_them(tmp_path: Path) -> None:
     bare = labelled_sample(0)
     for field in (fields.KEYPOINTS_2D, fields.INTRINSICS):
         del bare.members[field.suffix]
-    with pytest.raises(HandclrError, match="no sample has"):
+    why = "no sample has labels, keypoints2d.npy and keypoints3d.npy; make labelled shards by "
+    why += "handclr import or handclr synth labelled; handclr predict needs none"
+    with pytest.raises(HandclrError, match=f"^{why}$"):
         read_training_labels(ShardIndex([str(write_shard(tmp_path / "bare.tar", [bare]))]))
 
 
@@ -366,7 +368,11 @@ class Killed(Exception):
     """As good as SIGKILL: nothing is saved."""
 
 
-def walk(folder: Path, die: Callable[[str, int], bool] = lambda where, epoch: False) -> Path | None:
+def walk(
+    folder: Path,
+    die: Callable[[str, int], bool] = lambda where, epoch: False,
+    schedule: Schedule = WALK,
+) -> Path | None:
     """Train, but die where told; gives model.pt of a run that got to its end."""
     weight = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(weight.weight)

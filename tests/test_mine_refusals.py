@@ -192,3 +192,27 @@ def test_exact_on_a_graphics_card_that_is_not_there(tmp_path: Path) -> None:
         == "--engine exact-gpu: needs CUDA, and there is none here; take exact-cpu"
     )
     assert not (tmp_path / "pairs.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--max-distance", "0"], 0, "none is within --max-distance 0; allow more"),
+        (
+            ["--against", "ALONE"],
+            3,
+            "positives come from another video, and --against has crops of theirs only; name more "
+            "pose files there",
+        ),
+    ],
+)
+@pytest.mark.slow
+def test_words_for_crops_without_a_positive(
+    options: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    alone = write_pose(tmp_path / "alone.npz", [0, 0])
+    pose = alone if "ALONE" in options else write_pose(tmp_path / "pose.npz", [0, 1])
+    given = [str(alone) if word == "ALONE" else word for word in options]
+    done = run_cli("mine", "-q", pose, *given, "-o", tmp_path / "pairs.npz")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.decode() == f"handclr: warning: 2 crops have no positive: {words}\n"

@@ -13,7 +13,7 @@ import typer
 from shard_helpers import cli_env, error_line, run_cli
 from typer.testing import CliRunner
 
-from handclr_cli import choices, main, options
+from handclr_cli import choices, console, main, options
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.parsing import Command, command
 
@@ -52,6 +52,19 @@ def said(setting: str, *arguments: str) -> str:
 )
 def test_a_setting_goes_by_its_option(setting: str, arguments: list[str], line: str) -> None:
     assert said(setting, *arguments) == line
+
+
+def test_a_room_names_what_to_ask_for_as_the_user_writes_it() -> None:
+    app, names = typer.Typer(), {"dim": 3, "every": 1, "learning_rate": 0.5}
+
+    @command(app, "toy")
+    def toy(dim: int = 14, rate: Annotated[float, typer.Option("--learning-rate")] = 0.1) -> None:
+        print(*(console.called(name, value) for name, value in names.items()))
+
+    done = CliRunner().invoke(app, ["--dim", "2"])
+    assert done.stdout == "--dim 3 --every 1 --learning-rate 0.5\n"
+    called = [console.called(name, value) for name, value in names.items()]
+    assert called == ["dim=3", "every=1", "learning_rate=0.5"]
 
 
 def test_without_a_command_a_setting_goes_by_its_name() -> None:

@@ -146,9 +146,13 @@ def test_reruns_are_equal_byte_for_byte(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_too_many_dimensions() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(frames=3))), 1)
-    assert message == "--dim: 6 poses cannot give 14 dimensions; ask for fewer"
+    more = "add footage, take more frames of it by handclr extract (--fps 5, or all: --every 1)"
+    fewer = "ask for fewer dimensions (--dim 5)"
+    assert message == f"--dim: 6 poses cannot give 14 dimensions; {more}, or {fewer}"
     assert run_cli("pca", "--dim", "43", stdin=b"").returncode == 2
-    assert "one pose" in error_line(run_cli("pca", "--dim", "1", stdin=tar_bytes([crop()])), 1)
+    others = "project on the axes of another pose file (--basis pose.npz)"
+    message = error_line(run_cli("pca", "--dim", "1", stdin=tar_bytes([crop()])), 1)
+    assert message == f"one pose cannot give axes; {more}, or {others}"
 
 
 @pytest.mark.slow
@@ -158,7 +162,8 @@ def test_no_keypoints() -> None:
         message
         == "none of the 6 samples has keypoints2d.npy; did they go through handclr keypoints?"
     )
-    assert "none of the 0 samples" in error_line(run_cli("pca", stdin=tar_bytes([])), 1)
+    message = error_line(run_cli("pca", stdin=tar_bytes([])), 1)
+    assert message == "the input holds no crops; did handclr extract find a hand?"
 
 
 @pytest.mark.slow

@@ -171,10 +171,25 @@ def test_what_pairs_cannot_be_is_said(tmp_path: Path) -> None:
         HandclrError, match="top_k: the pairs have 1 for each crop; mine 3 for each"
     ):
         mined(index, [one], 3)
-    for none in (
-        pairs(["x", "y"], [[1], [0]]),
-        pairs(["a", "y"], [[1], [0]]),
-        pairs(["a", "b"], [[-1], [-1]]),
+    foreign = "none of the pairs is in the shards; were they mined from these crops? "
+    foreign += "If not, mine them from these by handclr pca and handclr mine"
+    for none, why in (
+        (
+            pairs(["x", "y"], [[1], [0]]),
+            foreign,
+        ),
+        (
+            pairs(["a", "y"], [[1], [0]]),
+            "the shards lack the positives of all their crops; name the shards of all videos",
+        ),
+        (
+            pairs(["a", "b"], [[-1], [-1]]),
+            "handclr mine found no positive for any crop; mine more videos, or train without pairs "
+            "(method=simclr)",
+        ),
     ):
-        with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
+        with pytest.raises(HandclrError) as caught:
             mined(index, [none])
+        assert str(caught.value) == f"pairs: {why}"
+    with pytest.raises(HandclrError, match="the input holds no crops; did handclr extract find"):
+        mined(index_of(tmp_path, []), [one])

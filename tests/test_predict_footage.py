@@ -170,7 +170,10 @@ def test_no_hands_are_an_empty_table_and_nothing_readable_an_error(
     empty = write_video(tmp_path / "empty.mp4", [np.full((240, 320, 3), 90, np.uint8)] * 3, 2)
     words = ["--overlay", tmp_path / "o.mp4", "--page", tmp_path / "p.html"]
     said = predicted(handclr, empty, "-o", tmp_path / "a.csv", *words)
-    assert "no hand was found; the output holds no hands" in "".join(said)
+    assert (
+        "handclr: warning: no hand was found; the output holds no hands; where there are hands, try"
+        " --min-score 0.3"
+    ) in said
     assert pandas.read_csv(tmp_path / "a.csv").empty and (tmp_path / "p.html").exists()
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"film")
@@ -178,7 +181,8 @@ def test_no_hands_are_an_empty_table_and_nothing_readable_an_error(
     done = handclr("predict", broken, "--workers", "0", "-o", tmp_path / "b.csv", *words)
     assert done.returncode == 1 and sorted(tmp_path.iterdir()) == before
     assert done.stderr.decode().splitlines()[-1] == (
-        "handclr: error: none of the footage can be read; nothing was written"
+        "handclr: error: none of the footage can be read; nothing was written; convert videos that "
+        "other programs can play to MP4"
     )
 
 

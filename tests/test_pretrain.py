@@ -145,7 +145,7 @@ def test_parts_of_the_pairs_are_read_as_one(shard: Path, pairs: Path, tmp_path: 
     np.testing.assert_array_equal(
         mined(index, [first, empty, rest]).table(), mined(index, [whole]).table()
     )
-    with pytest.raises(HandclrError, match="none of the pairs is in the shards"):
+    with pytest.raises(HandclrError, match="handclr mine found no positive for any crop"):
         mined(index, [empty])
 
 
@@ -170,7 +170,10 @@ def test_what_cannot_be_is_one_line(shard: Path, tmp_path: Path) -> None:
             handclr("pretrain", shard, "--run", tmp_path / "run", *arguments, code=code)
         )
 
-    assert "--pairs: the method handclr needs them" in fails(2)
+    assert fails(2) == (
+        "handclr: error: --pairs: the method handclr needs them; make them with handclr pca and "
+        "handclr mine, or train without them (--method simclr)"
+    )
     assert "'byol' is not one of 'handclr', 'handclr-soft', 'peclr'" in fails(2, "--method", "byol")
     foreign = write_pairs(tmp_path / "foreign.npz", ["a_00000000_l", "b_00000000_l"], [1, 0])
     assert "none of the pairs is in the shards" in fails(1, "--pairs", foreign)

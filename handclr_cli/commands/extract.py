@@ -12,7 +12,7 @@ from ..contract import numbering
 from ..contract.claims import Reads, Word
 
 if TYPE_CHECKING:
-    from ..footage.extract_job import ExtractResult
+    from ..footage.extract_job import ExtractResult, ExtractSettings
 
 
 def extract(
@@ -144,7 +144,7 @@ def extract(
         options.list_missing("extract", done.missing, done.shards)
         return
     _summarise(done)
-    _warn(done, balance)
+    _warn(done, settings)
     options.skipped_exit(done.skipped)
 
 
@@ -162,13 +162,14 @@ def _summarise(done: ExtractResult) -> None:
     )
 
 
-def _warn(done: ExtractResult, balance: bool) -> None:
+def _warn(done: ExtractResult, settings: ExtractSettings) -> None:
     counts = done.counts
     if done.shards and not counts["left"] + counts["right"]:
-        seen = "no hand was found"
-        if balance and counts["frames"] > counts["no hand"]:
-            seen = "--balance: all hands are of one side"
-        console.warn(f"{seen}; the output holds no crops")
+        every = 1 if settings.detections else settings.every
+        if settings.balance and counts["frames"] > counts["no hand"]:
+            console.warn("--balance: all hands are of one side; the output holds no crops")
+        else:
+            options.warn_of_no_hand("crops", settings.min_score, every, settings.look)
     if done.lost:
         names = ", ".join(done.lost)
         console.warn(

@@ -83,4 +83,6 @@ def keypoints(
         f"{counts['no keypoints']:,} without a hand, {counts['look left']:,} look like left hands, "
         f"{counts['skipped']:,} skipped{there}"
     )
+    if counts["in"] and counts["no keypoints"] == counts["in"] and not keep_empty:
+        options.warn_of_no_hand("crops", min_score)
     options.skipped_exit(counts["skipped"] + counts["unread"])

@@ -13,7 +13,7 @@ from ..contract.errors import UsageError
 from ..contract.output import write_json
 
 if TYPE_CHECKING:
-    from ..similarity.mine_job import MineResult
+    from ..similarity.mine_job import MineResult, MineSettings
     from ..similarity.quality import PairQuality
 
 SAME_SHOWN = 10
@@ -202,10 +202,8 @@ def mine(
         _draw_distances(done, plot)
     if sheet:
         _draw_sheet(done, sheet, rank, sheet_pairs, seed)
-    alone = done.summary.without_positive
-    if alone and max_distance is None and not symmetric:
-        _warn_alone(alone)
-        raise typer.Exit(3)
+    if done.summary.without_positive:
+        _end_without(done, settings)
 
 
 def _crops(
@@ -234,7 +232,8 @@ def _say(done: MineResult, elsewhere: bool) -> None:
         parts.append(f"distance 5% {low:.4f}, median {middle:.4f}, 95% {high:.4f}")
     if about.mutual is not None:
         parts.append(f"{about.mutual:.0%} mutual")
-    parts.append(f"one chosen {console.plural(about.most_chosen_times, 'time')}")
+    if about.most_chosen_times:
+        parts.append(f"one chosen {console.plural(about.most_chosen_times, 'time')}")
     if done.recall is None:
         parts.append(done.engine)
     else:
@@ -289,9 +288,46 @@ def _draw_sheet(done: MineResult, path: str, rank: choices.RankName, count: int,
     write_png(path, pairs_page(done.pairs, done.crops, rank, count, seed))
 
 
-def _warn_alone(crops: int) -> None:
-    verb = "has" if crops == 1 else "have"
-    console.warn(
-        f"{console.plural(crops, 'crop')} {verb} no positive: no other video is left to pair with, "
-        "and Eq. 1 needs one"
+def _end_without(done: MineResult, settings: MineSettings) -> None:
+    """Say why crops have no positive; the exit code is 3 where they lack another video.
+
+    A greatest distance, and mutual pairs alone, leave crops without one on purpose: nothing is said
+    of these unless no pair is left.
+    """
+    from numpy import unique
+
+    videos, alone = len(unique(done.pairs.target_video)), done.summary.without_positive
+    limits = settings.max_distance is not None or settings.symmetric
+    if videos > 1 and limits:
+        if alone == done.summary.queries:
+            console.warn(f"{_counted(alone)} no positive: {_limits(settings)}")
+        return
+    console.warn(f"{_counted(alone)} no positive: {_why_alone(videos, settings)}")
+    raise typer.Exit(3)
+
+
+def _counted(crops: int) -> str:
+    return f"{console.plural(crops, 'crop')} {'has' if crops == 1 else 'have'}"
+
+
+def _limits(settings: MineSettings) -> str:
+    """Why limits that were asked for left no pair, and what to do."""
+    if settings.max_distance is None:
+        return "no two are among each other's; leave out --symmetric, or raise --top-k"
+    return f"none is within --max-distance {settings.max_distance}; allow more"
+
+
+def _why_alone(videos: int, settings: MineSettings) -> str:
+    """Why crops have no other video to pair with, and what to do."""
+    if videos > 1:
+        joined = "--exclude-by" if settings.exclude_by else "--near-duplicates exclude"
+        others = "add other people or recordings, or leave it out"
+        return f"{joined} joins all {videos:,} videos; {others}"
+    needed = "positives come from another video, and"
+    if settings.against:
+        return f"{needed} --against has crops of theirs only; name more pose files there"
+    return (
+        f"{needed} there is only one (a folder of images counts as one); add videos, cut a film of "
+        "several recordings into a file for each, or name them with handclr pca --video-from; "
+        "handclr pretrain --method simclr needs no pairs"
     )

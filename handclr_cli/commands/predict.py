@@ -16,6 +16,7 @@ from ..contract.shipped import SHIPPED
 if TYPE_CHECKING:
     from ..prediction.films import Drawn
     from ..prediction.predict_job import PredictResult
+    from ..prediction.settings import PredictSettings
 
 
 def predict(
@@ -197,8 +198,7 @@ def predict(
     console.say(f"predict: {_hands(done)}")
     console.say(f"predict: {'; '.join(f'{name}: {text}' for name, text in about_lines(done, fov))}")
     if not done.hands:
-        nothing = "no hand was found" if done.pace else "the input holds no crops"
-        console.warn(f"{nothing}; the output holds no hands")
+        _warn_of_nothing(done, settings)
     for film in done.films:
         _say_film(film)
     options.skipped_exit(done.skipped)
@@ -233,6 +233,18 @@ def _hands(done: PredictResult) -> str:
     looked = f"{console.plural(frames, 'frame')} of {console.plural(videos, 'video')}"
     pace = f"{frames / max(seconds, 1e-9):.1f} frames a second in {_processes(processes)}"
     return f"{looked}, {said}; {pace}"
+
+
+def _warn_of_nothing(done: PredictResult, settings: PredictSettings) -> None:
+    """Warn that the output holds no hands."""
+    if done.pace:
+        every = settings.every if settings.every or settings.fps else 1
+        options.warn_of_no_hand("hands", settings.min_score, every, settings.look or "tiles")
+    elif done.without_hand:
+        console.warn("no hand was found in the crops; the output holds no hands")
+    else:
+        nothing = "the input holds no crops; the output holds no hands"
+        console.warn(f"{nothing}; did handclr extract find a hand?")
 
 
 def _processes(count: int) -> str:

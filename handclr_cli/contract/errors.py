@@ -32,6 +32,13 @@ class UsageError(HandclrError):
     exit_code = 2
 
 
+class NoCropsError(HandclrError):
+    """An input without a single crop."""
+
+    def __init__(self) -> None:
+        super().__init__("the input holds no crops; did handclr extract find a hand?")
+
+
 class DamagedError(HandclrError):
     """A tar that was damaged after it was written."""
 

@@ -50,7 +50,8 @@ def _expand(argument: str, suffix: str) -> list[str]:
             name for name in os.listdir(argument) if name.endswith(suffix) and name[0] != "."
         )
         if not names:
-            raise UsageError(f"{argument}: no {suffix} file in this folder")
+            hint = "; is it footage? handclr extract makes crops of it" if suffix == ".tar" else ""
+            raise UsageError(f"{argument}: no {suffix} file in this folder{hint}")
         return [os.path.join(argument, name) for name in names]
     if not os.path.exists(argument) and glob.has_magic(argument):
         matches = sorted(glob.glob(argument))

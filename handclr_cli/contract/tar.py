@@ -175,6 +175,13 @@ def _payload(cursor: Cursor, size: int, name: str, source: str) -> Buffer:
     return data
 
 
+# What is taken for a tar at times, by its first bytes, and what to do with it.
+_KINDS = {
+    b"\x1f\x8b": "; it is gzip-compressed, pipe it through zcat",
+    b"PK": "; it is an NPZ file: handclr inspect says of which command",
+}
+
+
 def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
     try:
         checksum = int(block[148:156].strip(b" \0") or b"0", 8)
@@ -184,7 +191,9 @@ def _header(block: bytes, position: int, source: str) -> tuple[str, int, bytes]:
     if size < 0 or checksum != sum(block.translate(None, b"\0")) - sum(block[148:156]) + 8 * 32:
         if position:
             raise DamagedError(f"{source}: damaged tar header at byte {position}")
-        hint = "; it is gzip-compressed, pipe it through zcat" if block[:2] == b"\x1f\x8b" else ""
+        hint = _KINDS.get(block[:2], "")
+        if block[4:8] == b"ftyp":
+            hint = "; it is a video: handclr extract makes crops of it"
         raise HandclrError(f"{source}: not a tar archive{hint}")
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.errors import HandclrError
+from ..contract.errors import HandclrError, NoCropsError
 from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.naming import Naming
@@ -95,9 +95,11 @@ def read_labels(
             found[name].append(value)
     skips.check()
     if not found["rows"]:
-        raise HandclrError(
-            f"no sample has {KEYPOINTS_3D.suffix}; make labelled shards by handclr import"
-        )
+        if not len(index):
+            raise NoCropsError
+        made = "make labelled shards by handclr import or handclr synth labelled"
+        why = f"no sample has {KEYPOINTS_3D.suffix}; {made}; handclr predict needs none"
+        raise HandclrError(why)
     keys = as_keys(found.pop("keys"))
     arrays = {name: np.array(column) for name, column in found.items()}
     labels = Labels(**arrays, keys=keys, unit=unit)

@@ -12,7 +12,7 @@ from ..contract.units import Unit, Units, UnitWriter
 from ..work.crew import WorkerLostError
 from ..work.skips import warn_skipped
 from .extraction import Skipped, balanced
-from .frames import Piece
+from .frames import NothingReadError, Piece
 
 LOST = "worker process lost"
 
@@ -56,7 +56,7 @@ class CropShards:
                 writer.counts[sample.info["hand"]] += 1
                 writer.write(sample)
             if not self._units.resumable and writer.skipped and not writer.counts["frames"]:
-                raise HandclrError("none of the footage can be read; nothing was written")
+                raise NothingReadError
         self.counts += writer.counts
 
     def _samples(self, unit: Unit, writer: UnitWriter) -> Iterator[Sample]:

@@ -34,6 +34,14 @@ class UnreadableError(HandclrError):
         return printable(": ".join(part for part in (self.path, self.reason, self.detail) if part))
 
 
+class NothingReadError(HandclrError):
+    """Footage of which not a single frame can be decoded."""
+
+    def __init__(self) -> None:
+        what = "none of the footage can be read; nothing was written"
+        super().__init__(f"{what}; convert videos that other programs can play to MP4")
+
+
 OnSkip = Callable[[UnreadableError], None]
 
 

@@ -121,7 +121,7 @@ def _folder(folder: str) -> Iterator[Thing]:
             raise HandclrError(
                 f"{nothing}; {name} is being written, or was left by a writer that was killed"
             )
-        raise HandclrError(nothing)
+        raise HandclrError(f"{nothing}; handclr extract makes shards of footage")
     yield from found
 
 
@@ -156,6 +156,7 @@ def _file(path: str) -> Thing:
     if not head:
         raise HandclrError(f"{path}: is empty; did the upstream command fail?")
     hint = "; it is gzip-compressed, pipe it through zcat" if head[:2] == b"\x1f\x8b" else ""
+    hint = hint or "; handclr extract makes shards of footage"
     raise HandclrError(f"{path}: neither shards, an NPZ file nor weights{hint}")
 
 

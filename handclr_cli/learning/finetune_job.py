@@ -143,7 +143,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     settings = replace(
         settings,
         warmup_epochs=warmup_within(settings.warmup_epochs, settings.epochs),
-        batch=batch_within(settings.batch, count, "labelled crops", machine.ranks.world),
+        batch=batch_within(settings.batch, count, "labelled crop", machine.ranks.world),
     )
     record = run_config(
         "finetune",
@@ -157,8 +157,15 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         shown=count,
     )
     augmentation = pose_augmentation(settings.size, settings.rotation)
-    cached = len(data.labels)
-    setup = set_up(settings, machine, index, augmentation, samples=count, cached=cached)
+    setup = set_up(
+        settings,
+        machine,
+        index,
+        augmentation,
+        (str(settings.arch), settings.encoder),
+        samples=count,
+        cached=len(data.labels),
+    )
     console.say(f"finetune: {_words(settings, data, len(index))}, {setup}")
     with setup.opened(record) as run:
         path, best = _train(settings, data, augmentation, setup, run)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from .. import console
 from ..console import progress
 from ..contract.errors import HandclrError, Interrupted, Preempted
 from .distributed import Ranks
@@ -26,6 +27,8 @@ FLUSH_INTERVAL_S = 2.0
 EPOCH_SAVE_INTERVAL_S = 10.0
 # The end of an epoch is saved where that costs at most this part of the time since the last save.
 SAVE_SHARE = 0.02
+# A training that takes longer on a processor is announced, once its speed is known.
+LONG_S = 3600.0
 Losses = dict[str, Tensor]
 Measures = Mapping[str, SupportsFloat]
 
@@ -122,7 +125,7 @@ def train(
         return
     run.track(first + 1)
     model.train()
-    recorder, sampler = _Recorder(run, schedule, ranks), EpochBatches(schedule, first, ranks)
+    recorder, sampler = _Recorder(run, label, schedule, ranks), EpochBatches(schedule, first, ranks)
     state = _State(run, model, optimizer, first, (recorder.flush, before_save))
     stop = Stop(schedule.time_limit)
 
@@ -230,12 +233,13 @@ class _Recorder:
     Reading a loss waits for the device, which the loop is thus seldom made to do.
     """
 
-    def __init__(self, run: Run, schedule: Schedule, ranks: Ranks) -> None:
-        self.run, self.schedule, self.ranks = run, schedule, ranks
+    def __init__(self, run: Run, label: str, schedule: Schedule, ranks: Ranks) -> None:
+        self.run, self.label, self.schedule, self.ranks = run, label, schedule, ranks
         self.names: list[str] = []
         self.pending: list[tuple[int, float, Tensor]] = []
         self.shown: dict[str, str] = {}
         self.begin = time.monotonic()
+        self.flushes = 0
 
     def add(self, step: int, lr: float, losses: Losses) -> dict[str, str]:
         self.names = list(losses)
@@ -257,6 +261,7 @@ class _Recorder:
             return
         values = torch.stack([row for _, _, row in self.pending]).cpu().tolist()
         seconds = max(time.monotonic() - self.begin, 1e-9)
+        self._announce(self.pending[-1][0], seconds / len(self.pending))
         rate = len(self.pending) * self.schedule.batch * self.schedule.images / seconds
         records = []
         for (step, lr, _), row in zip(self.pending, values, strict=True):
@@ -273,3 +278,20 @@ class _Recorder:
         self.shown = {**self.shown, **shown, "images/s": f"{rate:,.0f}"}
         self.pending.clear()
         self.begin = time.monotonic()
+
+    def _announce(self, step: int, step_s: float) -> None:
+        """Say once how long the rest takes, where that is long on a processor.
+
+        The first steps to be flushed are not counted: loading and tuning delay them.
+        """
+        self.flushes += 1
+        left_s = (self.schedule.steps - step) * step_s
+        if self.flushes == 2 and self.schedule.trial and left_s > LONG_S:
+            about = f"about {duration(left_s)} on this processor"
+            console.say(f"{self.label}: {about}; to try it: {self.schedule.trial}")
+
+
+def duration(seconds: float) -> str:
+    """More than an hour in words, roughly: `7 h`, `3 days`."""
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

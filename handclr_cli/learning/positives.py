@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..contract.errors import HandclrError
+from .. import console
+from ..contract.errors import HandclrError, NoCropsError
 from ..contract.index import ShardIndex
 from ..contract.sample import KEY
 
@@ -105,14 +106,28 @@ def mined(index: ShardIndex, files: Sequence[dict[str, np.ndarray]], nearest: in
     or has no positive there, is left out. Raises HandclrError where none is left, where a crop was
     mined twice, or where the files have fewer positives for each crop.
     """
+    if not len(index):
+        raise NoCropsError
     tables = [_mined(index, arrays, nearest) for arrays in files]
     table = np.concatenate(tables)
     if len(np.unique(table[:, 0])) < len(table):
         twice = "a crop was mined in two of the files; remove parts of another run"
         raise HandclrError(twice, setting="pairs")
     if not len(table):
-        raise HandclrError("none of the pairs is in the shards; were they mined from these crops?")
+        raise HandclrError(_why_none(index, files), setting="pairs")
     return Positives(table[:, 0], table[:, 1:])
+
+
+def _why_none(index: ShardIndex, files: Sequence[dict[str, np.ndarray]]) -> str:
+    """Why no crop of an index has a mined positive there, and what to do."""
+    if not any((arrays["positive"] >= 0).any() for arrays in files):
+        without = console.called("method", "simclr")
+        none = "handclr mine found no positive for any crop"
+        return f"{none}; mine more videos, or train without pairs ({without})"
+    if any((index.rows_of(arrays["key"]) >= 0).any() for arrays in files):
+        return "the shards lack the positives of all their crops; name the shards of all videos"
+    again = "mine them from these by handclr pca and handclr mine"
+    return f"none of the pairs is in the shards; were they mined from these crops? If not, {again}"
 
 
 def _mined(index: ShardIndex, arrays: dict[str, np.ndarray], nearest: int) -> np.ndarray:

@@ -140,6 +140,7 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
         machine,
         index,
         augmentation,
+        (settings.arch, settings.init),
         samples=len(pool),
         images=2,
         cached=len(index),
@@ -166,8 +167,10 @@ def _method(settings: PretrainSettings) -> Method:
         targets=settings.targets,
     )
     if method.positives == "mined" and not settings.pairs:
-        needed = f"the method {settings.method} needs them"
-        raise UsageError(f"{needed}; make them with handclr pca and handclr mine", setting="pairs")
+        made = "make them with handclr pca and handclr mine"
+        other = f"train without them ({console.called('method', 'simclr')})"
+        needed = f"the method {settings.method} needs them; {made}, or {other}"
+        raise UsageError(needed, setting="pairs")
     return method
 
 
@@ -276,7 +279,7 @@ def _derived(
     What the run's configuration then holds; the spread is None where it plays no part.
     """
     warmup = warmup_within(settings.warmup_epochs, settings.epochs)
-    batch = batch_within(settings.batch, pairs, "pairs", world * settings.accumulate)
+    batch = batch_within(settings.batch, pairs, "pair", world * settings.accumulate)
     return replace(
         settings,
         batch=batch,

@@ -21,7 +21,8 @@ class Schedule:
 
     samples: rows to train on. batch: rows in a batch of all processes together; in each epoch, the
     rows that do not fill a batch are left out. images: how many each row shows. lr: the peak rate.
-    time_limit: seconds after which to stop as on SIGTERM.
+    time_limit: seconds after which to stop as on SIGTERM. trial: on a processor, what to ask for
+    instead to try a training that takes hours, in words; empty elsewhere.
     """
 
     samples: int
@@ -34,6 +35,7 @@ class Schedule:
     workers: int = 0
     images: int = 1
     time_limit: float = math.inf
+    trial: str = ""
 
     @property
     def epoch_steps(self) -> int:
@@ -84,12 +86,15 @@ def batch_within(batch: int, rows: int, noun: str, parts: int = 1) -> int:
     most = rows - rows % parts
     if most < 2 * parts:
         apart = f" in {parts} parts" if parts > 1 else ""
-        raise HandclrError(f"{rows} {noun} in the input: too few to train on{apart}")
+        few = f"{console.plural(rows, noun)} in the input: too few to train on{apart}"
+        if not rows:
+            raise HandclrError(f"{few}; did handclr extract find a hand?")
+        raise HandclrError(f"{few}; add shards, for at least {2 * parts}")
     if batch % parts or batch < 2 * parts:
         uneven = f"cannot be cut into {parts} equal parts of two or more"
         raise UsageError(uneven, setting="batch")
     if batch > most:
-        console.warn(f"only {rows} {noun}: the batch of {batch} is cut to {most}")
+        console.warn(f"only {console.plural(rows, noun)}: the batch of {batch} is cut to {most}")
     return min(batch, most)
 
 

@@ -171,6 +171,7 @@ def set_up(
     machine: Machine,
     index: ShardIndex,
     augmentation: AugmentationConfig,
+    start: tuple[str, str],
     *,
     samples: int,
     images: int = 1,
@@ -180,9 +181,9 @@ def set_up(
     """Decide where crops are kept and views are made, and for how long to train.
 
     `samples` rows are trained on, each of which shows `images` images; `cached` crops would be
-    kept. The batch, rate and warm-up of the settings are those of the run. `published` views are
-    made of whole crops by the data processes. Raises UsageError or HandclrError where crops cannot
-    be kept where asked.
+    kept. `start` is the architecture of the encoder, and what it starts from. The batch, rate and
+    warm-up of the settings are those of the run. `published` views are made of whole crops by the
+    data processes. Raises UsageError or HandclrError where crops cannot be kept where asked.
     """
     assert settings.lr is not None and settings.warmup_epochs is not None
     wanted = settings.size / min(augmentation.scale)
@@ -201,6 +202,7 @@ def set_up(
         workers=machine.workers,
         images=images,
         time_limit=settings.time_limit,
+        trial=trial_of(settings, *start) if machine.device.type == "cpu" else "",
     )
     return Setup(
         settings=settings,
@@ -210,3 +212,19 @@ def set_up(
         made=views_made(machine.device, cache, published),
         schedule=schedule,
     )
+
+
+def trial_of(settings: TrainSettings, arch: str, start: str) -> str:
+    """What to ask for to try a training on a processor, as the user writes it, or a GPU.
+
+    Settings that are so already are left out.
+    """
+    asked = []
+    # The weights of a file are of their own architecture.
+    if start in ("random", "imagenet") and arch != "resnet18":
+        asked.append(console.called("arch", "resnet18"))
+    if settings.size > 64:
+        asked.append(console.called("size", 64))
+    if settings.epochs > 5:
+        asked.append(console.called("epochs", 5))
+    return " ".join(asked) or f"a GPU ({console.called('device', 'cuda')}), or fewer crops"

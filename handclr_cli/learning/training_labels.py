@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.errors import HandclrError, UsageError
+from ..contract.errors import HandclrError, NoCropsError, UsageError
 from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, KEYPOINTS_3D
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
@@ -82,9 +82,12 @@ def read_training_labels(
         skips.used()
         rows.append(row)
     skips.check()
+    if not len(index):
+        raise NoCropsError
     if not any(label["posed"] for label in known):
-        missing = f"no sample has {KEYPOINTS_2D.suffix} and {KEYPOINTS_3D.suffix}"
-        raise HandclrError(f"{missing}; make labelled shards by handclr import")
+        missing = f"no sample has labels, {KEYPOINTS_2D.suffix} and {KEYPOINTS_3D.suffix}"
+        made = "make labelled shards by handclr import or handclr synth labelled"
+        raise HandclrError(f"{missing}; {made}; handclr predict needs none")
     arrays = {}
     for name in columns:
         arrays[name] = np.array([label[name] for label in known])

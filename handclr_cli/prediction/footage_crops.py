@@ -15,7 +15,7 @@ from ..footage.extraction import (
     Extraction,
     Skipped,
 )
-from ..footage.frames import Footage, Sampling
+from ..footage.frames import Footage, NothingReadError, Sampling
 from ..footage.plan import pieces_of
 from ..work import cores
 from ..work.crew import Crew, WorkerLostError
@@ -67,7 +67,7 @@ class FootageCrops:
                     yield from crops
         self.seconds = time.monotonic() - begin
         if self.skipped and not self.read:
-            raise HandclrError("none of the footage can be read; nothing was written")
+            raise NothingReadError
 
     def _looks(
         self, footage: Footage, looks: Iterator[list[Sample] | Skipped]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import console
 from ..contract.errors import HandclrError
 from ..hand.normalise import COORDINATES as IMAGE_COORDINATES
 from .pose_store import PoseStore
@@ -149,11 +150,13 @@ class _Fit:
         """
         if self.count < 2:
             raise HandclrError(
-                "one pose cannot give axes; pass more crops, or the axes of others as the basis"
+                f"one pose cannot give axes; {_more_poses()}, or project on the axes of another "
+                f"pose file ({console.called('basis', 'pose.npz')})"
             )
         if self.count < dimensions:
             raise HandclrError(
-                f"{self.count} poses cannot give {dimensions} dimensions; ask for fewer",
+                f"{self.count} poses cannot give {dimensions} dimensions; {_more_poses()}, or ask "
+                f"for fewer dimensions ({console.called('dim', self.count - 1)})",
                 setting="dim",
             )
         with _no_variance():
@@ -163,6 +166,12 @@ class _Fit:
         signs = np.sign(axes[np.arange(dimensions), strongest])
         shares = np.nan_to_num(pca.explained_variance_ratio_[:dimensions])
         return Basis(axes * signs[:, None], self._origin + pca.mean_, shares)
+
+
+def _more_poses() -> str:
+    """How to come by more poses, in words."""
+    rates = f"{console.called('fps', 5)}, or all: {console.called('every', 1)}"
+    return f"add footage, take more frames of it by handclr extract ({rates})"
 
 
 class Bounds(NamedTuple):

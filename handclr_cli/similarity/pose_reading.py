@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import console
 from ..choices import PoseKind
-from ..contract.errors import HandclrError
+from ..contract.errors import HandclrError, NoCropsError
 from ..contract.fields import KEYPOINTS_2D, WORLD_3D, Field
 from ..contract.naming import Naming
 from ..contract.npz import as_keys, repeated_key
@@ -182,6 +182,8 @@ class _Reader:
         if self.doubtful:
             why = f"leaves none of the {self.doubtful:,} samples; ask for less"
             raise HandclrError(why, setting="min_side_score")
+        if not self.dropped:
+            raise NoCropsError
         suffixes = " and ".join(field.suffix for field in self.needed)
         missing = f"none of the {self.dropped:,} samples has {suffixes}"
         raise HandclrError(f"{missing}; did they go through handclr keypoints?")
