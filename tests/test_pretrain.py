@@ -156,7 +156,7 @@ def test_another_configuration_is_refused_and_fresh_starts_anew(
     arguments = ("pretrain", "--run", tmp_path, "--method", "peclr", "--epochs", 2, *TINY)
     handclr(*arguments, "-", stdin=shard.read_bytes())
     line = error_line(handclr(*arguments, "--lr", 0.5, "-", stdin=shard.read_bytes(), code=2))
-    assert "arguments.lr was 0.0002, now 0.5" in line and "(fresh)" in line
+    assert "arguments.lr was 0.0002, now 0.5" in line and "(--fresh)" in line
     handclr(*arguments, "--lr", 0.001, "--fresh", "-", stdin=shard.read_bytes())
     (tmp_path / "last.pt").write_bytes(b"PK damaged")
     line = error_line(handclr(*arguments, "--lr", 0.001, "-", stdin=shard.read_bytes(), code=1))

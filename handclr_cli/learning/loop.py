@@ -221,7 +221,8 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:  # whatever torch raises where the parts do not fit together
         path = run.folder / LAST
-        why = "not the state of this run, or damaged; start the run anew (fresh)"
+        anew = f"start the run anew ({console.called('fresh', True)})"
+        why = f"not the state of this run, or damaged; {anew}"
         raise HandclrError(f"{path}: {why}") from error
     run.forget_after(step)
     return step

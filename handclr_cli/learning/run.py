@@ -132,7 +132,8 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
         elif differing:
             holds = f"{self.folder} holds a run with another configuration"
-            advice = "name another run directory, or start this one anew (fresh)"
+            fresh = console.called("fresh", True)
+            advice = f"name another run directory, or start this one anew ({fresh})"
             raise UsageError(f"{holds} ({'; '.join(differing)}); {advice}")
 
     def _refuse_others(self, names: Sequence[str]) -> None:

@@ -162,8 +162,9 @@ class Setup:
         """The setup in words, as a trainer begins."""
         world = self.machine.ranks.world
         device = f"{self.machine.device}{f' x {world}' if world > 1 else ''}"
-        steps = f"{self.schedule.steps:,} steps of {self.schedule.batch} on {device}"
-        return f"{steps}, crops of {self.crops.side} px, cache {self.cache}"
+        steps = console.plural(self.schedule.steps, "step")
+        batches = f"{steps} of {self.schedule.batch} on {device}"
+        return f"{batches}, crops of {self.crops.side} px, cache {self.cache}"
 
 
 def set_up(
