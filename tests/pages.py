@@ -20,6 +20,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What is not run says why in the line before.
 MARK = re.compile(r"<!-- not run: (.+?) -->\n\Z")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+# What stands for any command.
+SHOWN = ("...", "COMMAND")
 # Words after which a command begins, and those at which one ends.
 ENDS = {"|", "||", "&&", ";", "&", "(", ")", "$(", "{", "}", "<", ">", ">>"}
 
@@ -92,7 +94,7 @@ def unknown_options(words: list[str]) -> list[str]:
     command: Any = typer.main.get_command(main.app)
     rest = list(words)
     while hasattr(command, "commands"):
-        if not rest or rest[0].startswith("-") or rest[0] == "...":
+        if not rest or rest[0].startswith("-") or rest[0] in SHOWN:
             return []
         name = rest.pop(0)
         if name not in command.commands:

@@ -24,7 +24,7 @@ from conftest import drawn_pair, pack
 from drawn_hand import write_video
 from fake_scenes import FakeScene
 from filelock import FileLock
-from house import ROOT
+from house import PACKAGE, ROOT
 from labelled_helpers import labelled_sample
 from pages import Block
 from shard_helpers import cli_env
@@ -40,6 +40,10 @@ from handclr_cli.learning.posemodel import MeanPose, save_payload
 from handclr_cli.synth.layouts import write_assemblyhands, write_dexycb, write_freihand
 
 LANGUAGES = {"bash", "python"}
+# Messages of other programs.
+OTHERS = """
+No module named 'cv2'; libGL.so.1: cannot open shared object file; libEGL.so.1; man handclr-mine
+"""
 # What the text says is there already.
 LAID = {
     "README.md": ("clip.mp4", "videos", "FreiHAND"),
@@ -102,7 +106,8 @@ def test_every_option_in_the_text_is_one() -> None:
     """In blocks that are run and those that are not, and in sentences."""
     wrong = []
     for page in pages.PAGES:
-        texts = [block.text for block in pages.blocks(page)] + list(pages.spans(page))
+        texts = [block.text for block in pages.blocks(page) if block.language in LANGUAGES]
+        texts += pages.spans(page)
         for text in texts:
             for words in pages.commands(text):
                 wrong += [f"{page.name}: {words}" for _ in pages.unknown_options(words)]
@@ -126,6 +131,19 @@ def test_scripts_that_measured_something_are_there_and_have_the_options() -> Non
             options = re.findall(r" (--[a-z-]+)", rest)
             lacking += [f"{page.name}: {script}"] * (not there)
             lacking += [f"{page.name}: {script} {each}" for each in options if each not in code]
+    assert lacking == []
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    # A message is in several literals, one below the other.
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    lacking = []
+    for row in re.findall(r"^\| (`[^|]+`)[^|`]* \|", page, re.M):
+        for message in re.findall(r"`([^`]+)`", row):
+            parts = [part.strip() for part in message.split("...")]
+            lacking += [part for part in parts if part and part not in code + OTHERS]
     assert lacking == []
 
 
