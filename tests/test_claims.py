@@ -245,6 +245,7 @@ def test_kinds(tmp_path: Path) -> None:
         refuse_other_kind("/dev/null", kind)
 
 
+@pytest.mark.slow
 def test_from_a_shell(tmp_path: Path) -> None:
     """What a wildcard makes of a forgotten name of the output, and both streams of one file."""
     films = []

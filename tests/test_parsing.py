@@ -116,6 +116,7 @@ def test_only_the_command_that_is_called_builds_its_options(
     assert found == built
 
 
+@pytest.mark.slow
 def test_help_shows_choices_and_a_wrong_one_is_refused_before_anything_is_read() -> None:
     shown = run_cli("mine", "--help", env={"COLUMNS": "100"}).stdout.decode()
     assert "--engine auto|exact-cpu|exact-gpu|hnsw" in shown and "POSE.NPZ  Embeddings" in shown

@@ -362,6 +362,7 @@ def test_what_was_measured_is_kept_for_as_long_as_the_plan_is_the_same(tmp_path:
     assert Results(scale, file=file).of("simclr", scale.main, 0.5, "wild")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", tables.PAGES, ids=str)
 def test_a_page_shows_what_is_kept(page: Path) -> None:
     results = Results(SCALES["cpu"], file=tables.MEASURED)
