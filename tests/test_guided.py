@@ -215,6 +215,8 @@ def test_a_guided_model_is_trained_and_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2D keypoints alone"):
         plain = write_shard(tmp_path / "plain.tar", [labelled_sample(n) for n in range(4)])
         train(tmp_path, shards=[str(plain)], run=str(tmp_path / "other"))
+    with pytest.raises(UsageError, match="guided: is told what the landmarker found.*none of them"):
+        train(tmp_path, shards=[str(plain)], run=str(tmp_path / "other"), mix=0)
 
 
 def test_crops_that_are_cut_again_are_told_and_turned(tmp_path: Path) -> None:

@@ -224,6 +224,10 @@ def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
             raise UsageError(f"{why}; name shards of handclr keypoints too", setting="mix")
         flat = max(1, round(len(chosen) * settings.mix / (1 - settings.mix)))
         chosen = chosen.followed_by(others)
+    if settings.head == "guided" and not chosen.guided.any():
+        why = "is told what the landmarker found in the crops, and none of them has that"
+        advice = "pass the labelled crops through handclr keypoints first"
+        raise UsageError(f"{why}; {advice}", setting="head", value="guided")
     return _Data(chosen, held, len(labelled), skips.count, flat)
 
 
