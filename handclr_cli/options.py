@@ -200,7 +200,8 @@ RunFolder = Annotated[
     Writes(whole=True),
 ]
 SaveEvery = Annotated[
-    int, typer.Option(min=1, help="Steps between saves; ends of epochs are saved too, at most every 10 s.")
+    int,
+    typer.Option(min=1, help="Steps between saves; ends of epochs too, at most every 10 s."),
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Start anew where the run directory already holds a run.")
