@@ -35,8 +35,8 @@ IMAGE = Field(
     "jpg",
     "uint8",
     ("S", "S", 3),
-    "square RGB crop, **always a right hand**: left ones are mirrored; where there is none, a "
-    "`jpeg` or else a `png` is the crop",
+    "square RGB crop, **always a right hand**: left ones are mirrored. Without it, a member `jpeg` "
+    "or `png` is taken",
     ("extract", "import", "synth"),
     ("jpeg", "png"),
 )
@@ -46,12 +46,13 @@ INFO = Field(
     (),
     "`video`, `frame`, `time_s` since the first frame, `box` [x0, y0, x1, y1] (the crop's square "
     "in displayed pixels of the source, before mirroring; it may reach beyond the frame), "
-    "`source_size` [width, height] as displayed: turned as the file says, in square pixels, "
-    '`hand` "left"/"right" in the source, `flipped`, `score`; where hands are followed from frame '
-    "to frame, `track`, the same number as long as it is one hand (the frame where that begins, "
-    "plus 100,000,000 for each other hand that begins there), and `side_score`, 0.5 to 1, how "
-    "sure `hand` is; labelled sets add `sample`, "
-    "`index` in their split, and `version`, `subject`, `camera` or `hand_id`",
+    "`source_size` [width, height] as displayed (rotated as the file says, square pixels), "
+    '`hand` "left"/"right" in the source, `flipped` (whether the crop is mirrored), `score`. Where '
+    "hands are followed from frame to frame: `track`, one number for one hand (the frame where its "
+    "track begins, plus 100,000,000 for each other hand whose track begins there), and "
+    "`side_score`, 0.5 to 1, how sure `hand` is. Labelled sets add `sample` (the same for all images "
+    "of one pose), `index` (its place in the split), and `version`, `subject`, `camera` or "
+    "`hand_id`",
     ("extract", "import", "synth"),
 )
 KEYPOINTS_2D = Field(
@@ -87,8 +88,8 @@ VALID = Field(
     "valid.npy",
     "uint8",
     (JOINT_COUNT,),
-    "1 where a joint has labels, which wrist and middle knuckle always have; absent: all of them. "
-    "The coordinates of the others are finite and mean nothing",
+    "1 where a joint has a label; wrist and middle knuckle always have one. Without this member, "
+    "all joints have. Coordinates of joints without a label are finite and mean nothing",
     ("import",),
 )
 FIELDS = (IMAGE, INFO, KEYPOINTS_2D, KEYPOINTS_3D, WORLD_3D, INTRINSICS, VALID)

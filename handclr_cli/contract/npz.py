@@ -49,14 +49,14 @@ POSE = (
         "embedding",
         "float32",
         ("N", "D"),
-        "pose embedding, in units of the normalised keypoints, of world landmarks alone in metres",
+        "pose embedding, in units of the normalised keypoints; in metres for world landmarks alone",
     ),
     Array(
         "components",
         "float64",
         ("D", "F"),
-        "principal axes, rows orthonormal, sign fixed; F is 42 of 2D keypoints, 63 of world "
-        "landmarks, 105 of both",
+        "principal axes, rows orthonormal, sign fixed; F is 42 for 2D keypoints, 63 for world "
+        "landmarks, 105 for both",
     ),
     Array(
         "mean",
@@ -70,7 +70,7 @@ POSE = (
         "world_scale",
         "float64",
         (),
-        "of both: what the metres of the world landmarks are multiplied by",
+        "only for both: what the metres of the world landmarks are multiplied by",
         optional=True,
     ),
     Array(
@@ -84,34 +84,38 @@ POSE = (
         "hnsw_base",
         "uint8",
         ("N", "B"),
-        "of an index: links, vector and row of each element",
+        "only in an index: links, vector and row of each element",
         optional=True,
     ),
     Array(
         "hnsw_links",
         "uint8",
         ("L", "C"),
-        "of an index: links above the lowest level",
+        "only in an index: links above the lowest level",
         optional=True,
     ),
     Array(
-        "hnsw_levels", "int32", ("N",), "of an index: highest level of each element", optional=True
+        "hnsw_levels",
+        "int32",
+        ("N",),
+        "only in an index: highest level of each element",
+        optional=True,
     ),
 )
 PAIRS = (
-    Array("key", "S", ("N",), "key of the query"),
+    Array("key", "S", ("N",), "key of the query, the crop that a positive is sought for"),
     Array(
         "target",
         "S",
         ("M",),
-        "keys that `positive` counts in; absent where they are `key`",
+        "keys of the crops that `positive` points to; absent where they are `key`",
         optional=True,
     ),
     Array(
         "positive",
         "int32",
         ("N", "K"),
-        "rows of the positives in `target`, nearest first; -1 where none",
+        "rows of the positives in `target`, else in `key`, nearest first; -1 where none",
     ),
     Array(
         "distance", "float32", ("N", "K"), "Euclidean distance of the embeddings; inf where none"
@@ -123,14 +127,14 @@ PREDICTIONS = (
         "keypoints3d",
         "float32",
         ("N", 21, 3),
-        "metres, camera frame as in a sample; wrist at the origin where its place is unknown",
+        "metres, camera frame as in a sample; wrist at the origin where its position is unknown",
     ),
     Array("keypoints2d", "float32", ("N", 21, 2), "crop pixels as in a sample", optional=True),
     Array(
         "source3d",
         "float32",
         ("N", 21, 3),
-        "metres, camera frame of the source, left hands left",
+        "metres, camera frame of the source; left hands are not mirrored",
         optional=True,
     ),
     Array(
@@ -140,16 +144,17 @@ PREDICTIONS = (
         "depth_sigma",
         "float32",
         ("N",),
-        "metres, standard deviation of the hand's z from errors of the prediction, its size and "
-        "the camera taken as right; inf where no place before the camera fits",
+        "metres, standard deviation of the hand's z that errors of the prediction cause; size and "
+        "camera are taken as exact. inf where no position in front of the camera fits, or z is "
+        "smaller than its deviation",
         optional=True,
     ),
     Array(
         "camera",
         "float32",
         ("N", 3, 3),
-        "pinhole matrix of the source, in its pixels: it projects `source3d` to `source2d`, but "
-        "for errors of the prediction",
+        "pinhole matrix of the source, in its pixels: it projects `source3d` to `source2d`, up to "
+        "errors of the prediction",
         optional=True,
     ),
     Array("video", "S", ("N",), "name of the video, UTF-8, empty where unknown", optional=True),
@@ -175,7 +180,8 @@ PREDICTIONS = (
         "track",
         "int64",
         ("N",),
-        "number of the hand's track in its video, from 1 as they begin, 0 where unknown",
+        "number of the hand's track in its video, from 1 in the order in which tracks begin, 0 "
+        "where unknown",
         optional=True,
     ),
     Array(
@@ -186,16 +192,28 @@ PREDICTIONS = (
         optional=True,
         may_lack=True,
     ),
-    Array("truth3d", "float32", ("N", 21, 3), "of evaluate: metres, camera frame", optional=True),
+    Array(
+        "truth3d",
+        "float32",
+        ("N", 21, 3),
+        "only from evaluate: metres, camera frame",
+        optional=True,
+    ),
     Array(
         "error_mm",
         "float32",
         ("N", 21),
-        "of evaluate: root-relative error of each joint",
+        "only from evaluate: root-relative error of each joint, 0 where it has no label",
         optional=True,
     ),
-    Array("valid", "uint8", ("N", 21), "of evaluate: 1 where a joint has a label", optional=True),
-    Array("unit", "S", ("N",), "of evaluate: what the intervals resample", optional=True),
+    Array(
+        "valid",
+        "uint8",
+        ("N", 21),
+        "only from evaluate: 1 where a joint has a label",
+        optional=True,
+    ),
+    Array("unit", "S", ("N",), "only from evaluate: what the intervals resample", optional=True),
 )
 KINDS = {"pose": POSE, "pairs": PAIRS, "predictions": PREDICTIONS}
 
