@@ -50,8 +50,8 @@ INFO = Field(
     '`hand` "left"/"right" in the source, `flipped` (whether the crop is mirrored), `score`. Where '
     "hands are followed from frame to frame: `track`, one number for one hand (the frame where its "
     "track begins, plus 100,000,000 for each other hand whose track begins there), and "
-    "`side_score`, 0.5 to 1, how sure `hand` is. Labelled sets add `sample` (the same for all images "
-    "of one pose), `index` (its place in the split), and `version`, `subject`, `camera` or "
+    "`side_score`, 0.5 to 1, how sure `hand` is. Labelled sets add `sample` (the same for all "
+    "images of one pose), `index` (its place in the split), and `version`, `subject`, `camera` or "
     "`hand_id`",
     ("extract", "import", "synth"),
 )
