@@ -75,8 +75,8 @@ def pretrain(
         str,
         typer.Option(
             metavar="random|imagenet|handclr|FILE",
-            help="Initial weights of the encoder; handclr: those that come with it. The paper "
-            "starts from imagenet.",
+            help="Initial weights of the encoder; handclr: those that come with it. The published "
+            "code starts from imagenet.",
         ),
         options.ENCODER,
     ] = "random",

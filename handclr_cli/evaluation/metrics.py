@@ -143,7 +143,7 @@ def evaluate_pose(
 
     pred, truth: (N, 21, 3) metres; valid: bool (N, 21), the joints with labels, all where None;
     placed: whether predictions are placed in the camera frame, so that they can be measured without
-    an alignment too. `summarise` says what the table holds. Raises HandclrError where shapes
+    an alignment too. `summarise_errors` says what the table holds. Raises HandclrError where shapes
     differ, values are not finite, or a wrist or middle knuckle has no label.
 
     >>> import numpy as np, handclr_cli as handclr

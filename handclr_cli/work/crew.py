@@ -235,7 +235,8 @@ class Crew(Generic[Item, Result]):
         self._stillborn += not worker.ready
         if self._stillborn >= STILLBORN:
             why = "worker processes end before they do anything"
-            raise HandclrError(f"{why}; are they killed because memory runs out?")
+            advice = 'or does a script lack `if __name__ == "__main__":`?'
+            raise HandclrError(f"{why}; are they killed because memory runs out, {advice}")
         task.lost += worker.ready
         if task.lost < ATTEMPTS:
             self._first.append(task)
