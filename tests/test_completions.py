@@ -78,7 +78,8 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "shared-data"
     ].items():
         (prefix / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / source, prefix / target)
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, prefix / target)
     return prefix / "share"
 
 
