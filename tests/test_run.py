@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from handclr_cli import console
+from handclr_cli.commands import trainers
 from handclr_cli.contract import temporary
 from handclr_cli.contract.errors import HandclrError, Interrupted, Preempted, UsageError
 from handclr_cli.learning import loop
@@ -24,7 +26,7 @@ from handclr_cli.learning.loop import HeardError, Stop, train
 from handclr_cli.learning.pretrain_job import PretrainSettings
 from handclr_cli.learning.run import Run, alone_in
 from handclr_cli.learning.schedule import EpochBatches, Schedule
-from handclr_cli.learning.setup import trial_of
+from handclr_cli.learning.setup import TrainResult, trial_of
 
 PLAN = Schedule(samples=10, batch=3, epochs=4, lr=1.0, warmup_epochs=1, seed=0)
 
@@ -253,3 +255,15 @@ def test_what_makes_a_training_short_and_is_not_set_so_already(
 ) -> None:
     for kind in (PretrainSettings, FinetuneSettings):
         assert trial_of(kind(shards=[], run="runs/a", **given), *start) == asked
+
+
+def test_without_matplotlib_a_training_ends_well_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.axes", "matplotlib.ticker"):
+        monkeypatch.setitem(sys.modules, name, None)
+    records = [{"step": step, "loss": 1.0 / step} for step in (1, 2)]
+    trainers.finish("pretrain", TrainResult(tmp_path / "encoder.pt", records, main=True))
+    told = capsys.readouterr()
+    assert told.out.strip() == str(tmp_path / "encoder.pt")
+    assert "loss.png is not drawn: matplotlib" in told.err and "loss 1.0000 at step 1" in told.err

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,13 +43,21 @@ def finish(label: str, done: TrainResult) -> None:
 
 
 def _show(label: str, done: TrainResult) -> None:
-    from ..report.curves import loss_plot
-
     typer.echo(str(done.weights))
     if not done.records:
         return
-    loss_plot(done.records, done.weights.parent / "loss.png")
+    _draw(done.records, done.weights.parent / "loss.png")
     first, last = done.records[0]["loss"], done.records[-1]
     curve = f"loss {first:.4f} at step 1, {last['loss']:.4f} at step {last['step']:,}"
     skipped = f"; {console.plural(done.skipped, 'crop')} skipped" if done.skipped else ""
     console.say(f"{label}: {curve}{skipped}; {done.weights}")
+
+
+def _draw(records: list[dict[str, Any]], path: Path) -> None:
+    """Draw the loss curve where it can be: a machine that only trains may have no matplotlib."""
+    from ..report.curves import loss_plot
+
+    try:
+        loss_plot(records, path)
+    except ModuleNotFoundError as error:
+        console.warn(f"{path} is not drawn: {error.name} is not installed")

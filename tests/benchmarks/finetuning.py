@@ -7,7 +7,7 @@ limit: the network of handclr with its head, placed, compiled and cast as there,
 that are on the device already; forward, the sum of the outputs, backward, step. Nothing that trains
 this network so can be faster. handclr: the command itself, from labelled crops in shards, without
 saves at the ends of epochs; crops that --cache keeps are there before the first step. Without
-SHARDS, crops of 224 px with random labels are drawn.
+SHARDS, crops of 224 px are drawn and labelled with random hands.
 
 Turns, warm-up and memory are as in pretraining.py, which this is run beside.
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pretraining
 import torch
+from placement_hands import hands
 from pretraining import Turns, instrument, lasting, process, say, settle
 
 from handclr_cli.contract.fields import KEYPOINTS_2D, KEYPOINTS_3D, encode_array
@@ -117,14 +118,15 @@ def ours(turns: Turns, options: Namespace, device: torch.device) -> None:
 
 
 def draw_labelled(folder: str, options: Namespace) -> str:
-    """Drawn crops with random labels."""
+    """Drawn crops, labelled with hands that they do not show."""
     source = Path(folder, "crops")
     source.mkdir()
     pretraining.draw_crops(str(source), Namespace(crops=options.crops, batch=[options.batch]))
-    random = np.random.default_rng(0)
+    index = ShardIndex(expand_inputs([str(source)]))
+    drawn = hands(np.random.default_rng(0), len(index))
+    poses = drawn.relative + drawn.wrist[:, None]
     with ShardOutput(f"{folder}/labelled-%03d.tar", provenance("synth", {})) as output:
-        for sample in ShardIndex(expand_inputs([str(source)])):
-            points, pose = random.uniform(20, 200, (21, 2)), random.normal(0, 0.05, (21, 3))
+        for sample, points, pose in zip(index, drawn.pixels, poses, strict=True):
             sample.members[KEYPOINTS_2D.suffix] = encode_array(KEYPOINTS_2D, points)
             sample.members[KEYPOINTS_3D.suffix] = encode_array(KEYPOINTS_3D, pose)
             output.write(sample)
