@@ -160,7 +160,8 @@ def _planes(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
     Each is (N, 3).
     """
-    ahead, beyond = points[:, [1, 2, 0]], points[:, [2, 0, 1]]
+    # Not an index of corners, which would be copied to the device, and waited for.
+    ahead, beyond = points.roll(-1, dims=1), points.roll(1, dims=1)
     slope_x = ahead[..., 1] - beyond[..., 1]
     slope_y = beyond[..., 0] - ahead[..., 0]
     constant = ahead[..., 0] * beyond[..., 1] - ahead[..., 1] * beyond[..., 0]
