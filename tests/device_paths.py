@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, PoseModel, save_payload
 from handclr_cli.learning.pretraining import METHODS, ContrastiveModel, Method, Objective
 from handclr_cli.learning.probe import PoseViews, Probe
+from handclr_cli.learning.projection import ProjectionHead
 from handclr_cli.learning.schedule import Schedule
 from handclr_cli.learning.validation import Validation
 from handclr_cli.learning.views import Views
@@ -61,7 +63,7 @@ def pretrain(
         if chunked:
             monkeypatch.setattr(losses, "_MOST_LOGITS", 0)
         with CUDA:
-            model = ContrastiveModel.build("resnet18", "random", 0)
+            model = ContrastiveModel(_encoder(), ProjectionHead(512))
         objective = Objective(
             model=model,
             method=method,
@@ -126,6 +128,18 @@ def finetune(
     return prepare
 
 
+def log(monkeypatch: pytest.MonkeyPatch) -> Ready:
+    """What the loop reads of its steps now and then."""
+    recorder = _recorder(SimpleNamespace(log=lambda records: None))
+
+    def logged() -> None:
+        for step in range(2):
+            recorder.add(step + 1, 1e-3, {"loss": torch.zeros((), device=CUDA)})
+        recorder.flush()
+
+    return logged
+
+
 def validate(head: str) -> Prepare:
     """A validation, which keeps the weights afterwards."""
 
@@ -142,7 +156,7 @@ def validate(head: str) -> Prepare:
 def probe(monkeypatch: pytest.MonkeyPatch) -> Ready:
     """The probe of pre-training."""
     with CUDA:
-        encoder = Encoder("resnet18")
+        encoder = _encoder()
     images = torch.zeros(N, SIZE, SIZE, 3, dtype=torch.uint8)
     views = PoseViews(images, torch.zeros(N, 21, 2))
     held_out = Probe(views, views, CUDA)
@@ -196,8 +210,7 @@ def render(monkeypatch: pytest.MonkeyPatch) -> Ready:
 
 
 def _step(model: nn.Module, objective: Any, batch: Any, optimizer: str) -> Ready:
-    schedule = Schedule(samples=N, batch=N, epochs=1, lr=1e-3, warmup_epochs=0.0, seed=0)
-    recorder = _Recorder(None, "", schedule, Ranks())  # type: ignore[arg-type]
+    recorder = _recorder(None)
     moved = build_optimizer(optimizer, parameter_groups([model], 0.1), 1e-3)
 
     def step() -> None:
@@ -210,9 +223,22 @@ def _step(model: nn.Module, objective: Any, batch: Any, optimizer: str) -> Ready
     return step
 
 
+def _recorder(run: Any) -> _Recorder:
+    schedule = Schedule(samples=N, batch=N, epochs=1, lr=1e-3, warmup_epochs=0.0, seed=0)
+    return _Recorder(run, "", schedule, Ranks())
+
+
 def _pose_net(head: str) -> PoseNet:
     with CUDA:
-        return PoseNet(Encoder("resnet18"), head=head)
+        return PoseNet(_encoder(), head=head)
+
+
+def _encoder() -> Encoder:
+    """A ResNet with one block of each kind, which says as much in half the time."""
+    encoder = Encoder("resnet18")
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        setattr(encoder, name, getattr(encoder, name)[:1])
+    return encoder
 
 
 def _ranks(world: int, monkeypatch: pytest.MonkeyPatch) -> Ranks:
@@ -260,6 +286,7 @@ PATHS: dict[str, Prepare] = {
     "finetune guided": finetune("guided", FROM_CACHE, precision="fp32"),
     "finetune guided, half": finetune("guided", frozen=True),
     "finetune, two processes": finetune("detnet", optimizer="lars", world=2),
+    "log": log,
     "validate detnet": validate("detnet"),
     "validate guided": validate("guided"),
     "probe": probe,

@@ -110,6 +110,7 @@ def _place() -> str:
 @contextlib.contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors made in a block are fake; those on "cuda" behave as if it were there."""
+    before = torch.get_float32_matmul_precision()
     with monkeypatch.context() as patch:
         patch.setattr(Tensor, "backward", backward)
         patch.setattr(FakeTensor, "numpy", _numpy, raising=False)
@@ -121,6 +122,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
+    torch.set_float32_matmul_precision(before)
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

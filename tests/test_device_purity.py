@@ -22,9 +22,12 @@ from handclr_cli.synth import skin
 
 # What each path does beside the device's own work, where, and why it has to.
 EXPECTED: dict[str, dict[tuple[str, str], str]] = {
-    # Losses are logged from the device now and then, by `_Recorder.flush`, and not in a step.
     "pretrain": {},
     "finetune": {},
+    "log": {
+        ("learning.loop._Recorder.flush", "read"): "the losses, every other second",
+        ("learning.loop._Recorder.flush", "processor"): "their numbers are written",
+    },
     "validate": {
         ("learning.validation.Validation.__call__", "processor"): "the held-out crops lie there",
         (
