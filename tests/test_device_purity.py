@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from device_paths import PATHS
-from fake_cuda import ImpureError, Watch, backward, fake_cuda
+from fake_cuda import CUDA, ImpureError, Watch, backward, fake_cuda
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorDeviceMismatchError
 
 from handclr_cli.learning import heads, losses, pretraining
 from handclr_cli.learning.encoder import Encoder
+from handclr_cli.learning.hardware import pick_precision
 from handclr_cli.similarity import device
 from handclr_cli.synth import skin
 
@@ -91,6 +92,14 @@ def test_a_path_stays_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) 
         with Watch(expected(name)) as watch:
             ready()
     assert watch.seen == expected(name)
+
+
+def test_the_fake_device_computes_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA does by itself: what runs in full precision there runs so here."""
+    with fake_cuda(monkeypatch), pick_precision("auto", CUDA)():
+        x = torch.zeros(2, 2, device=CUDA)
+        kinds = (x @ x).dtype, x.half().exp().dtype, (x * x).dtype
+    assert kinds == (torch.bfloat16, torch.float32, torch.float32)
 
 
 LEFT = torch.zeros(1)
