@@ -29,6 +29,7 @@ from .commands import (
 )
 from .completion import print_script
 from .contract.errors import HandclrError, lacks_memory
+from .contract.retries import Notices
 from .contract.version import __version__
 from .parsing import Group, command
 from .work.ending import (
@@ -102,6 +103,7 @@ def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error unless --debug."""
     hold_streams()
     end_on_signals()
+    Notices.say = console.say
     try:
         _run()
     except SystemExit as ended:

@@ -18,6 +18,7 @@ from .contract.errors import HandclrError, UsageError
 from .contract.inputs import STDIN, expand_inputs
 from .contract.output import refuse_closed, refuse_terminal
 from .contract.shipped import SHIPPED
+from .contract.stores import is_store
 from .parsing import read_config
 
 # Marks of the options that name a model or an encoder.
@@ -235,7 +236,7 @@ def prepare_output(output: str) -> None:
 
 def prepare_files(*paths: str | None) -> None:
     """Raise before the work where there is no folder for an output."""
-    named = [path for path in paths if path not in (None, "-")]
+    named = [path for path in paths if path not in (None, "-") and not is_store(path)]
     files = [path for path in named if os.path.isfile(path) or not os.path.exists(path)]
     for path in files:
         if not os.path.isdir(os.path.dirname(os.path.realpath(path))):

@@ -14,6 +14,7 @@ from . import console
 from .completion import Offer, as_offers, complete_value
 from .contract.claims import Read, Reads, Writes, Written, refuse_conflicts
 from .contract.errors import HandclrError, UsageError
+from .contract.retries import shown as visible
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -127,7 +128,8 @@ class Command(TyperCommand):
         """What the user calls a setting, with its value where that is a word or a number."""
         shown = ""
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            shown = f" {value:g}" if isinstance(value, float) else f" {value}"
+            text = f"{value:g}" if isinstance(value, float) else visible(str(value))
+            shown = f" {text}"
         for param in self.params:
             if param.name == setting:
                 names = [name for name in param.opts if name.startswith("--")]

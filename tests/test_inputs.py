@@ -87,9 +87,23 @@ def test_missing(folder: Path) -> None:
 
 
 def test_urls_and_pipes_are_passed_on(folder: Path) -> None:
-    sources = ["pipe:cat a b", "https://example.org/{000..002}.tar", "s3://bucket/a*.tar"]
-    assert expand_inputs(sources[:1]) == sources[:1]
-    assert expand_inputs(sources[2:]) == sources[2:]
+    sources = ["pipe:cat {0..1}", "https://example.org/x.tar?a=[1]*", "s3://bucket/a.tar"]
+    assert expand_inputs(sources) == sources
+    ranged = ["https://example.org/{009..010}.tar", "s3://bucket/{0..1}/a.tar"]
+    assert expand_inputs(ranged) == [
+        *("https://example.org/009.tar", "https://example.org/010.tar"),
+        *("s3://bucket/0/a.tar", "s3://bucket/1/a.tar"),
+    ]
+    with pytest.raises(UsageError, match=r"^https://host/\{2\.\.1\}\.tar: the range counts down"):
+        expand_inputs(["https://ann:secret@host/{2..1}.tar?key=secret"])
+
+
+def test_a_file_may_be_named_by_a_url(folder: Path) -> None:
+    assert expand_inputs([f"file://{folder}/s-{{008..009}}.tar"]) == [
+        str(folder / name) for name in ("s-008.tar", "s-009.tar")
+    ]
+    with pytest.raises(UsageError, match=r"gone\.tar: no such file"):
+        expand_inputs([f"file://{folder}/gone.tar"])
 
 
 def test_unknown_scheme() -> None:

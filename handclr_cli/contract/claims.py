@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
 from .errors import UsageError
-from .inputs import BRACES, STDIN, URL, identities, in_range
+from .inputs import BRACES, STDIN, URL, identities, in_range, is_url
 from .kinds import other_kind
 from .numbering import is_numbered, shard_name, shards_of
+from .remote import COMMAND
 
-Identities = set[tuple[int, int]]
+Identities = set[object]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def refuse_conflicts(reads: Sequence[Read], writes: Sequence[Written]) -> None:
     taken: Identities | None = None
     for each in writes:
         files = each.files()
+        if (each.mark.whole or each.mark.files) and is_url(each.name):
+            _refuse(each, each.name, "is no folder of this machine; name one")
         if each.mark.whole:
             _refuse_inside(each, reads)
         if own := identities(files, standard=1):
@@ -138,10 +141,11 @@ def _all_read(reads: Iterable[Read]) -> Iterator[str]:
 
 def _named(name: str) -> list[str]:
     """What a pattern stands for."""
-    if os.path.exists(name) or name == STDIN or URL.match(name):
+    if os.path.exists(name) or name == STDIN or name.startswith(COMMAND):
         return [name]
     ranged = in_range(name) if BRACES.search(name) else [name]
-    return [match for one in ranged for match in (glob.glob(one) if glob.has_magic(one) else [one])]
+    wild = glob.has_magic(name) and not is_url(name)
+    return [match for one in ranged for match in (glob.glob(one) if wild else [one])]
 
 
 def _lies_in_what_is_read(written: Written, reads: Iterable[Read]) -> bool:

@@ -13,10 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 from .errors import HandclrError, UsageError
-from .remote import open_url
+from .remote import COMMAND, open_url
+from .retries import shown
+from .stores import is_store, listed, matching
 
 STDIN = "-"
 URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
+_FILE = "file://"
 _MOST_NAMES, _LONGEST_NUMBER = 1_000_000, 1_000
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -24,9 +27,9 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 def expand_inputs(arguments: Sequence[str], suffix: str = ".tar") -> list[str]:
     """Turn arguments into a list of sources; none and a pipe on standard input mean `-`.
 
-    A folder stands for its sorted files with `suffix`; `{000..041}` and shell wildcards are
-    expanded here too, so that quoted ones work. Raises UsageError where nothing is named or
-    matched.
+    A folder stands for its sorted files with `suffix`, and so does a prefix in a store, which ends
+    with /; `{000..041}` and shell wildcards are expanded here too, so that quoted ones work.
+    `file://` is left out. Raises UsageError where nothing is named or matched.
     """
     if not arguments:
         if sys.stdin is None or sys.stdin.isatty():
@@ -38,21 +41,19 @@ def expand_inputs(arguments: Sequence[str], suffix: str = ".tar") -> list[str]:
 
 
 def _expand(argument: str, suffix: str) -> list[str]:
-    if argument == STDIN or URL.match(argument):
+    if argument == STDIN or argument.startswith(COMMAND):
         return [argument]
+    if argument.startswith(_FILE):
+        return _expand(argument.removeprefix(_FILE), suffix)
     if BRACES.search(argument) and not os.path.exists(argument):
         ranged = in_range(argument)
         if not ranged:
-            raise UsageError(f"{argument}: the range counts down")
+            raise UsageError(f"{shown(argument)}: the range counts down")
         return [source for name in ranged for source in _expand(name, suffix)]
+    if URL.match(argument):
+        return _in_store(argument, suffix) if is_store(argument) else [argument]
     if os.path.isdir(argument):
-        names = sorted(
-            name for name in os.listdir(argument) if name.endswith(suffix) and name[0] != "."
-        )
-        if not names:
-            hint = "; is it footage? handclr extract makes crops of it" if suffix == ".tar" else ""
-            raise UsageError(f"{argument}: no {suffix} file in this folder{hint}")
-        return [os.path.join(argument, name) for name in names]
+        return _in_folder(argument, suffix)
     if not os.path.exists(argument) and glob.has_magic(argument):
         matches = sorted(glob.glob(argument))
         if not matches:
@@ -61,6 +62,27 @@ def _expand(argument: str, suffix: str) -> list[str]:
     if not os.path.exists(argument):
         raise UsageError(f"{argument}: no such file or folder")
     return [argument]
+
+
+def _in_folder(folder: str, suffix: str) -> list[str]:
+    names = sorted(name for name in os.listdir(folder) if name.endswith(suffix) and name[0] != ".")
+    if not names:
+        hint = "; is it footage? handclr extract makes crops of it" if suffix == ".tar" else ""
+        raise UsageError(f"{folder}: no {suffix} file in this folder{hint}")
+    return [os.path.join(folder, name) for name in names]
+
+
+def _in_store(url: str, suffix: str) -> list[str]:
+    """What a URL of a store stands for: a prefix, wildcards, or the object that it names."""
+    if url.endswith("/"):
+        if found := listed(url, suffix):
+            return found
+        raise UsageError(f"{shown(url)}: no {suffix} file below this prefix")
+    if glob.has_magic(url) and shown(url) == url:
+        if found := matching(url):
+            return found
+        raise UsageError(f"{url}: nothing matches")
+    return [url]
 
 
 def in_range(pattern: str) -> list[str]:
@@ -74,25 +96,34 @@ def in_range(pattern: str) -> list[str]:
     first, last = match.groups()
     digits = max(len(first), len(last))
     if digits > _LONGEST_NUMBER or int(last) - int(first) >= _MOST_NAMES:
-        raise UsageError(f"{pattern}: a range of more than {_MOST_NAMES:,} names")
+        raise UsageError(f"{shown(pattern)}: a range of more than {_MOST_NAMES:,} names")
     start, end = pattern[: match.start()], pattern[match.end() :]
     return [f"{start}{n:0{len(first)}d}{end}" for n in range(int(first), int(last) + 1)]
 
 
+def is_url(source: str) -> bool:
+    """Whether a source is a URL, or a command, rather than a file, however that is written."""
+    return URL.match(source) is not None and not source.startswith(_FILE)
+
+
 def display_name(source: str) -> str:
-    """The name of a source in messages."""
-    return "standard input" if source == STDIN else source
+    """The name of a source in messages; of a URL what may be seen."""
+    return "standard input" if source == STDIN else shown(source)
 
 
-def identities(names: Iterable[str], standard: int = 0) -> set[tuple[int, int]]:
+def identities(names: Iterable[str], standard: int = 0) -> set[object]:
     """What tells the regular files among names apart, however each is named or linked.
 
-    `-` is the open file with the number `standard`, where it is a file.
+    `-` is the open file with the number `standard`, where it is a file; objects in stores are told
+    apart by their URLs.
     """
-    found = set()
+    found = set[object]()
     for name in names:
+        if is_store(name):
+            found.add(name)
+            continue
         with contextlib.suppress(OSError, ValueError):
-            about = os.stat(standard if name == STDIN else name.removeprefix("file://"))
+            about = os.stat(standard if name == STDIN else name.removeprefix(_FILE))
             if stat.S_ISREG(about.st_mode):
                 found.add((about.st_dev, about.st_ino))
     return found
@@ -114,10 +145,10 @@ def open_source(source: str) -> BinaryIO:
         if sys.stdin is None:
             raise HandclrError("standard input is closed; name a file or use a pipe")
         return sys.stdin.buffer
-    if URL.match(source):
+    if is_url(source):
         return open_url(source)
     try:
-        return open(source, "rb")
+        return open(source.removeprefix(_FILE), "rb")
     except OSError as error:
         raise HandclrError(f"cannot read {source}: {error.strerror}") from error
 
@@ -125,13 +156,15 @@ def open_source(source: str) -> BinaryIO:
 def refuse_missing(setting: str, *sources: str | None) -> None:
     """Raise HandclrError where a named source is no file: before another one is read."""
     for source in sources:
-        if source and source != STDIN and not URL.match(source) and not os.path.exists(source):
+        if not source or source == STDIN or is_url(source):
+            continue
+        if not os.path.exists(source.removeprefix(_FILE)):
             raise HandclrError(f"{source}: no such file", setting=setting)
 
 
 def open_seekable(source: str) -> BinaryIO:
     """Open a source so that it can be seeked in: pipes and URLs are read whole into memory."""
-    if source == STDIN or URL.match(source):
+    if source == STDIN or is_url(source):
         with reading(source), open_source(source) as file:
             return io.BytesIO(file.read())
     file = open_source(source)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 from .errors import UsageError
+from .retries import shown
+from .stores import ends_of_object
 from .tar import BLOCK
 
 # At the end of a film that handclr drew: an MP4 box that players pass over.
@@ -38,8 +40,19 @@ def other_kind(path: str | os.PathLike[str], kind: str) -> str:
     if not os.path.isfile(path) or not os.path.getsize(path):
         return ""
     with open(path, "rb") as file:
-        if KINDS[kind].fits(file.read(_HEAD), _end(file)):
-            return ""
+        return _unfit(file.read(_HEAD), _end(file), kind)
+
+
+def refuse_other_object(url: str, kind: str) -> None:
+    """Raise UsageError where an object in a store is of another kind, as of a file."""
+    head, end = ends_of_object(url, _HEAD, len(FILM_MARK))
+    if head and (why := _unfit(head, end, kind)):
+        raise UsageError(f"{shown(url)} {why}")
+
+
+def _unfit(head: bytes, end: bytes, kind: str) -> str:
+    if KINDS[kind].fits(head, end):
+        return ""
     return f"exists and is not {KINDS[kind].name}; name another output, or move that file elsewhere"
 
 

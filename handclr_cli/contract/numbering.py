@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .errors import UsageError
 from .inputs import STDIN, identities
+from .stores import is_store, listed
 
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)(?P<tail>\.tar)", re.S)
 TEMPORARY = re.compile(r"\.(?P<name>.+\.tar)\.tmp-[0-9a-f]+", re.S)
@@ -43,6 +44,11 @@ def shards_of(pattern: str) -> list[tuple[int, str]]:
     Raises UsageError where the pattern has not exactly one number in its last part.
     """
     folder, number = os.path.dirname(pattern), shard_name(pattern)
+    if is_store(pattern):
+        there = {url.rpartition("/")[2] for url in listed(folder)}
+        found = {int(match[1]) for name in there if (match := number.fullmatch(name))}
+        paths = [(each, pattern % each) for each in sorted(found)]
+        return [(each, path) for each, path in paths if os.path.basename(path) in there]
     try:
         names = os.listdir(folder or ".")
     except OSError:

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .errors import HandclrError, UsageError
-from .kinds import refuse_other_kind
+from .inputs import is_url
+from .kinds import refuse_other_kind, refuse_other_object
+from .retries import shown
+from .stores import is_store, new_object, remove_object
 from .temporary import temporary_file
 
 
@@ -21,9 +24,20 @@ def atomic_write(path: str | os.PathLike[str], kind: str, suffix: str = "") -> I
 
     The data is on disk before it is renamed. On an exception the temporary file is removed, and a
     file that was at `path` stays as it was. `kind` is one of `kinds.KINDS`; the temporary name ends
-    in `suffix`. Raises UsageError where a file of another kind is at `path`, HandclrError where the
-    file cannot be written.
+    in `suffix`. An object in a store, too, appears when it is complete. Raises UsageError where a
+    file of another kind is at `path`, HandclrError where the file cannot be written.
     """
+    if is_store(name := os.fspath(path)):
+        if suffix:
+            raise UsageError(f"{shown(name)}: films are written to this machine only; name a file")
+        if name.endswith("/"):
+            raise UsageError(f"{shown(name)}: no name of an object; write one behind the /")
+        refuse_other_object(name, kind)
+        with new_object(name) as upload:
+            yield upload
+        return
+    if is_url(name):
+        raise UsageError(f"{shown(name)}: cannot be written to; name a file, or s3://bucket/name")
     if os.path.exists(path) and not os.path.isfile(path):
         # A device or a pipe (/dev/stdout, >(command)) cannot be renamed to, and /dev/null must not
         # be replaced.
@@ -48,6 +62,14 @@ def atomic_write(path: str | os.PathLike[str], kind: str, suffix: str = "") -> I
             os.replace(temporary, path)
     except OSError as error:
         raise HandclrError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def remove_output(name: str) -> None:
+    """Remove a file, or an object in a store, if it is there."""
+    if is_store(name):
+        remove_object(name)
+    else:
+        Path(name).unlink(missing_ok=True)
 
 
 def write_json(

@@ -10,6 +10,7 @@ from typing import Any
 
 from .errors import HandclrError
 from .jsontext import parse_json
+from .retries import shown
 from .version import __version__
 
 CONTRACT = 1
@@ -31,7 +32,7 @@ def provenance(
     It holds no time, host or folder, so that the same command gives the same bytes anywhere. Of
     more than 32 inputs it has the first 32, the number of all and a digest of their names.
     """
-    names = [os.path.basename(os.path.normpath(name)) for name in inputs]
+    names = [os.path.basename(os.path.normpath(shown(name))) for name in inputs]
     record: Provenance = {"contract": CONTRACT, "stage": stage, "version": __version__}
     record["arguments"] = {name: value for name, value in arguments.items() if value is not None}
     if seed is not None:

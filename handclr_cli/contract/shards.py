@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -14,7 +13,7 @@ from .errors import DamagedError, TruncatedError, UsageError
 from .inputs import STDIN, display_name, open_source, reading
 from .kinds import refuse_other_kind
 from .numbering import SHARD_SIZE, is_numbered, refuse_to_replace, shards_of
-from .output import output_file
+from .output import output_file, remove_output
 from .provenance import Provenance, after, dumps, read_provenance
 from .sample import Sample
 from .tar import END_OF_ARCHIVE, Cursor, Member, StreamCursor, sample_name, walk, write_member
@@ -258,6 +257,6 @@ class ShardOutput:
             self._writer.close()
         for name in self._older:
             if name != self.pattern % self.shards:
-                os.unlink(name)
+                remove_output(name)
         self._older = []
         self.shards += 1

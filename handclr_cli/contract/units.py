@@ -10,23 +10,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, TruncatedError, UsageError
-from .inputs import STDIN
+from .inputs import STDIN, display_name, is_url, open_source, reading
 from .jsontext import parse_json
 from .kinds import refuse_other_kind
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
-from .output import output_file
+from .output import output_file, remove_output
 from .provenance import Provenance, dumps, loads, read_provenance, stages
+from .remote import COMMAND
 from .shards import PROVENANCE, ShardWriter
+from .stores import ends_of_object, is_store, open_store
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
 COUNTS = "__counts__"
 SKIPPED = "__skipped__"
 # In the counts of a unit: how many units its job has, which tells whether shards are missing.
 TOTAL = "shards"
+# What is read of an object in a store, in bytes: for its provenance, and for its counts.
+_HEAD, _END = 1 << 16, 4 << 20
 HANDS = ("left", "right")
 # The other counts of a unit, besides the reasons why inputs were skipped.
 INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
@@ -136,12 +139,12 @@ class Units:
         self._done: dict[int, str] = {}
         self._others: list[str] = []
         self._shards = finished or (pattern if self.numbered else None)
-        there = dict(shards_of(self._shards)) if self._shards else {}
+        self._there = dict(shards_of(self._shards)) if self._shards else {}
         for part in parts or ():
             self.add(part)
         if parts is not None:
-            for number in sorted(there.keys() - {unit.number for unit in self.units}):
-                self._differs(there[number], f"is not one of these {len(self.units)} shards")
+            for number in sorted(self._there.keys() - {unit.number for unit in self.units}):
+                self._differs(self._there[number], f"is not one of these {len(self.units)} shards")
         refuse_to_replace(self._others, reads)
 
     def add(self, part: Part) -> Unit:
@@ -154,7 +157,7 @@ class Units:
         unit = Unit(part.number, path, part.rows, record)
         self.units.append(unit)
         shard = self._shards % part.number if self._shards else None
-        if shard and os.path.exists(shard):
+        if shard and (part.number in self._there or os.path.exists(shard)):
             if difference := _difference(shard, record):
                 self._differs(shard, difference)
             else:
@@ -199,7 +202,7 @@ class Units:
             writer.close()
         if self._others:
             for path in set(self._others) - {unit.path for unit in self.units}:
-                Path(path).unlink(missing_ok=True)
+                remove_output(path)
             self._others = []
 
 
@@ -215,13 +218,18 @@ def parts_of_shards(paths: Sequence[str]) -> list[Part] | None:
     None where they are not all files with different numbers. Raises HandclrError where one is not a
     tar; a truncated one raises later, when it is read.
     """
-    numbers = [number_of(path) if os.path.isfile(path) else None for path in paths]
+    there = [os.path.isfile(path) or _is_remote(path) for path in paths]
+    numbers = [number_of(path) if known else None for path, known in zip(paths, there, strict=True)]
     if None in numbers or len(set(numbers)) < len(numbers):
         return None
     return [
         part_of_archive(number or 0, _provenance_if_there(path), row)
         for row, (number, path) in enumerate(zip(numbers, paths, strict=True))
     ]
+
+
+def _is_remote(path: str) -> bool:
+    return is_url(path) and not path.startswith(COMMAND)
 
 
 def _provenance_if_there(path: str) -> Provenance | None:
@@ -242,13 +250,11 @@ def provenance_of(path: str) -> Provenance | None:
 
     Raises HandclrError where the file cannot be read or is not a tar.
     """
-    try:
-        with open(path, "rb") as file:
-            first = next(walk(StreamCursor(file), path), None)
-    except OSError as error:
-        raise HandclrError(f"cannot read {path}: {error.strerror}") from error
+    name = display_name(path)
+    with reading(path), open_store(path, _HEAD) if is_store(path) else open_source(path) as file:
+        first = next(walk(StreamCursor(file), name), None)
     return (
-        read_provenance(bytes(first.data), f"{path}: {PROVENANCE}")
+        read_provenance(bytes(first.data), f"{name}: {PROVENANCE}")
         if first and first.name == PROVENANCE
         else None
     )
@@ -256,8 +262,12 @@ def provenance_of(path: str) -> Provenance | None:
 
 def metadata_of(path: str) -> dict[str, bytes]:
     """The metadata members behind the samples of a unit's shard, by name, found from its end."""
-    with open(path, "rb") as file:
-        whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if is_store(path):
+        # The start of a block in the whole is one in its end, too: both end with one.
+        whole: Any = ends_of_object(path, 0, _END)[1]
+    else:
+        with open(path, "rb") as file:
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     name = COUNTS.encode() + b"\0"
     start = whole.rfind(name)
     # A header is at the start of a block; elsewhere the name is part of some member's data.

@@ -15,6 +15,7 @@ from .. import console
 from ..contract import numbering
 from ..contract.errors import DamagedError, HandclrError, UsageError
 from ..contract.fields import KEYPOINTS_2D, WORLD_3D
+from ..contract.inputs import is_url
 from ..contract.numbering import is_numbered
 from ..contract.provenance import Provenance, provenance
 from ..contract.sample import Sample
@@ -138,7 +139,8 @@ def _shard_by_shard(
     if settings.dry_run:
         return KeypointsResult(Counter(), len(chosen), [unit.path for unit in todo])
     sources = [settings.shards[unit.rows[0]] for unit in todo]
-    with _job(settings, finder, _crops_in(sources)) as job:
+    crops = _crops_in(sources) + numbering.SHARD_SIZE * sum(map(is_url, sources))
+    with _job(settings, finder, crops) as job:
         for unit, source in zip(todo, sources, strict=True):
             job.try_unit(units, unit, source)
     for unit in chosen:

@@ -19,6 +19,7 @@ from ..contract.inputs import (
     display_name,
     expand_inputs,
     in_range,
+    is_url,
     open_source,
     reading,
 )
@@ -71,8 +72,11 @@ def recognise(path: str) -> Iterator[Thing]:
     Missing files of a brace range are yielded as ABSENT. Raises UsageError where no file has the
     name or matches the pattern, HandclrError where a file or folder is of no known kind.
     """
-    if path == STDIN or URL.match(path):
+    if path == STDIN:
         yield _stream(path)
+    elif URL.match(path):
+        for name in expand_inputs([path]):
+            yield from [_stream(name)] if is_url(name) else recognise(name)
     elif BRACES.search(path) and not os.path.exists(path):
         yield from _range(path)
     elif os.path.isdir(path):
