@@ -32,13 +32,12 @@ BUCKET = "memory://bucket"
 
 
 @pytest.fixture(autouse=True)
-def store(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The objects by their paths."""
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HANDCLR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(retries, "SILENCE_S", 0.5)
     monkeypatch.setattr(retries, "PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(MemoryFileSystem, "store", {})
     monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
-    return MemoryFileSystem.store
 
 
 def put(name: str, data: bytes) -> str:

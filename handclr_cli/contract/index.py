@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from .errors import HandclrError
-from .inputs import STDIN, display_name, open_source, reading
+from .inputs import STDIN, display_name, reading
+from .kept import open_kept
 from .provenance import Provenance, dumps
 from .sample import Sample
 from .shards import group
@@ -27,10 +28,10 @@ class ShardIndex:
     """Samples of shards by position or by key; only the samples used are read from disk.
 
     `keys` and `origins` are the keys in order, and the provenances of the samples, each once.
-    Standard input, pipes and URLs are copied to an anonymous temporary file first. With `measured`,
-    the images are looked at too, without decoding them: `sides` int32 (N,) are those of the crops
-    in pixels, 0 for the `damaged`, which are errors by row. Raises HandclrError where a key comes
-    twice, and for damaged or truncated shards as `archives` does.
+    URLs are copied to the cache first, standard input and pipes to an anonymous temporary file.
+    With `measured`, the images are looked at too, without decoding them: `sides` int32 (N,) are
+    those of the crops in pixels, 0 for the `damaged`, which are errors by row. Raises HandclrError
+    where a key comes twice, and for damaged or truncated shards as `archives` does.
 
     >>> import handclr_cli as handclr
     >>> index = handclr.ShardIndex("hands.tar")  # or a list of shards
@@ -142,6 +143,6 @@ def _spooled(file: BinaryIO) -> memoryview:
 
 
 def _map(source: str) -> memoryview:
-    with reading(source), open_source(source) as file:
+    with reading(source), open_kept(source) as file:
         # Standard input may be a regular file that was read from already.
         return _spooled(file) if source == STDIN else mapped(file)

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 # How long a server may take to answer, and then say nothing.
 SILENCE_S = 30.0
@@ -44,6 +44,19 @@ def without_secrets(text: str, url: str) -> str:
 def silent() -> str:
     """What is wrong where nothing comes."""
     return f"no answer within {SILENCE_S:g} s"
+
+
+class Content(NamedTuple):
+    """What tells one state of a file on a server from another, as far as the server says it."""
+
+    size: int | None
+    etag: str | None
+    modified: str | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether another content would be told from this one."""
+        return self.size is not None and (self.etag or self.modified) is not None
 
 
 class Lost(OSError):

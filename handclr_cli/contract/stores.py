@@ -7,13 +7,13 @@ import errno
 import io
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from . import retries
 from .errors import HandclrError
-from .retries import Lost, Patience, shown, without_secrets
+from .retries import Content, Lost, Patience, shown, without_secrets
 
 STORE = re.compile(r"(?!(?:https?|file)://)([a-z][a-z0-9+.-]*)://")
 # What is fetched at once of an object that is read to its end, in bytes.
@@ -27,8 +27,9 @@ _PASSING = {
 }
 # And by their numbers; s3fs calls an answer so that it does not know.
 _BUSY = (errno.EBUSY, errno.EIO, errno.EAGAIN, errno.ETIMEDOUT)
-# Of an info, what changes when the content does.
-_MARKS = ("ETag", "etag", "md5Hash", "generation", "xet_hash", "blob_id", "LastModified", "mtime")
+# Of an info, what is another one when the content is, and when it was written.
+_ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "xet_hash", "blob_id")
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 
 _Result = TypeVar("_Result")
 
@@ -165,7 +166,7 @@ class _Object(io.RawIOBase):
     def __init__(self, url: str, block: int) -> None:
         self._url, self._block, self._patience = url, block, Patience(url)
         self._position = 0
-        self._content: tuple[Any, ...] | None = None
+        self.content: Content | None = None
         self._file: Any = None
         self._patience.until(lambda: _within(self._open))
 
@@ -207,12 +208,16 @@ class _Object(io.RawIOBase):
         filesystem, path = _filesystem(self._url)
         filesystem.invalidate_cache()
         info = filesystem.info(path)
-        content = (info.get("size"), *(str(info.get(name)) for name in _MARKS))
-        if self._position and content != self._content:
+        content = Content(info.get("size"), _first(info, _ETAGS), _first(info, _TIMES))
+        if self._position and content != self.content:
             raise ValueError(f"the connection ended at byte {self._position:,}, and it has changed")
         file = filesystem.open(path, "rb", block_size=self._block)
         file.seek(self._position)
-        self._file, self._content = file, content
+        self._file, self.content = file, content
+
+
+def _first(info: dict[str, Any], names: Sequence[str]) -> str | None:
+    return next((str(info[name]) for name in names if info.get(name) is not None), None)
 
 
 def _filesystem(url: str, **options: Any) -> tuple[Any, str]:

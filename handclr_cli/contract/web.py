@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from . import retries
-from .retries import Lost, Patience
+from .retries import Content, Lost, Patience
 
 # Of a server that says it is busy, or that another one behind it is.
 _BUSY = (408, 429, 500, 502, 503, 504)
@@ -25,14 +25,6 @@ def open_web(url: str) -> BinaryIO:
     return io.BufferedReader(_Body(url), _BUFFER)
 
 
-class _Content(NamedTuple):
-    """What tells one state of a file on a server from another."""
-
-    size: int | None
-    etag: str | None
-    modified: str | None
-
-
 class _Body(io.RawIOBase):
     """The body of an answer, and of the further ones for what is missing of it."""
 
@@ -40,7 +32,7 @@ class _Body(io.RawIOBase):
         self._url, self._patience = url, Patience(url)
         self._position = 0
         self._answer: Any = None
-        self._content = _Content(None, None, None)
+        self.content = Content(None, None, None)
         self._patience.until(self._connect)
 
     def readable(self) -> bool:
@@ -74,7 +66,7 @@ class _Body(io.RawIOBase):
         except (OSError, HTTPException) as error:
             self._hang_up()
             raise Lost("the connection ended early") from error
-        left = (self._content.size or 0) - self._position
+        left = (self.content.size or 0) - self._position
         if not data and left > 0:
             self._hang_up()
             raise Lost(f"the connection ended {left:,} bytes early")
@@ -84,7 +76,7 @@ class _Body(io.RawIOBase):
         """Ask for the file, or for the rest of it where some was handed on already."""
         answer = _answer(self._url, self._position)
         if not self._position:
-            self._answer, self._content = answer, _content(answer, answer.length)
+            self._answer, self.content = answer, _content(answer, answer.length)
             return
         try:
             self._refuse_other(answer)
@@ -101,7 +93,7 @@ class _Body(io.RawIOBase):
         part, _, size = str(answer.headers.get("Content-Range", "")).rpartition("/")
         total = int(size) if size.isdecimal() else None
         wanted = part.startswith(f"bytes {self._position}-")
-        if not wanted or _content(answer, total) != self._content:
+        if not wanted or _content(answer, total) != self.content:
             raise OSError(f"{early}, and the file has changed since")
 
     def _hang_up(self) -> None:
@@ -110,8 +102,11 @@ class _Body(io.RawIOBase):
         self._answer = None
 
 
-def _content(answer: Any, size: int | None) -> _Content:
-    return _Content(size, answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+def _content(answer: Any, size: int | None) -> Content:
+    etag = answer.headers.get("ETag")
+    # A weak one does not promise that all bytes are the same.
+    strong = None if etag is None or etag.startswith("W/") else etag
+    return Content(size, strong, answer.headers.get("Last-Modified"))
 
 
 def _answer(url: str, position: int) -> Any:

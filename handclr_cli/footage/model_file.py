@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..contract.errors import HandclrError
+from ..contract.kept import cache_folder
 from ..contract.output import atomic_write
 from ..contract.temporary import lock_file
 
@@ -44,13 +45,6 @@ NETWORKS = {
 TIMEOUT_S = 20
 PIP_TIMEOUT_S = 600
 _ADVICE = f"download {URL} elsewhere and name it here or as HANDCLR_LANDMARKER"
-
-
-def cache_folder() -> Path:
-    """`HANDCLR_CACHE`, else `$XDG_CACHE_HOME/handclr`, else `~/.cache/handclr`."""
-    if os.environ.get("HANDCLR_CACHE"):
-        return Path(os.environ["HANDCLR_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "handclr"
 
 
 def model_file(named: str | None, say: Callable[[str], None]) -> Path:
