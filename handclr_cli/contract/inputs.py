@@ -15,11 +15,12 @@ from typing import BinaryIO
 from .errors import HandclrError, UsageError
 from .remote import COMMAND, open_url
 from .retries import shown
-from .stores import is_store, listed, matching
+from .stores import is_store, listed, matching, open_store
 
 STDIN = "-"
 URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
 _FILE = "file://"
+_START = 1 << 16
 _MOST_NAMES, _LONGEST_NUMBER = 1_000_000, 1_000
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -151,6 +152,11 @@ def open_source(source: str) -> BinaryIO:
         return open(source.removeprefix(_FILE), "rb")
     except OSError as error:
         raise HandclrError(f"cannot read {source}: {error.strerror}") from error
+
+
+def open_start(source: str) -> BinaryIO:
+    """Open a source of which only the start is read: of an object in a store, little is fetched."""
+    return open_store(source, _START) if is_store(source) else open_source(source)
 
 
 def refuse_missing(setting: str, *sources: str | None) -> None:

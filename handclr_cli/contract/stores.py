@@ -17,7 +17,7 @@ from .retries import Content, Lost, Patience, shown, without_secrets
 
 STORE = re.compile(r"(?!(?:https?|file)://)([a-z][a-z0-9+.-]*)://")
 # What is fetched at once of an object that is read to its end, in bytes.
-_BLOCK, _BUFFER = 8 << 20, 1 << 16
+_BLOCK, _BUFFER = 8 << 20, 1 << 20
 # The extras of this package that bring the library for a scheme.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 # What may pass, by the names of the classes, as each library has its own.
@@ -45,7 +45,7 @@ def open_store(url: str, block: int = _BLOCK) -> BinaryIO:
     Raises HandclrError where it cannot be opened; reading raises OSError where it fails.
     """
     with _named(url, "read"):
-        return io.BufferedReader(_Object(url, block), _BUFFER)
+        return io.BufferedReader(_Object(url, block), min(block, _BUFFER))
 
 
 def ends_of_object(url: str, first: int, last: int) -> tuple[bytes, bytes]:

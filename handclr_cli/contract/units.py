@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, BinaryIO, NamedTuple
 
 from .errors import HandclrError, TruncatedError, UsageError
-from .inputs import STDIN, display_name, is_url, open_source, reading
+from .inputs import STDIN, display_name, is_url, open_start, reading
 from .jsontext import parse_json
 from .kinds import refuse_other_kind
 from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
@@ -21,15 +21,15 @@ from .output import output_file, remove_output
 from .provenance import Provenance, dumps, loads, read_provenance, stages
 from .remote import COMMAND
 from .shards import PROVENANCE, ShardWriter
-from .stores import ends_of_object, is_store, open_store
+from .stores import ends_of_object, is_store
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
 COUNTS = "__counts__"
 SKIPPED = "__skipped__"
 # In the counts of a unit: how many units its job has, which tells whether shards are missing.
 TOTAL = "shards"
-# What is read of an object in a store, in bytes: for its provenance, and for its counts.
-_HEAD, _END = 1 << 16, 4 << 20
+# What is read of an object in a store for its counts, in bytes.
+_END = 4 << 20
 HANDS = ("left", "right")
 # The other counts of a unit, besides the reasons why inputs were skipped.
 INPUTS = ("videos", "frames", "no hand", *HANDS, "no keypoints")
@@ -251,7 +251,7 @@ def provenance_of(path: str) -> Provenance | None:
     Raises HandclrError where the file cannot be read or is not a tar.
     """
     name = display_name(path)
-    with reading(path), open_store(path, _HEAD) if is_store(path) else open_source(path) as file:
+    with reading(path), open_start(path) as file:
         first = next(walk(StreamCursor(file), name), None)
     return (
         read_provenance(bytes(first.data), f"{name}: {PROVENANCE}")

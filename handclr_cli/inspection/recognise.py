@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..contract.errors import HandclrError, TruncatedError, UsageError
 from ..contract.inputs import (
@@ -21,10 +21,12 @@ from ..contract.inputs import (
     in_range,
     is_url,
     open_source,
+    open_start,
     reading,
 )
 from ..contract.numbering import left_over
 from ..contract.provenance import loads
+from ..contract.remote import COMMAND
 from ..contract.tar import BLOCK, MapCursor, walk
 
 _CONFIG, _LOG = "config.json", "log.jsonl"
@@ -76,7 +78,7 @@ def recognise(path: str) -> Iterator[Thing]:
         yield _stream(path)
     elif URL.match(path):
         for name in expand_inputs([path]):
-            yield from [_stream(name)] if is_url(name) else recognise(name)
+            yield from [_remote(name)] if is_url(name) else recognise(name)
     elif BRACES.search(path) and not os.path.exists(path):
         yield from _range(path)
     elif os.path.isdir(path):
@@ -162,6 +164,40 @@ def _file(path: str) -> Thing:
     hint = "; it is gzip-compressed, pipe it through zcat" if head[:2] == b"\x1f\x8b" else ""
     hint = hint or "; handclr extract makes shards of footage"
     raise HandclrError(f"{path}: neither shards, an NPZ file nor weights{hint}")
+
+
+def _remote(source: str) -> Thing:
+    """Detect what a URL holds by its start; shards are opened again when they are read."""
+    if source.startswith(COMMAND):
+        return _stream(source)
+    with reading(source), open_start(source) as file:
+        is_zip = file.read(1) == b"P"
+    if is_zip:
+        return _stream(source)
+    return Thing(Kind.SHARDS, display_name(source), io.BufferedReader(_Later(source)))
+
+
+class _Later(io.RawIOBase):
+    """A source that is open only while it is read, as one of many."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._file: BinaryIO | None = None
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._ended:
+            return 0
+        self._file = self._file or open_source(self._source)
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        if not data and len(buffer):
+            self._ended = True
+            self._file.close()
+        return len(data)
 
 
 def _stream(source: str) -> Thing:
