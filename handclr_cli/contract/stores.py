@@ -8,7 +8,6 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from . import retries
@@ -240,6 +239,8 @@ def _filesystem(url: str, **options: Any) -> tuple[Any, str]:
 
 def _within(work: Callable[[], _Result]) -> _Result:
     """What `work` returns; raises Lost where it takes SILENCE_S, or fails in a way that passes."""
+    from concurrent.futures import Future
+
     outcome: Future[_Result] = Future()
 
     def run() -> None:

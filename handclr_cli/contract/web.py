@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 from . import retries
 from .retries import Content, Lost, Patience
@@ -145,6 +143,8 @@ def _may_pass(cause: object) -> bool:
 
 def _request(url: str, position: int) -> Any:
     """What is asked for; a user and password in the URL are sent to its own host only."""
+    import base64
+    from urllib.parse import unquote, urlsplit
     from urllib.request import Request
 
     parts = urlsplit(url)
