@@ -17,6 +17,8 @@ from .retries import Content, Lost, Patience, shown, without_secrets
 STORE = re.compile(r"(?!(?:https?|file)://)([a-z][a-z0-9+.-]*)://")
 # What is fetched at once of an object that is read to its end, in bytes.
 _BLOCK, _BUFFER = 8 << 20, 1 << 20
+# What is uploaded at once, and how long that may take with the attempts of the library.
+_PART, _UPLOAD_S = 16 << 20, 180.0
 # The extras of this package that bring the library for a scheme.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 # What may pass, by the names of the classes, as each library has its own.
@@ -118,13 +120,13 @@ def new_object(url: str) -> Iterator[BinaryIO]:
         filesystem, path = _filesystem(url, skip_instance_cache=True)
         transaction = filesystem.transaction
         transaction.start()
-        upload = _Upload(url, filesystem.open(path, "wb"))
+        upload = _Upload(url, filesystem.open(path, "wb", block_size=_PART))
     try:
         yield (writer := io.BufferedWriter(upload, _BUFFER))
         writer.flush()
         with _named(url, "write"):
             upload.finish()
-            transaction.complete()
+            _within(transaction.complete, _UPLOAD_S)
     except BaseException:
         upload.discard()
         raise
@@ -142,18 +144,19 @@ class _Upload(io.RawIOBase):
     def write(self, data: Any) -> int:
         if self._file is not None:
             with _named(self._url, "write"):
-                self._file.write(bytes(data))
+                part, file = bytes(data), self._file
+                _within(lambda: file.write(part), _UPLOAD_S)
         return len(data)
 
     def finish(self) -> None:
         """Upload what is left; the object appears with the end of the transaction."""
-        self._file.close()
+        _within(self._file.close, _UPLOAD_S)
 
     def discard(self) -> None:
         """Drop what was uploaded, and take no more."""
         file, self._file = self._file, None
         with contextlib.suppress(Exception):
-            file.discard()
+            _within(file.discard)
         # Else Python would finish the object when it throws the file away.
         with contextlib.suppress(AttributeError):
             file.closed = True
@@ -237,8 +240,11 @@ def _filesystem(url: str, **options: Any) -> tuple[Any, str]:
     return filesystem, path
 
 
-def _within(work: Callable[[], _Result]) -> _Result:
-    """What `work` returns; raises Lost where it takes SILENCE_S, or fails in a way that passes."""
+def _within(work: Callable[[], _Result], most_s: float | None = None) -> _Result:
+    """What `work` returns; raises Lost where it fails in a way that passes, or takes `most_s`.
+
+    That is SILENCE_S where it is not given.
+    """
     from concurrent.futures import Future
 
     outcome: Future[_Result] = Future()
@@ -252,9 +258,9 @@ def _within(work: Callable[[], _Result]) -> _Result:
     # A thread that ends with the process: a library may wait for ever.
     threading.Thread(target=run, daemon=True).start()
     try:
-        return outcome.result(retries.SILENCE_S)
+        return outcome.result(most_s or retries.SILENCE_S)
     except TimeoutError as error:
-        raise Lost(retries.silent()) from error
+        raise Lost(f"no answer within {most_s or retries.SILENCE_S:g} s") from error
     except Lost:
         raise
     except Exception as error:
