@@ -67,7 +67,7 @@ Shards = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SHARDS",
-        help="Tar files, folders of them, globs, {000..041} ranges, or - for standard input.",
+        help="Tar files, folders of them, globs, {000..041} ranges, URLs, or - for standard input.",
         show_default=False,
     ),
     Reads(".tar"),

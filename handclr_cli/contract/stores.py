@@ -73,7 +73,7 @@ def ends_of_object(url: str, first: int, last: int) -> tuple[bytes, bytes]:
 
 
 def matching(pattern: str) -> list[str]:
-    """The objects that match the wildcards of a URL, in natural order: 10 follows 9.
+    """The objects that match the wildcards of a URL, sorted by name as files of a folder are.
 
     There are none where nothing matches. Raises HandclrError where they cannot be listed.
     """
@@ -89,7 +89,7 @@ def matching(pattern: str) -> list[str]:
 
     with _named(pattern, "list"):
         try:
-            return sorted(Patience(pattern).until(lambda: _within(find)), key=_natural)
+            return sorted(Patience(pattern).until(lambda: _within(find)))
         except FileNotFoundError:
             return []
 
@@ -294,9 +294,3 @@ def _refuse(url: str, verb: str, reason: str, error: Exception) -> NoReturn:
 
 def _reason(error: Exception, url: str) -> str:
     return without_secrets(str(error), url) or type(error).__name__
-
-
-def _natural(url: str) -> list[tuple[int, str]]:
-    """A sort key by which numbers in names count."""
-    parts = re.split(r"(\d+)", url)
-    return [(int(part) if part.isdecimal() else -1, part) for part in parts]

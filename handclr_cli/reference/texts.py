@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "~/.cache/handclr.",
     "HANDCLR_LANDMARKER": "MediaPipe's hand_landmarker.task, where --landmarker does not name it.",
     "HANDCLR_OFFLINE": "1: download nothing; a file that is missing is an error.",
+    "HANDCLR_SHARD_CACHE_GB": "GB of shards that are URLs to keep in HANDCLR_CACHE/shards for the "
+    "next training; default: 20, 0 keeps none.",
     "NO_COLOR": "Draw progress bars without colours.",
 }
 LANDMARKER_FILE = {
