@@ -132,11 +132,17 @@ def table_1(results: Results) -> str:
 
 
 def budgets(results: Results) -> str:
-    """Method by epochs of pre-training, few labels, both test sets."""
+    """Method by epochs of pre-training, few labels, both test sets; what a method has over another
+    one where both were followed.
+    """
     scale, small = results.scale, min(results.scale.fractions)
-    columns = [(pool, small, test) for test, pool in product(TESTS, scale.budgets)]
+    begun = [pool for pool in scale.budgets if any(_of_all(results, pool, small))]
+    columns = [(pool, small, test) for test, pool in product(TESTS, begun)]
     rows = by_method(results, columns)
-    rows += [gains(results, columns, names) for names in GAINS]
+    shown = {row[0] for row in rows}
+    for names in GAINS:
+        if shown.issuperset(TITLES[name] for name in names):
+            rows.append(gains(results, columns, names))
     head = [f"{scale.pools[pool].epochs} epochs: {test}" for pool, _, test in columns]
     return markdown(["method", *head], rows)
 
@@ -275,6 +281,11 @@ def by_method(results: Results, columns: Sequence[Column]) -> list[list[str]]:
         if len({column[:2] for column, result in zip(columns, found, strict=True) if result}) > 1:
             rows.append([TITLES[method], *map(cell, found)])
     return rows
+
+
+def _of_all(results: Results, pool: str, fraction: float) -> list[Result | None]:
+    """What every method has of a pool."""
+    return [results.of(method, pool, fraction, TESTS[0]) for method in METHODS]
 
 
 def described(scale: Scale, pool: str) -> str:
