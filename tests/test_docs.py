@@ -68,6 +68,11 @@ SMALL = {
     "footage": ("--frames", "9", "--width", "256", "--height", "192"),
 }
 ONE_PROCESS = ("extract", "keypoints", "pretrain", "finetune", "predict", "evaluate", "import")
+UNLESS_CODE = """\
+import os, sys
+if sys.argv[1:2] != ["-c"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+"""
 CLIENT = """\
 import json, os, socket, sys
 WORDS = {words!r}
@@ -254,15 +259,14 @@ MADE: tuple[Callable[[Path], None], ...] = (make_films, make_sets, make_crops, m
 
 @pytest.fixture
 def bin_folder(door: str, tmp_path: Path) -> Path:
-    """A folder with a `handclr` that makes what it is told small, and with this Python."""
+    """A folder with a `handclr` that makes what it is told small, and with a `python`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     words = {"most": AT_MOST, "small": SMALL, "alone": ONE_PROCESS}
     client = CLIENT.format(words=json.loads(json.dumps(words)), door=door)
-    (folder / "handclr").write_text(f"#!{sys.executable} -SE\n{client}")
-    (folder / "handclr").chmod(0o755)
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (folder / "python").chmod(0o755)
+    for name, first in (("handclr", ""), ("python", UNLESS_CODE.format(python=sys.executable))):
+        (folder / name).write_text(f"#!{sys.executable} -SE\n{first}{client}")
+        (folder / name).chmod(0o755)
     return folder
 
 

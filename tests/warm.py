@@ -151,8 +151,8 @@ def listen(path: str) -> None:
 
 
 def serve(requests: socket.socket) -> None:
-    """Fork a process for each request; returns in that process, to run the command and end as any
-    other does.
+    """Fork a process for each request; returns in that process, to run the command, or the code
+    after -c, and end as any other does.
     """
     preload()
     while True:
@@ -203,7 +203,10 @@ if __name__ == "__main__":
     else:
         listen(sys.argv[1])
     try:
-        runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
+        if sys.argv[1:2] == ["-c"]:
+            exec(sys.argv[2], {"__name__": "__main__"})
+        else:
+            runpy.run_module("handclr_cli", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         finish(end.code if isinstance(end.code, int) else int(end.code is not None))
     except BaseException:
