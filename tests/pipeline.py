@@ -115,8 +115,10 @@ def checksums(folder: Path, run: Run) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """What the bytes depend on besides the code: the processor and the libraries."""
-    found = {name: version(name) for name in LIBRARIES}
+    """What the bytes depend on besides the code: the processor, the libraries, and Python, whose
+    releases write other headers into NPZ files.
+    """
+    found = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     if os.path.exists("/proc/cpuinfo"):
         match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
         found["processor"] = match[1] if match else platform.machine()
