@@ -17,6 +17,8 @@ from handclr_cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Of blocks that are code.
+LANGUAGES = {"bash", "python"}
 # What is not run says why in the line before.
 MARK = re.compile(r"<!-- not run: (.+?) -->\n\Z")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
@@ -37,6 +39,10 @@ class Block:
     text: str
     line: int
     why_not: str | None
+
+    @property
+    def is_run(self) -> bool:
+        return self.language in LANGUAGES and self.why_not is None
 
     @property
     def name(self) -> str:

@@ -4,7 +4,6 @@ on small data laid where the text says; what cannot be run has options that ther
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -39,7 +38,6 @@ from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, save_payload
 from handclr_cli.synth.layouts import write_assemblyhands, write_dexycb, write_freihand
 
-LANGUAGES = {"bash", "python"}
 # Messages of other programs.
 OTHERS = """
 No module named 'cv2'; libGL.so.1: cannot open shared object file; libEGL.so.1; man handclr-mine
@@ -103,7 +101,7 @@ def all_blocks() -> list[Block]:
 
 def test_blocks_are_of_known_languages_and_say_why_they_are_not_run() -> None:
     shown = {"text", "bibtex"}
-    other = [block.name for block in all_blocks() if block.language not in LANGUAGES | shown]
+    other = [one.name for one in all_blocks() if one.language not in pages.LANGUAGES | shown]
     assert other == []
 
 
@@ -111,7 +109,7 @@ def test_every_option_in_the_text_is_one() -> None:
     """In blocks that are run and those that are not, and in sentences."""
     wrong = []
     for page in pages.PAGES:
-        texts = [block.text for block in pages.blocks(page) if block.language in LANGUAGES]
+        texts = [block.text for block in pages.blocks(page) if block.language in pages.LANGUAGES]
         texts += pages.spans(page)
         for text in texts:
             for words in pages.commands(text):
@@ -153,7 +151,7 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_code() -> None:
 
 
 @pytest.fixture(scope="session")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def door() -> Iterator[str]:
     """The socket of a process that has imported everything."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/door"
@@ -167,9 +165,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def supplies(
-    tmp_path_factory: pytest.TempPathFactory, landmarker_file: Path, worker_id: str = "master"
-) -> Path:
+def supplies(tmp_path_factory: pytest.TempPathFactory, landmarker_file: Path) -> Path:
     """Everything that a page may begin with, made once for all processes of the tests."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
@@ -263,7 +259,7 @@ def bin_folder(door: str, tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     words = {"most": AT_MOST, "small": SMALL, "alone": ONE_PROCESS}
-    client = CLIENT.format(words=json.loads(json.dumps(words)), door=door)
+    client = CLIENT.format(words=words, door=door)
     for name, first in (("handclr", ""), ("python", UNLESS_CODE.format(python=sys.executable))):
         (folder / name).write_text(f"#!{sys.executable} -SE\n{first}{client}")
         (folder / name).chmod(0o755)
@@ -279,11 +275,7 @@ def lay(names: tuple[str, ...], supplies: Path, work: Path) -> None:
             shutil.copy(supplies / name, work / name)
 
 
-RUN = [
-    page
-    for page in pages.PAGES
-    if any(block.language in LANGUAGES and not block.why_not for block in pages.blocks(page))
-]
+RUN = [page for page in pages.PAGES if any(block.is_run for block in pages.blocks(page))]
 
 
 @pytest.mark.slow
@@ -296,9 +288,7 @@ def test_the_blocks_of_a_page_run_in_order(
     work.mkdir()
     lay(LAID.get(page.name, ()), supplies, work)
     env = cli_env({"PATH": f"{bin_folder}:{os.environ['PATH']}", "MPLBACKEND": "agg"})
-    for block in pages.blocks(page):
-        if block.why_not or block.language not in LANGUAGES:
-            continue
+    for block in filter(lambda block: block.is_run, pages.blocks(page)):
         command = ["python", "-c", block.text]
         if block.language == "bash":
             command = ["bash", "-euo", "pipefail", "-c", block.text]

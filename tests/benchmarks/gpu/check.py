@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from parts import PARTS, Part
 
 # All of it, of which a part may use what is left.
 WHOLE_S = 480
-# What a bare machine has none of; files of any name are refused, so that a dry run is like there.
+# What a bare machine has none of, and what refuses it, so that a dry run is as there.
 LACKING = ("mediapipe", "hnswlib", "webdataset", "numba", "av", "jinja2", "matplotlib", "yaml")
 REFUSING = f"""\
 import sys
@@ -85,12 +86,9 @@ def run(
             said.write(f"ended after {limit_s:.0f} s\n".encode())
         finally:
             # Also what it started, which may hold the GPU's memory.
-            for _ in range(2):
-                try:
-                    os.killpg(process.pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    break
-                process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     measured = json.loads(file.read_text()) if file.exists() else {}
     if status == "failed":
         measured["why"] = last_line(log)
