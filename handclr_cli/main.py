@@ -103,6 +103,9 @@ def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error unless --debug."""
     hold_streams()
     end_on_signals()
+    # Read when the libraries are loaded: threads that spin while they wait keep each other off the
+    # cores as soon as another program uses one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     Notices.say = console.say
     try:
         _run()

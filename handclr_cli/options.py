@@ -194,6 +194,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which shards
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads that compute on a processor; a run goes on with those it began with.",
+        show_default="the cores that are idle",
+    ),
+]
 
 RunFolder = Annotated[
     str,

@@ -33,6 +33,7 @@ from handclr_cli.learning.pretraining import METHODS, ContrastiveModel, Method, 
 from handclr_cli.learning.probe import PoseViews, Probe
 from handclr_cli.learning.projection import ProjectionHead
 from handclr_cli.learning.schedule import Schedule
+from handclr_cli.learning.speed import Speed
 from handclr_cli.learning.validation import Validation
 from handclr_cli.learning.views import Views
 from handclr_cli.similarity import device as similarity_device
@@ -226,7 +227,7 @@ def _step(model: nn.Module, objective: Any, batch: Any, optimizer: str) -> Ready
 
 def _recorder(run: Any) -> _Recorder:
     schedule = Schedule(samples=N, batch=N, epochs=1, lr=1e-3, warmup_epochs=0.0, seed=0)
-    recorder = _Recorder(run, "", schedule, Ranks())
+    recorder = _Recorder(run, Speed("", schedule, 0), Ranks())
     recorder.begin = math.inf  # so that it is never time to read
     return recorder
 

@@ -22,13 +22,13 @@ from .hardware import prefetch
 from .loading import Told, mended_batches, repeat_others
 from .run import LAST, Run
 from .schedule import EpochBatches, Schedule
+from .speed import Speed
+from .threads import computing_with
 
 FLUSH_INTERVAL_S = 2.0
 EPOCH_SAVE_INTERVAL_S = 10.0
 # The end of an epoch is saved where that costs at most this part of the time since the last save.
 SAVE_SHARE = 0.02
-# A training that takes longer on a processor is announced, once its speed is known.
-LONG_S = 3600.0
 Losses = dict[str, Tensor]
 Measures = Mapping[str, SupportsFloat]
 
@@ -120,13 +120,15 @@ def train(
     `before_save()` may write what belongs to the state that is saved next. With the state saved,
     raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C.
     """
-    first = _resume(run, model, optimizer)
+    first, began_with = _resume(run, model, optimizer)
     if first == schedule.steps:
         return
     run.track(first + 1)
     model.train()
-    recorder, sampler = _Recorder(run, label, schedule, ranks), EpochBatches(schedule, first, ranks)
-    state = _State(run, model, optimizer, first, (recorder.flush, before_save))
+    threads = schedule.threads.of_run(began_with)
+    speed = Speed(label, schedule, threads if device.type == "cpu" else 0)
+    recorder, sampler = _Recorder(run, speed, ranks), EpochBatches(schedule, first, ranks)
+    state = _State(run, model, optimizer, first, threads, (recorder.flush, before_save))
     stop = Stop(schedule.time_limit)
 
     def stopped() -> HandclrError:
@@ -140,6 +142,7 @@ def train(
 
     with (
         stop,
+        computing_with(threads),
         _ended_when_heard(stopped),
         progress(label, schedule.steps, "steps", first) as advance,
         mended_batches(
@@ -176,10 +179,11 @@ class _State:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         step: int,
+        threads: int,
         before: Sequence[Callable[[], None]],
     ) -> None:
         self.run, self.model, self.optimizer, self.step = run, model, optimizer, step
-        self._before = before
+        self._threads, self._before = threads, before
         self._saved, self._pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
 
     def due(self, every: int, epoch_ends: bool) -> bool:
@@ -193,7 +197,7 @@ class _State:
         for call in self._before:
             call()
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        self.run.save({"step": self.step, **tensors})
+        self.run.save({"step": self.step, "threads": self._threads, **tensors})
         self._saved = time.monotonic()
         self._pause = max(EPOCH_SAVE_INTERVAL_S, (self._saved - begin) / SAVE_SHARE)
 
@@ -209,14 +213,15 @@ def _ended_when_heard(stopped: Callable[[], HandclrError]) -> Iterator[None]:
     raise error
 
 
-def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int | None]:
+    """The step to go on from, and the threads that came so far; None if that was not noted."""
     run.begin()
     state = run.load()
     if state is None:
         run.forget_after(0)
-        return 0
+        return 0, None
     try:
-        step = int(state["step"])
+        step, threads = int(state["step"]), state.get("threads")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:  # whatever torch raises where the parts do not fit together
@@ -225,7 +230,7 @@ def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> int
         why = f"not the state of this run, or damaged; {anew}"
         raise HandclrError(f"{path}: {why}") from error
     run.forget_after(step)
-    return step
+    return step, threads
 
 
 class _Recorder:
@@ -234,13 +239,12 @@ class _Recorder:
     Reading a loss waits for the device, which the loop is thus seldom made to do.
     """
 
-    def __init__(self, run: Run, label: str, schedule: Schedule, ranks: Ranks) -> None:
-        self.run, self.label, self.schedule, self.ranks = run, label, schedule, ranks
+    def __init__(self, run: Run, speed: Speed, ranks: Ranks) -> None:
+        self.run, self.speed, self.schedule, self.ranks = run, speed, speed.schedule, ranks
         self.names: list[str] = []
         self.pending: list[tuple[int, float, Tensor]] = []
         self.shown: dict[str, str] = {}
         self.begin = time.monotonic()
-        self.flushes = 0
 
     def add(self, step: int, lr: float, losses: Losses) -> dict[str, str]:
         self.names = list(losses)
@@ -261,9 +265,8 @@ class _Recorder:
         if not self.pending:
             return
         values = torch.stack([row for _, _, row in self.pending]).cpu().tolist()
-        seconds = max(time.monotonic() - self.begin, 1e-9)
-        self._announce(self.pending[-1][0], seconds / len(self.pending))
-        rate = len(self.pending) * self.schedule.batch * self.schedule.images / seconds
+        images = len(self.pending) * self.schedule.batch * self.schedule.images
+        rate = self.speed.note(self.pending[-1][0], images, time.monotonic() - self.begin)
         records = []
         for (step, lr, _), row in zip(self.pending, values, strict=True):
             epoch = (step - 1) // self.schedule.epoch_steps
@@ -279,20 +282,3 @@ class _Recorder:
         self.shown = {**self.shown, **shown, "images/s": f"{rate:,.0f}"}
         self.pending.clear()
         self.begin = time.monotonic()
-
-    def _announce(self, step: int, step_s: float) -> None:
-        """Say once how long the rest takes, where that is long on a processor.
-
-        The first steps to be flushed are not counted: loading and tuning delay them.
-        """
-        self.flushes += 1
-        left_s = (self.schedule.steps - step) * step_s
-        if self.flushes == 2 and self.schedule.trial and left_s > LONG_S:
-            about = f"about {duration(left_s)} on this processor"
-            console.say(f"{self.label}: {about}; to try it: {self.schedule.trial}")
-
-
-def duration(seconds: float) -> str:
-    """More than an hour in words, roughly: `7 h`, `3 days`."""
-    hours = seconds / 3600
-    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"

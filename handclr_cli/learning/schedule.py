@@ -11,6 +11,7 @@ import numpy as np
 from .. import console
 from ..contract.errors import HandclrError, UsageError
 from .distributed import Ranks
+from .threads import ONE, Threads
 
 Row = tuple[int, int]
 
@@ -21,8 +22,9 @@ class Schedule:
 
     samples: rows to train on. batch: rows in a batch of all processes together; in each epoch, the
     rows that do not fill a batch are left out. images: how many each row shows. lr: the peak rate.
-    time_limit: seconds after which to stop as on SIGTERM. trial: on a processor, what to ask for
-    instead to try a training that takes hours, in words; empty elsewhere.
+    threads: those that compute on a processor. time_limit: seconds after which to stop as on
+    SIGTERM. trial: on a processor, what to ask for instead to try a training that takes hours, in
+    words; empty elsewhere.
     """
 
     samples: int
@@ -33,6 +35,7 @@ class Schedule:
     seed: int
     save_every: int = 500
     workers: int = 0
+    threads: Threads = ONE
     images: int = 1
     time_limit: float = math.inf
     trial: str = ""

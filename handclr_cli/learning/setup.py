@@ -23,6 +23,7 @@ from .hardware import Autocast, ViewsMade, pick_device, pick_precision, to_devic
 from .run import Run, alone_in
 from .schedule import Schedule
 from .store import CropStore, choose_cache, crop_side
+from .threads import Threads, pick_threads
 from .trackers import check_trackers, opened_trackers
 
 
@@ -62,6 +63,9 @@ class TrainSettings(Settings):
     """Steps between saves; ends of epochs are saved too."""
     workers: int | None = None
     """Processes that decode crops and make views, 0: this one; None: one for each core."""
+    threads: int | None = None
+    """Threads that compute on a processor; None: those that the run began with, or else one for
+    each core that is idle."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     fresh: bool = False
@@ -92,6 +96,7 @@ class Machine:
     autocast: Autocast
     ranks: Ranks
     workers: int
+    threads: Threads
 
     @classmethod
     def of(cls, settings: TrainSettings) -> Machine:
@@ -109,6 +114,7 @@ class Machine:
             autocast=pick_precision(settings.precision, device),
             ranks=ranks,
             workers=cores.worker_count(settings.workers, ranks.neighbours),
+            threads=pick_threads(settings.threads, device, ranks.neighbours),
         )
 
 
@@ -201,6 +207,7 @@ def set_up(
         seed=settings.seed,
         save_every=settings.save_every,
         workers=machine.workers,
+        threads=machine.threads,
         images=images,
         time_limit=settings.time_limit,
         trial=trial_of(settings, *start) if machine.device.type == "cpu" else "",

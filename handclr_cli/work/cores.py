@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from pathlib import Path
+
+# Long enough for a clock of 100 ticks a second, short enough for nobody to wait.
+LOOK_S = 0.3
 
 
 def finder_count(asked: int | None, work: int, each: int) -> int:
@@ -42,3 +46,30 @@ def cores() -> int:
     with contextlib.suppress(ValueError):
         counts.append(int(os.environ.get("SLURM_CPUS_PER_TASK", "")))
     return max(1, min(counts))
+
+
+def idle_cores() -> int:
+    """Those of the cores that other processes leave idle, at least one; looked at for a moment.
+
+    All where nobody tells, or where Slurm has given them to this task alone.
+    """
+    if "SLURM_CPUS_PER_TASK" in os.environ:
+        return cores()
+    before = _ticks()
+    time.sleep(LOOK_S if before else 0)
+    idle = 0.0
+    for (was_idle, was), (is_idle, now) in zip(before, _ticks(), strict=False):
+        idle += (is_idle - was_idle) / max(1, now - was)
+    return max(1, min(cores(), round(idle))) if before else cores()
+
+
+def _ticks() -> list[tuple[int, int]]:
+    """For each core that this process may use, the ticks that it was idle, and all of them."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            if name[:3] == "cpu" and name[3:] and int(name[3:]) in os.sched_getaffinity(0):
+                ticks = [int(field) for field in fields[:8]]  # the guests' are in the others
+                found.append((ticks[3] + ticks[4], sum(ticks)))
+    return found

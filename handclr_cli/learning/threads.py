@@ -1,0 +1,68 @@
+"""How many threads of a processor compute, alone and beside other programs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .. import console
+from ..work.cores import cores, idle_cores
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many threads compute; `asked` where that was told, and not found out here."""
+
+    count: int
+    asked: bool = False
+
+    def of_run(self, began_with: int | None) -> int:
+        """Those to go on with in a run that began with so many, None where nobody noted it.
+
+        The same number gives the same sums, to the bit.
+        """
+        if self.asked and began_with not in (None, self.count):
+            other = f"{console.plural(self.count, 'thread')}, and not {began_with} as before"
+            console.say(f"{other}: sums may differ in their last digits")
+        return self.count if self.asked else began_with or self.count
+
+
+ONE = Threads(1)
+
+
+def pick_threads(asked: int | None, device: torch.device, sharing: int = 1) -> Threads:
+    """The threads to compute with: as asked, else one for each core that is idle now.
+
+    Where other programs use the cores, more threads are slower than fewer: in every operation all
+    wait for the one that is not let on a core. The environment's OMP_NUM_THREADS is heeded; beside
+    a GPU the number is left to PyTorch. `sharing` processes like this one share the cores.
+    """
+    if asked is not None:
+        return Threads(asked, asked=True)
+    if device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return Threads(torch.get_num_threads())
+    if sharing > 1:
+        return Threads(max(1, cores() // sharing))
+    found = Threads(idle_cores())
+    if found.count < cores():
+        used = f"others use {cores() - found.count} of {cores()} cores"
+        taking = console.called("threads", cores())
+        console.say(
+            f"{used}: training with {console.plural(found.count, 'thread')} ({taking}: all)"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Let PyTorch compute with so many threads for a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
