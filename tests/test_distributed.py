@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.learning.augmentation import Appearance, Geometry
 from handclr_cli.learning.distributed import Ranks, distribute, first_node, joined_ranks, ranks_of
 from handclr_cli.learning.pretraining import METHODS, Objective
+from handclr_cli.learning.stopping import Stop, StoppedError
 from handclr_cli.learning.views import Views
 
 CPU = torch.device("cpu")
@@ -132,7 +136,7 @@ def test_one_process_needs_no_others() -> None:
     alone, values = Ranks(), torch.ones(3)
     with joined_ranks(alone, CPU):
         alone.wait()
-        assert alone.any(True) and not alone.any(False)
+        assert alone.most(1) == 1 and alone.most(0) == 0
         assert alone.gather(values) is values and torch.equal(alone.mean(values), values)
     model = nn.Linear(2, 2)
     assert distribute(model, alone, CPU) is model
@@ -247,6 +251,24 @@ def gathered(ranks: Ranks) -> list[Tensor]:
     return [everything.detach(), part.grad, rows]
 
 
+def stopped(ranks: Ranks) -> tuple[list[int], str]:
+    """The steps that are made, and what is said, where one process hears SIGTERM as it waits."""
+
+    def batches() -> Iterator[int]:
+        yield 1
+        if ranks.rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+        yield 2
+
+    seen: list[int] = []
+    try:
+        with Stop(math.inf, ranks) as stop:
+            seen.extend(stop.between(batches(), 2))
+    except StoppedError as error:
+        return seen, str(error)
+    return seen, ""
+
+
 def two_processes(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     ranks = Ranks(rank, 2, rank, 2, "127.0.0.1", port)
@@ -254,9 +276,10 @@ def two_processes(rank: int, port: int, folder: str) -> None:
     try:
         with joined_ranks(ranks, CPU):
             ranks.wait()
-            found["any"] = [ranks.any(rank == 1), ranks.any(False), ranks.any(True)]
+            found["most"] = [ranks.most(2 * rank), ranks.most(0), ranks.most(1)]
             value = torch.tensor([1.0 + rank, 10.0], requires_grad=True)
             found["mean"] = [ranks.mean(value), value.detach()]
+            found["stopped"] = stopped(ranks)
             found["gather"] = gathered(ranks)
             found["train"], found["eval"] = norms(ranks, "train"), norms(ranks, "eval")
             found["objective"] = objectives(ranks, parts=True)
@@ -267,7 +290,7 @@ def two_processes(rank: int, port: int, folder: str) -> None:
             torch.save(found, f"{folder}/{rank}.pt")
             if rank == 1:
                 return
-            ranks.any(False)
+            ranks.most(0)
     except HandclrError as error:
         Path(folder, "lost").write_text(str(error))
 
@@ -295,13 +318,19 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_processes_agree(both: list[dict[str, Any]]) -> None:
     for rank, one in enumerate(both):
-        assert one["any"] == [True, False, True]
+        assert one["most"] == [2, 0, 1]
         mean, own = one["mean"]
         assert (
             mean.tolist() == [1.5, 10.0]
             and own.tolist() == [1.0 + rank, 10.0]
             and not mean.requires_grad
         )
+
+
+@pytest.mark.slow
+def test_processes_stop_after_the_same_step(both: list[dict[str, Any]]) -> None:
+    assert both[0]["stopped"] == ([1], "stopped with another process")
+    assert both[1]["stopped"] == ([1], "stopped by SIGTERM")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from shard_helpers import cli_env
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.learning import loading
+from handclr_cli.learning import loaders
 from handclr_cli.learning.loading import batches
 
 FORK = """
@@ -58,36 +59,44 @@ def load(how: str, workers: int = 1, **waiting: Any) -> list[Any]:
         return list(loaded)
 
 
-@pytest.mark.slow
 def test_a_wait_for_a_batch_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "POLL_S", 0.1)
-    # How long torch waits for each process at the end.
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    """And processes that hang end together: torch alone waits 10 s for each."""
+    monkeypatch.setattr(loaders, "POLL_S", 0.1)
+    monkeypatch.setattr(loaders, "ENDING_S", 0.2)
     begin = time.monotonic()
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load("slow", waiting=stop)
-    assert time.monotonic() - begin < 30
+        load("slow", 2, waiting=stop)
+    assert time.monotonic() - begin < 10
 
 
-def test_a_wait_for_a_batch_has_an_end() -> None:
+def test_a_wait_for_a_batch_has_an_end(capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[int] = []
 
+    class Worker:
+        pid = 123
+
+        def kill(self) -> None: ...
+
     class Silent:
+        _rcvd_idx, _task_info, _workers = 7, {6: (0,), 7: (1,)}, (None, Worker())
+
         def __next__(self) -> Any:
             raise RuntimeError("DataLoader timed out after 2 seconds")
 
-    with pytest.raises(HandclrError, match="no batch of crops came for 600 s"):
-        next(loading._patient(Silent(), lambda: calls.append(1)))  # type: ignore[arg-type]
-    assert len(calls) == loading.LIMIT_S / loading.POLL_S
+    with pytest.raises(HandclrError, match="no batch of crops came from process 123 for 600 s"):
+        next(loaders.patient(Silent(), lambda: calls.append(1)))  # type: ignore[arg-type]
+    assert len(calls) == loaders.LIMIT_S / loaders.POLL_S
+    told = "no batch of crops came from process 123 for 60 s; waiting for 540 s more"
+    assert capsys.readouterr().err == f"handclr: warning: {told}\n"
 
 
 def test_a_process_that_hangs_within_a_batch_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "POLL_S", 0.05)
-    monkeypatch.setattr(loading, "LIMIT_S", 0.2)
+    monkeypatch.setattr(loaders, "POLL_S", 0.05)
+    monkeypatch.setattr(loaders, "LIMIT_S", 0.2)
     killed = threading.Event()
 
     class Worker:
@@ -104,22 +113,35 @@ def test_a_process_that_hangs_within_a_batch_is_ended(monkeypatch: pytest.Monkey
             raise EOFError
 
     with pytest.raises(HandclrError, match="it ended in the middle of a batch"):
-        next(loading._patient(Stuck(), lambda: None))  # type: ignore[arg-type]
+        next(loaders.patient(Stuck(), lambda: None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["killed", "unsendable"])
 def test_a_process_that_is_lost_is_an_error(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "POLL_S", 0.1)
+    monkeypatch.setattr(loaders, "POLL_S", 0.1)
     with pytest.raises(HandclrError, match="a process that decodes crops cannot go on") as caught:
         load(how)
     assert caught.value.setting == "workers" and "\n" not in str(caught.value)
+
+
+def test_a_process_that_is_lost_within_a_step_is_an_error_after_it() -> None:
+    """torch raises it wherever the trainer is, and would leave half a step."""
+    cpu, ended = torch.device("cpu"), []
+    with batches(Crops(""), [[1], [2], [3], [4]], list, 1, cpu) as loaded:
+        next(loaded)
+        (process,) = multiprocessing.active_children()
+        os.kill(process.pid or 0, signal.SIGKILL)
+        ended.append(process.join(20))
+        with pytest.raises(HandclrError, match="is killed by signal: Killed"):
+            list(loaded)
+    assert ended and process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("room", [0.0, 64e3, math.inf])
 def test_batches_arrive_whatever_room_is_shared(
     room: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loading, "_shared_room", lambda: room)
+    monkeypatch.setattr(loaders, "_shared_room", lambda: room)
     assert [batch.tolist() for batch in load("", 2)] == [[1] * 1000, [2] * 1000]
     assert ("crops are decoded by 0 processes, not 2" in capsys.readouterr().err) == (room == 0)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +15,11 @@ from torch import nn
 from handclr_cli import console
 from handclr_cli.commands import trainers
 from handclr_cli.contract import temporary
-from handclr_cli.contract.errors import HandclrError, Interrupted, Preempted, UsageError
+from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.learning import loop
 from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.finetune_job import FinetuneSettings
-from handclr_cli.learning.loop import HeardError, Stop, train
+from handclr_cli.learning.loop import train
 from handclr_cli.learning.pretrain_job import PretrainSettings
 from handclr_cli.learning.run import Run, alone_in
 from handclr_cli.learning.schedule import EpochBatches, Schedule
@@ -140,54 +137,6 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert state is not None and state["step"] == 1
     Run(tmp_path / "none", {}, ranks=Ranks(1, 2))
     assert not (tmp_path / "none").exists()
-
-
-def test_signals_are_noted_and_a_second_ctrl_c_interrupts() -> None:
-    older = signal.getsignal(signal.SIGTERM)
-    with Stop(math.inf) as stop:
-        assert not stop.requested(Ranks())
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested(Ranks()) and stop.error is Preempted
-        signal.raise_signal(signal.SIGINT)
-        assert stop.requested(Ranks()) and stop.error is Interrupted
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGTERM) is older
-
-
-def test_a_signal_ends_the_wait_for_a_batch_and_nothing_else() -> None:
-    def late() -> Iterator[int]:
-        yield 1
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except Exception:  # as the reader of a damaged crop does
-            pytest.fail("taken for a damaged crop")
-        yield 2
-
-    with Stop(math.inf) as stop, pytest.raises(HeardError):
-        list(stop.between(late(), Ranks()))
-    assert stop.error is Preempted and stop.reason == "by SIGTERM"
-    for ranks in (Ranks(), Ranks(world=2, rank=0)):
-        seen = []
-        with Stop(math.inf) as stop:
-            for batch in stop.between([1, 2], ranks):
-                signal.raise_signal(signal.SIGTERM)  # while the step is made
-                seen.append(batch)
-        assert seen == [1, 2] and stop.reason
-    with Stop(math.inf) as stop:
-        assert list(stop.between(late(), Ranks(world=2, rank=0))) == [1, 2]
-
-
-def test_a_background_job_goes_on_ignoring_ctrl_c() -> None:
-    older = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Stop(math.inf) as stop:
-            signal.raise_signal(signal.SIGINT)
-            assert not stop.requested(Ranks())
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, older)
 
 
 class Rows(torch.utils.data.Dataset[float]):

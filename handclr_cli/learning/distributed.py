@@ -48,13 +48,13 @@ class Ranks:
         size = batch // self.world
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all must ask."""
+    def most(self, value: int) -> int:
+        """The greatest of the processes' values; all must ask."""
         if self.world == 1:
-            return flag
-        flags = torch.tensor([flag], dtype=torch.int32)  # on the CPU: the device is not waited for
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-        return bool(flags.item())
+            return value
+        values = torch.tensor([value], dtype=torch.int32)  # on the CPU: no device is waited for
+        distributed.all_reduce(values, distributed.ReduceOp.MAX)
+        return int(values.item())
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes, without gradient; all must ask."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -16,13 +13,14 @@ from torch.utils.data import Dataset
 
 from .. import console
 from ..console import progress
-from ..contract.errors import HandclrError, Interrupted, Preempted
+from ..contract.errors import HandclrError
 from .distributed import Ranks
 from .hardware import prefetch
 from .loading import Told, mended_batches, repeat_others
 from .run import LAST, Run
 from .schedule import EpochBatches, Schedule
 from .speed import Speed
+from .stopping import Stop, saved_when_stopped
 from .threads import computing_with
 
 FLUSH_INTERVAL_S = 2.0
@@ -31,71 +29,6 @@ EPOCH_SAVE_INTERVAL_S = 10.0
 SAVE_SHARE = 0.02
 Losses = dict[str, Tensor]
 Measures = Mapping[str, SupportsFloat]
-
-
-class HeardError(BaseException):
-    """A signal came while a batch was waited for; no reader of crops may take it for its own."""
-
-
-class Stop:
-    """Notes SIGTERM, Ctrl-C and the end of the time, for the loop to save and stop.
-
-    Nothing is saved in the handler itself. A second Ctrl-C interrupts at once.
-    """
-
-    def __init__(self, time_limit: float) -> None:
-        self.reason = ""
-        self.error: type[HandclrError] = Preempted
-        self._deadline = time.monotonic() + time_limit
-        self._waiting = False
-
-    def __enter__(self) -> Stop:
-        # A shell lets its background jobs ignore Ctrl-C.
-        older = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-        self._older = {one: handler for one, handler in older.items() if handler != signal.SIG_IGN}
-        for number in self._older:
-            signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._older.items():
-            signal.signal(number, handler)
-
-    def requested(self, ranks: Ranks) -> bool:
-        """Whether to stop, which all processes answer alike."""
-        if not self.reason and time.monotonic() > self._deadline:
-            self.reason = "at the time limit"
-        return ranks.any(bool(self.reason))
-
-    def between(self, batches: Iterable[Any], ranks: Ranks) -> Iterator[Any]:
-        """The batches; a signal that comes while the next one is waited for raises HeardError.
-
-        Not so with several processes, which all have to stop after the same step.
-        """
-        iterator, end = iter(batches), object()
-        while True:
-            self._waiting = ranks.world == 1
-            try:
-                batch = next(iterator, end)
-            finally:
-                self._waiting = False
-            if batch is end:
-                return
-            yield batch
-
-    def stopped(self, step: int) -> HandclrError:
-        """The error that ends a training whose state is saved."""
-        why = f"stopped {self.reason or 'with another process'}, saved at step {step:,}"
-        return self.error(f"{why}; run the same command again to go on")
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.reason = "by SIGTERM"
-        if number == signal.SIGINT:
-            self.reason, self.error = "by Ctrl-C", Interrupted
-            signal.signal(number, self._older[signal.SIGINT])
-        if self._waiting:
-            self._waiting = False
-            raise HeardError
 
 
 def train(
@@ -118,7 +51,8 @@ def train(
     `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log,
     among them "loss". `examine(epoch)` gives other scalars to log at the end of each epoch.
     `before_save()` may write what belongs to the state that is saved next. With the state saved,
-    raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C.
+    raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C, and HandclrError
+    where no more batches come.
     """
     first, began_with = _resume(run, model, optimizer)
     if first == schedule.steps:
@@ -129,28 +63,18 @@ def train(
     speed = Speed(label, schedule, threads if device.type == "cpu" else 0)
     recorder, sampler = _Recorder(run, speed, ranks), EpochBatches(schedule, first, ranks)
     state = _State(run, model, optimizer, first, threads, (recorder.flush, before_save))
-    stop = Stop(schedule.time_limit)
-
-    def stopped() -> HandclrError:
-        state.save()
-        return stop.stopped(state.step)
-
-    def waiting() -> None:
-        # Of several processes all have to stop after the same step.
-        if ranks.world == 1 and stop.requested(ranks):
-            raise stopped()
-
+    stop = Stop(schedule.time_limit, ranks)
     with (
         stop,
         computing_with(threads),
-        _ended_when_heard(stopped),
         progress(label, schedule.steps, "steps", first) as advance,
         mended_batches(
-            dataset, sampler, collate, schedule.workers, device, repeat_others, waiting
+            dataset, sampler, collate, schedule.workers, device, repeat_others, stop.look
         ) as loaded,
+        saved_when_stopped(state.saved),
     ):
         told = map(Told("another stands in for it"), loaded)
-        for batch in stop.between(prefetch(told, device), ranks):
+        for batch in stop.between(prefetch(told, device), schedule.steps - first):
             lr = schedule.lr_at(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -163,9 +87,6 @@ def train(
             epoch, rest = divmod(step, schedule.epoch_steps)
             if not rest and (found := examine(epoch)):
                 recorder.note(step, epoch - 1, found)
-            stopping = stop.requested(ranks)
-            if stopping and step < schedule.steps:
-                raise stopped()
             if step == schedule.steps or state.due(schedule.save_every, not rest):
                 state.save()
 
@@ -184,12 +105,19 @@ class _State:
     ) -> None:
         self.run, self.model, self.optimizer, self.step = run, model, optimizer, step
         self._threads, self._before = threads, before
+        self._at = step
         self._saved, self._pause = time.monotonic(), EPOCH_SAVE_INTERVAL_S
 
     def due(self, every: int, epoch_ends: bool) -> bool:
         """Whether to save after this step."""
         late = time.monotonic() - self._saved > self._pause
         return self.step % every == 0 or (epoch_ends and late)
+
+    def saved(self) -> int:
+        """Save it where it is not; returns its step."""
+        if self._at != self.step:
+            self.save()
+        return self.step
 
     def save(self) -> None:
         """Save it, and find out how long that takes."""
@@ -198,19 +126,8 @@ class _State:
             call()
         tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         self.run.save({"step": self.step, "threads": self._threads, **tensors})
-        self._saved = time.monotonic()
+        self._at, self._saved = self.step, time.monotonic()
         self._pause = max(EPOCH_SAVE_INTERVAL_S, (self._saved - begin) / SAVE_SHARE)
-
-
-@contextlib.contextmanager
-def _ended_when_heard(stopped: Callable[[], HandclrError]) -> Iterator[None]:
-    try:
-        yield
-    except HeardError:
-        error = stopped()
-    else:
-        return
-    raise error
 
 
 def _resume(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int | None]:
