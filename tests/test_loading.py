@@ -112,7 +112,7 @@ def test_a_process_that_hangs_within_a_batch_is_ended(monkeypatch: pytest.Monkey
             assert killed.wait(10)
             raise EOFError
 
-    with pytest.raises(HandclrError, match="it ended in the middle of a batch"):
+    with pytest.raises(HandclrError, match="no batch of crops came for"):
         next(loaders.patient(Stuck(), lambda: None))  # type: ignore[arg-type]
 
 
@@ -126,15 +126,14 @@ def test_a_process_that_is_lost_is_an_error(how: str, monkeypatch: pytest.Monkey
 
 def test_a_process_that_is_lost_within_a_step_is_an_error_after_it() -> None:
     """torch raises it wherever the trainer is, and would leave half a step."""
-    cpu, ended = torch.device("cpu"), []
-    with batches(Crops(""), [[1], [2], [3], [4]], list, 1, cpu) as loaded:
+    parts = [[1], [2], [3], [4]]
+    with batches(Crops(""), parts, list, 1, torch.device("cpu")) as loaded:
         next(loaded)
         (process,) = multiprocessing.active_children()
         os.kill(process.pid or 0, signal.SIGKILL)
-        ended.append(process.join(20))
-        with pytest.raises(HandclrError, match="is killed by signal: Killed"):
+        time.sleep(0.3)  # the step
+        with pytest.raises(HandclrError, match="a process that decodes crops cannot go on"):
             list(loaded)
-    assert ended and process.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("room", [0.0, 64e3, math.inf])

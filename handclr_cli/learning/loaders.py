@@ -131,24 +131,34 @@ def patient(iterator: Iterator[Any], waiting: Callable[[], None]) -> Iterator[An
                 silent += 1
                 waiting()
                 # Counted, not measured: a job that the scheduler suspends comes back hours later.
-                if silent == round(TOLD_S / POLL_S):
-                    left = f"waiting for {LIMIT_S - TOLD_S:,.0f} s more"
-                    console.warn(f"{_silence(iterator, TOLD_S)}; {left}")
+                _tell(silent, _awaited(iterator))
                 if silent * POLL_S < LIMIT_S:
                     continue
-                advice = "does the disk that they are on answer?"
-                raise HandclrError(f"{_silence(iterator, LIMIT_S)}; {advice}") from None
+                raise _late(_awaited(iterator)) from None
+            except HandclrError as error:
+                raise (_late("") if watch.has_ended else error) from error.__cause__
             if batch is _END:
                 return
             silent = 0
             yield batch
 
 
-def _silence(iterator: Iterator[Any], seconds: float) -> str:
-    """What is wrong where no batch comes, with the process that has it to do."""
+def _awaited(iterator: Iterator[Any]) -> str:
+    """In words, the process that has the next batch to do."""
     task = getattr(iterator, "_task_info", {}).get(getattr(iterator, "_rcvd_idx", None))
-    source = f" from process {iterator._workers[task[0]].pid}" if task else ""  # type: ignore[attr-defined]
-    return f"no batch of crops came{source} for {seconds:,.0f} s"
+    return f" from process {iterator._workers[task[0]].pid}" if task else ""  # type: ignore[attr-defined]
+
+
+def _tell(silent: int, source: str) -> None:
+    """Warn, once, where no batch came for so many POLL_S."""
+    if silent == round(TOLD_S / POLL_S):
+        left = f"waiting for {LIMIT_S - TOLD_S:,.0f} s more"
+        console.warn(f"no batch of crops came{source} for {TOLD_S:,.0f} s; {left}")
+
+
+def _late(source: str) -> HandclrError:
+    silence = f"no batch of crops came{source} for {LIMIT_S:,.0f} s"
+    return HandclrError(f"{silence}; see whether the disk that they are on answers")
 
 
 class _Watch:
@@ -157,6 +167,7 @@ class _Watch:
     def __init__(self, processes: Sequence[Any]) -> None:
         self._processes, self._over = processes, threading.Event()
         self._waited: int | None = None
+        self.has_ended = False
 
     def __enter__(self) -> _Watch:
         if self._processes:
@@ -179,8 +190,10 @@ class _Watch:
         while not self._over.wait(POLL_S):
             if self._waited is not None:
                 self._waited += 1
+                _tell(self._waited, "")
                 # Of a wait that torch ends itself nothing is left by then.
                 if self._waited * POLL_S > LIMIT_S + POLL_S:
+                    self.has_ended = True
                     _kill(self._processes)
 
 
