@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -140,16 +141,19 @@ def _loaded(
     if workers:
         # OpenCV's threads do not survive a fork, and a worker would wait for ever for them to end.
         cv2.setNumThreads(1)
-    loader = DataLoader(
-        Guarded(dataset),
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=loaders.calm_worker,
-        pin_memory=device.type == "cuda",
-        multiprocessing_context="fork" if workers else None,
-        timeout=loaders.POLL_S if workers else 0,
-    )
+    with warnings.catch_warnings():
+        # Who asks for more processes than cores has counted them.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            Guarded(dataset),
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            worker_init_fn=loaders.calm_worker,
+            pin_memory=device.type == "cuda",
+            multiprocessing_context="fork" if workers else None,
+            timeout=loaders.POLL_S if workers else 0,
+        )
     try:
         with loaders.started(loader) as iterator:
             yield (_raise_error(batch) for batch in loaders.patient(iterator, waiting))
