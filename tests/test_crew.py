@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.work import pulse, watch
 from handclr_cli.work.crew import AHEAD, Crew, WorkerLostError, in_order
 
 PROCESSES = pytest.mark.parametrize("workers", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
@@ -31,11 +32,41 @@ def ids(number: int) -> Iterator[int]:
     yield os.getpid()
 
 
-def hanging(number: int) -> Iterator[int]:
-    """Never answers 2."""
-    if number == 2:
-        time.sleep(600)
-    yield number
+def slept() -> None:
+    time.sleep(600)
+
+
+def stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def blocked() -> None:
+    """Waits in the system for a pipe that nobody writes."""
+    folder = tempfile.mkdtemp()
+    os.mkfifo(f"{folder}/film.mp4")
+    open(f"{folder}/film.mp4", "rb")  # noqa: SIM115 - never opened
+
+
+class Hanging:
+    """Hangs in the middle of one item; the last takes long, and says that it goes on."""
+
+    def __init__(self, item: int, how: Callable[[], object]) -> None:
+        self.item, self.how = item, how
+
+    def __call__(self, number: int) -> Iterator[int]:
+        yield number
+        if number == self.item:
+            self.how()
+        for _ in range(20 * number):
+            time.sleep(0.1)
+            pulse.beat()
+        yield number
+
+
+def large(number: int) -> Iterator[bytes]:
+    """More than a pipe holds."""
+    for _ in range(3):
+        yield bytes(1 << 20)
 
 
 class Fatal:
@@ -141,21 +172,79 @@ def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_waited_for_no_longer_than_the_limit(
+@pytest.mark.parametrize("how", [stopped, blocked])
+def test_a_worker_that_hangs_is_ended_and_the_others_are_waited_for(
+    how: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "HANG_S", 1.0)
+    monkeypatch.setattr(watch, "STALL_S", 30.0)
+    answered = {}
+    with Crew(Hanging(2, how), 2) as crew:
+        for item, results in crew.answers(range(4)):
+            answered[item] = []
+            try:
+                for result in results:
+                    answered[item].append(result)
+            except WorkerLostError as error:
+                assert "a worker process hung for" in str(error) and "twice" in str(error)
+                answered[item].append("lost")
+    # 3 takes longer than the limit, and the one that is lost had answered before it hung.
+    assert answered == {0: [0, 0], 1: [1, 1], 2: [2, "lost"], 3: [3, 3]}
+
+
+@pytest.mark.slow
+def test_where_all_hang_they_are_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "HANG_S", 0.2)
+    with Crew(Hanging(0, slept), 1) as crew:
+        answers = crew.answers([0])
+        _, results = next(answers)
+        assert next(results) == 0
+        began = time.monotonic()
+        monkeypatch.setattr(watch, "STALL_S", 1.2)
+        with pytest.raises(WorkerLostError, match="hung for"):
+            list(results)
+    assert time.monotonic() - began > 2 * 1.2
+
+
+@pytest.mark.slow
+def test_what_waits_until_its_results_are_taken_does_not_hang(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Crew(hanging, 2) as crew:
-        answers = crew.answers(range(4))
-        assert [list(results) for _, results in itertools.islice(answers, 1)] == [[0]]
-        monkeypatch.setattr("handclr_cli.work.crew.SILENCE_S", (1.5, 0.1))
-        found = {}
-        for item, results in answers:
-            try:
-                found[item] = list(results)
-            except WorkerLostError as error:
-                found[item] = [str(error)]
-    assert found[1] == [1] and found[3] == [3]
-    assert "was silent for" in str(found[2])
+    monkeypatch.setattr(watch, "HANG_S", 0.2)
+    monkeypatch.setattr(watch, "STALL_S", 30.0)
+    with Crew(large, 2) as crew:
+        for _, results in crew.answers(range(3)):
+            for result in results:
+                time.sleep(0.3)
+                assert len(result) == 1 << 20
+
+
+@pytest.mark.slow
+def test_what_is_stopped_together_with_its_crew_does_not_hang(tmp_path: Path) -> None:
+    script = (
+        "import time\n"
+        "from handclr_cli.work import pulse, watch\n"
+        "from handclr_cli.work.crew import Crew\n"
+        "def work(n):\n"
+        "    for step in range(20):\n        time.sleep(0.05)\n        pulse.beat()\n"
+        "    yield n\n"
+        "if __name__ == '__main__':\n"
+        "    with Crew(work, 2) as crew:\n"
+        "        print(*next(crew.answers([7]))[1], flush=True)\n"
+        "        watch.HANG_S = watch.STALL_S = 1.0\n"
+        "        print([list(found) for _, found in crew.answers(range(4))])\n"
+    )
+    (tmp_path / "hire.py").write_text(script)
+    hiring = subprocess.Popen(
+        [sys.executable, "hire.py"], cwd=tmp_path, stdout=subprocess.PIPE, process_group=0
+    )
+    assert hiring.stdout is not None and hiring.stdout.readline() == b"7\n"
+    for _ in range(2):
+        time.sleep(0.3)
+        os.killpg(hiring.pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.killpg(hiring.pid, signal.SIGCONT)
+    assert hiring.communicate(timeout=60)[0] == b"[[0], [1], [2], [3]]\n"
 
 
 @pytest.mark.slow

@@ -190,8 +190,8 @@ WRITERS = {
     "report.curves": {"print_png"},  # to a file that is open
     "synth.video_file": {"VideoWriter"},  # to the name of a temporary file
     "synth.layout_files": {"open wb", "np.savez_compressed", "os.replace"},  # a temporary folder
-    "work.crew": {"os.open"},  # to nowhere
     "work.ending": {"os.open", "open w"},  # to nowhere
+    "work.worker": {"os.open"},  # to nowhere
 }
 
 

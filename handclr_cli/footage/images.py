@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..work.pulse import beat
 from .frames import Footage, FootageDetections, Frame, OnSkip, Piece, Sampling, UnreadableError
 from .naming import numbered
 from .several import holds_several
@@ -40,6 +41,7 @@ def image_pieces(
 def read_images(piece: Piece, on_skip: OnSkip) -> Iterator[Frame]:
     """Decode the chosen images of a piece in order; pass those that fail to `on_skip`."""
     for number, path in _chosen(piece):
+        beat()
         try:
             yield Frame(number, None, _decode(path))
         except UnreadableError as error:

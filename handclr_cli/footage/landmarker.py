@@ -8,6 +8,7 @@ import numpy as np
 
 from ..contract.errors import HandclrError
 from ..hand.joints import WRIST
+from ..work.pulse import beat
 from .frames import Hand
 
 # A film is looked at whole and with a border.
@@ -59,6 +60,7 @@ class Landmarker:
         The image is padded to a square first: MediaPipe's own mapping of landmarks is exact for
         squares only.
         """
+        beat()
         height, width = image.shape[:2]
         side = max(height, width)
         x, y = (side - width) // 2, (side - height) // 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..work.pulse import beat
 from .clock import Clock
 from .frames import Header, UnreadableError
 from .images import size_and_start
@@ -207,6 +208,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
     packets, failed = container.demux(stream), 0
     while failed < _TRIES:
+        beat()
         try:
             packet = next(packets)
         except StopIteration:

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import BinaryIO, cast
 
 import numpy as np
 
 from ..contract.errors import HandclrError, TruncatedError
 from ..contract.fields import IMAGE, INFO
 from ..contract.index import mapped
-from ..contract.inputs import open_source
+from ..contract.inputs import is_url, open_source
 from ..contract.jsontext import parse_json
 from ..contract.npz import as_keys
 from ..contract.pictures import image_size
@@ -22,6 +23,7 @@ from ..contract.sample import KEY, Sample
 from ..contract.shards import HISTORY, PROVENANCE, group
 from ..contract.tar import Cursor, MapCursor, Member, sample_name, walk
 from ..contract.units import COUNTS, SKIPPED
+from ..work.pulse import beat
 
 # The size of one crop in so many is read, as each costs a page from the disk.
 MEASURED = 50
@@ -76,6 +78,7 @@ class Census:
         key, told = "", True
         seen: set[str] = set()
         for number, member in enumerate(members):
+            beat()
             name = member.name.rpartition("/")[2]
             if name[:2] == "__" and name[-2:] == "__":
                 if name == PROVENANCE and number:
@@ -163,9 +166,22 @@ def scan(path: str) -> list[Census]:
     """Count each tar in a file; of a file that cannot be opened, that is the problem."""
     try:
         with open_source(path) as file:
-            return census(MapCursor(mapped(file)), path)
+            source = cast(BinaryIO, _Beating(file)) if is_url(path) else file
+            return census(MapCursor(mapped(source)), path)
     except (HandclrError, OSError) as error:
         return [Census(path, problems=[str(error).removeprefix(f"cannot read {path}: ")])]
+
+
+class _Beating:
+    """A stream that is copied before it is read: a large one over a slow line takes long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """Read on."""
+        beat()
+        return self._file.read(size)
 
 
 def random_samples(

@@ -12,7 +12,8 @@ from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
 from ..contract.shards import ShardOutput, read_samples
 from ..hand.labelled_crop import labelled_crop, labelled_sample
-from ..work.crew import one_thread
+from ..work.pulse import beat
+from ..work.worker import one_thread
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
@@ -95,6 +96,7 @@ class Videos:
             video_writer(path, self.fps, self.size) as write,
         ):
             for time in range(self.frames):
+                beat()
                 shot = scene.shoot(time)
                 write(shot.image)
                 for hand in shot.hands:

@@ -1,0 +1,132 @@
+"""One process of a crew, and what it works on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+from . import pulse
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# How long a worker that is told to end may take: a decoder may be deep in a damaged file.
+PATIENCE_S = 5.0
+
+
+class Task(Generic[Item, Result]):
+    """An item, its results that wait for their turn, and how many processes ended over it."""
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.results: deque[Result] = deque()
+        self.received = self.lost = 0
+        self.over = False
+        self.error: Exception | None = None
+
+
+class Worker:
+    """A process and a pipe to it; the workers of a pool would wait for ever for a killed parent."""
+
+    def __init__(self, work: Callable[[Any], Iterable[Any]]) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._beats = context.RawValue("Q", 0)
+        self.process = context.Process(target=_serve, args=(work, theirs, self._beats), daemon=True)
+        self.task: Task[Any, Any] | None = None
+        self.skip = self.answers = 0
+        self.ready = self.hung = False
+        self.silent_s, self._seen = 0.0, 0
+        # The worker inherits this: Ctrl-C is answered here, and the worker is ended from here.
+        with _ignored(signal.SIGINT):
+            self.process.start()
+        theirs.close()
+
+    def take(self, task: Task[Any, Any]) -> None:
+        """Begin a task; the results that an earlier worker gave of it are not kept twice."""
+        self.task, self.skip, self.silent_s = task, task.received, 0.0
+        # In a filter this signal ends the process when its reader has gone, but a worker that has
+        # gone is replaced.
+        with _ignored(signal.SIGPIPE), suppress(ConnectionError):  # seen when it is to answer
+            self.pipe.send(task.item)
+
+    def has_pulse(self) -> bool:
+        """Whether the work has gone on since this was asked last."""
+        before, self._seen = self._seen, self._beats.value
+        return self._seen != before
+
+    def kill(self) -> None:
+        """End a process that hangs, which hears nothing else."""
+        self.hung = True
+        self.process.kill()
+
+    def end(self) -> None:
+        """End the process; native threads may keep it from ending by itself."""
+        self.pipe.close()
+        self.process.join(PATIENCE_S)
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection, beats: Any) -> None:
+    """Answer the items that come through a pipe until its other end is closed."""
+    pulse.begin(beats)
+    # Raise an exception on SIGTERM, so that half-written files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    _let_go_of_pipes()
+    one_thread()
+    if prepare := getattr(work, "prepare", None):
+        with suppress(Exception):  # the work raises it again, where it can be handled
+            prepare()
+    with suppress(EOFError, ConnectionError):
+        pipe.send((None, None))
+        while True:
+            item = pipe.recv()
+            try:
+                for result in work(item):
+                    pipe.send((False, result))
+                error = None
+            except ConnectionError:
+                raise
+            except Exception as raised:
+                error = raised
+            pipe.send((True, error))
+    # Nothing is left to clean up; this hides what the interpreter may print when it ends.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _let_go_of_pipes() -> None:
+    """Leave standard input and output to the parent; native libraries would print into a tar."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    if nothing > 2:
+        os.close(nothing)
+
+
+@contextmanager
+def _ignored(number: signal.Signals) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def one_thread() -> None:
+    """Let OpenCV, and torch where it is loaded, use one thread.
+
+    Images are small, and the bytes must not depend on the number of cores.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
