@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..contract.units import Part, one_part
-from .frames import Footage, FootageDetections, Piece, Sampling
+from .frames import Footage, FootageDetections, Header, Piece, Sampling
+from .headers import headers_of
 from .naming import image_number
 from .video import pieces
 
@@ -23,9 +25,13 @@ def pieces_of(
 
     boxes: by the id of each footage; a piece takes its own with it.
     """
+    known: dict[Path, Header] = {}
+    if boxes is None and sampling.numbers is None:
+        known = headers_of([footage.files[0] for footage in footages if footage.is_video])
     found: list[Piece] = []
     for footage in footages:
-        found += pieces(footage, sampling, None if boxes is None else boxes[footage.id])
+        own = None if boxes is None else boxes[footage.id]
+        found += pieces(footage, sampling, own, known.get(footage.files[0]))
     return found
 
 

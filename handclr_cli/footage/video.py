@@ -30,7 +30,10 @@ _GUESSED_BYTES_PER_S = 250_000
 
 
 def pieces(
-    footage: Footage, sampling: Sampling, boxes: FootageDetections | None = None
+    footage: Footage,
+    sampling: Sampling,
+    boxes: FootageDetections | None = None,
+    header: Header | None = None,
 ) -> list[Piece]:
     """Cut one footage into the pieces that can be read on their own, in order.
 
@@ -38,7 +41,8 @@ def pieces(
     is sampled by time, at no more than half its frame rate; folders of images are cut into pieces
     of PIECE_IMAGES. Where `boxes` are given, the frames that have some are looked at, whatever the
     sampling says, and each piece holds its own. The video is opened, unless it is sampled by
-    numbers. A video that cannot be opened is one piece: reading it names the reason.
+    numbers or its `header` is given. A video that cannot be opened is one piece: reading it names
+    the reason.
     """
     if boxes is not None:
         sampling = replace(sampling, numbers=boxes.numbers)
@@ -46,7 +50,8 @@ def pieces(
         return image_pieces(footage, sampling, boxes, PIECE_IMAGES)
     if sampling.numbers is not None:
         return [Piece(footage, sampling, frames=len(set(sampling.numbers)), boxes=boxes)]
-    header = read_header(footage.files[0])
+    if header is None:
+        header = read_header(footage.files[0])
     edges = [0.0, *_edges(header, sampling), math.inf]
     found = []
     for start, end in itertools.pairwise(edges):
