@@ -185,9 +185,7 @@ class Crew(Generic[Item, Result]):
         assert task is not None
         self._stillborn += not worker.ready
         if self._stillborn >= STILLBORN:
-            why = f"worker processes {'hang' if worker.hung else 'end'} before they do anything"
-            advice = 'or does a script lack `if __name__ == "__main__":`?'
-            raise HandclrError(f"{why}; are they killed because memory runs out, {advice}")
+            raise HandclrError(_why_stillborn(worker))
         task.lost += worker.ready
         if task.lost < ATTEMPTS:
             self._first.append(task)
@@ -200,6 +198,13 @@ class Crew(Generic[Item, Result]):
 
 
 _NOTHING: Any = object()
+
+
+def _why_stillborn(worker: Worker) -> str:
+    if worker.hung:
+        return "worker processes hang before they do anything; can the disk of Python be read?"
+    why = "worker processes end before they do anything; are they killed because memory runs out"
+    return f'{why}, or does a script lack `if __name__ == "__main__":`?'
 
 
 def _end_of(worker: Worker) -> str:

@@ -11,10 +11,11 @@ from .worker import Worker
 # decoded, a look for hands, a file that is opened, and takes seconds at most; on a machine that is
 # ten times as slow, or a disk that is a hundred times as slow, it takes minutes.
 HANG_S = 600.0
-# Where none has one, a server of files may be away, which is no film's fault and passes; and a
-# worker that starts loads its libraries, perhaps at the same time as a thousand others.
+# Where none has one, a server of files may be away, which is no film's fault and passes.
 STALL_S = 1800.0
-# Of a time limit, the most that counts at once: what was stopped together with its watch, or
+# A worker that starts loads its libraries, perhaps at the same time as a thousand others.
+START_S = 1800.0
+# The share of a limit that counts at once, at most: what was stopped together with its watch, or
 # slept with the machine, gets another chance.
 _SHARE = 0.1
 
@@ -50,4 +51,6 @@ class Watch:
 
 
 def _limit_s(worker: Worker, others_go_on: bool) -> float:
-    return HANG_S if worker.ready and others_go_on else STALL_S
+    if not worker.ready:
+        return START_S
+    return HANG_S if others_go_on else STALL_S
