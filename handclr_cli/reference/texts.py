@@ -20,7 +20,8 @@ EXIT_CODES = {
     143: "Ended by SIGTERM, with nothing to save.",
 }
 ENVIRONMENT = {
-    "HANDCLR_CACHE": "Folder of downloaded files; default: $XDG_CACHE_HOME/handclr, else "
+    "HANDCLR_CACHE": "Folder of downloaded files and headers of videos; default: "
+    "$XDG_CACHE_HOME/handclr, else "
     "~/.cache/handclr.",
     "HANDCLR_LANDMARKER": "MediaPipe's hand_landmarker.task, where --landmarker does not name it.",
     "HANDCLR_OFFLINE": "1: download nothing; a file that is missing is an error.",
