@@ -1,5 +1,5 @@
-"""A Slurm cluster of one node for tests: the real daemons, run as root without systemd, in a folder
-of their own.
+"""A Slurm cluster for tests: the real daemons, run as root without systemd, in a folder of their
+own, and a slurmd for each of its nodes, all on this machine.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -21,19 +22,21 @@ import pytest
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 CPUS, DEVICES = 4, ("null", "zero", "full", "random")
+NODE = """\
+NodeName={node} NodeAddr={node} NodeHostname={host} Port={port} CPUs={cpus} RealMemory=1000000 \
+Gres=gpu:{gpus} State=UNKNOWN"""
 CONFIGURATION = """\
 ClusterName=handclr
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
+SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -41,7 +44,8 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 MailProg=/bin/true
 JobRequeue=1
-KillWait=2
+KillWait=20
+SlurmdTimeout=6
 MinJobAge=3600
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
@@ -49,16 +53,75 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000000 Gres=gpu:{gpus} State=UNKNOWN
+{nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
 class Cluster:
-    """The running cluster: `env` is the environment that reaches it, `folder` holds its logs."""
+    """The running cluster: `env` is the environment that reaches it, `folder` holds its logs.
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    Nodes are named by addresses of this machine, so that their names lead to them.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], nodes: int) -> None:
         self.folder, self.env = folder, dict(env)
+        self.nodes = [f"127.0.0.{number}" for number in range(1, nodes + 1)]
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *command: str, **env: str) -> None:
+        """Start a daemon; its log has its name."""
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                command,
+                env={**self.env, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self, name: str) -> None:
+        """End a daemon."""
+        process = self.daemons.pop(name)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
+
+    def boot(self, node: str) -> None:
+        """Start the slurmd of a node, also after `kill`."""
+        self.start(node, "slurmd", "-D", "-N", node, SLURMD_NODENAME=node)
+
+    def kill(self, node: str) -> None:
+        """End a node as a loss of power does: its slurmd and all that runs under it."""
+        process = self.daemons.pop(node)
+        process.kill()
+        process.wait()
+        self.kill_jobs(node)
+
+    def kill_jobs(self, node: str) -> None:
+        """End what jobs run on a node: its slurmd hands its environment on to them."""
+        kill_all(SLURMD_NODENAME=node, SLURM_CONF=self.env["SLURM_CONF"])
+
+    def repair(self) -> None:
+        """End all jobs, and bring back nodes that were killed or drained."""
+        _end_jobs(self)
+        for node in self.nodes:
+            if node not in self.daemons:
+                self.boot(node)
+            if "drain" in self.node_state(node):
+                self.run("scontrol", "update", f"nodename={node}", "state=resume")
+        wait_until(lambda: _all_idle(self), "the nodes to be back", 60, self.logs)
+
+    def node_state(self, node: str) -> str:
+        """The state of a node, such as `idle`, `drained` or `down*`, which no longer answers."""
+        return self.run("sinfo", "--noheader", "--format=%T", f"--nodes={node}")
+
+    def nodes_of(self, job: str) -> list[str]:
+        """The nodes that a job or a task of an array has, or had last."""
+        names = self.field(job, "NodeList")
+        return self.run("scontrol", "show", "hostnames", names).split()
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> str:
         """The standard output of one of Slurm's commands."""
@@ -90,18 +153,22 @@ class Cluster:
 
     def pids(self, job: str) -> list[int]:
         """The processes of a job or of a task of an array, that of the batch script first."""
-        command = ["scontrol", "listpids", self.field(job, "JobId")]
-        done = subprocess.run(
-            command, env=self.env, capture_output=True, text=True, timeout=60, check=False
-        )
-        return [int(line.split()[0]) for line in done.stdout.splitlines()[1:]]
+        found = []
+        for node in self.nodes:
+            command = ["scontrol", "listpids", self.field(job, "JobId"), node]
+            done = subprocess.run(
+                command, env=self.env, capture_output=True, text=True, timeout=60, check=False
+            )
+            found += [int(line.split()[0]) for line in done.stdout.splitlines()[1:]]
+        return found
 
-    def start_again(self, job: str) -> None:
+    def start_again(self, job: str, restarts: int = 1) -> None:
         """Once a job has been requeued and its last run is gone, spare it the two minutes that
         Slurm has it wait.
         """
-        wait_until(lambda: self.field(job, "Restarts") == "1", f"job {job} to be queued again")
-        wait_until(lambda: not self.pids(job), f"the end of the first run of job {job}")
+        again = f"job {job} to be queued again"
+        wait_until(lambda: self.field(job, "Restarts") == f"{restarts}", again, why=self.logs)
+        wait_until(lambda: not self.pids(job), f"the end of the last run of job {job}")
         # Not the second it ended in.
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now+2")
 
@@ -129,6 +196,19 @@ def wait_until(
         time.sleep(0.05)
 
 
+def kill_all(**env: str) -> None:
+    """End all processes that have this in the environment that they were started with."""
+    marks = {f"{name}={value}".encode() for name, value in env.items()}
+    found = True
+    while found:
+        found = False
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if marks <= set(path.read_bytes().split(b"\0")):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    found = True
+
+
 def missing() -> str:
     """Why no cluster can be started here; empty where one can."""
     absent = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name)]
@@ -138,43 +218,54 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def slurm_cluster() -> Iterator[Cluster]:
-    """Start munged, slurmctld and slurmd on free ports; end them and all jobs with the block."""
+def slurm_cluster(nodes: int = 1) -> Iterator[Cluster]:
+    """Start munged, slurmctld and a slurmd for each node on free ports; end them and all jobs with
+    the block.
+    """
     # Not pytest's folder: the path of munged's socket has to be short.
     with (
         tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name,
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
-        _configure(folder)
-        cluster = Cluster(folder, {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")})
+        env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        cluster = Cluster(folder, env, nodes)
+        stack.callback(_end, cluster)
+        _configure(cluster)
         key, sock = f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"
         files = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("pid", "seed", "log")]
-        _start(stack, cluster, "munged", "--foreground", "--force", key, sock, *files)
+        cluster.start("munged", "munged", "--foreground", "--force", key, sock, *files)
         wait_until((folder / "munge.socket").exists, "munged")
-        _start(stack, cluster, "slurmctld", "-D")
-        _start(stack, cluster, "slurmd", "-D")
-        wait_until(lambda: _answers(cluster), "Slurm", 30, cluster.logs)
+        cluster.start("slurmctld", "slurmctld", "-D")
+        for node in cluster.nodes:
+            cluster.boot(node)
+        wait_until(lambda: _all_idle(cluster), "Slurm", 30, cluster.logs)
         stack.callback(_end_jobs, cluster)
         yield cluster
 
 
-def _configure(folder: Path) -> None:
-    for part in ("state", "spool"):
-        (folder / part).mkdir()
+def _configure(cluster: Cluster) -> None:
+    folder, (port, *ports) = cluster.folder, free_ports(1 + len(cluster.nodes))
+    (folder / "state").mkdir()
     (folder / "munge.key").write_bytes(secrets.token_bytes(1024))
     (folder / "munge.key").chmod(0o600)
     host = socket.gethostname().partition(".")[0]
-    text = CONFIGURATION.format(
-        host=host, folder=folder, ports=_free_ports(2), cpus=CPUS, gpus=len(DEVICES)
-    )
+    sizes = {"host": host, "cpus": CPUS, "gpus": len(DEVICES)}
+    lines = [
+        NODE.format(node=node, port=own, **sizes)
+        for node, own in zip(cluster.nodes, ports, strict=True)
+    ]
+    text = CONFIGURATION.format(host=host, folder=folder, port=port, nodes="\n".join(lines))
     (folder / "slurm.conf").write_text(text)
     # Any devices do: what matters is that jobs may ask for some.
-    devices = "".join(f"NodeName={host} Name=gpu File=/dev/{name}\n" for name in DEVICES)
-    (folder / "gres.conf").write_text(devices)
+    devices = [
+        f"NodeName={node} Name=gpu File=/dev/{name}\n" for node in cluster.nodes for name in DEVICES
+    ]
+    (folder / "gres.conf").write_text("".join(devices))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Numbers of ports that nothing listens at."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -182,26 +273,18 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _start(stack: contextlib.ExitStack, cluster: Cluster, *command: str) -> None:
-    with open(cluster.folder / f"{command[0]}.log", "wb") as log:
-        process = subprocess.Popen(
-            command, env=cluster.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-
-    def end() -> None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
-
-    stack.callback(end)
+def _end(cluster: Cluster) -> None:
+    """End the daemons, those first that others need last, and what jobs have left."""
+    for name in reversed(list(cluster.daemons)):
+        cluster.end(name)
+    for node in cluster.nodes:
+        cluster.kill_jobs(node)
 
 
-def _answers(cluster: Cluster) -> bool:
+def _all_idle(cluster: Cluster) -> bool:
     command = ["sinfo", "--noheader", "--format=%T"]
     done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, check=False)
-    return done.stdout.strip() == "idle"
+    return set(done.stdout.split()) == {"idle"}
 
 
 def _end_jobs(cluster: Cluster) -> None:
