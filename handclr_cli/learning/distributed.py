@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,12 @@ def distribute(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modul
         return model
     _synchronise_norms(model, device)
     devices = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # Its new name is unknown to older releases of torch.
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=devices, broadcast_buffers=False
+        )
 
 
 def _synchronise_norms(model: nn.Module, device: torch.device) -> None:
