@@ -103,9 +103,7 @@ def main() -> NoReturn:
     """Run the command line; every failure is one line on standard error unless --debug."""
     hold_streams()
     end_on_signals()
-    # Read when the libraries are loaded: threads that spin while they wait keep each other off the
-    # cores as soon as another program uses one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _spin_briefly()
     Notices.say = console.say
     try:
         _run()
@@ -114,6 +112,17 @@ def main() -> NoReturn:
         raise
     finally:
         let_go_of_signals()
+
+
+def _spin_briefly() -> None:
+    """Let OpenMP's threads wait for each other for microseconds, and then sleep.
+
+    They spin for milliseconds by themselves, and so keep each other off the cores as soon as
+    another program uses one; sleeping at once, they are slower where none does. GNU's library reads
+    this when it is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _run() -> NoReturn:

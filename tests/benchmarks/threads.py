@@ -8,7 +8,7 @@ from its first step on, beside as many processes that do nothing but turn in a l
 says; it is counted how many steps the log has then, and the shares are of the first contestant.
 
 spinning: a thread for each core, which spins while it waits for the others: libgomp's own way.
-passive: the same, and threads sleep while they wait.
+brief: the same, and threads sleep after a thousand spins, as handclr lets them.
 one: one thread.
 handclr: what a training does by itself.
 """
@@ -31,7 +31,7 @@ CORES = len(os.sched_getaffinity(0))
 SPINS = "300000"
 CONTESTANTS: dict[str, tuple[dict[str, str], list[str]]] = {
     "spinning": ({"GOMP_SPINCOUNT": SPINS}, ["--threads", str(CORES)]),
-    "passive": ({"OMP_WAIT_POLICY": "passive"}, ["--threads", str(CORES)]),
+    "brief": ({}, ["--threads", str(CORES)]),
     "one": ({}, ["--threads", "1"]),
     "handclr": ({}, []),
 }
