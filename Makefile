@@ -4,7 +4,7 @@ READY := .venv/.ready
 export HANDCLR_CACHE ?= $(CURDIR)/.venv/cache/handclr
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
-.PHONY: install test quick lint docs site demo dist clean
+.PHONY: install test nodes quick lint docs site demo dist clean
 
 install: $(READY)
 
@@ -19,7 +19,11 @@ $(READY): pyproject.toml constraints.txt
 # Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
 # Neighbours stay together, so that what a file of tests shares is made once.
 test: $(READY)
-	$(PYTEST) -n 3 --dist worksteal
+	$(PYTEST) -n 3 --dist worksteal -m 'not nodes'
+
+# Three nodes of a Slurm on this machine, and two agents of torchrun.
+nodes: $(READY)
+	$(PYTEST) -m nodes
 
 quick: $(READY)
 	$(PYTEST) -n 2 --dist worksteal -m 'not slow and not real and not landmarker'

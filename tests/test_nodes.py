@@ -27,7 +27,7 @@ from cluster_jobs import (
 from labelled_helpers import TRAINING, command
 from slurm_cluster import Cluster, free_ports, kill_all, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nodes]
 CHOICES = ("--batch", "4", "--epochs", "8", "--save-every", "4", *TRAINING)
 
 
