@@ -202,3 +202,35 @@ def test_a_missing_file_is_found_before_standard_input_is_read(
     (line,) = lines(done.stderr)
     assert "gone." in line and "standard input" not in line and done.returncode in (1, 2)
     assert time.monotonic() - started < 60
+
+
+WITHIN_A_CALL = """
+import ctypes, signal, sys
+from handclr_cli.work import ending
+ending._CALL_S = 0.3
+ending.end_on_signals()
+if sys.argv[1:]:
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # as a training does
+lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+library.pthread_mutex_lock(lock)
+print("calling", flush=True)
+library.pthread_mutex_lock(lock)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks of other systems are larger")
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_library_that_does_not_come_back_keeps_no_command_from_ending(answers: bool) -> None:
+    command = [sys.executable, "-c", WITHIN_A_CALL, *["answers"] * answers]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=cli_env(), **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == b"calling\n"
+        time.sleep(0.5)
+        process.terminate()
+        if answers:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            process.kill()
+            return
+        assert process.wait(20) == 143
+        assert process.stderr.read().count(b"\n") == 1

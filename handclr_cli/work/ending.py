@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from types import FrameType
 
 # How long after an import is interrupted the signal is looked at again.
 _AGAIN_S = 0.05
+# So long a call of a library may take to come back, so that the signal is answered. Slurm kills
+# after 30 s.
+_CALL_S = 20.0
 _IMPORT = "<frozen importlib._bootstrap>"
 
 
@@ -19,12 +23,34 @@ def end_on_signals() -> None:
     """Let SIGTERM end this process with 143, and Ctrl-C by a KeyboardInterrupt, at any moment.
 
     An exception that is raised within an import is lost there, or comes out as another one: during
-    an import the signal is kept until the import is over.
+    an import the signal is kept until the import is over. Where a library does not come back from a
+    call, the process ends without cleaning up, as by SIGKILL.
     """
     signal.signal(signal.SIGTERM, _after_imports(_terminate))
     # A shell lets its background jobs ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _after_imports(signal.default_int_handler))
+    _ours.update({one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)})
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch_calls, args=(ours,), daemon=True).start()
+
+
+def _watch_calls(signals: socket.socket) -> None:
+    """Look, a while after each signal, whether it was answered; it is told of here at once."""
+    while numbers := signals.recv(64):
+        for number in set(numbers) & _ours.keys():
+            late = threading.Timer(_CALL_S, _end_within_call, (number,))
+            late.daemon = True
+            late.start()
+
+
+def _end_within_call(number: int) -> None:
+    # A training answers signals by itself, and has something to save.
+    if not _ended and signal.getsignal(number) is _ours[number]:
+        os.write(2, b"handclr: error: ended while a library did not come back from a call\n")
+        os._exit(128 + number)
 
 
 def exit_now(code: int) -> None:
@@ -61,6 +87,8 @@ Handler = Callable[[int, FrameType | None], object]
 _waiting: dict[int, threading.Timer] = {}
 # The numbers of those that were answered.
 _ended: list[int] = []
+# By their numbers, the handlers that this file has installed.
+_ours: dict[int, Handler | int | None] = {}
 
 
 def _after_imports(handler: Handler) -> Handler:
