@@ -33,7 +33,8 @@ function start() {
   video.addEventListener("error", silent);
   video.addEventListener("loadeddata", () => { filmed = true; render(); });
   video.addEventListener("seeked", () => { if (wanted !== null) seekFilm(wanted); });
-  video.addEventListener("ended", pause);
+  // The last frame may have been on show before it was told of.
+  video.addEventListener("ended", () => { if (playing) show(placeAt(video.currentTime)); pause(); });
   video.src = URL.createObjectURL(new Blob([bytes(data.film)], {type: "video/mp4"}));
   if (video.requestVideoFrameCallback) {
     const follow = (now, about) => {
