@@ -127,7 +127,7 @@ def test_a_run_goes_on_with_the_threads_it_began_with(
     [
         ([100] * 80 + [20] * 40, 2, "toy: 20 images/s, and 100 in the first minutes; beside"),
         ([100] * 80 + [20] * 40, 1, "do other programs use this machine?"),
-        ([100] * 80 + [40] * 40, 2, ""),
+        ([100] * 80 + [60] * 40, 2, ""),
         ([100] * 80 + [1] + [100] * 80, 2, ""),  # everything was stopped for a moment
         ([5, *[100] * 160], 2, ""),  # the first rate counts for nothing
         ([100] * 10, 2, ""),
