@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from handclr_cli import console
 from handclr_cli.commands import trainers
 from handclr_cli.contract import temporary
 from handclr_cli.contract.errors import HandclrError, UsageError
-from handclr_cli.learning import loop
 from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.finetune_job import FinetuneSettings
-from handclr_cli.learning.loop import train
 from handclr_cli.learning.pretrain_job import PretrainSettings
 from handclr_cli.learning.run import Run, alone_in
 from handclr_cli.learning.schedule import EpochBatches, Schedule
@@ -137,53 +131,6 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert state is not None and state["step"] == 1
     Run(tmp_path / "none", {}, ranks=Ranks(1, 2))
     assert not (tmp_path / "none").exists()
-
-
-class Rows(torch.utils.data.Dataset[float]):
-    def __getitem__(self, at: Any) -> float:
-        return 1.0
-
-
-@pytest.mark.parametrize(
-    ("trial", "step_s", "said"),
-    [
-        ("--size 64", 1800.0, "toy: about 5 h on this processor; to try it: --size 64\n"),
-        ("--size 64", 90_000.0, "toy: about 10 days on this processor; to try it: --size 64\n"),
-        ("--size 64", 200.0, ""),
-        ("", 1800.0, ""),
-    ],
-)
-def test_a_training_of_hours_on_a_processor_is_announced_once(
-    trial: str,
-    step_s: float,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(console.State, "stderr", None)
-    model = nn.Linear(1, 1)
-
-    def differentiate(batch: Any) -> dict[str, torch.Tensor]:
-        # The first step takes as long as ten others.
-        now[0] += step_s * (1 if now[0] else 10)
-        return {"loss": torch.zeros(())}
-
-    train(
-        run=Run(tmp_path, {"arguments": {}}),
-        label="toy",
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        dataset=Rows(),
-        collate=list,
-        differentiate=differentiate,
-        schedule=replace(PLAN, trial=trial),
-        device=torch.device("cpu"),
-    )
-    lines = capsys.readouterr().err.splitlines(keepends=True)
-    assert "".join(line for line in lines if "processor" in line) == said
 
 
 @pytest.mark.parametrize(

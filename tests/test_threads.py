@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +13,9 @@ import torch
 from torch import nn
 
 from handclr_cli import console
-from handclr_cli.learning import speed
 from handclr_cli.learning.loop import train
 from handclr_cli.learning.run import Run
 from handclr_cli.learning.schedule import Row, Schedule
-from handclr_cli.learning.speed import Speed
 from handclr_cli.learning.threads import Threads, pick_threads
 from handclr_cli.work import cores
 
@@ -117,34 +114,6 @@ def test_a_run_goes_on_with_the_threads_it_began_with(
     assert go_on(8, Threads(1)) == {2}
     assert "thread" not in capsys.readouterr().err
     assert go_on(12, Threads(3, asked=True)) == {3}
-    assert "3 threads, and not 2 as before" in capsys.readouterr().err
+    assert "with 3 threads from here on, not 2" in capsys.readouterr().err
     assert go_on(16, Threads(1)) == {3}
     assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize(
-    ("rates", "threads", "said"),
-    [
-        ([100] * 80 + [20] * 40, 2, "toy: 20 images/s, and 100 in the first minutes; beside"),
-        ([100] * 80 + [20] * 40, 1, "do other programs use this machine?"),
-        ([100] * 80 + [60] * 40, 2, ""),
-        ([100] * 80 + [1] + [100] * 80, 2, ""),  # everything was stopped for a moment
-        ([5, *[100] * 160], 2, ""),  # the first rate counts for nothing
-        ([100] * 10, 2, ""),
-    ],
-)
-def test_a_training_that_becomes_slow_says_so_once(
-    rates: Sequence[float],
-    threads: int,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr(speed, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    noted = Speed("toy", PLAN, threads)
-    for step, rate in enumerate(rates, 1):
-        now[0] += 2.0 if rate > 1 else 200.0
-        assert noted.note(step, 200, 200 / rate) == pytest.approx(rate)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == bool(said) and said in "".join(lines)

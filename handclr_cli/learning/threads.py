@@ -26,7 +26,7 @@ class Threads:
         The same number gives the same sums, to the bit.
         """
         if self.asked and began_with not in (None, self.count):
-            other = f"{console.plural(self.count, 'thread')}, and not {began_with} as before"
+            other = f"with {console.plural(self.count, 'thread')} from here on, not {began_with}"
             console.say(f"{other}: sums may differ in their last digits")
         return self.count if self.asked else began_with or self.count
 
