@@ -124,6 +124,7 @@ TRAININGS: dict[str, tuple[Callable[[], Trained], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_network_is_compiled_once_in_one_piece(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -218,6 +218,7 @@ library.pthread_mutex_lock(lock)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="locks of other systems are larger")
 @pytest.mark.parametrize("answers", [False, True])
 def test_a_library_that_does_not_come_back_keeps_no_command_from_ending(answers: bool) -> None:

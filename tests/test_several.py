@@ -109,6 +109,7 @@ def test_a_file_of_several_pictures_is_named_and_the_others_are_read(tmp_path: P
     ]
 
 
+@pytest.mark.slow
 def test_extract_ends_with_3(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
