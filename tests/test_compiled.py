@@ -26,6 +26,7 @@ from handclr_cli.learning.views import Views
 CPU = torch.device("cpu")
 SIZE, STORED = 32, 36
 # Of ten rows, the last two fill no batch.
+pytestmark = pytest.mark.slow
 PLAN = Schedule(samples=10, batch=4, epochs=2, lr=1e-3, warmup_epochs=0.0, seed=0)
 Step = Callable[[list[Row]], Any]
 Trained = tuple[nn.Module, Step, Callable[[], Any]]
@@ -124,7 +125,6 @@ TRAININGS: dict[str, tuple[Callable[[], Trained], int]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_network_is_compiled_once_in_one_piece(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +135,6 @@ def test_a_network_is_compiled_once_in_one_piece(
     assert graphs.frame_count == count
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pretrain in parts, half", "finetune guided"])
 def test_so_are_its_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = counted("aot_eager", monkeypatch)

@@ -53,6 +53,7 @@ SILENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("how", SILENT)
 def test_a_silent_server_is_named(how: str, reader: str) -> None:
@@ -134,6 +135,7 @@ def test_shards_of_a_server_are_those_of_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "far.npz").read_bytes() == (tmp_path / "near.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_command_may_take_its_time() -> None:
     with open_source("pipe:sleep 1; printf done") as file:
         assert isinstance(file, io.IOBase) or file.read() == b"done"
