@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -31,15 +30,15 @@ def end_on_signals() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _after_imports(signal.default_int_handler))
     _ours.update({one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)})
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch_calls, args=(ours,), daemon=True).start()
+    numbers, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=_watch_calls, args=(numbers,), daemon=True).start()
 
 
-def _watch_calls(signals: socket.socket) -> None:
+def _watch_calls(pipe: int) -> None:
     """Look, a while after each signal, whether it was answered; it is told of here at once."""
-    while numbers := signals.recv(64):
+    while numbers := os.read(pipe, 64):
         for number in set(numbers) & _ours.keys():
             late = threading.Timer(_CALL_S, _end_within_call, (number,))
             late.daemon = True

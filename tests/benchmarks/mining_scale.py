@@ -6,7 +6,7 @@ N poses as mining.py makes them are written as pose files of a million, and `han
 I/P` is run for the first `--take` parts, as an array job would. The seconds of all parts are P
 times those of a part. Each part reads the pool and builds the search anew, so parts of P cost more
 together than one run of the whole. Of the positives of each part some are compared with what a
-search over all pairs in float64 finds.
+search over all pairs in float64 finds, to the last bit.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from mining import WALKS, walks
+from extraction import HANDCLR
+from mining import WALKS, Task, walks
+from mining_peers import AXES, nearest
 
 from handclr_cli.contract.npz import write_npz
 from handclr_cli.contract.provenance import provenance
-from handclr_cli.similarity.neighbours import EmbeddedPoses, squared_distance
+from handclr_cli.similarity.exact import Tiles
+from handclr_cli.similarity.neighbours import EmbeddedPoses
 
 ROWS_OF_A_FILE = 1_000_000
-ROWS_AT_A_TIME = 1_000_000
-AXES = 14
 
 
 def main() -> None:
@@ -67,9 +68,10 @@ def measured(rows: int, options: argparse.Namespace) -> dict[str, float]:
             took, peak = mined(folder / "pose", f"{part}/{options.parts}", pairs)
             seconds.append(took)
             peaks.append(peak)
-            some = sample(pairs, options.checked // options.take)
-            right += int(np.sum(is_nearest(poses, *some)))
-            checked += len(some[0])
+            asked, found = sample(pairs, options.checked // options.take)
+            truth = nearest(Tiles(poses), poses.take(asked)).squared[:, 0]
+            right += round(Task(poses, asked, truth).recall(found) * len(asked))
+            checked += len(asked)
             pairs.unlink()
     told = {"rows": rows, "part": float(np.mean(seconds)), "MB": max(peaks)}
     told |= {"all": told["part"] * options.parts, "right": right, "checked": checked}
@@ -101,18 +103,7 @@ def write(folder: Path, poses: EmbeddedPoses) -> None:
 
 def mined(pose: Path, part: str, output: Path) -> tuple[float, float]:
     """Seconds and peak memory in MB of the command for one part."""
-    command = [
-        sys.executable,
-        "-m",
-        "handclr_cli",
-        "mine",
-        "-q",
-        pose,
-        "--part",
-        part,
-        "-o",
-        output,
-    ]
+    command = [*HANDCLR, "mine", "-q", pose, "--part", part, "-o", output]
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
@@ -131,21 +122,6 @@ def sample(pairs: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def row_numbers(keys: np.ndarray) -> np.ndarray:
     return np.array([int(name.split(b"/")[1].split(b"_")[0]) for name in keys.tolist()])
-
-
-def is_nearest(poses: EmbeddedPoses, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """For each row, whether none of another video is nearer, to the last bit of float64."""
-    best = np.full(len(rows), np.inf)
-    for first in range(0, len(poses.group), ROWS_AT_A_TIME):
-        embedding = poses.embedding[first : first + ROWS_AT_A_TIME].astype(np.float64)
-        group = poses.group[first : first + ROWS_AT_A_TIME]
-        for at, row in enumerate(rows.tolist()):
-            difference = embedding - poses.embedding[row].astype(np.float64)
-            squared = np.einsum("nd,nd->n", difference, difference)
-            best[at] = min(best[at], squared[group != poses.group[row]].min())
-    told = squared_distance(poses.embedding[rows], poses.embedding[found])
-    other = poses.group[found] != poses.group[rows]
-    return other & np.isclose(told, best, rtol=1e-12, atol=0)
 
 
 if __name__ == "__main__":
