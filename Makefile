@@ -16,12 +16,12 @@ $(READY): pyproject.toml constraints.txt
 	-$(BIN)/python -m handclr_cli.footage.model_file
 	touch $(READY)
 
-# Three on two cores: a fifth of the time tests wait, for Slurm or for processes to start.
+# Three on two cores: part of the time tests wait, for processes to start.
 # Neighbours stay together, so that what a file of tests shares is made once.
 test: $(READY)
 	$(PYTEST) -n 3 --dist worksteal -m 'not nodes'
 
-# Three nodes of a Slurm on this machine, and two agents of torchrun.
+# A Slurm on this machine, of one node and of three, and two agents of torchrun.
 nodes: $(READY)
 	$(PYTEST) -m nodes
 

@@ -23,7 +23,7 @@ from handclr_cli.contract.errors import HandclrError
 from handclr_cli.footage.model_file import model_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONGEST = ("test_slurm", "test_demo")
+LONGEST = ("test_demo", "test_pipeline", "test_loader_watchdog")
 Handclr = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 

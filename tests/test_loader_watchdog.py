@@ -15,7 +15,7 @@ import pytest
 import torch
 from shard_helpers import CLI, cli_env, crops, run_cli, write_shard
 
-STEPS, EVERY = 40, 2
+STEPS, EVERY = 24, 2
 TRAINING = (
     *("pretrain", "hands.tar", "--method", "simclr", "--run", "run", "--arch", "resnet18"),
     *("--size", "32", "--batch", "8", "--epochs", str(STEPS // 2), "--save-every", str(EVERY)),

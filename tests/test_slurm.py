@@ -46,6 +46,7 @@ def test_the_scripts_are_in_the_page_and_are_bash(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nodes
 def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.nodes
 @pytest.mark.landmarker
 def test_a_killed_and_requeued_array_makes_what_one_run_makes(
     small: Cluster, tmp_path: Path
