@@ -39,9 +39,9 @@ docs: $(READY)
 	$(BIN)/python -m handclr_cli.contract.document docs/format.md
 	$(BIN)/python -m handclr_cli.reference docs/commands.md man
 
-# The pages as a site, in site/; a dead link, also within a page, is an error.
+# The pages as a site, in site/; a dead link, also within a page, is an error (but not with --quiet).
 site: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The whole pipeline on synthetic footage; ends with demo/report.html. Run again, it goes on where it stopped.
 demo: $(READY)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,37 @@ class Noted:
         yield from range(number)
 
 
+class CutOff:
+    """Kills its process in the middle of a message, the first time."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self, number: int) -> Iterator[bytes]:
+        yield bytes(100)
+        if not self.mark.exists():
+            self.mark.touch()
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        yield bytes(4 << 20)
+
+
+class Meeting:
+    """Is ready as soon as two processes have begun, or after a while; answers how many had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        (self.folder / f"{os.getpid()}").touch()
+        until = time.monotonic() + 10
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        self.met = len(list(self.folder.iterdir()))
+
+    def __call__(self, item: bytes) -> Iterator[int]:
+        yield self.met
+
+
 @PROCESSES
 @pytest.mark.slow
 def test_answers_come_in_order_however_many_work(workers: int) -> None:
@@ -156,6 +188,22 @@ def test_a_worker_that_dies_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_worker_that_dies_within_a_message_costs_nothing(tmp_path: Path) -> None:
+    with Crew(CutOff(tmp_path / "mark"), 1) as crew:
+        for _, results in crew.answers([0, 1]):
+            assert len(next(results)) == 100
+            time.sleep(0.6)  # the next one fills the pipe meanwhile
+            assert [len(result) for result in results] == [4 << 20]
+
+
+@pytest.mark.slow
+def test_large_items_keep_no_worker_from_beginning(tmp_path: Path) -> None:
+    item = bytes(1 << 20)  # more than a pipe holds
+    with Crew(Meeting(tmp_path), 2) as crew:
+        assert [list(results) for _, results in crew.answers([item, item])] == [[2], [2]]
+
+
 def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path: Path) -> None:
     answered = {}
     with Crew(Fatal(tmp_path, (1, 4), always=True), 2) as crew:

@@ -142,6 +142,15 @@ def test_one_process_needs_no_others() -> None:
     assert distribute(model, alone, CPU) is model
 
 
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ranks = Ranks(0, 2, 0, 2, "127.0.0.1", port)
+        where = f"do not meet at 127.0.0.1, port {port}: .*(EADDRINUSE|in use)"
+        with pytest.raises(HandclrError, match=where), joined_ranks(ranks, CPU):
+            pass
+
+
 # Two processes in one go: each leaves what it found in a file, and the tests compare it with one
 # process's.
 PAIRS, SIZE = 8, 12

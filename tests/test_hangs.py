@@ -7,13 +7,16 @@ import shutil
 import signal
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from films import H264, film
 
+from handclr_cli.contract.units import Unit
 from handclr_cli.footage import extract_job
 from handclr_cli.footage.extract_job import ExtractSettings, run_extract
 from handclr_cli.footage.extraction import Extraction
@@ -64,3 +67,24 @@ def test_footage_that_hangs_is_lost_alone(
         )
     with tarfile.open("made-000001.tar") as archive:
         assert len([name for name in archive.getnames() if name.endswith(".jpg")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"output": "crops-%06d.tar"}, ["crops-000001.tar", "crops-000004.tar"]),
+        ({"skip_done": "hands-%06d.tar"}, ["hands-000001.tar", "hands-000004.tar"]),
+        ({"output": "crops.tar"}, []),
+        ({}, []),
+    ],
+)
+def test_the_shards_that_lack_footage_are_named_each_once(
+    settings: dict[str, str], names: list[str]
+) -> None:
+    """By the names that they have at the end of the pipe."""
+    asked = ExtractSettings(footage=["films"], **settings)  # type: ignore[arg-type]
+    paths = [asked.output.replace("%06d", f"{number:06d}") for number in (1, 1, 4)]
+    lost = [Unit(number, path, range(1)) for number, path in zip((1, 1, 4), paths, strict=True)]
+    made: Any = SimpleNamespace(counts=Counter(), lost=lost)
+    units: Any = SimpleNamespace(done=lambda unit: False)
+    assert extract_job._result(asked, units, lost, made).lost == names

@@ -37,7 +37,8 @@ from handclr_cli.console import State
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import as_keys, read_npz, write_npz
-from handclr_cli.contract.provenance import provenance
+from handclr_cli.contract.pairs import PairsFile, checked_parts
+from handclr_cli.contract.provenance import Provenance, provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.learning.encoder import seeded
 from handclr_cli.learning.positives import mined
@@ -147,6 +148,20 @@ def test_parts_of_the_pairs_are_read_as_one(shard: Path, pairs: Path, tmp_path: 
     )
     with pytest.raises(HandclrError, match="handclr mine found no positive for any crop"):
         mined(index, [empty])
+
+
+def test_a_part_of_the_pairs_that_is_missing_is_named() -> None:
+    def of(*parts: str) -> list[PairsFile]:
+        told: list[Provenance] = [{"arguments": {"part": part}} for part in parts]
+        return [({}, origin) for origin in (None, {"arguments": {}}, *told)]
+
+    for whole in (of(), of("0/1"), of("1/2", "0/2"), of("0/2", "1/2", "2/3", "0/3", "1/3")):
+        assert checked_parts(whole) is whole
+    checked_parts([({}, {"arguments": "0/2"}), ({}, {"arguments": {"part": [0, 2]}})])
+    with pytest.raises(HandclrError, match="part 1/2 is missing; name the files of all 2 parts$"):
+        checked_parts(of("0/2"))
+    with pytest.raises(HandclrError, match="part 0/4 and 1 more are missing; "):
+        checked_parts(of("0/1", "1/4", "3/4"))
 
 
 @pytest.mark.slow

@@ -45,6 +45,34 @@ def test_the_scripts_are_in_the_page_and_are_bash(tmp_path: Path) -> None:
         subprocess.run(["bash", "-n", script], check=True)
 
 
+@pytest.mark.parametrize(
+    ("extract", "keypoints", "code"),
+    [
+        (0, 0, 0),
+        (3, 0, 0),
+        (0, 3, 0),
+        (3, 3, 0),
+        (0, 1, 1),
+        (1, 3, 1),
+        (137, 3, 137),
+        (143, 0, 143),
+    ],
+)
+def test_a_failed_stage_of_the_pipe_fails_the_task(
+    extract: int, keypoints: int, code: int, tmp_path: Path
+) -> None:
+    """Whatever the other one ends with: 3 is footage that cannot be read."""
+    fake = (
+        f"#!/bin/bash\ncase $1 in extract) exit {extract} ;; keypoints) exit {keypoints} ;; esac\n"
+    )
+    (tmp_path / "handclr").write_text(fake)
+    (tmp_path / "handclr").chmod(0o755)
+    task = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "1"}
+    env = {**os.environ, **task, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = write_jobs(tmp_path / "jobs") / "hands.sbatch"
+    assert subprocess.run(["bash", script], env=env, cwd=tmp_path, check=False).returncode == code
+
+
 @pytest.mark.slow
 @pytest.mark.nodes
 def test_a_preempted_training_of_two_tasks_ends_as_an_undisturbed_one(

@@ -64,10 +64,18 @@ def test_a_signal_ends_the_wait_for_a_batch_and_nothing_else(ranks: Ranks) -> No
 
 
 def test_a_training_without_time_makes_a_step() -> None:
+    def slow(stop: Stop) -> Iterator[int]:
+        for number in (1, 2):
+            stop.look()  # as while a batch does not come
+            yield number
+
     seen = []
     with Stop(-1) as stop, pytest.raises(StoppedError, match="stopped at the time limit"):
-        for batch in stop.between([1, 2], 2):
-            seen.append(batch)
+        seen.extend(stop.between(slow(stop), 2))
+    assert seen == [1]
+    with Stop(-1) as stop, pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        signal.raise_signal(signal.SIGTERM)
+        seen.extend(stop.between(slow(stop), 2))
     assert seen == [1]
 
 

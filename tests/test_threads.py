@@ -62,7 +62,9 @@ def test_a_training_takes_the_cores_that_are_idle(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     looked_at(monkeypatch, idle)
-    assert pick_threads(None, CPU) == Threads(threads)
+    found = pick_threads(None, CPU)
+    assert found.of_run(7) == 7 and not capsys.readouterr().err
+    assert found.of_run(None) == threads and not found.asked
     said = capsys.readouterr().err
     assert (f"others use {4 - threads} of 4 cores" in said) == (threads < 4)
 
@@ -73,7 +75,7 @@ def test_who_decides_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_threads(None, CPU, sharing=2) == Threads(2)
     assert pick_threads(None, torch.device("cuda")) == Threads(torch.get_num_threads())
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
-    assert pick_threads(None, CPU) == Threads(2)
+    assert pick_threads(None, CPU) == Threads(2) == pick_threads(None, CPU, sharing=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert pick_threads(None, CPU) == Threads(torch.get_num_threads())
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import HandclrError
 from .index import ShardIndex
+from .provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,27 @@ class PairCrops:
     index: ShardIndex
     place: np.ndarray
     target_place: np.ndarray
+
+
+# The arrays of a file of pairs, and its provenance.
+PairsFile = tuple[dict[str, np.ndarray], Provenance | None]
+
+
+def checked_parts(files: list[PairsFile]) -> list[PairsFile]:
+    """The files, if they have all parts of each run; raises HandclrError where one is missing.
+
+    A part I/N that `handclr mine` makes has the pairs of some of the queries.
+    """
+    there: dict[int, set[int]] = {}
+    for _, origin in files:
+        arguments = (origin or {}).get("arguments")
+        part = arguments.get("part") if isinstance(arguments, dict) else None
+        if isinstance(part, str) and (told := re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", part)):
+            there.setdefault(int(told[2]), set()).add(int(told[1]))
+    for parts, found in there.items():
+        if missing := [part for part in range(parts) if part not in found]:
+            first = f"part {missing[0]}/{parts}"
+            more = f" and {len(missing) - 1:,} more are" if len(missing) > 1 else " is"
+            why = f"{first}{more} missing; name the files of all {parts:,} parts"
+            raise HandclrError(why, setting="pairs")
+    return files

@@ -176,8 +176,8 @@ def run_extract(settings: ExtractSettings) -> ExtractResult:
     source = _open_source(settings, record)
     with Crew(source.work, settings.workers or 0, FRAMES_PER_PROCESS) as crew:
         if not settings.dry_run and not _begun(settings):
-            # The processes get ready while the footage is opened. A job that goes on may have
-            # nothing left to do.
+            # So many as are asked for get ready while the footage is opened. A job that goes on
+            # may have nothing left to do.
             crew.hire(len(source.footage))
         pieces = pieces_of(source.footage, settings.sampling, source.boxes)
         parts = units_of(pieces, settings.shard_size if settings.in_units else None)
@@ -190,7 +190,7 @@ def run_extract(settings: ExtractSettings) -> ExtractResult:
         made = _make(settings, units, todo, pieces, crew)
         if settings.output == STDIN and not todo:
             write_nothing(record)
-    return _result(units, chosen, made)
+    return _result(settings, units, chosen, made)
 
 
 class _Source(NamedTuple):
@@ -265,7 +265,9 @@ def _make(
     return shards
 
 
-def _result(units: Units, chosen: Sequence[Unit], made: CropShards) -> ExtractResult:
+def _result(
+    settings: ExtractSettings, units: Units, chosen: Sequence[Unit], made: CropShards
+) -> ExtractResult:
     counts, lost = Counter(made.counts), list(made.lost)
     there = [unit for unit in chosen if units.done(unit)]
     for unit in there:
@@ -274,5 +276,6 @@ def _result(units: Units, chosen: Sequence[Unit], made: CropShards) -> ExtractRe
         if before[LOST]:
             lost.append(unit)
     del counts[TOTAL]
-    paths = [unit.path for unit in lost] if units.resumable else []
-    return ExtractResult(counts, len(chosen), len(there), paths, [])
+    each = list({unit.number: unit for unit in lost}.values())
+    names = _names(each, settings) if settings.numbered else []
+    return ExtractResult(counts, len(chosen), len(there), names, [])

@@ -93,14 +93,16 @@ def ranks_of(environment: Mapping[str, str] | None = None) -> Ranks:
 
 @contextlib.contextmanager
 def joined_ranks(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
-    """Connect the processes for a block; raises HandclrError where one of the others is lost."""
+    """Connect the processes for a block.
+
+    Raises HandclrError where they do not meet, or one of the others is lost.
+    """
     if ranks.world == 1:
         yield ranks
         return
     os.environ.update(MASTER_ADDR=ranks.address, MASTER_PORT=str(ranks.port))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    _meet(ranks, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        distributed.init_process_group(backend, rank=ranks.rank, world_size=ranks.world)
         yield ranks
     except (distributed.DistError, RuntimeError) as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):
@@ -110,6 +112,17 @@ def joined_ranks(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _meet(ranks: Ranks, backend: str) -> None:
+    try:
+        distributed.init_process_group(backend, rank=ranks.rank, world_size=ranks.world)
+    except (distributed.DistError, RuntimeError) as error:
+        place = f"{ranks.address}, port {ranks.port}"
+        why = str(error).partition("\n")[0]
+        raise HandclrError(
+            f"the processes of this training do not meet at {place}: {why}"
+        ) from error
 
 
 def first_node(nodes: str) -> str:

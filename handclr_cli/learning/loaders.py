@@ -166,7 +166,8 @@ class _Watch:
 
     def __init__(self, processes: Sequence[Any]) -> None:
         self._processes, self._over = processes, threading.Event()
-        self._waited: int | None = None
+        # How many POLL_S the wait has taken that is on now; a list for each wait.
+        self._waited: list[int] = []
         self.has_ended = False
 
     def __enter__(self) -> _Watch:
@@ -180,19 +181,19 @@ class _Watch:
     @contextlib.contextmanager
     def limited(self) -> Iterator[None]:
         """Count the time that a block takes."""
-        self._waited = 0
+        self._waited = [0]
         try:
             yield
         finally:
-            self._waited = None
+            self._waited = []
 
     def _run(self) -> None:
         while not self._over.wait(POLL_S):
-            if self._waited is not None:
-                self._waited += 1
-                _tell(self._waited, "")
+            if waited := self._waited:
+                waited[0] += 1
+                _tell(waited[0], "")
                 # Of a wait that torch ends itself nothing is left by then.
-                if self._waited * POLL_S > LIMIT_S + POLL_S:
+                if waited[0] * POLL_S > LIMIT_S + POLL_S:
                     self.has_ended = True
                     _kill(self._processes)
 

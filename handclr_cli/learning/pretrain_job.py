@@ -16,6 +16,7 @@ from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..contract.npz import read_npz
+from ..contract.pairs import PairsFile, checked_parts
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample
 from ..hand.plausible import pixel_keypoints
@@ -33,9 +34,6 @@ from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
 from .targets import SPREAD
 from .views import PairDataset, collate_views
-
-# The arrays of a file of pairs, and its provenance.
-PairFile = tuple[dict[str, np.ndarray], Provenance | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +172,8 @@ def _method(settings: PretrainSettings) -> Method:
     return method
 
 
-def _pair_files(settings: PretrainSettings, method: Method) -> list[PairFile]:
-    """The files of mined pairs, where they are needed; raises where held-out crops are not there.
+def _pair_files(settings: PretrainSettings, method: Method) -> list[PairsFile]:
+    """The files of mined pairs, where needed; raises where they, or held-out crops, are not there.
 
     Read before the crops, which may come from a pipe.
     """
@@ -183,11 +181,12 @@ def _pair_files(settings: PretrainSettings, method: Method) -> list[PairFile]:
         expand_inputs(settings.probe)
     if method.positives != "mined":
         return []
-    return [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
+    files = [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
+    return checked_parts(files)
 
 
 def _positives(
-    settings: PretrainSettings, source: PositiveSource, index: ShardIndex, files: list[PairFile]
+    settings: PretrainSettings, source: PositiveSource, index: ShardIndex, files: list[PairsFile]
 ) -> tuple[Positives, list[Provenance | None]]:
     """The positives of the crops, and where crops and pairs come from."""
     origins: list[Provenance | None] = list(index.origins)

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from ..contract.errors import HandclrError, Interrupted, Preempted
+from ..work.ending import answered
 from .distributed import Ranks
 
 # What a process tells the others before each step; of several the greatest counts.
@@ -39,7 +40,7 @@ class Stop:
         self.error: type[HandclrError] = Preempted
         self._ranks = ranks
         self._deadline = time.monotonic() + time_limit
-        self._waiting = False
+        self._waiting = self._stepped = False
 
     def __enter__(self) -> Stop:
         # A shell lets its background jobs ignore Ctrl-C.
@@ -61,7 +62,7 @@ class Stop:
 
     def look(self) -> None:
         """Raise HeardError where a wait for a batch is to end."""
-        if self.requested():
+        if self.reason or (self._stepped and self.requested()):
             raise HeardError
 
     def between(self, batches: Iterable[Any], count: int) -> Iterator[Any]:
@@ -71,9 +72,9 @@ class Stop:
         none. Raises StoppedError.
         """
         iterator = iter(batches)
-        for number in range(count):
+        for _ in range(count):
             # A training that is given too little time, over and over, makes a step each time.
-            if number and self.requested():
+            if self._stepped and self.requested():
                 batch, state = None, _STOPS
             else:
                 batch, state = self._next(iterator)
@@ -81,6 +82,7 @@ class Stop:
             if together != _GOES_ON:
                 raise StoppedError(self._end(batch if state == _FAILS else None, together))
             yield batch
+            self._stepped = True
 
     def _next(self, iterator: Iterator[Any]) -> tuple[Any, int]:
         """A batch, or the error of who loads it, and what to tell the others."""
@@ -104,6 +106,7 @@ class Stop:
         return self.error(f"stopped {self.reason or 'with another process'}")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        answered(number)
         self.reason = "by SIGTERM"
         if number == signal.SIGINT:
             self.reason, self.error = "by Ctrl-C", Interrupted

@@ -10,32 +10,41 @@ from dataclasses import dataclass
 import torch
 
 from .. import console
-from ..work.cores import cores, idle_cores
+from ..work.cores import cores, idle_cores, share_of_cores
 
 
 @dataclass(frozen=True)
 class Threads:
-    """How many threads compute; `asked` where that was told, and not found out here."""
+    """How many threads compute; `asked` where that was told, and not found out here.
+
+    `why` says so where it is not all of them.
+    """
 
     count: int
     asked: bool = False
+    why: str = ""
 
     def of_run(self, began_with: int | None) -> int:
-        """Those to go on with in a run that began with so many, None where nobody noted it.
+        """Those to go on with in a run that began with so many, None where it begins or is older.
 
-        The same number gives the same sums, to the bit.
+        The same number gives the same sums, to the bit: only another one that is asked for counts.
+        Says what is worth knowing of them.
         """
         if self.asked and began_with not in (None, self.count):
             other = f"with {console.plural(self.count, 'thread')} from here on, not {began_with}"
             console.say(f"{other}: sums may differ in their last digits")
-        return self.count if self.asked else began_with or self.count
+        if began_with is not None and not self.asked:
+            return began_with
+        if self.why:
+            console.say(self.why)
+        return self.count
 
 
 ONE = Threads(1)
 
 
 def pick_threads(asked: int | None, device: torch.device, sharing: int = 1) -> Threads:
-    """The threads to compute with: as asked, else one for each core that is idle now.
+    """The threads to begin a run with: as asked, else one for each core that is idle now.
 
     Where other programs use the cores, more threads are slower than fewer: in every operation all
     wait for the one that is not let on a core. The environment's OMP_NUM_THREADS is heeded; beside
@@ -46,15 +55,14 @@ def pick_threads(asked: int | None, device: torch.device, sharing: int = 1) -> T
     if device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
         return Threads(torch.get_num_threads())
     if sharing > 1:
-        return Threads(max(1, cores() // sharing))
-    found = Threads(idle_cores())
-    if found.count < cores():
-        used = f"others use {cores() - found.count} of {cores()} cores"
-        taking = console.called("threads", cores())
-        console.say(
-            f"{used}: training with {console.plural(found.count, 'thread')} ({taking}: all)"
-        )
-    return found
+        return Threads(share_of_cores(sharing))
+    idle, there = idle_cores(), cores()
+    if idle >= there:
+        return Threads(idle)
+    used = f"others use {there - idle} of {there} cores"
+    taking = console.called("threads", there)
+    why = f"{used}: training with {console.plural(idle, 'thread')} ({taking}: all)"
+    return Threads(idle, why=why)
 
 
 @contextlib.contextmanager

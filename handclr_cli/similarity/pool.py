@@ -74,6 +74,7 @@ class Pool:
         # A graph is one: it answers for the whole pool or not at all.
         self._batches = table.batches(len(table) if engine.name == "hnsw" else BATCH_ROWS)
         self._whole: Searcher | None = None
+        self._left = 0
         if engine.name == "hnsw":
             self._whole = self._graph(graph, graph_name)
 
@@ -90,13 +91,15 @@ class Pool:
         first = next(searchers)  # made before the clock starts
         with self.progress(label, len(video) * len(self._batches)) as advance:
             for searcher in chain([first], searchers):
+                before = _left_by(searcher)
                 searcher.search(queries, found, advance)
+                self._left += _left_by(searcher) - before
         return found
 
     def regrouped(self, groups: np.ndarray) -> Pool:
         """The same pool with other exclusion groups."""
         other = copy(self)
-        other.groups, other._whole = groups, None
+        other.groups, other._whole, other._left = groups, None, 0
         if isinstance(self._whole, Graph):
             poses = other._poses(self._batches[0], 0)
             other._whole = self._whole.over(poses, lambda: other._exact(poses, 0))
@@ -107,8 +110,11 @@ class Pool:
         return self._whole.arrays() if isinstance(self._whole, Graph) else None
 
     def left_to_tree(self) -> int:
-        """How many queries the engine could not answer for certain and left to the exact one."""
-        return self._whole.fallback.answered if isinstance(self._whole, (Graph, DeviceTiles)) else 0
+        """How many queries the engine could not answer for certain and left to the exact one.
+
+        One may be left in several batches of a large pool.
+        """
+        return self._left
 
     def _searchers(self) -> Iterator[Searcher]:
         if self._whole:
@@ -147,6 +153,11 @@ class Pool:
             return Graph.from_arrays(poses, arrays, 0, engine.threads, exact, name)
         with self.progress("index", len(poses.group)) as advance:
             return Graph(poses, 0, engine.threads, exact, engine.seed, advance)
+
+
+def _left_by(searcher: Searcher) -> int:
+    """How many queries a searcher has left to the exact one so far."""
+    return searcher.fallback.answered if isinstance(searcher, (Graph, DeviceTiles)) else 0
 
 
 def exact_searcher(poses: EmbeddedPoses, first_row: int, threads: int) -> Searcher:

@@ -28,11 +28,13 @@ def worker_count(asked: int | None, sharing: int = 1) -> int:
 
     The cores are shared by `sharing` processes like this one.
     """
-    if asked is not None:
-        return asked
+    return min(share_of_cores(sharing), 16) if asked is None else asked
+
+
+def share_of_cores(sharing: int) -> int:
+    """The cores of each of so many processes like this one, at least one."""
     # Slurm's number is of each task, the others are of all processes on the node.
-    share = cores() if "SLURM_CPUS_PER_TASK" in os.environ else cores() // sharing
-    return min(max(1, share), 16)
+    return cores() if "SLURM_CPUS_PER_TASK" in os.environ else max(1, cores() // sharing)
 
 
 def cores() -> int:

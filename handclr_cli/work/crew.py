@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import Any, Generic
 
 from ..contract.errors import HandclrError
 from .watch import Watch
-from .worker import Item, Result, Task, Worker, one_thread
+from .worker import PATIENCE_S, Item, Result, Task, Worker, one_thread
 
 ATTEMPTS = 2
 # Results kept for each worker until it is their turn: enough that no worker waits while a long item
@@ -57,8 +58,9 @@ class Crew(Generic[Item, Result]):
             worker.pipe.close()
             # An idle worker has nothing to clean up, which takes native libraries a while.
             (worker.process.terminate if worker.task else worker.process.kill)()
+        until = time.monotonic() + PATIENCE_S
         for worker in self._crew:
-            worker.end()
+            worker.end(until - time.monotonic())
         self._crew = []
 
     def hire(self, items: int) -> None:
@@ -155,7 +157,7 @@ class Crew(Generic[Item, Result]):
             worker = waited_for.pop(pipe)
             try:
                 self._keep(worker, *worker.pipe.recv())
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # at the end of a message, or within it
                 self._bury(worker)
         for worker in self._watch.hanging(busy, waited_for.values()):
             worker.kill()
@@ -165,7 +167,8 @@ class Crew(Generic[Item, Result]):
         task = worker.task
         assert task is not None
         if over is None:
-            worker.ready, self._stillborn = True, 0
+            worker.begin()
+            self._stillborn = 0
             return
         worker.answers += 1
         if over:

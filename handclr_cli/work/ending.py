@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -15,6 +16,8 @@ _AGAIN_S = 0.05
 # So long a call of a library may take to come back, so that the signal is answered. Slurm kills
 # after 30 s.
 _CALL_S = 20.0
+# A signal may be answered so long before it is told of here.
+_SLACK_S = 1.0
 _IMPORT = "<frozen importlib._bootstrap>"
 
 
@@ -40,14 +43,20 @@ def _watch_calls(pipe: int) -> None:
     """Look, a while after each signal, whether it was answered; it is told of here at once."""
     while numbers := os.read(pipe, 64):
         for number in set(numbers) & _ours.keys():
-            late = threading.Timer(_CALL_S, _end_within_call, (number,))
+            since = time.monotonic() - _SLACK_S
+            late = threading.Timer(_CALL_S, _end_within_call, (number, since))
             late.daemon = True
             late.start()
 
 
-def _end_within_call(number: int) -> None:
-    # A training answers signals by itself, and has something to save.
-    if not _ended and signal.getsignal(number) is _ours[number]:
+def answered(number: int) -> None:
+    """Note that a signal is answered by other handlers than those here: a training has its own."""
+    _heard[number] = time.monotonic()
+
+
+def _end_within_call(number: int, since: float) -> None:
+    is_ours = signal.getsignal(number) is _ours[number]
+    if is_ours and not _ended and _heard.get(number, 0.0) < since:
         os.write(2, b"handclr: error: ended while a library did not come back from a call\n")
         os._exit(128 + number)
 
@@ -86,6 +95,8 @@ Handler = Callable[[int, FrameType | None], object]
 _waiting: dict[int, threading.Timer] = {}
 # The numbers of those that were answered.
 _ended: list[int] = []
+# By their numbers, when others have answered.
+_heard: dict[int, float] = {}
 # By their numbers, the handlers that this file has installed.
 _ours: dict[int, Handler | int | None] = {}
 

@@ -17,7 +17,7 @@ from . import pulse
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How long a worker that is told to end may take: a decoder may be deep in a damaged file.
+# How long workers that are told to end may take: a decoder may be deep in a damaged file.
 PATIENCE_S = 5.0
 
 
@@ -50,12 +50,22 @@ class Worker:
         theirs.close()
 
     def take(self, task: Task[Any, Any]) -> None:
-        """Begin a task; the results that an earlier worker gave of it are not kept twice."""
+        """Give it a task; the results that an earlier worker gave of it are not kept twice."""
         self.task, self.skip, self.silent_s = task, task.received, 0.0
+        if self.ready:
+            self._send(task.item)
+
+    def begin(self) -> None:
+        """Begin the first task, now that the process is ready for it: a pipe holds only so much."""
+        self.ready = True
+        if self.task is not None:
+            self._send(self.task.item)
+
+    def _send(self, item: Any) -> None:
         # In a filter this signal ends the process when its reader has gone, but a worker that has
         # gone is replaced.
         with _ignored(signal.SIGPIPE), suppress(ConnectionError):  # seen when it is to answer
-            self.pipe.send(task.item)
+            self.pipe.send(item)
 
     def has_pulse(self) -> bool:
         """Whether the work has gone on since this was asked last."""
@@ -67,10 +77,10 @@ class Worker:
         self.hung = True
         self.process.kill()
 
-    def end(self) -> None:
+    def end(self, patience_s: float = PATIENCE_S) -> None:
         """End the process; native threads may keep it from ending by itself."""
         self.pipe.close()
-        self.process.join(PATIENCE_S)
+        self.process.join(max(0.0, patience_s))
         self.process.kill()
         self.process.join()
 
@@ -85,21 +95,24 @@ def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection, beats: Any) -
     if prepare := getattr(work, "prepare", None):
         with suppress(Exception):  # the work raises it again, where it can be handled
             prepare()
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, OSError):
         pipe.send((None, None))
         while True:
-            item = pipe.recv()
-            try:
-                for result in work(item):
-                    pipe.send((False, result))
-                error = None
-            except ConnectionError:
-                raise
-            except Exception as raised:
-                error = raised
-            pipe.send((True, error))
+            for answer in _answers(work, pipe.recv()):
+                pipe.send(answer)
     # Nothing is left to clean up; this hides what the interpreter may print when it ends.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _answers(work: Callable[[Any], Iterable[Any]], item: Any) -> Iterator[tuple[bool, Any]]:
+    """What is sent of an item: whether it is over, and a result or the error at its end."""
+    error = None
+    try:
+        for result in work(item):
+            yield False, result
+    except Exception as raised:
+        error = raised
+    yield True, error
 
 
 def _let_go_of_pipes() -> None:
