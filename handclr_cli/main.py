@@ -89,7 +89,7 @@ def _root(
             metavar="SHELL",
             callback=print_script,
             is_eager=True,
-            help='Print the script that completes handclr in bash, zsh or fish; for eval "$(...)".',
+            help="Print the script that completes handclr in bash, zsh or fish, for eval.",
             show_default=False,
         ),
     ] = None,

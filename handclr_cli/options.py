@@ -186,19 +186,20 @@ Finders = Annotated[
     typer.Option(
         "--workers",
         min=0,
-        help="Processes that find hands; 0: none beside this one.",
+        help="Processes that find hands; 0: in this process.",
         show_default="the cores",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print which shards are missing.")]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode images.", show_default="the cores")
+    int | None,
+    typer.Option(min=0, help="Processes that decode images.", show_default="the cores, at most 16"),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Threads that compute on a processor; a run goes on with those it began with.",
+        help="CPU threads that compute; a run that is resumed keeps those it began with.",
         show_default="the cores that are idle",
     ),
 ]

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from handclr_cli import __version__
-from handclr_cli.contract.provenance import Provenance, after, dumps, loads, provenance
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.provenance import (
+    Provenance,
+    after,
+    dumps,
+    loads,
+    provenance,
+    read_provenance,
+)
 
 
 def test_what_is_in_it() -> None:
@@ -31,6 +39,13 @@ def test_what_is_in_it() -> None:
     }
     assert "seed" not in provenance("pca", {})
     assert provenance("pca", {}, seed=0)["seed"] == 0
+
+
+def test_a_file_of_a_later_format_is_refused() -> None:
+    record = provenance("extract", {})
+    assert read_provenance(dumps(record), "a.tar") == record
+    with pytest.raises(HandclrError, match="^a.tar: made by a later handclr, in version 2 of"):
+        read_provenance(dumps({**record, "contract": 2, "arguments": "other"}), "a.tar")
 
 
 def test_it_is_the_same_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

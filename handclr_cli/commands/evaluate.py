@@ -24,7 +24,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="What to measure: handclr is the model that comes with it, mediapipe its own 3D "
+            help="What to measure: handclr is the bundled model, mediapipe MediaPipe's 3D "
             "landmarks; or a model.pt of handclr finetune.",
             show_default=SHIPPED,
         ),

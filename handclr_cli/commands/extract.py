@@ -86,7 +86,7 @@ def extract(
         str | None,
         typer.Option(
             metavar="SHARDS",
-            help="Skip shards that the last command of the pipe has written: hands-%06d.tar.",
+            help="Skip shards already written by the last command of the pipe: hands-%06d.tar.",
             show_default=False,
         ),
         Word(),

@@ -18,7 +18,7 @@ def finetune(
         str,
         typer.Option(
             metavar="random|imagenet|handclr|FILE",
-            help="Initial weights of the encoder; handclr: those that come with it; else an "
+            help="Initial weights of the encoder; handclr: the bundled encoder; else an "
             "encoder.pt or any weights of a ResNet.",
         ),
         options.ENCODER,

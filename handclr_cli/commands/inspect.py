@@ -53,7 +53,7 @@ def inspect(
 
     handclr inspect hands/
 
-    handclr inspect handclr   # the model that comes with it
+    handclr inspect handclr   # the bundled model
 
     handclr inspect --skipped --sheet crops.png 'crops-{000000..000311}.tar'
 

@@ -35,7 +35,7 @@ def predict(
         typer.Option(
             "--model",
             metavar="FILE",
-            help="handclr is the model that comes with it, mediapipe its own 3D landmarks; or a "
+            help="handclr is the bundled model, mediapipe MediaPipe's 3D landmarks; or a "
             "model.pt of handclr finetune.",
         ),
         options.MODEL,
@@ -145,7 +145,7 @@ def predict(
         int | None,
         typer.Option(
             min=0,
-            help="Processes that find hands or decode crops; 0: none beside this one.",
+            help="Processes that find hands or decode crops; 0: in this process.",
             show_default="the cores",
         ),
     ] = None,

@@ -75,7 +75,7 @@ def pretrain(
         str,
         typer.Option(
             metavar="random|imagenet|handclr|FILE",
-            help="Initial weights of the encoder; handclr: those that come with it. The published "
+            help="Initial weights of the encoder; handclr: the bundled encoder. The published "
             "code starts from imagenet.",
         ),
         options.ENCODER,

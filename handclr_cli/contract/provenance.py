@@ -108,12 +108,16 @@ _TYPES: dict[str, tuple[type, str]] = {
 def read_provenance(data: bytes | str, where: str) -> Provenance | None:
     """Parse a provenance that a file carries; None where the data is not a JSON object.
 
-    Raises HandclrError, with `where` in front, where its values are of other types than a
-    provenance has, such as a history that is no list of stages.
+    Raises HandclrError, with `where` in front, where the file is of a later contract, or where
+    values are of other types than a provenance has, such as a history that is no list of stages.
     """
     record = loads(data)
     if record is None:
         return None
+    contract = record.get("contract")
+    if isinstance(contract, int) and contract > CONTRACT:
+        later = f"made by a later handclr, in version {contract} of the format"
+        raise HandclrError(f"{where}: {later}; this one reads version {CONTRACT}: update handclr")
     past = record.get("history")
     for stage in (record, *(past if isinstance(past, list) else ())):
         if wrong := _misfit(stage):

@@ -80,7 +80,7 @@ class MineSettings(Settings):
     index: str | None = None
     """A file with the graph of the pool for hnsw; written where it does not exist."""
     threads: int | None = None
-    """Processor threads that search; one for each core where None."""
+    """CPU threads that search; one for each core where None."""
     shards: Sequence[str] = ()
     """Shards of the crops, read for a field of the JSON, `with_crops` and `truth` only."""
     with_crops: bool = False
