@@ -26,7 +26,7 @@ def crop_of(
     camera = crop_camera(assumed_camera(WIDTH, HEIGHT, 60.0), box, 224, flipped)
     cut = Cut(224, box, flipped, camera, OVER_SOURCE)
     key = f"{video.rpartition('/')[2]}_{number:08d}_{hand[:1] or 'r'}"
-    return Crop(key, video, number, time_s, hand, 0.9, track, 0.95, (WIDTH, HEIGHT), cut)
+    return Crop(key, video, number, time_s, hand, 0.9, track, 0.95, (WIDTH, HEIGHT), True, cut)
 
 
 def hands_of(crops: list[Crop]) -> PosedHands:

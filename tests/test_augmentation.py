@@ -94,6 +94,13 @@ def test_outside_the_crop_is_black() -> None:
     assert (out[:7] == 0).all() and (out[10:22, 10:22] == 200).all()
 
 
+@pytest.mark.parametrize("side", [16, 24, 64, 200])
+def test_a_view_of_another_size_is_dark_at_no_border(side: int) -> None:
+    flat = np.full((side, side, 3), 200, np.uint8)
+    assert (apply_view(View(64), flat) == 200).all()
+    assert apply_view(View(64, translation=(0.1, 0.0)), flat).min() == 0
+
+
 def test_views_are_reproducible_and_within_range() -> None:
     config = AugmentationConfig()
     views = [draw_view(config, np.random.default_rng([4, i])) for i in range(300)]

@@ -473,5 +473,7 @@ def test_what_cannot_be_is_one_line(model: Path, tmp_path: Path) -> None:
     assert "handclr import" in error_line(handclr("evaluate", bare, "--predictions", wrong, code=1))
     two = ("--model", model, "--predictions", wrong)
     assert "name one of" in error_line(handclr("evaluate", shard, *two, code=2))
-    both = ("--compare", shard, shard, "--model", model)
-    assert "alone, without --model" in error_line(handclr("evaluate", *both, code=2))
+    for option in (("--model", model), ("--resample-by", "video"), ("--crop", "detected")):
+        both = ("--compare", shard, shard, *option)
+        line = error_line(handclr("evaluate", *both, code=2))
+        assert f"alone, without {option[0]}" in line

@@ -191,6 +191,16 @@ def test_wrong_arrays_are_named() -> None:
         handclr.mine(np.zeros((5, 3)), np.zeros(4))
     with pytest.raises(handclr.HandclrError, match="top_k: must be at least 1"):
         handclr.mine(np.zeros((5, 3)), np.zeros(5), top_k=0)
+    points = np.random.default_rng(0).uniform(0, 224, (60, 21, 2))
+    wrong: dict[str, Any]
+    for wrong, line in (
+        ({"dim": 43}, "dim: must be 1 to 42"),
+        ({"dim": 0}, "dim: must be 1 to 42"),
+        ({"size": 0}, "size: must be the side"),
+        ({"normalize": "foo"}, "normalize: choose from crop, "),
+    ):
+        with pytest.raises(handclr.HandclrError, match=line):
+            handclr.embed_poses(points, **{"size": 224, **wrong})
 
 
 def test_videos_may_have_names_and_a_lone_one_has_no_positive() -> None:
@@ -214,6 +224,7 @@ def test_crops_are_scaled_with_their_labels(shard: Path) -> None:
     torch.testing.assert_close(small["keypoints2d"] * 2, first["keypoints2d"])
     projected = first["keypoints3d"] @ small["intrinsics"].T
     torch.testing.assert_close(projected[:, :2] / projected[:, 2:], small["keypoints2d"])
+    assert handclr.CropDataset(shard, ("valid",))[0]["valid"].tolist() == [1] * 21
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from handclr_cli.evaluation import intervals, metrics
+from handclr_cli.report.score_table import print_comparison
 
 
 @pytest.fixture
@@ -92,6 +93,14 @@ def test_one_unit_has_no_interval(rng: np.random.Generator) -> None:
         "0-50mm": None,
         "20-50mm": None,
     }
+
+
+def test_a_comparison_of_one_unit_has_no_interval(rng: np.random.Generator) -> None:
+    a, b = ({"root": rng.gamma(2, 10, (5, 21))} for _ in range(2))
+    row = intervals.paired_table(a, b, np.ones((5, 21), bool), np.zeros(5))["root"]
+    assert row["b_minus_a_interval"] is None and row["resamples_with_b_better"] is None
+    about = {"interval": {"units": 1}, "samples": 5, "a": "", "b": ""}
+    print_comparison({"comparison": {"root": row}, **about})
 
 
 def test_paired_differences_are_narrower_than_their_parts(rng: np.random.Generator) -> None:

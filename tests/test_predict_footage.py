@@ -198,6 +198,7 @@ def test_no_hands_are_an_empty_table_and_nothing_readable_an_error(
         (["clip.mp4", "-o", "notes.csv"], "exists and is not a"),
         (["clip.mp4", "--onnx", "m.onnx"], "--onnx m.onnx: a model.pt is exported"),
         (["clip.mp4", "--footage", "."], "name one of these"),
+        (["clip.mp4", "--footage", ".", "--overlay", "a.mp4"], "films of footage show that itself"),
         (["clip.mp4", "--every", "2", "--fps", "3"], "leave out one of the two"),
         (["clip.mp4", "--landmarker", "none.task"], "no landmarker at none.task"),
         (["crops.tar", "--look", "once"], "--look once: is for footage"),

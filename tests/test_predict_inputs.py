@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from labelled_helpers import write_labelled
 
-from handclr_cli.contract.errors import UsageError
+from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.prediction import predict_job
 from handclr_cli.prediction.inputs import are_footage
+from handclr_cli.prediction.predict_job import run_predict
+from handclr_cli.prediction.settings import PredictSettings
 
 
 @pytest.fixture
@@ -67,3 +72,30 @@ def test_nothing_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match="no input: name footage or shards, or pipe shards in"):
         are_footage([])
+
+
+def test_a_film_that_cannot_be_made_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = []
+
+    def make(film: Any, *rest: Any) -> str:
+        if film.video in "bc":
+            raise HandclrError(f"no {film.video}")
+        made.append(film.video)
+        return "drawn"
+
+    films = [SimpleNamespace(video=video) for video in "abcd"]
+    source = SimpleNamespace(pace=None, was_read=lambda video: True)
+    monkeypatch.setattr(
+        predict_job, "load_estimator", lambda settings: SimpleNamespace(sees_crops=1)
+    )
+    monkeypatch.setattr(predict_job, "source_of", lambda *settings: source)
+    monkeypatch.setattr(predict_job, "_films", lambda *settings: (films, None))
+    monkeypatch.setattr(predict_job, "_refuse_conflicts", lambda *settings: None)
+    monkeypatch.setattr(predict_job, "_predicted", lambda *settings: (None, None))
+    monkeypatch.setattr(predict_job, "about_lines", lambda *settings: [])
+    monkeypatch.setattr(predict_job, "_made", make)
+    with pytest.raises(HandclrError, match="no c"):
+        run_predict(PredictSettings(inputs=["x.tar"], output=None, overlay="films"))
+    assert made == ["a", "d"] and "no b" in capsys.readouterr().err

@@ -224,6 +224,10 @@ def test_views_are_turned_where_that_is_undone() -> None:
     assert augmentation_of(METHODS["simclr"], 64, None, False).geometric
     assert not augmentation_of(METHODS["simclr"], 64, None, True).geometric
     assert augmentation_of(METHODS["handclr"], 64, None, True).geometric
+    with pytest.raises(UsageError, match="rotation: published views have their own"):
+        augmentation_of(METHODS["handclr"], 64, 20.0, True)
+    with pytest.raises(UsageError, match="undo: published views are cropped at random"):
+        augmentation_of(METHODS["handclr-soft"], 64, None, True)
 
 
 def gradients(model: nn.Module) -> Tensor:

@@ -21,7 +21,7 @@ from handclr_cli.hand.camera import project
 from handclr_cli.hand.joints import JOINT_NAMES
 from handclr_cli.prediction.crops import track_numbers
 from handclr_cli.prediction.hands import PosedHands
-from handclr_cli.prediction.tables import COLUMNS, format_of, sidecar, write_table
+from handclr_cli.prediction.tables import COLUMNS, _cameras, format_of, sidecar, write_table
 
 RECORD = provenance("predict", {})
 HOSTILE = 'a,"b"\n\x1b[31m/clip.mp4'
@@ -153,3 +153,14 @@ def test_tracks_are_numbered_as_they_begin() -> None:
         crop_of(9, track=None),
     ]
     assert track_numbers(crops).tolist() == [3, 1, 2, 1, 0]
+
+
+def test_a_camera_that_differs_in_its_last_digits_is_one() -> None:
+    hands = hands_of([crop_of(0), crop_of(1)])
+    (camera,) = _cameras(hands).values()
+    assert camera == hands.placed.camera[0].tolist()
+    hands.placed.camera[1] *= 1 + 1e-7
+    (close,) = _cameras(hands).values()
+    np.testing.assert_allclose(close, camera, rtol=1e-6)
+    hands.placed.camera[1, 0, 0] *= 1.01
+    assert _cameras(hands) == {"clips/a.mp4": None}

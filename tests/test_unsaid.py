@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,20 @@ from labelled_helpers import labelled_sample
 from shard_helpers import crop, crops, jpeg, write_shard
 
 from handclr_cli.contract.errors import HandclrError
-from handclr_cli.contract.fields import KEYPOINTS_2D, encode_array, encode_object
+from handclr_cli.contract.fields import (
+    KEYPOINTS_2D,
+    WORLD_3D,
+    encode_array,
+    encode_object,
+    legible,
+)
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.pairs import PairCrops, Pairs
 from handclr_cli.contract.sample import Sample
 from handclr_cli.evaluation.evaluate_job import EvaluateSettings, run_evaluate
 from handclr_cli.evaluation.labels import read_labels
+from handclr_cli.footage.frames import Sampling
+from handclr_cli.footage.sources import sampling_of
 from handclr_cli.hand.placement import cut_of
 from handclr_cli.hand.plausible import pixel_keypoints
 from handclr_cli.prediction.crops import read_crop
@@ -25,6 +34,7 @@ from handclr_cli.prediction.overlay import DrawnHand, draw_hands, label_of
 from handclr_cli.report.pairs_page import pairs_page
 from handclr_cli.similarity.pose_reading import read_poses
 from handclr_cli.similarity.pose_store import PoseStore
+from handclr_cli.work.skips import Skips
 
 BOX = [10, 10, 74, 74]
 
@@ -106,9 +116,10 @@ def test_crops_that_cannot_be_drawn_on_footage_are_counted(
     (tmp_path / "clip.mp4").write_bytes(b"film")
     where = {"video": "clip.mp4", "box": BOX, "hand": "left"}
     samples = [told("a", frame=1, **where), told("b", **where), told("c", frame=1, box=BOX)]
+    samples.append(told("clip_00000002_l", **where))  # its key says it
     index = ShardIndex([str(write_shard(tmp_path / "x.tar", samples))])
     assert list(footage_of(index, [str(tmp_path / "clip.mp4")])) == ["clip.mp4"]
-    assert "2 crops of 3 do not say which frame of which video" in capsys.readouterr().err
+    assert "2 crops of 4 do not say which frame of which video" in capsys.readouterr().err
 
 
 def test_hands_of_unknown_side_are_neither_left_nor_right(tmp_path: Path) -> None:
@@ -175,3 +186,26 @@ def test_a_damaged_crop_costs_its_row_of_a_sheet(
     assert page.ndim == 3
     said = capsys.readouterr().err
     assert said.count("sample attic_00000001_r: bad jpg: not an image; not drawn") == 2
+
+
+def test_names_that_are_no_text_stay_apart() -> None:
+    names = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", "café.mp4".encode())]
+    assert [*map(legible, names)] == ["caf\\xe9.mp4", "caf\\xe8.mp4", "café.mp4"]
+
+
+def test_boxes_say_which_frames_were_looked_at() -> None:
+    """Their frame rate is that of no look."""
+    past = {"stage": "extract", "arguments": {"fps": 1.0}}
+    assert sampling_of([past]) == Sampling(1.0)
+    assert sampling_of([{**past, "detections": {}}]) == Sampling(every=1)
+
+
+def test_damaged_landmarks_are_not_taken_for_none(tmp_path: Path) -> None:
+    samples = [labelled_sample(number) for number in range(3)]
+    world = encode_array(WORLD_3D, np.zeros((21, 3)))
+    for sample, data in zip(samples, (world, world[:100]), strict=False):
+        sample.members["world3d.npy"] = data
+    index = ShardIndex([str(write_shard(tmp_path / "x.tar", samples))])
+    skips = Skips()
+    assert read_labels(index, skips=skips).rows.tolist() == [0, 2] and skips.count == 1
+    assert len(read_labels(index, seen=False)) == 3  # predictions are not made of them

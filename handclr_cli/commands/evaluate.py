@@ -129,8 +129,15 @@ def evaluate(
     handclr keypoints --keep-empty test.tar | handclr evaluate - --model model.pt --crop detected
     """
     if compare:
-        given = {"--model": model, "--predictions": predictions, "SHARDS": shards, "--bone": bone}
+        given: dict[str, Any] = {
+            "--model": model,
+            "--predictions": predictions,
+            "SHARDS": shards,
+            "--bone": bone,
+        }
         given |= {"-o": output, "--plot": plot, "--freihand": freihand, "--dexycb": dexycb}
+        given |= {"--alone": alone, "--crop": crop != "given", "--landmarker": landmarker}
+        given["--resample-by"] = resample_by != "sample"
         _compare(compare, given, table, seed)
         return
     if predictions is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,11 @@ def encode_array(field: Field, array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, value, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
+
+
+def legible(name: str) -> str:
+    """The name of a file as text; bytes of it that are not UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def encode_object(value: dict[str, Any]) -> bytes:

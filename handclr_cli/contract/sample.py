@@ -120,6 +120,13 @@ class Sample:
         return KEYPOINTS_2D in self and WORLD_3D in self
 
     @property
+    def has_pose(self) -> bool:
+        """Whether it holds 2D keypoints of all joints: the landmarker's, or of labels that are
+        whole.
+        """
+        return KEYPOINTS_2D in self and (WORLD_3D in self or bool(self.valid.all()))
+
+    @property
     def valid(self) -> np.ndarray:
         """Which joints have labels, bool (21,)."""
         return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)

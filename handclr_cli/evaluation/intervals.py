@@ -106,8 +106,11 @@ def paired_table(
     units: np.ndarray,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`paired` after each alignment that both have, ready for JSON."""
+    """`paired` after each alignment that both have, ready for JSON; of a single unit, without what
+    is told by drawing units anew.
+    """
     table: dict[str, Any] = {}
+    alone = len(np.unique(units)) < 2
     for name in a:
         if name not in b:
             continue
@@ -116,8 +119,8 @@ def paired_table(
             "a_mpjpe_mm": found.a,
             "b_mpjpe_mm": found.b,
             "b_minus_a_mm": found.difference,
-            "b_minus_a_interval": [found.low, found.high],
-            "resamples_with_b_better": found.b_better,
+            "b_minus_a_interval": None if alone else [found.low, found.high],
+            "resamples_with_b_better": None if alone else found.b_better,
             "definition": DEFINITIONS[name],
         }
     return table

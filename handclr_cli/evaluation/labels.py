@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import HandclrError, NoCropsError
-from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D
+from ..contract.fields import INTRINSICS, KEYPOINTS_2D, KEYPOINTS_3D, WORLD_3D
 from ..contract.index import ShardIndex
 from ..contract.naming import Naming
 from ..contract.npz import as_keys
@@ -108,6 +108,10 @@ def read_labels(
 
 
 def _label(row: int, sample: Sample, seen: bool) -> dict[str, Any]:
+    # Models are told them, or crops are cut by them: a damaged one is not one that is not there.
+    for field in (KEYPOINTS_2D, WORLD_3D) if seen else ():
+        if field in sample:
+            sample.read(field)
     return {
         "rows": row,
         "keys": sample.key,

@@ -82,9 +82,10 @@ def place_predictions(hands: np.ndarray, seen: np.ndarray, labels: Labels, scale
         "with errors in both 2D and 3D"
     )
     if nowhere := int((~found.fitted).sum()):
-        position += (
-            f"; {nowhere} fit nowhere before the camera and stand where their extent looks right"
+        uncertain = (
+            "fit no certain place before the camera and stand where their extent looks right"
         )
+        position += f"; {nowhere} {uncertain}"
     hands, sigma = found.keypoints3d.astype(np.float64), found.depth_sigma
     return Predicted(hands, True, scale, position, depth_sigma=sigma)
 

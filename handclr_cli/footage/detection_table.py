@@ -91,6 +91,7 @@ class TableReader:
         self._refuse(chunk, odd, "frame", "not the number of a frame")
         box = self._boxes(chunk)
         score, left = self._numbers(chunk, "score"), self._left(chunk)
+        self._refuse(chunk, (score < 0) | (score > 1), "score", "not within 0 and 1")
         return name_id, frame.astype(np.int32), box, score, left
 
     def _boxes(self, chunk: Chunk) -> np.ndarray:
@@ -146,7 +147,10 @@ class TableReader:
             value = chunk.columns[column][row]
             what = f"{column} {value!r}: {why}"
             if value in (None, ""):
-                what = f"no {column}, and {NEEDED} are needed"
+                lacking = f", and {NEEDED} are needed"
+                if column == "score":
+                    lacking = "; write 1 where it is not known"
+                what = f"no {column}{lacking}"
             raise self.error(chunk.places[row], what)
 
 

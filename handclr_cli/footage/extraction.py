@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..choices import LookName
-from ..contract.fields import IMAGE, INFO, encode_image, encode_object
+from ..contract.fields import IMAGE, INFO, encode_image, encode_object, legible
 from ..contract.sample import Sample, sample_key
 from ..contract.shards import ShardWriter, group
 from ..contract.tar import StreamCursor
@@ -183,7 +183,7 @@ def crops(piece: Piece, look: Look, settings: CropSettings) -> Iterator[Sample]:
         box = square_box(hand.keypoints, settings.margin)
         flipped = hand.side == "left"
         info = {
-            "video": piece.footage.name,
+            "video": legible(piece.footage.name),
             "frame": look.number,
             "time_s": look.time_s,
             "box": list(box),

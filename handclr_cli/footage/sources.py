@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ..contract.errors import UsageError
+from ..contract.fields import legible
 from ..contract.provenance import Provenance, after
 from .finding import find_footage
 from .frames import Footage, Sampling
@@ -21,10 +22,12 @@ _MOST_FOLDERS = 5_000
 def sampling_of(origins: Iterable[Provenance]) -> Sampling:
     """The sampling of `handclr extract` in the history of shards.
 
-    Every frame where it is not the same for all.
+    Every frame where it is not the same for all, or where a file of boxes said which frames.
     """
     found = set()
     for past in _extractions(origins):
+        if "detections" in past:
+            return Sampling(every=1)
         found.add((past["arguments"].get("fps"), past["arguments"].get("every")))
     if len(found) != 1:
         return Sampling(every=1)
@@ -122,7 +125,7 @@ def _below(names: Collection[str]) -> Iterator[str]:
             continue
         for entry in entries:
             path = os.path.join(folder, entry.name)
-            if entry.name in names:
+            if legible(entry.name) in names:
                 yield path
             if entry.is_dir(follow_symlinks=False) and may_hold_footage(entry.name):
                 waiting.append(path)
@@ -143,7 +146,8 @@ def _extractions(origins: Iterable[Provenance]) -> Iterator[Provenance]:
 def _path_parts(footage: Footage) -> Sequence[str]:
     """The parts of the path of a file, or of the folder of several images."""
     first = Path(os.path.abspath(footage.files[0]))
-    return first.parts if first.name == _parts(footage.name)[-1] else first.parent.parts
+    path = first if first.name == _parts(footage.name)[-1] else first.parent
+    return [legible(part) for part in path.parts]
 
 
 def _common_tail(first: Sequence[str], second: Sequence[str]) -> int:

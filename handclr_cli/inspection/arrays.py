@@ -10,6 +10,7 @@ import numpy as np
 from ..contract.errors import HandclrError
 from ..contract.npz import KINDS
 from ..contract.provenance import loads
+from ..hand.alignment import joint_means, mean_over_joints
 
 # The array, besides `key`, by which each kind is recognised.
 _TELLTALE = {"pose": "embedding", "pairs": "positive", "predictions": "keypoints3d"}
@@ -163,7 +164,8 @@ def _predictions(file: BinaryIO, headers: dict[str, Header]) -> dict[str, Any]:
     if "error_mm" in headers:
         (error,) = _read(file, "error_mm")
         valid = _read(file, "valid")[0] > 0 if "valid" in headers else np.isfinite(error)
-        found["error_mm"] = round(float(error[valid].mean()), 4) if valid.any() else None
+        mean = float(mean_over_joints(joint_means(error, valid))) if valid.any() else None
+        found["error_mm"] = None if mean is None else round(mean, 4)
     return found
 
 

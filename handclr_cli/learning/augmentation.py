@@ -197,8 +197,14 @@ def apply_view(view: View, image: Image) -> Image:
     linear, offset = matrix[:, :2] * (view.size / side), matrix[:, 2] * view.size
     # OpenCV counts from the centre of the first pixel, which is at .5 here.
     warp = np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
+    # Where nothing is moved, all of the view is inside, also the halves of its outermost pixels.
+    moved = view.angle_deg != 0 or view.scale != 1 or any(view.translation)
     out = cv2.warpAffine(
-        image, warp, (view.size, view.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        image,
+        warp,
+        (view.size, view.size),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT if moved else cv2.BORDER_REPLICATE,
     )
     if (view.brightness, view.contrast, view.saturation, view.hue) != (1.0, 1.0, 1.0, 0.0):
         grey = float(LUMA @ cv2.mean(out)[:3])

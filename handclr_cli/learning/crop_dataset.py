@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..contract.errors import HandclrError
-from ..contract.fields import FIELDS, IMAGE, INFO, INTRINSICS, KEYPOINTS_2D, Field
+from ..contract.fields import FIELDS, IMAGE, INFO, INTRINSICS, KEYPOINTS_2D, VALID, Field
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..contract.sample import Sample
@@ -84,6 +84,8 @@ class CropDataset(Dataset[dict[str, Any]]):
             if self.size is not None and self.size != len(image):
                 image = apply_view(View(self.size), image)
             return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if field is VALID:
+            return torch.from_numpy(sample.valid.astype(np.uint8))
         value = sample.read(field)
         if field is INFO:
             return value

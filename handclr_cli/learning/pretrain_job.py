@@ -261,6 +261,9 @@ def _damage(sample: Sample) -> HandclrError | None:
         sample.read(KEYPOINTS_2D)
     try:
         pixel_keypoints(sample)
+        if not sample.has_pose:
+            why = "some joints have no label; find its keypoints by handclr keypoints"
+            return HandclrError(f"{sample.source}: sample {sample.key}: {why}")
     except HandclrError as error:
         return error
     return None

@@ -106,7 +106,15 @@ def augmentation_of(
 
     Views are rotated by `rotation` degrees, or where that is None by 45 where it is undone and not
     at all elsewhere. As published, an augmentation that is not undone leaves the geometry alone.
+    Raises UsageError where views as published cannot be what is asked for.
     """
+    if published and rotation is not None:
+        raise UsageError(
+            "published views have their own; leave out one of the two", setting="rotation"
+        )
+    if published and method.undo == "crop":
+        why = "published views are cropped at random, which the undoing is not told; take extent"
+        raise UsageError(why, setting="undo")
     undone = method.undo != "none"
     turn = (45.0 if undone else 0.0) if rotation is None else rotation
     return AugmentationConfig(size=size, rotation=turn, geometric=undone or not published)

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..contract.errors import HandclrError
-from ..contract.fields import KEYPOINTS_2D
 from ..contract.index import ShardIndex
 from ..hand.normalise import pose_vectors
 from ..work.skips import Skips
@@ -67,11 +66,11 @@ class Probe:
 def build_probe(
     train: ShardIndex, held_out: ShardIndex, side: int, size: int, seed: int, device: torch.device
 ) -> Probe:
-    """A probe of the held-out crops that have keypoints.
+    """A probe of the held-out crops that have keypoints, where there are too many of a sample.
 
-    Its bank is a seeded sample of the crops trained on. `side` is what crops are decoded to and
-    `size` what the encoder sees. Raises HandclrError where crops with keypoints are missing, or a
-    held-out crop is also trained on.
+    Its bank is a seeded sample of the crops trained on, of BANK at most as well. `side` is what
+    crops are decoded to and `size` what the encoder sees. Raises HandclrError where crops with
+    keypoints are missing, or a held-out crop is also trained on.
     """
     shared = next((key for key in held_out.keys if key in train), None)
     if shared is not None:
@@ -79,7 +78,10 @@ def build_probe(
         raise HandclrError(trained, setting="probe")
     order = np.random.default_rng(seed).permutation(len(train))
     bank = _pose_views(train, order, side, size, "the shards")
-    known = _pose_views(held_out, np.arange(len(held_out)), side, size, "the probe")
+    chosen = np.arange(len(held_out))
+    if len(chosen) > BANK:
+        chosen = np.random.default_rng(seed).permutation(len(held_out))
+    known = _pose_views(held_out, chosen, side, size, "the probe")
     return Probe(bank, known, device)
 
 
@@ -91,7 +93,7 @@ def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name
     store, view, skips = CropStore(index, side), View(size), Skips()
     chosen: list[tuple[np.ndarray, np.ndarray, int]] = []
     for row in order.tolist():
-        if row in index.damaged or KEYPOINTS_2D not in (sample := index[row]):
+        if row in index.damaged or not (sample := index[row]).has_pose:
             continue
         try:
             chosen.append((apply_view(view, store[row]), sample.keypoints2d, sample.side))

@@ -64,6 +64,10 @@ def warp(images: Tensor, geometry: Geometry, size: int) -> Tensor:
     cos = (geometry.scale * geometry.angle.cos())[:, None, None]
     sin = (geometry.scale * geometry.angle.sin())[:, None, None]
     grid = torch.stack([cos * x + sin * y, cos * y - sin * x], dim=3)
+    # Where nothing is moved, all of the view is inside, also the halves of its outermost pixels.
+    edge = 1 - 1 / images.shape[1]
+    moved = (geometry.angle != 0) | (geometry.scale != 1) | (geometry.translation != 0).any(dim=1)
+    grid = torch.where(moved[:, None, None, None], grid, grid.clamp(-edge, edge))
     pixels = images.permute(0, 3, 1, 2).float()
     return F.grid_sample(pixels, grid, padding_mode="zeros", align_corners=False)
 

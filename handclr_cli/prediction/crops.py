@@ -14,7 +14,7 @@ from ..hand.placement import Cut, cut_of
 # Texts as objects: NumPy's own would give each the room of the longest.
 _COLUMNS: dict[str, Any] = {
     **{"key": object, "video": object, "frame": np.int64, "time_s": np.float64, "hand": object},
-    **{"score": np.float64, "side_score": np.float64, "size": np.int64},
+    **{"score": np.float64, "side_score": np.float64, "size": np.int64, "boxed": np.bool_},
 }
 # A crop shows a right hand: of one that was mirrored, the source shows a left one.
 _SIDES = {True: "left", False: "right", None: ""}
@@ -23,7 +23,8 @@ _SIDES = {True: "left", False: "right", None: ""}
 class Crop(NamedTuple):
     """A crop's key, and what its JSON says, as `PosedHands` has it; `track` is that of the JSON.
 
-    A `track` of None is unknown; `cut` is how the crop lies in its source.
+    A `track` of None is unknown; `cut` is how the crop lies in its source, and `boxed` whether that
+    is known.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Crop(NamedTuple):
     track: int | None
     side_score: float
     size: tuple[int, int]
+    boxed: bool
     cut: Cut
 
 
@@ -44,22 +46,27 @@ def read_crop(sample: Sample, fov_deg: float, side: int | None = None) -> Crop:
     Raises HandclrError where the crop or its JSON is damaged.
     """
     cut, info = cut_of(sample, fov_deg, side), sample.info
-    match = KEY.fullmatch(sample.key)
-    frame = _whole(info.get("frame"))
-    if frame is None and match:
-        frame = int(match["frame"])
     return Crop(
         key=sample.key,
         video=sample.named_video or "",
-        frame=-1 if frame is None or frame > LAST_FRAME else frame,
+        frame=frame_of(sample),
         time_s=_number(info.get("time_s")),
         hand=sample.hand or _SIDES[sample.flipped],
         score=_number(info.get("score")),
         track=_whole(info.get("track")),
         side_score=math.nan if sample.side_score is None else sample.side_score,
         size=_size(info.get("source_size")),
+        boxed="box" in info,
         cut=cut,
     )
+
+
+def frame_of(sample: Sample) -> int:
+    """The frame that a crop is from, by its JSON, else by its key; -1 where neither says it."""
+    frame, match = _whole(sample.info.get("frame")), KEY.fullmatch(sample.key)
+    if frame is None and match:
+        frame = int(match["frame"])
+    return -1 if frame is None or frame > LAST_FRAME else frame
 
 
 def columns_of(crops: Sequence[Crop]) -> dict[str, np.ndarray]:

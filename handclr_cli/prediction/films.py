@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import re
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..footage.frames import Footage, Frame, OnSkip, Sampling
 from ..footage.sources import find_sources
 from ..footage.video import read_frames
 from ..hand.film import Encoding, Write, encoded, film_writer, require_encoder
+from .crops import frame_of
 from .hands import FilmFrame, PosedHands
 from .overlay import DrawnHand, draw_hands, drawn_hands
 from .page import HandsPage, write_page
@@ -68,7 +70,7 @@ def footage_of(index: ShardIndex, named: Sequence[str]) -> dict[str, Footage]:
     for row in range(len(index)):
         with contextlib.suppress(HandclrError):  # which the prediction reports
             sample = index[row]
-            if isinstance(sample.info.get("frame"), int) and "box" in sample.info:
+            if frame_of(sample) >= 0 and "box" in sample.info:
                 counts[sample.video] += 1
     if len(index) and not counts:
         why = "the crops do not say which frame they are from, and where in it"
@@ -177,6 +179,14 @@ class _Writers(contextlib.ExitStack):
 
     def __enter__(self) -> _Writers:
         super().__enter__()
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def _open(self) -> None:
         if self._film.overlay is not None:
             self._overlay = self.enter_context(film_writer(self._film.overlay, self._size))
         if self._film.page is not None:
@@ -184,7 +194,6 @@ class _Writers(contextlib.ExitStack):
             size = max(2, round(self._size[0] * share)), max(2, round(self._size[1] * share))
             shown = str(self._film.page)
             self._plain = self.enter_context(encoded(self._small, size, _PAGE_FILM, shown))
-        return self
 
     def write(self, image: np.ndarray, hands: Sequence[DrawnHand], film_s: float) -> None:
         """Append a frame with its hands."""

@@ -62,8 +62,8 @@ class FootageCrops:
         ):
             for piece, looks in crew.answers(pieces, frames):
                 for crops in self._looks(piece.footage, looks):
-                    advance(1, hands=hands)
                     hands += len(crops)
+                    advance(1, hands=hands)
                     yield from crops
         self.seconds = time.monotonic() - begin
         if self.skipped and not self.read:

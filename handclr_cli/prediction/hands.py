@@ -18,7 +18,8 @@ class PosedHands:
     unknown; `time_s` float64 (N,), NaN where unknown and of images; `hand` "left", "right" or "";
     `score` and `side_score` float64 (N,) from 0 to 1, NaN where unknown; `track` int64 (N,), from 1
     in the order in which the tracks of a video begin, 0 where unknown; `size` int64 (N, 2), width
-    and height of the source in pixels, 0 where unknown; `placed` as `placement.placed`.
+    and height of the source in pixels, 0 where unknown; `boxed` bool (N,), whether the place in the
+    source is known, else the crop is its own; `placed` as `placement.placed`.
     """
 
     key: np.ndarray
@@ -30,6 +31,7 @@ class PosedHands:
     track: np.ndarray
     side_score: np.ndarray
     size: np.ndarray
+    boxed: np.ndarray
     placed: Placed
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class PredictResult(NamedTuple):
     hands: how many were predicted, by "left", "right" or ""; tracks: how many they make up; by:
     what predicted them; skipped: inputs that cannot be used; without_hand: crops in which the
     landmarker finds none; cameras: crops by how their camera is known; bone_mm: the reference bone,
-    and bone_of what it is taken from; by_extent: hands that fit nowhere before the camera;
+    and bone_of what it is taken from; by_extent: hands that fit no certain place before the camera;
     depth_sigma_mm: the median of the others' `depth_sigma`; misfit_px: the median over the hands of
     the distance between their projected 3D joints and their 2D ones, in source pixels; both None
     where there are none; pace: of footage, how fast it was worked through; films: what was drawn.
@@ -83,10 +83,18 @@ def run_predict(settings: PredictSettings) -> PredictResult:
     about = about_lines(done, settings.fov)
     # What cannot be read of footage was named when its hands were looked for.
     on_skip = _warn if source.pace is None else _say_nothing
-    drawn = []
+    drawn: list[Drawn] = []
     for film in films:
         if source.was_read(film.video):
-            drawn.append(_made(film, hands, about, on_skip))
+            try:
+                drawn.append(_made(film, hands, about, on_skip))
+            except HandclrError as error:
+                # The others are made all the same.
+                if failed:
+                    _warn(failed)
+                failed = error
+    if failed:
+        raise failed
     return done._replace(films=drawn)
 
 
@@ -157,8 +165,10 @@ def _predicted(
     if settings.smooth:
         from .smoothing import smoothed
 
-        moments = [columns[name] for name in ("track", "video", "frame", "time_s")]
-        xyz, uv = smoothed(xyz, uv, cuts, *moments)
+        # Hands whose crops lie nowhere in a source are beside no others.
+        tracks = np.where(columns["boxed"], columns["track"], 0)
+        moments = [columns[name] for name in ("video", "frame", "time_s")]
+        xyz, uv = smoothed(xyz, uv, cuts, tracks, *moments)
     hands = PosedHands(**columns, placed=placed(xyz, uv, cuts))
     done = PredictResult(
         hands=Counter(hands.hand.tolist()),
@@ -237,7 +247,7 @@ def about_lines(done: PredictResult, fov: float) -> list[tuple[str, str]]:
         placed = f"+/- {done.depth_sigma_mm:.0f} mm if size and camera are right (median)"
         lines.append(("depth", placed))
     if done.by_extent:
-        where = "fit nowhere before the camera and stand where their extent looks right"
+        where = "fit no certain place before the camera and stand where their extent looks right"
         lines.append(("placed by extent", f"{done.by_extent:,} {where}"))
     return lines
 
@@ -248,7 +258,7 @@ def _made(
     """Make a film and a page of the hands of a video."""
     from .films import make_film
 
-    own = hands.take(hands.video == film.video)
+    own = hands.take((hands.video == film.video) & hands.boxed)
     label = "page" if film.overlay is None else "overlay"
     with console.progress(label, unit="frames") as advance:
         return make_film(film, own, about, on_skip, advance)

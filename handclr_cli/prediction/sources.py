@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import console
+from ..contract.errors import UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import STDIN, expand_inputs
 from ..contract.provenance import Provenance
@@ -178,6 +179,9 @@ class FootageSource:
 
     def filmed(self, named: Sequence[str]) -> Filmed:
         """As `Source`."""
+        if named:
+            why = "is where the footage of crops is; films of footage show that itself"
+            raise UsageError(why, setting="footage")
         return Filmed({each.name: each for each in self._crops.footage}, self._crops.sampling)
 
     def was_read(self, video: str) -> bool:

@@ -52,7 +52,8 @@ def print_comparison(report: dict[str, Any]) -> None:
     for alignment, row in report["comparison"].items():
         difference = with_interval(row["b_minus_a_mm"], row["b_minus_a_interval"], 2)
         both = [f"{row['a_mpjpe_mm']:.2f}", f"{row['b_mpjpe_mm']:.2f}"]
-        rows.append([alignment, *both, difference, f"{row['resamples_with_b_better']:.1%}"])
+        share = row["resamples_with_b_better"]
+        rows.append([alignment, *both, difference, "" if share is None else f"{share:.1%}"])
     caption = f"Intervals by {report['interval']['units']:,} units, resampled together."
     title = f"{report['samples']:,} crops, a: {report['a']}, b: {report['b']}"
     _print_rows(title, headings, rows, caption)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,7 +58,8 @@ def embed_poses(
 
     keypoints2d: (N, 21, 2) pixels; size: side of the crop in pixels, one for all or (N,);
     normalize: see `pose_vectors`; basis: axes that were fitted before, so that nothing is fitted.
-    Raises HandclrError where the shape is another, a value is not finite, or the poses are too few.
+    Raises HandclrError where the shape is another, a value is not finite, the poses are too few, or
+    there is no such size, dimension or normalisation.
 
     >>> import numpy as np, handclr_cli as handclr
     >>> keypoints = np.random.default_rng(0).uniform(0, 224, (500, 21, 2))
@@ -74,7 +75,15 @@ def embed_poses(
         raise HandclrError(f"keypoints2d has the shape {points.shape}, expected (N, 21, 2)")
     if not np.isfinite(points).all():
         raise HandclrError("keypoints2d holds values that are not finite; leave these poses out")
-    vectors = pose_vectors(points, np.broadcast_to(size, len(points)), normalize)
+    sides = np.broadcast_to(np.asarray(size, np.float64), len(points))
+    if not (sides > 0).all():
+        raise HandclrError("must be the side of the crops in pixels", setting="size")
+    if not 1 <= dim <= points.shape[1] * 2:
+        raise HandclrError(f"must be 1 to {points.shape[1] * 2}", setting="dim")
+    if normalize not in get_args(NormalisationName):
+        names = ", ".join(get_args(NormalisationName))
+        raise HandclrError(f"choose from {names}", setting="normalize")
+    vectors = pose_vectors(points, sides, normalize)
     basis = fit([vectors], dim) if basis is None else basis
     return PoseEmbedding(basis.embed(vectors), basis)
 

@@ -28,8 +28,8 @@ class PosesRead(NamedTuple):
     """Poses, and the arrays `key`, `video` (sorted) and `video_id` that name them.
 
     The array `side_score` is there too where a sample says how sure its side is. `origins` are the
-    provenances of their shards; `dropped` counts samples without keypoints, `doubtful` those whose
-    side is not sure enough, `skipped` those that cannot be used.
+    provenances of their shards; `dropped` counts samples without keypoints of all joints,
+    `doubtful` those whose side is not sure enough, `skipped` those that cannot be used.
     """
 
     poses: PoseStore
@@ -117,6 +117,9 @@ class _Reader:
                 self.dropped += 1
                 continue
             try:
+                if KEYPOINTS_2D in self.needed and not sample.has_pose:
+                    self.dropped += 1
+                    continue
                 pose, sure = self._pose(sample), sample.side_score
             except HandclrError as error:
                 self.skips.add(error)

@@ -71,7 +71,7 @@ class Truth:
         frames = defaultdict(list)
         for row, sample in enumerate(self._index):
             placed = place_of(sample)
-            if placed and KEYPOINTS_3D in sample:
+            if placed and _is_whole(sample):
                 place, box = placed
                 frames[place].append(TrueHand(box, bool(sample.flipped), row))
         return frames
@@ -136,8 +136,13 @@ class Truth:
 
     def _put(self, hand: np.ndarray, row: int) -> None:
         sample = self._index[row]
-        if KEYPOINTS_3D in sample:
+        if _is_whole(sample):
             hand[:] = sample.keypoints3d
+
+
+def _is_whole(sample: Sample) -> bool:
+    """Whether all joints have 3D labels: the others lie anywhere."""
+    return KEYPOINTS_3D in sample and bool(sample.valid.all())
 
 
 def place_of(sample: Sample) -> tuple[Place, Box] | None:

@@ -89,7 +89,8 @@ def draw_table_2(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
     rows = {}
     for what, pools in (("steps", scale.equal_steps), ("epochs", scale.equal_epochs)):
-        columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in pools}
+        begun = results.begun(pools)
+        columns = {f"{scale.pools[pool].videos:,}": (pool, small) for pool in begun}
         rows[f"videos to pre-train on, as many {what}"] = columns
     draw(results, rows, path)
 

@@ -136,7 +136,7 @@ def budgets(results: Results) -> str:
     one where both were followed.
     """
     scale, small = results.scale, min(results.scale.fractions)
-    begun = [pool for pool in scale.budgets if any(_of_all(results, pool, small))]
+    begun = results.begun(scale.budgets)
     columns = [(pool, small, test) for test, pool in product(TESTS, begun)]
     rows = by_method(results, columns)
     shown = {row[0] for row in rows}
@@ -194,12 +194,12 @@ def mean_pose(results: Results, column: Column) -> str:
 
 def table_2(results: Results) -> str:
     """Method by size of the pool, in as many steps."""
-    return by_pool(results, results.scale.equal_steps)
+    return by_pool(results, results.begun(results.scale.equal_steps))
 
 
 def table_2_epochs(results: Results) -> str:
     """Method by size of the pool, in as many epochs."""
-    return by_pool(results, results.scale.equal_epochs)
+    return by_pool(results, results.begun(results.scale.equal_epochs))
 
 
 def by_pool(results: Results, pools: Iterable[str]) -> str:
@@ -281,11 +281,6 @@ def by_method(results: Results, columns: Sequence[Column]) -> list[list[str]]:
         if len({column[:2] for column, result in zip(columns, found, strict=True) if result}) > 1:
             rows.append([TITLES[method], *map(cell, found)])
     return rows
-
-
-def _of_all(results: Results, pool: str, fraction: float) -> list[Result | None]:
-    """What every method has of a pool."""
-    return [results.of(method, pool, fraction, TESTS[0]) for method in METHODS]
 
 
 def described(scale: Scale, pool: str) -> str:
