@@ -74,6 +74,11 @@ def test_nothing_at_a_terminal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         are_footage([])
 
 
+def test_how_surely_hands_are_looked_for_is_recorded_where_it_was_chosen() -> None:
+    assert "min_score" not in PredictSettings(inputs=["x.tar"]).arguments()
+    assert PredictSettings(inputs=["x.tar"], min_score=0.9).arguments()["min_score"] == 0.9
+
+
 def test_a_film_that_cannot_be_made_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

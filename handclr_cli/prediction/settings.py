@@ -82,8 +82,12 @@ class PredictSettings(Settings):
             raise UsageError("is what films and pages show; name one of these", setting="footage")
 
     def arguments(self) -> dict[str, Any]:
-        """The recorded fields; that tracks are filtered, or crops seen alone, is one where so."""
-        told = {"smooth": self.smooth or None, "alone": self.alone or None}
+        """The recorded fields; that tracks are filtered, crops seen alone, or hands looked for less
+        or more surely than by default, is one where so.
+        """
+        told: dict[str, Any] = {"smooth": self.smooth or None, "alone": self.alone or None}
+        if self.min_score != type(self).min_score:
+            told["min_score"] = self.min_score
         return {**super().arguments(), **told}
 
     def of_footage(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from plan import PROCESSOR, Model, encoder, fingerprint, models, tests_of
-from scale import LABELS, TESTS, Scale
+from scale import LABELS, METHODS, TESTS, Scale
 
 from handclr_cli.contract.npz import read_npz
 from handclr_cli.contract.output import atomic_write
@@ -123,6 +123,11 @@ class Results:
         found = [self.of(method, *column) for column in columns]
         seeds = min((len(result.images) for result in found if result), default=0)
         return [result and result.first(seeds) for result in found]
+
+    def begun(self, pools: Iterable[str]) -> list[str]:
+        """Those of the pools that some method was measured on, with the fewest labels."""
+        small = min(self.scale.fractions)
+        return [pool for pool in pools if any(self.of(name, pool, small) for name in METHODS)]
 
     def processors(self) -> dict[int, set[str]]:
         """The processors that each seed was measured on."""
