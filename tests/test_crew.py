@@ -222,10 +222,11 @@ def test_an_item_that_kills_two_is_given_up_and_the_others_are_answered(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [stopped, blocked])
 def test_a_worker_that_hangs_is_ended_and_the_others_are_waited_for(
-    how: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    how: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "HANG_S", 1.0)
     monkeypatch.setattr(watch, "STALL_S", 30.0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     answered = {}
     with Crew(Hanging(2, how), 2) as crew:
         for item, results in crew.answers(range(4)):

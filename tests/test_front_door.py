@@ -9,6 +9,7 @@ import doctest
 import inspect
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,11 @@ def a_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", handclr.__all__)
-def test_its_example_runs(name: str, a_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_example_runs(
+    name: str, a_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(a_folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     runner = doctest.DocTestRunner()
     for test in examples(name):
         runner.run(test)
