@@ -295,7 +295,8 @@ def test_methods_differ_and_are_recorded(
 ) -> None:
     losses = {}
     for method in ("simclr", "peclr", "tempclr", "handclr", "simhand", "handclr-soft"):
-        for published in ((), ("--as-published",)):
+        # What published views are, soft's exact undoing cannot know.
+        for published in ((), ("--as-published",))[: 1 if method == "handclr-soft" else 2]:
             run = tmp_path / f"{method}{len(published)}"
             mined = ("--pairs", pairs) if method in ("handclr", "simhand", "handclr-soft") else ()
             code, out, err = here(
@@ -308,7 +309,7 @@ def test_methods_differ_and_are_recorded(
             assert config["arguments"]["as_published"] == bool(published)
             assert (config["recipe"]["weights"] == "linear") == (method == "simhand")
             assert ("targets" in config["recipe"]) == (method == "handclr-soft")
-    assert len(set(losses.values())) == 12
+    assert len(set(losses.values())) == 11
 
 
 @pytest.mark.slow
