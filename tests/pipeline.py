@@ -175,9 +175,10 @@ def prepare(folder: Path) -> None:
 
 
 def _digest_of(path: Path) -> str:
-    # Of an NPZ or a checkpoint, what it holds: each release of Python writes other headers.
-    if path.suffix not in (".npz", ".pt"):
-        return _digest(_CLOCKS.sub(b"", path.read_bytes()))
+    # Of an NPZ file or a checkpoint, what it holds: each release of Python writes other headers.
+    data = path.read_bytes()
+    if not data.startswith(b"PK\x03\x04"):
+        return _digest(_CLOCKS.sub(b"", data))
     with zipfile.ZipFile(path) as held:
         members = [(member.filename, _digest(held.read(member))) for member in held.infolist()]
     return _digest(json.dumps(members).encode())
