@@ -51,6 +51,7 @@ def shard(tmp_path: Path) -> Path:
     return write_shard(tmp_path / "hands.tar", samples)
 
 
+@pytest.mark.slow
 def test_they_are_no_poses_to_pair(shard: Path, tmp_path: Path) -> None:
     done = handclr("pca", shard, "-o", tmp_path / "pose.npz")
     assert "4 samples without keypoints dropped" in done.stderr.decode()
