@@ -157,7 +157,9 @@ def test_patterns_and_folders_are_what_they_stand_for(
     for name in ("in/x-000.tar", "in/x-001.tar"):
         Path(name).write_bytes(bytes(1024))
     tar, one = Reads(".tar"), "in/x-001.tar"
-    for read in ("in", "in/x-*.tar", "in/x-{000..001}.tar", f"file://{tmp_path}/{one}", one):
+    here = f"file://{tmp_path}"
+    names = ("in", "in/x-*.tar", "in/x-{000..001}.tar", one)
+    for read in (*names, *(f"{here}/{name}" for name in names)):
         with pytest.raises(UsageError, match="is an input"):
             claim(read, tar, one, Writes("tar"))
     with pytest.raises(UsageError, match=r"in/x-001\.tar is an input"):
@@ -168,8 +170,9 @@ def test_patterns_and_folders_are_what_they_stand_for(
     claim("pipe:cat in/x-001.tar", tar, one, Writes("tar"))
     Path("in/sheet.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     claim("in", tar, "in/sheet.png", Writes("png"))
-    with pytest.raises(UsageError, match="is an input"):  # a picture of a data set
-        claim("in", Reads(deep=True), "in/sheet.png", Writes("png"))
+    for deep in ("in", f"{here}/in"):
+        with pytest.raises(UsageError, match="is an input"):  # a picture of a data set
+            claim(deep, Reads(deep=True), "in/sheet.png", Writes("png"))
 
 
 def test_a_run_holds_none_of_its_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

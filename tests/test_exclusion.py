@@ -71,6 +71,14 @@ def test_bytes_that_are_no_text() -> None:
     assert groups("^.", [b"\xff\xfe_1", b"\xff\xfd_1", b"a"], [0, 1, 2]) == [0, 0, 2]
 
 
+def test_videos_that_a_pattern_misses_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    by_key("^p1", KEYS, VIDEOS)
+    missed = len(set(VIDEOS)) - len(
+        {v for k, v in zip(KEYS, VIDEOS, strict=True) if k[:2] == b"p1"}
+    )
+    assert f"{missed} videos whose keys do not have ^p1: kept apart" in capsys.readouterr().err
+
+
 def test_patterns_of_no_use() -> None:
     with pytest.raises(UsageError, match=r"exclude_by: not a regular expression: "):
         by_key("(", KEYS, VIDEOS)

@@ -23,6 +23,7 @@ from shard_helpers import cli_env
 from torch.utils.data import DataLoader
 
 import handclr_cli as handclr
+from handclr_cli.contract.errors import HandclrError
 from handclr_cli.learning.encoder import Encoder
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, save_payload
@@ -195,6 +196,9 @@ def test_wrong_arrays_are_named() -> None:
         handclr.mine(np.zeros((5, 3)), np.zeros(4))
     with pytest.raises(handclr.HandclrError, match="top_k: must be at least 1"):
         handclr.mine(np.zeros((5, 3)), np.zeros(5), top_k=0)
+    for distance in (-1.0, np.nan):
+        with pytest.raises(HandclrError, match="max_distance: must be 0 or more"):
+            handclr.mine(np.zeros((5, 3)), np.zeros(5), max_distance=distance)
     points = np.random.default_rng(0).uniform(0, 224, (60, 21, 2))
     wrong: dict[str, Any]
     for wrong, line in (

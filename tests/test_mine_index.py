@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +51,9 @@ class TestIndex:
         """
         pose = write_pose(tmp_path / "pose.npz", VIDEOS)
         mined_by(pose, "--index", tmp_path / "p.hnsw")
-        done = run_cli(
-            "mine",
-            "-q",
-            tmp_path / "p.hnsw",
-            "--index",
-            tmp_path / "q.hnsw",
-            "-o",
-            tmp_path / "o.npz",
-        )
-        assert done.returncode != 0 or (tmp_path / "q.hnsw").exists()
+        found = mined_by(tmp_path / "p.hnsw", "--index", tmp_path / "q.hnsw", "--seed", 3)
+        assert (tmp_path / "q.hnsw").exists()
+        assert json.loads(str(found["meta"]))["seed"] == 3
 
     def test_of_no_use(self, tmp_path: Path) -> None:
         pose, index = write_pose(tmp_path / "pose.npz", VIDEOS), tmp_path / "p.hnsw"

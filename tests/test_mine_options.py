@@ -45,9 +45,9 @@ def test_the_share_of_the_crops_that_has_the_nearest(
     assert named(mined_here(tmp_path / "pairs.npz", pose, max_distance="100%", **options)) == named(
         everything
     )
-    for percent in (0.1, 10, 33.3, 50):
+    for percent in (1e-7, 0.1, 10, 33.3, 50):
         found = mined_here(tmp_path / "pairs.npz", pose, max_distance=f"{percent}%", **options)
-        cut = nearest[int(np.ceil(len(nearest) * percent / 100)) - 1]
+        cut = nearest[max(1, int(np.ceil(len(nearest) * percent / 100))) - 1]
         kept = everything["distance"] <= cut
         np.testing.assert_array_equal(found["positive"], np.where(kept, everything["positive"], -1))
         np.testing.assert_array_equal(

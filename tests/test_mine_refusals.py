@@ -11,6 +11,9 @@ import pytest
 from mining_helpers import VIDEOS, Found, refusal
 from shard_helpers import CLI, ROOT, cli_env, error_line, pose_arrays, run_cli, write_pose
 
+from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.similarity.mine_job import MineSettings, run_mine
+
 
 @pytest.mark.slow
 def test_usage(tmp_path: Path) -> None:
@@ -179,6 +182,24 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
     assert not (tmp_path / "pairs.npz").exists()
 
 
+def test_a_crop_that_is_asked_about_twice(tmp_path: Path) -> None:
+    pool = write_pose(tmp_path / "pool.npz", VIDEOS)
+    new = [str(write_pose(tmp_path / name, [4, 5])) for name in ("a.npz", "b.npz")]
+    with pytest.raises(HandclrError, match=r"a\.npz and 1 more: key .* appears twice"):
+        run_mine(MineSettings(pose=new, against=[str(pool)], output=str(tmp_path / "pairs.npz")))
+
+
+@pytest.mark.parametrize(("pattern", "error"), [("(", UsageError), ("zzz+", HandclrError)])
+def test_a_pattern_of_no_use_is_told_before_the_work(
+    pattern: str, error: type[Exception], tmp_path: Path
+) -> None:
+    pose, index = write_pose(tmp_path / "pose.npz", VIDEOS), tmp_path / "p.hnsw"
+    settings = {"output": str(tmp_path / "o.npz"), "index": str(index)}
+    with pytest.raises(error):
+        run_mine(MineSettings(pose=[str(pose)], exclude_by=pattern, **settings))
+    assert not index.exists()
+
+
 @pytest.mark.slow
 def test_exact_on_a_graphics_card_that_is_not_there(tmp_path: Path) -> None:
     pose = write_pose(tmp_path / "pose.npz", VIDEOS)
@@ -198,6 +219,16 @@ def test_exact_on_a_graphics_card_that_is_not_there(tmp_path: Path) -> None:
     ("options", "code", "words"),
     [
         (["--max-distance", "0"], 0, "none is within --max-distance 0; allow more"),
+        (
+            ["--exclude-by", "^(v)", "--max-distance", "5"],
+            3,
+            "--exclude-by joins all 2 videos; add other people or recordings, or leave it out",
+        ),
+        (
+            ["--exclude-by", "^(v)", "--symmetric"],
+            3,
+            "--exclude-by joins all 2 videos; add other people or recordings, or leave it out",
+        ),
         (
             ["--against", "ALONE"],
             3,

@@ -259,6 +259,15 @@ def test_the_recall_counts_what_was_missed(
     assert mined.recall == pytest.approx(1 - lost / 60)
 
 
+def test_what_is_left_to_the_exact_engine_is_of_one_search(tmp_path: Path) -> None:
+    table = PoseTable(tables(tmp_path, (30,)))
+    searched = a_pool(table, "hnsw")
+    once = mining.mine(table, slice(None), searched, Request()).left_to_tree
+    searched.search(table.embedding(), table.video, Request(8, distinct=True), "x")
+    again = mining.mine(table, slice(None), searched, Request(), symmetric=True).left_to_tree
+    assert 0 <= once == again <= len(table)
+
+
 def test_the_recall_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mining, "RECALL_QUERIES", 25)
     table = PoseTable(tables(tmp_path, (90,)))

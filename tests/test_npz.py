@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -200,6 +201,25 @@ def test_other_files(tmp_path: Path) -> None:
         read_npz(str(tmp_path / "gone"), "pose")
     with pytest.raises(HandclrError, match="cannot read .*: Is a directory"):
         read_npz(str(tmp_path), "pose")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError("Unable to allocate 2 GiB"), MemoryError),
+        (OSError(errno.EIO, "Input/output error"), HandclrError),
+    ],
+)
+def test_a_good_file_is_not_called_damaged(
+    error: Exception, told: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    write_npz(str(tmp_path / "pairs.npz"), "pairs", pairs(), RECORD)
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(told, match=r"^(Unable to allocate|cannot read .*: Input/output error)"):
+        read_npz(str(tmp_path / "pairs.npz"), "pairs")
 
 
 def test_a_kind_for_another(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -86,6 +87,16 @@ def test_files_options_and_a_basis(tmp_path: Path) -> None:
         "pca", "--basis", tmp_path / "pose.npz", stdin=tar_bytes(crops(["barn"], frames=10)[3:4])
     )
     assert projected.returncode == 0, projected.stderr
+    told = re.search(rb"with ([\d.]+)% of their variance \(([\d.]+)% of that", projected.stderr)
+    vectors = pose_vectors(
+        crops(["barn"], frames=10)[3].keypoints2d[None], np.array([16]), "root-scale"
+    )
+    off = np.square(vectors - arrays["mean"]).sum()
+    shares = (
+        np.square(arrays["embedding"][13]).sum() / off,
+        arrays["explained_variance_ratio"].sum(),
+    )
+    assert told and [float(one) for one in told.groups()] == [round(100 * one, 1) for one in shares]
     found = load_npz(projected.stdout)
     assert (found["embedding"] == arrays["embedding"][13:14]).all()
     for name in ("components", "mean", "explained_variance_ratio"):
@@ -156,6 +167,17 @@ def test_too_many_dimensions() -> None:
 
 
 @pytest.mark.slow
+def test_no_place_for_the_plot(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.tar", crops(frames=10))
+    for plot, words in (
+        ("gone/x.png", "no such folder"),
+        ("-", "standard output is for the poses"),
+    ):
+        with pytest.raises(HandclrError, match=words):
+            pca([str(shard)], output=str(tmp_path / "pose.npz"), plot=plot)
+    assert not (tmp_path / "pose.npz").exists()
+
+
 def test_no_keypoints() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(keypoints=False))), 1)
     assert (

@@ -238,4 +238,4 @@ def test_a_pose_has_one_place_in_whatever_company() -> None:
     basis = fit(poses, 20)
     alone = store(SAMPLES[:1], "both")
     alone.world_scale = 2.5
-    np.testing.assert_array_equal(embed(alone, basis), embed(poses, basis)[:1])
+    np.testing.assert_array_equal(embed(alone, basis)[0], embed(poses, basis)[0][:1])

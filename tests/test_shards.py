@@ -217,6 +217,15 @@ def test_damaged_provenance_does_not_stop_anybody() -> None:
     assert json.loads(member_list(passed_through(data))[0][1])["history"] == []
 
 
+def test_provenance_in_an_archive_that_was_packed_anew() -> None:
+    packed = raw_tar([(f"./{name}", data) for name, data in member_list(tar_bytes(crops()))])
+    first = read(packed)[0]
+    assert first.origin == RECORD and first.key.startswith("./")
+    last = [*member_list(tar_bytes(crops()))[1:], member_list(tar_bytes(crops()))[0]]
+    with pytest.raises(TruncatedError, match="or was packed with __handclr__ not first"):
+        read(raw_tar(last))
+
+
 def test_an_archive_that_starts_inside_another() -> None:
     cut = tar_bytes(crops())[: -len(END_OF_ARCHIVE)]
     with pytest.raises(TruncatedError, match="an archive ends without its end mark"):

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from shard_helpers import crops, tar_bytes
+from shard_helpers import crops, tar_bytes, write_pose
 
 from handclr_cli.contract import retries
 from handclr_cli.contract.claims import Read, Reads, Writes, Written, refuse_conflicts
@@ -26,6 +26,7 @@ from handclr_cli.contract.output import output_file
 from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.shards import ShardOutput, read_samples
 from handclr_cli.contract.units import Units, even_parts, parts_of_shards
+from handclr_cli.similarity.mine_job import MineSettings, run_mine
 from handclr_cli.similarity.pca_job import PcaSettings, run_pca
 
 BUCKET = "memory://bucket"
@@ -85,6 +86,26 @@ def test_what_is_read_is_what_is_there(hands: list[str], tmp_path: Path) -> None
     run_pca(PcaSettings(shards=hands, output=f"{BUCKET}/pose.npz"))
     assert (tmp_path / "far").read_bytes() == (tmp_path / "near").read_bytes()
     assert fsspec.filesystem("memory").cat(f"{BUCKET}/pose.npz") == (tmp_path / "near").read_bytes()
+
+
+def test_an_index_in_a_store_is_made_once_and_read(tmp_path: Path) -> None:
+    pose, pairs = write_pose(tmp_path / "pose.npz", [0, 0, 1, 1, 2]), str(tmp_path / "pairs.npz")
+    index = f"{BUCKET}/pool.hnsw"
+    settings = MineSettings(pose=[str(pose)], output=pairs, index=index)
+    run_mine(settings)
+    made, found = fsspec.filesystem("memory").cat(index), Path(pairs).read_bytes()
+    run_mine(settings)
+    assert fsspec.filesystem("memory").cat(index) == made and Path(pairs).read_bytes() == found
+    put("pool.hnsw", pose.read_bytes())
+    with pytest.raises(HandclrError, match="index: has no graph"):
+        run_mine(settings)
+    assert fsspec.filesystem("memory").cat(index) == pose.read_bytes()
+    written = [
+        Written("index", index, Writes("npz", once=True)),
+        Written("output", index, Writes("npz")),
+    ]
+    with pytest.raises(UsageError, match="is an input"):
+        refuse_conflicts([], written)
 
 
 def test_what_cannot_be_read_is_named() -> None:
@@ -175,10 +196,13 @@ def test_what_must_not_be_written_to() -> None:
     ):
         with pytest.raises(UsageError, match=why), output_file(name, "tar"):
             pass
-    reads = [Read("shards", f"{BUCKET}/hands-{{0..1}}.tar", Reads(".tar"))]
-    writes = [Written("output", f"{BUCKET}/hands-1.tar", Writes("tar"))]
-    with pytest.raises(UsageError, match="is an input of this command"):
-        refuse_conflicts(reads, writes)
+    writes = [Written("output", f"{BUCKET}/in/hands-1.tar", Writes("tar"))]
+    for name in ("in/hands-{0..1}.tar", "in/", "in/*", "*/hands-[12].tar", "**/hands-1.tar"):
+        with pytest.raises(UsageError, match="is an input of this command"):
+            refuse_conflicts([Read("shards", f"{BUCKET}/{name}", Reads(".tar"))], writes)
+    for name in ("", "*.tar", "in/x*", "in/deep/"):
+        refuse_conflicts([Read("shards", f"{BUCKET}/{name}", Reads(".tar"))], writes)
+    refuse_conflicts([Read("pose", f"{BUCKET}/in/", Reads(".npz"))], writes)
     with pytest.raises(UsageError, match="no folder of this machine"):
         refuse_conflicts([], [Written("run", f"{BUCKET}/run", Writes(whole=True))])
 

@@ -296,14 +296,12 @@ def _end_without(done: MineResult, settings: MineSettings) -> None:
     """
     from numpy import unique
 
-    videos, alone = len(unique(done.pairs.target_video)), done.summary.without_positive
-    limits = settings.max_distance is not None or settings.symmetric
-    if videos > 1 and limits:
-        if alone == done.summary.queries:
-            console.warn(f"{_counted(alone)} no positive: {_limits(settings)}")
-        return
-    console.warn(f"{_counted(alone)} no positive: {_why_alone(videos, settings)}")
-    raise typer.Exit(3)
+    if done.alone:
+        videos = len(unique(done.pairs.target_video))
+        console.warn(f"{_counted(done.alone)} no positive: {_why_alone(videos, settings)}")
+        raise typer.Exit(3)
+    if (without := done.summary.without_positive) == done.summary.queries:
+        console.warn(f"{_counted(without)} no positive: {_limits(settings)}")
 
 
 def _counted(crops: int) -> str:

@@ -95,7 +95,9 @@ def pca(
     """
     sources = options.sources(shards)
     options.read_once(*sources, basis)
+    options.keep_stdout_for("poses", plot=plot)
     options.prepare_output(output)
+    options.prepare_files(output, plot)
     from ..similarity.pca_job import PcaSettings, run_pca
 
     settings = PcaSettings(
@@ -121,9 +123,14 @@ def pca(
         left_out += f", {done.doubtful:,} of a doubtful side left out"
     if done.outliers is not None:
         left_out += f", {console.plural(done.outliers, 'outlier')} left out of the fit"
+    held = f"{shares.sum():.1%} of the variance"
+    if basis:
+        held = (
+            f"{done.held:.1%} of their variance ({shares.sum():.1%} of that of the basis's poses)"
+        )
     console.say(
         f"pca: {console.plural(done.poses, 'pose')} of {console.plural(done.videos, 'video')}, "
-        f"{len(shares)} dimensions with {shares.sum():.1%} of the variance, "
+        f"{len(shares)} dimensions with {held}, "
         f"{done.dropped:,} samples without keypoints dropped{left_out}"
     )
     options.skipped_exit(done.skipped)

@@ -7,13 +7,15 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple, NoReturn
 
 from .errors import UsageError
-from .inputs import BRACES, STDIN, URL, identities, in_range, is_url
+from .inputs import BRACES, STDIN, URL, identities, in_range, is_there, is_url, local_name
 from .kinds import other_kind
 from .numbering import is_numbered, shard_name, shards_of
 from .remote import COMMAND
+from .stores import is_store
 
 Identities = set[object]
 
@@ -94,8 +96,9 @@ def refuse_conflicts(reads: Sequence[Read], writes: Sequence[Written]) -> None:
 
     Files are compared, not names: links, and other ways to a file, are seen.
     """
-    there = [each for each in writes if each.mark.once and os.path.exists(each.name)]
+    there = [each for each in writes if each.mark.once and is_there(each.name)]
     reads = [*reads, *(Read(each.setting, each.name, Reads()) for each in there)]
+    reads = [read._replace(name=local_name(read.name)) for read in reads]
     writes = [each for each in writes if each not in there]
     _refuse_twins(writes)
     taken: Identities | None = None
@@ -107,8 +110,13 @@ def refuse_conflicts(reads: Sequence[Read], writes: Sequence[Written]) -> None:
             _refuse_inside(each, reads)
         if own := identities(files, standard=1):
             taken = identities(_all_read(reads)) if taken is None else taken
-            if own & taken or _lies_in_what_is_read(each, reads):
-                hit = (file for file in files if identities([file], standard=1) & taken)
+            in_store = {file for file in files if _is_object_read(file, reads)}
+            if own & taken or in_store or _lies_in_what_is_read(each, reads):
+                hit = (
+                    file
+                    for file in files
+                    if file in in_store or identities([file], standard=1) & taken
+                )
                 _refuse(
                     each, next(hit, files[0]), "is an input of this command; name another output"
                 )
@@ -146,6 +154,22 @@ def _named(name: str) -> list[str]:
     ranged = in_range(name) if BRACES.search(name) else [name]
     wild = glob.has_magic(name) and not is_url(name)
     return [match for one in ranged for match in (glob.glob(one) if wild else [one])]
+
+
+def _is_object_read(file: str, reads: Iterable[Read]) -> bool:
+    """Whether an object is one of those that a prefix or the wildcards of a store stand for."""
+    if not is_store(file):
+        return False
+    for read in reads:
+        for name in _named(read.name):
+            if name.endswith("/"):
+                name += f"*{read.mark.suffix or ''}"
+            parts, pattern = file.split("/"), name.split("/")
+            if "**" in pattern:
+                parts, pattern = [file], [name]
+            if len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)):
+                return True
+    return False
 
 
 def _lies_in_what_is_read(written: Written, reads: Iterable[Read]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import HandclrError
+from .errors import HandclrError, lacks_memory
 from .jsontext import parse_json
 
 JOINT_COUNT = 21
@@ -110,6 +110,8 @@ def decode(field: Field, payload: bytes | memoryview, where: str, suffix: str = 
             return _decode_object(payload)
         return _decode_array(field, payload)
     except Exception as error:  # whatever OpenCV, NumPy and json raise on bytes of any kind
+        if lacks_memory(error):
+            raise
         raise HandclrError(f"{where}: bad {suffix or field.suffix}: {error}") from error
 
 

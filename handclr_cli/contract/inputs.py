@@ -15,7 +15,7 @@ from typing import BinaryIO
 from .errors import HandclrError, UsageError
 from .remote import COMMAND, open_url
 from .retries import shown
-from .stores import is_store, listed, matching, open_store
+from .stores import ends_of_object, is_store, listed, matching, open_store
 
 STDIN = "-"
 URL = re.compile(r"(pipe:|[a-z][a-z0-9+.-]*://)")
@@ -45,7 +45,7 @@ def _expand(argument: str, suffix: str) -> list[str]:
     if argument == STDIN or argument.startswith(COMMAND):
         return [argument]
     if argument.startswith(_FILE):
-        return _expand(argument.removeprefix(_FILE), suffix)
+        return _expand(local_name(argument), suffix)
     if BRACES.search(argument) and not os.path.exists(argument):
         ranged = in_range(argument)
         if not ranged:
@@ -102,6 +102,21 @@ def in_range(pattern: str) -> list[str]:
     return [f"{start}{n:0{len(first)}d}{end}" for n in range(int(first), int(last) + 1)]
 
 
+def local_name(source: str) -> str:
+    """A source without the `file://` that may stand before the name of a file or folder."""
+    return source.removeprefix(_FILE)
+
+
+def is_there(source: str) -> bool:
+    """Whether a file, or an object in a store that holds anything, has this name.
+
+    Raises HandclrError where a store does not say.
+    """
+    if is_store(source):
+        return bool(ends_of_object(source, 1, 0)[0])
+    return os.path.exists(local_name(source))
+
+
 def is_url(source: str) -> bool:
     """Whether a source is a URL, or a command, rather than a file, however that is written."""
     return URL.match(source) is not None and not source.startswith(_FILE)
@@ -124,7 +139,7 @@ def identities(names: Iterable[str], standard: int = 0) -> set[object]:
             found.add(name)
             continue
         with contextlib.suppress(OSError, ValueError):
-            about = os.stat(standard if name == STDIN else name.removeprefix(_FILE))
+            about = os.stat(standard if name == STDIN else local_name(name))
             if stat.S_ISREG(about.st_mode):
                 found.add((about.st_dev, about.st_ino))
     return found
@@ -149,7 +164,7 @@ def open_source(source: str) -> BinaryIO:
     if is_url(source):
         return open_url(source)
     try:
-        return open(source.removeprefix(_FILE), "rb")
+        return open(local_name(source), "rb")
     except OSError as error:
         raise HandclrError(f"cannot read {source}: {error.strerror}") from error
 
@@ -164,7 +179,7 @@ def refuse_missing(setting: str, *sources: str | None) -> None:
     for source in sources:
         if not source or source == STDIN or is_url(source):
             continue
-        if not os.path.exists(source.removeprefix(_FILE)):
+        if not os.path.exists(local_name(source)):
             raise HandclrError(f"{source}: no such file", setting=setting)
 
 

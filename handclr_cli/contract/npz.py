@@ -9,8 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import HandclrError, TruncatedError
-from .inputs import display_name, open_seekable
+from .errors import HandclrError, TruncatedError, lacks_memory
+from .inputs import display_name, open_seekable, reading
 from .output import output_file
 from .provenance import Provenance, dumps, read_provenance
 
@@ -238,6 +238,11 @@ def read_npz(
     except HandclrError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and zlib raise on bytes of any kind
+        if lacks_memory(error):
+            raise
+        if isinstance(error, OSError) and error.errno:
+            with reading(source):
+                raise
         raise HandclrError(
             f"{name}: not an NPZ file, or damaged; is this the output of {kind_maker(kind)}?"
         ) from error

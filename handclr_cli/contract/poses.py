@@ -182,21 +182,26 @@ def _same_axes(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> b
     )
 
 
+def _unrepeated(table: PoseTable) -> np.ndarray:
+    keys = table.keys()
+    twice = repeated_key(keys)
+    if twice is not None:
+        key = twice.decode("utf-8", "replace")
+        raise HandclrError(f"{table.name}: key {key} appears twice; is a file named twice?")
+    return keys
+
+
 def all_rows(queries: PoseTable, pool: PoseTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All rows of a pool, followed by those of queries that are not in it.
 
     Returns their keys bytes (R,), the numbers of their videos (R,), and which rows the queries are
-    (Q,). Raises HandclrError where a key comes twice in the pool.
+    (Q,). Raises HandclrError where a key comes twice in the pool, or among the queries.
     """
-    keys = pool.keys()
-    twice = repeated_key(keys)
-    if twice is not None:
-        key = twice.decode("utf-8", "replace")
-        raise HandclrError(f"{pool.name}: key {key} appears twice; is a file named twice?")
+    keys = _unrepeated(pool)
     if queries is pool:
         return keys, pool.video, np.arange(len(pool))
     return (
-        np.concatenate([keys, queries.keys()]),
+        np.concatenate([keys, _unrepeated(queries)]),
         np.concatenate([pool.video, queries.video]),
         len(pool) + np.arange(len(queries)),
     )

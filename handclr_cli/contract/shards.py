@@ -85,11 +85,24 @@ def group(cursor: Cursor, source: str) -> Iterator[Sample]:
         yield from archive.samples
 
 
+def metadata_name(member: Member) -> str | None:
+    """The name of a metadata member without its folder, such as `__handclr__`; None of others."""
+    base = member.name.rpartition("/")[2]
+    return base if base.startswith("__") and base.endswith("__") else None
+
+
+def not_the_first(what: str) -> TruncatedError:
+    """The error for a provenance that comes after other members of one archive."""
+    return TruncatedError(
+        f"{what}an archive ends without its end mark, or was packed with {PROVENANCE} not first"
+    )
+
+
 def _archive(members: Iterator[Member], source: str) -> Archive:
     first = next(members)
     origin = (
         read_provenance(bytes(first.data), f"{source}: {first.name}")
-        if first.name in (PROVENANCE, HISTORY)
+        if metadata_name(first) in (PROVENANCE, HISTORY)
         else None
     )
     metadata: dict[str, bytes] = {}
@@ -102,13 +115,13 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
     sample: Sample | None = None
     keys = set[str]()
     for number, member in enumerate(members):
-        metadata = _is_metadata(member.name)
+        metadata = metadata_name(member)
         named = None if metadata else sample_name(member.name)
         if sample and (metadata or (named and named[0] != sample.key)):
             yield sample
             sample = None
         if metadata:
-            origin = _note(member, number, source, found, origin)
+            origin = _note(member, metadata, number, source, found, origin)
         if named is None:
             continue
         key, suffix = named
@@ -122,22 +135,20 @@ def _samples(members: Iterable[Member], source: str, found: dict[str, bytes]) ->
         yield sample
 
 
-def _is_metadata(name: str) -> bool:
-    base = name.rpartition("/")[2]
-    return base.startswith("__") and base.endswith("__")
-
-
 def _note(
-    member: Member, number: int, source: str, found: dict[str, bytes], origin: Provenance | None
+    member: Member,
+    name: str,
+    number: int,
+    source: str,
+    found: dict[str, bytes],
+    origin: Provenance | None,
 ) -> Provenance | None:
     """Keep a metadata member in `found`; returns the provenance of the samples behind it."""
-    if member.name == PROVENANCE and number:
-        raise TruncatedError(
-            f"{source}: an archive ends without its end mark; did a producer fail?"
-        )
-    if member.name in (PROVENANCE, HISTORY):
+    if name == PROVENANCE and number:
+        raise not_the_first(f"{source}: ")
+    if name in (PROVENANCE, HISTORY):
         return read_provenance(bytes(member.data), f"{source}: {member.name}")
-    found[member.name.rpartition("/")[2]] = bytes(member.data)
+    found[name] = bytes(member.data)
     return origin
 
 

@@ -20,7 +20,7 @@ from .numbering import is_numbered, number_of, refuse_to_replace, shards_of
 from .output import output_file, remove_output
 from .provenance import Provenance, dumps, loads, read_provenance, stages
 from .remote import COMMAND
-from .shards import PROVENANCE, ShardWriter
+from .shards import PROVENANCE, ShardWriter, metadata_name
 from .stores import ends_of_object, is_store
 from .tar import BLOCK, MapCursor, StreamCursor, walk, write_member
 
@@ -255,7 +255,7 @@ def provenance_of(path: str) -> Provenance | None:
         first = next(walk(StreamCursor(file), name), None)
     return (
         read_provenance(bytes(first.data), f"{name}: {PROVENANCE}")
-        if first and first.name == PROVENANCE
+        if first and metadata_name(first) == PROVENANCE
         else None
     )
 

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from ..contract.errors import HandclrError, TruncatedError
+from ..contract.errors import HandclrError
 from ..contract.fields import IMAGE, INFO
 from ..contract.index import mapped
 from ..contract.inputs import is_url, open_source
@@ -20,7 +20,7 @@ from ..contract.npz import as_keys
 from ..contract.pictures import image_size
 from ..contract.provenance import Provenance, loads
 from ..contract.sample import KEY, Sample
-from ..contract.shards import HISTORY, PROVENANCE, group
+from ..contract.shards import HISTORY, PROVENANCE, group, metadata_name, not_the_first
 from ..contract.tar import Cursor, MapCursor, Member, sample_name, walk
 from ..contract.units import COUNTS, SKIPPED
 from ..work.pulse import beat
@@ -79,12 +79,9 @@ class Census:
         seen: set[str] = set()
         for number, member in enumerate(members):
             beat()
-            name = member.name.rpartition("/")[2]
-            if name[:2] == "__" and name[-2:] == "__":
+            if name := metadata_name(member):
                 if name == PROVENANCE and number:
-                    raise TruncatedError(
-                        "an archive ends without its end mark; did a producer fail?"
-                    )
+                    raise not_the_first("")
                 self._note(name, bytes(member.data))
                 key = ""
                 continue

@@ -119,6 +119,8 @@ def mine(
         raise HandclrError("embedding holds values that are not finite; leave these poses out")
     if top_k < 1:
         raise HandclrError("must be at least 1", setting="top_k")
+    if not max_distance >= 0:
+        raise HandclrError("must be 0 or more", setting="max_distance")
     group = np.unique(videos, return_inverse=True)[1].astype(np.int32).reshape(-1)
     poses = EmbeddedPoses(points, group)
     found = Neighbours.nobody(len(points), top_k, distinct_videos, max_distance)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import beta, binom
@@ -39,6 +39,10 @@ class DuplicatePair:
     coincident: int
     crops: int
     log10_chance: float
+
+    def report(self, names: Sequence[str]) -> dict[str, Any]:
+        """The fields, with the names of the groups in place of their numbers."""
+        return {**asdict(self), "first": names[self.first], "second": names[self.second]}
 
 
 class _Entries(NamedTuple):

@@ -40,14 +40,19 @@ class Basis(NamedTuple):
         return np.ascontiguousarray(total.T, dtype=np.float32)
 
 
-def embed(poses: PoseStore, basis: Basis) -> np.ndarray:
-    """Project all poses of a store: float32 (N, D)."""
+def embed(poses: PoseStore, basis: Basis) -> tuple[np.ndarray, float]:
+    """Project all poses of a store: float32 (N, D), and the share of their variance that is along
+    the axes; about the mean of the basis, also where they have another one.
+    """
     embedding = np.empty((len(poses), len(basis.components)), np.float32)
-    start = 0
+    start, along, every = 0, 0.0, 0.0
     for batch in poses:
-        embedding[start : start + len(batch)] = basis.embed(batch)
+        rows = embedding[start : start + len(batch)]
+        rows[:] = basis.embed(batch)
         start += len(batch)
-    return embedding
+        along += float(np.square(rows, dtype=np.float64).sum())
+        every += float(np.square(batch - basis.mean).sum())
+    return embedding, along / every if every else 1.0
 
 
 def world_scale(poses: PoseStore, dimensions: int, robust: bool = False) -> float:

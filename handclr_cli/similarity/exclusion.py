@@ -13,16 +13,16 @@ from ..contract.naming import KeyPattern
 from ..contract.sample import Sample
 
 Together = list[tuple[int, int]]
+Values = set[tuple[int, str]]
 
 
 def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Together:
     """Pairs of videos in whose keys a pattern finds the same text, as KeyPattern says.
 
-    keys, videos: (N,) each, `videos` by number. Raises UsageError where it is no regular
-    expression, HandclrError where it is found in no key.
+    keys, videos: (N,) each, `videos` by number. Warns of videos in no key of which it is found.
+    Raises UsageError where it is no regular expression, HandclrError where it is found in no key.
     """
-    compiled = KeyPattern.of(pattern, "exclude_by")
-    found = set()
+    compiled, found = KeyPattern.of(pattern, "exclude_by"), set()
     for key, video in zip(keys, videos, strict=True):
         value = compiled.find(key.decode("utf-8", "replace"))
         if value is not None:
@@ -30,6 +30,7 @@ def by_key(pattern: str, keys: Sequence[bytes], videos: Sequence[int]) -> Togeth
     if not found:
         why = f"found in no key, such as {keys[0].decode('utf-8', 'replace')}"
         raise HandclrError(why, setting="exclude_by")
+    _warn_of_missing(len(set(videos)), found, f"whose keys do not have {pattern}")
     return _chains(found)
 
 
@@ -62,10 +63,7 @@ def by_field(
             known = f"they have {', '.join(sorted(others))}"
         why = f"no crop of these videos has this field; {known}"
         raise HandclrError(why, setting="exclude_by")
-    missing = len(names) - len({video for video, _ in found})
-    if missing:
-        count = console.plural(missing, "video")
-        console.warn(f"{count} without the field {field} in the shards: kept apart by video only")
+    _warn_of_missing(len(names), found, f"without the field {field} in the shards")
     return _chains(found)
 
 
@@ -84,7 +82,12 @@ def joined(count: int, together: Together) -> np.ndarray:
     return lowest[component].astype(np.int32)
 
 
-def _chains(values: set[tuple[int, str]]) -> Together:
+def _warn_of_missing(videos: int, found: Values, what: str) -> None:
+    if missing := videos - len({video for video, _ in found}):
+        console.warn(f"{console.plural(missing, 'video')} {what}: kept apart by video only")
+
+
+def _chains(values: Values) -> Together:
     """Each video with the next one that has the same value."""
     ordered = sorted(values, key=lambda pair: (pair[1], pair[0]))
     pairs = itertools.pairwise(ordered)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from .. import console
 from ..choices import EngineName, NearDuplicates
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
-from ..contract.inputs import STDIN, display_name
+from ..contract.inputs import STDIN, display_name, is_there
 from ..contract.naming import is_field
 from ..contract.npz import write_npz
 from ..contract.numbering import part_of
@@ -24,15 +23,12 @@ from ..contract.poses import PoseTable, all_rows
 from ..contract.provenance import after, provenance
 from ..contract.settings import Settings
 from ..work.cores import cores
-from .exclusion import by_field, by_key, joined
+from .exclusion import Together, by_field, by_key, joined
 from .mining import Mined, mine, same_footage
 from .pool import HNSW_TOP_K, Engine, Pool, Request, choose_engine, read_graph
 from .quality import PairQuality, pair_quality
 from .summary import PairSummary, summarise
 from .truth import TrueHands, true_hands
-
-if TYPE_CHECKING:
-    from .duplicates import DuplicatePair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +147,8 @@ class MineResult(NamedTuple):
     queries that it left to the exact one. `same_footage` lists pairs of videos: the fields of
     `DuplicatePair`, with the names of the videos. It, `truth` and `crops` are None where they were
     not asked for. `queries` and `pool` name the files of both in messages, `left_out` counts their
-    poses whose side is not sure enough.
+    poses whose side is not sure enough; `alone` counts the queries to whose video or group all of
+    the pool belongs.
     """
 
     pairs: Pairs
@@ -166,6 +163,7 @@ class MineResult(NamedTuple):
     queries: str
     pool: str
     left_out: int
+    alone: int
 
     def report(self) -> dict[str, Any]:
         """The numbers and their definitions, ready for JSON."""
@@ -199,9 +197,12 @@ def run_mine(settings: MineSettings) -> MineResult:
     if index is not None and settings.with_crops:
         crops = _find_crops(index, rows, settings.shards)
     hands = true_hands(settings.truth, rows.key, index) if settings.truth else None
+    together = _excluded(settings, rows, index)
     searched = _open_pool(settings, rows)
     twins = same_footage(rows.queries, searched) if settings.near_duplicates else None
-    groups = _groups(settings, rows, index, twins or [])
+    if twins and settings.near_duplicates == "exclude":
+        together += [(twin.first, twin.second) for twin in twins]
+    groups = joined(len(rows.queries.names), together)
     if (groups != searched.groups).any():
         searched = searched.regrouped(groups)
     request = Request(settings.top_k, settings.distinct_videos, farthest)
@@ -215,13 +216,14 @@ def run_mine(settings: MineSettings) -> MineResult:
         engine=searched.engine.name,
         recall=mined.recall,
         recall_queries=mined.recall_queries,
-        left_to_tree=searched.left_to_tree(),
-        same_footage=None if twins is None else _with_names(twins, rows.queries),
+        left_to_tree=mined.left_to_tree,
+        same_footage=None if twins is None else [twin.report(rows.videos) for twin in twins],
         truth=None if hands is None else _quality(hands, groups, rows, mined, settings.seed),
         crops=crops,
         queries=rows.queries.name,
         pool=rows.pool.name,
         left_out=rows.left_out,
+        alone=rows.alone(groups),
     )
 
 
@@ -255,10 +257,20 @@ class _Rows(NamedTuple):
         return self.query[self.span]
 
     @property
+    def videos(self) -> list[str]:
+        """The names of all videos, by their numbers."""
+        return [name.decode("utf-8", "replace") for name in self.queries.names]
+
+    @property
     def left_out(self) -> int:
         """Poses of queries and pool that are not in the rows."""
         elsewhere = self.pool.left_out if self.pool is not self.queries else 0
         return self.queries.left_out + elsewhere
+
+    def alone(self, groups: np.ndarray) -> int:
+        """How many of the queries are of one group with all of the pool; `groups` as in Pool."""
+        in_pool = np.unique(groups[self.pool.video])
+        return int((groups[self.video[self.asked]] == in_pool).sum()) if len(in_pool) == 1 else 0
 
     def videos_in(self, index: ShardIndex) -> list[int]:
         """The numbers of the videos of all samples of an index, -1 for those not in the rows."""
@@ -303,7 +315,7 @@ def _open_pool(settings: MineSettings, rows: _Rows) -> Pool:
     groups = np.arange(len(pool.names), dtype=np.int32)
     progress = partial(console.progress, unit="crops")
     opened = Pool(pool, groups, engine, progress, graph, path or pool.name)
-    if path and not os.path.exists(path):
+    if path and not is_there(path):
         inputs = settings.against or settings.pose
         record = provenance("mine", {"engine": "hnsw"}, inputs, seed=settings.seed)
         arrays = {**pool.arrays(), **(opened.graph() or {})}
@@ -311,23 +323,20 @@ def _open_pool(settings: MineSettings, rows: _Rows) -> Pool:
     return opened
 
 
-def _groups(
-    settings: MineSettings, rows: _Rows, index: ShardIndex | None, twins: Sequence[DuplicatePair]
-) -> np.ndarray:
-    """The exclusion groups int32 (V,) of all videos by their numbers."""
-    names, together = rows.queries.names, []
-    if settings.near_duplicates == "exclude":
-        together += [(twin.first, twin.second) for twin in twins]
+def _excluded(settings: MineSettings, rows: _Rows, index: ShardIndex | None) -> Together:
+    """Pairs of videos that are of one group, by what the user names."""
     if settings.field and index is not None:
-        together += by_field(settings.field, index, names, rows.videos_in(index))
-    elif settings.exclude_by is not None:
-        together += by_key(settings.exclude_by, rows.key.tolist(), rows.video.tolist())
-    return joined(len(names), together)
+        return by_field(settings.field, index, rows.queries.names, rows.videos_in(index))
+    if settings.exclude_by is not None:
+        return by_key(settings.exclude_by, rows.key.tolist(), rows.video.tolist())
+    return []
 
 
 def _write(pairs: Pairs, rows: _Rows, settings: MineSettings) -> None:
     origins = rows.queries.origins + (rows.pool.origins if settings.against else [])
-    record = provenance("mine", settings.arguments(), [*settings.pose, *settings.against])
+    seed = settings.seed if settings.engine == "hnsw" else None
+    inputs = [*settings.pose, *settings.against]
+    record = provenance("mine", settings.arguments(), inputs, seed=seed)
     arrays = pairs.arrays(elsewhere=bool(settings.against) or settings.part is not None)
     write_npz(settings.output, "pairs", arrays, after(record, origins))
 
@@ -339,12 +348,3 @@ def _quality(
     nearest, size, joints = mined.positive[:, 0], len(rows.pool), hands.keypoints3d
     measured = pair_quality(joints, groups[rows.video], rows.asked, nearest, size, seed=seed)
     return replace(measured, joined=hands.joined)
-
-
-def _with_names(twins: Sequence[DuplicatePair], table: PoseTable) -> list[dict[str, Any]]:
-    """Pairs of videos as they are reported, with names for numbers."""
-    names = [name.decode("utf-8", "replace") for name in table.names]
-    found = []
-    for twin in twins:
-        found.append({**asdict(twin), "first": names[twin.first], "second": names[twin.second]})
-    return found

@@ -25,13 +25,15 @@ class Mined:
 
     `positive` int32 (Q, K) are rows of the pool, -1 where there is none; `distance` float32 (Q, K),
     inf there. `recall` is the share of `recall_queries` sampled queries whose nearest was found;
-    None where the engine is exact.
+    None where the engine is exact. `left_to_tree` counts the queries that the engine could not
+    answer for certain and left to the exact one.
     """
 
     positive: np.ndarray
     distance: np.ndarray
     recall: float | None = None
     recall_queries: int = 0
+    left_to_tree: int = 0
 
     def nearest(self, share: float) -> Mined:
         """Only the positives within the distance that a share of the queries keeps its nearest at.
@@ -40,8 +42,8 @@ class Mined:
         distance are kept or left together, so there may be more.
         """
         first = np.sort(self.distance[self.positive[:, 0] >= 0, 0])
-        kept = math.ceil(round(share * len(first), 6))
-        if kept == len(first):
+        kept = max(1, math.ceil(round(share * len(first), 6)))
+        if kept >= len(first):
             return self
         near = self.distance <= first[kept - 1]
         return replace(
@@ -66,7 +68,7 @@ def mine(
     every = queries.embedding()
     embedding, video = every[span], queries.video[span]
     found = pool.search(embedding, video, request, "mine")
-    positive, distance = found.positives()
+    left, (positive, distance) = pool.left_to_tree(), found.positives()
     if symmetric:
 
         def positives_of(rows: np.ndarray) -> np.ndarray:
@@ -75,8 +77,8 @@ def mine(
         rows = np.arange(len(queries))[span]
         positive, distance = only_mutual(positive, distance, rows, positives_of)
     if pool.engine.name != "hnsw":
-        return Mined(positive, distance)
-    return Mined(positive, distance, *_recall(found, embedding, video, pool, request, seed))
+        return Mined(positive, distance, left_to_tree=left)
+    return Mined(positive, distance, *_recall(found, embedding, video, pool, request, seed), left)
 
 
 def same_footage(queries: PoseTable, pool: Pool) -> list[DuplicatePair]:

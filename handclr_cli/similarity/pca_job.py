@@ -63,6 +63,7 @@ class PcaSettings(Settings):
 class PcaResult(NamedTuple):
     """What `run_pca` did: poses embedded, their videos, samples without keypoints, and the axes.
 
+    `held` is the share of the variance of these poses that is along the axes.
     `outliers` counts the poses left out of a robust fit, and is None where no such fit was made.
     `skipped` counts samples that cannot be used, `doubtful` those whose side is not sure enough.
     """
@@ -74,6 +75,7 @@ class PcaResult(NamedTuple):
     outliers: int | None
     skipped: int
     doubtful: int
+    held: float
 
 
 def run_pca(settings: PcaSettings) -> PcaResult:
@@ -95,13 +97,14 @@ def run_pca(settings: PcaSettings) -> PcaResult:
     how = settings.video_from, settings.strict, settings.min_side_score
     read = read_poses(settings.shards, poses, *how)
     basis, outliers = _axes(settings, given, poses)
-    arrays = {**read.names, "embedding": embed(poses, basis), **basis._asdict()}
+    embedding, held = embed(poses, basis)
+    arrays = {**read.names, "embedding": embedding, **basis._asdict()}
     if poses.kind == "both":
         arrays["world_scale"] = np.array(poses.world_scale)
     write_npz(settings.output, "pose", arrays, _record(settings, given, basis, read.origins))
     videos = len(read.names["video"])
     counts = outliers, read.skipped, read.doubtful
-    return PcaResult(len(poses), videos, read.dropped, basis, *counts)
+    return PcaResult(len(poses), videos, read.dropped, basis, *counts, held)
 
 
 class _Given(NamedTuple):

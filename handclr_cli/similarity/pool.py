@@ -13,6 +13,7 @@ import numpy as np
 
 from ..choices import EngineName
 from ..contract.errors import HandclrError, UsageError
+from ..contract.inputs import is_there
 from ..contract.poses import PoseTable
 from .device import DeviceTiles
 from .exact import Tiles
@@ -87,7 +88,7 @@ class Pool:
         """
         queries = EmbeddedPoses(embedding, self.groups[video])
         found = Neighbours.nobody(len(video), request.top_k, request.distinct, request.max_distance)
-        searchers = self._searchers()
+        searchers, self._left = self._searchers(), 0
         first = next(searchers)  # made before the clock starts
         with self.progress(label, len(video) * len(self._batches)) as advance:
             for searcher in chain([first], searchers):
@@ -99,7 +100,7 @@ class Pool:
     def regrouped(self, groups: np.ndarray) -> Pool:
         """The same pool with other exclusion groups."""
         other = copy(self)
-        other.groups, other._whole, other._left = groups, None, 0
+        other.groups, other._whole = groups, None
         if isinstance(self._whole, Graph):
             poses = other._poses(self._batches[0], 0)
             other._whole = self._whole.over(poses, lambda: other._exact(poses, 0))
@@ -110,7 +111,8 @@ class Pool:
         return self._whole.arrays() if isinstance(self._whole, Graph) else None
 
     def left_to_tree(self) -> int:
-        """How many queries the engine could not answer for certain and left to the exact one.
+        """How many queries of the last search the engine could not answer for certain and left to
+        the exact one.
 
         One may be left in several batches of a large pool.
         """
@@ -187,7 +189,7 @@ def read_graph(
         if path:
             raise UsageError(f"is for the engine hnsw, not {engine}", setting="index")
         return None
-    if path is None or not os.path.exists(path):
+    if path is None or not is_there(path):
         return pool.graph()
     graph = PoseTable([path], like=queries).graph()
     if graph is None:

@@ -97,7 +97,8 @@ def draw_table_2(results: Results, path: Path) -> None:
 
 def draw_budgets(results: Results, path: Path) -> None:
     scale, small = results.scale, min(results.scale.fractions)
-    columns = {f"{scale.pools[pool].epochs}": (pool, small) for pool in scale.budgets}
+    begun = results.begun(scale.budgets)
+    columns = {f"{scale.pools[pool].epochs}": (pool, small) for pool in begun}
     draw(results, {"epochs of pre-training": columns}, path)
 
 

@@ -148,16 +148,27 @@ def budgets(results: Results) -> str:
 
 
 def recipes(results: Results) -> str:
-    """Each method with one choice changed at a time; the best on the validation set is bold."""
-    scale, rows = results.scale, []
-    column, sets = (scale.main, min(scale.fractions)), (VALIDATION, *TESTS)
-    for names in RECIPES.values():
+    """Each method with one choice changed at a time; the best on the validation set is bold, and
+    compared with the best of another method.
+    """
+    column, sets = (results.scale.main, min(results.scale.fractions)), (VALIDATION, *TESTS)
+    rows, best = [], {}
+    for method, names in RECIPES.items():
         found = {name: [results.of(name, *column, one) for one in sets] for name in names}
-        first = {name: [one and one.first(1) for one in line] for name, line in found.items()}
-        errors = {name: line[0].error for name, line in first.items() if line[0]}
-        for name in errors:
-            title = f"**{TITLES[name]}**" if errors[name] == min(errors.values()) else TITLES[name]
-            rows.append([title, *map(cell, first[name])])
+        first = {
+            name: [one.first(1) for one in line if one] for name, line in found.items() if all(line)
+        }
+        chosen = min(first, key=lambda name: first[name][0].error, default=None)
+        for name, line in first.items():
+            rows.append(
+                [f"**{TITLES[name]}**" if name == chosen else TITLES[name], *map(cell, line)]
+            )
+        if chosen:
+            best[method] = first[chosen]
+    for ours, base in GAINS:
+        if ours in best and base in best:
+            title = f"{TITLES[ours]} over {TITLES[base]}, each at its best"
+            rows.append([title, *map(versus, best[ours], best[base])])
     return markdown(["recipe, seed 0", *sets], rows)
 
 
