@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -54,6 +55,18 @@ class Cell:
     def line(self) -> str:
         """As one would type it."""
         return shlex.join([self.program, *map(str, self.words)])
+
+    def done(self, root: Path) -> bool:
+        """Whether it was run in a folder; a note of another command under its name ends the study,
+        for its results would mix.
+        """
+        note = root / "done" / self.name
+        if not note.is_file():
+            return False
+        if note.read_text().strip() != self.line:
+            todo = "remove it and what it made, or name another folder"
+            sys.exit(f"{note}: was made by another command; {todo}")
+        return True
 
 
 class Encoder(NamedTuple):

@@ -46,7 +46,7 @@ def main() -> None:
     wanted = [model for model in models(scale) if real or not model.needs_real]
     chains = [leading_to(arguments.only, chain(scale, root, model, real)) for model in wanted]
     chosen = list(dict.fromkeys(cell for cells in chains for cell in cells))
-    todo = [cell for cell in chosen if not done(cell, root)]
+    todo = [cell for cell in chosen if not cell.done(root)]
     if arguments.list:
         waiting = {cell.name for cell in todo}
         for cell in chosen:
@@ -116,7 +116,7 @@ def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) 
         for cell in chain:
             if cell.name in todo:
                 with locks[cell.name]:
-                    if not done(cell, root):
+                    if not cell.done(root):
                         said = f"{next(numbers)} of {len(todo)}: {cell.name}"
                         print(said, file=sys.stderr, flush=True)
                         run(cell, root, os.environ | cores)
@@ -128,19 +128,6 @@ def follow_all(chains: list[list[Cell]], todo: set[str], root: Path, jobs: int) 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def done(cell: Cell, root: Path) -> bool:
-    """Whether a cell was run; a note of another command under its name ends the study, for its
-    results would mix.
-    """
-    note = root / "done" / cell.name
-    if not note.is_file():
-        return False
-    if note.read_text().strip() != cell.line:
-        todo = "remove it and what it made, or name another folder"
-        sys.exit(f"{note}: was made by another command; {todo}")
-    return True
 
 
 def run(cell: Cell, root: Path, environment: dict[str, str]) -> None:

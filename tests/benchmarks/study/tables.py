@@ -6,8 +6,8 @@ what beats HandCLR.
     python tests/benchmarks/study/tables.py runs/study --measured new.npz --pages page.md
 
 MPJPE in mm after root and reference-bone alignment, the mean over the seeds that are there; in
-brackets the 95 % interval by bootstrap, in which both the test images and the seeds are drawn anew;
-where there is one seed, none. AUC of the PCK curve, 0 to 50 mm.
+brackets the 95 % interval, by Student's t over the seeds and over the test images; where there is
+one seed, none. AUC of the PCK curve, 0 to 50 mm.
 """
 
 from __future__ import annotations
