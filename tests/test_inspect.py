@@ -151,34 +151,39 @@ def test_an_archive_without_members_is_sound(tmp_path: Path) -> None:
     assert item["samples"] == 0 and item["sound"]
 
 
-def test_what_stands_before_the_damage_is_counted(tmp_path: Path) -> None:
+def test_what_stands_before_the_damage_is_counted_and_drawn(tmp_path: Path) -> None:
     data = tar_bytes(crops())
     header = data.rindex(b"barn_00000002_r.jpg")
     spoilt = {
-        "cut": (data[:header], "end-of-archive mark", 5),
-        "torn": (data[: header + 700], "ends in the middle of member barn_00000002_r.jpg", 5),
+        "cut": (data[:header], "end-of-archive mark", 5, 4),
+        "torn": (data[: header + 700], "ends in the middle of member barn_00000002_r.jpg", 5, 4),
         "rotten": (
             data[:header] + b"\xff" + data[header + 1 :],
             f"damaged tar header at byte {header}",
             5,
+            4,
         ),
-        "empty": (b"", "is empty", 0),
-        "words": (b"words " * 200, "not a tar archive", 0),
-        "dead": (data.removesuffix(END_OF_ARCHIVE) + data, "without its end mark", 6),
+        "empty": (b"", "is empty", 0, 0),
+        "words": (b"words " * 200, "not a tar archive", 0, 0),
+        "dead": (data.removesuffix(END_OF_ARCHIVE) + data, "without its end mark", 6, 6),
         "twice": (
             raw_tar([("a.jpg", jpeg()), ("a.jpg", jpeg())]),
             "sample a has two members .jpg",
             1,
+            0,
         ),
-        "blank": (raw_tar([("a.jpg", b"")]), "sample a: its jpg is not a JPEG or PNG image", 1),
+        "blank": (raw_tar([("a.jpg", b"")]), "sample a: its jpg is not a JPEG or PNG image", 1, 1),
     }
-    for name, (bytes_, problem, samples) in spoilt.items():
+    for name, (bytes_, problem, samples, readable) in spoilt.items():
         path = tmp_path / f"{name}.tar"
         path.write_bytes(bytes_)
         item = only(described(path))
         assert not item["sound"] and item["damaged"][0]["name"] == str(path)
         assert problem in item["damaged"][0]["problems"][0], name
         assert item["samples"] == samples, name
+        # The last sample before the damage may lack members, and cannot be read.
+        assert item["damaged"][0]["samples"] == readable, name
+        assert len(list(random_samples(scan(str(path)), 10, 0))) == readable, name
     assert "No such file" in scan(str(tmp_path / "gone.tar"))[0].problems[0]
 
 
@@ -728,6 +733,10 @@ def test_the_exit_code_tells_what_is_wrong(tmp_path: Path) -> None:
         assert message.startswith(f"{tmp_path / name}: ") and not message.endswith(": ")
     assert run_cli("inspect", good).returncode == 0
     assert run_cli("inspect", tmp_path / "cut.tar").returncode == 3
+    done = run_cli("inspect", tmp_path / "cut.tar", "--sheet", tmp_path / "sheet.png")
+    assert done.returncode == 3 and b"5 crops drawn" in done.stderr
+    assert done.stderr.endswith(b"cut.tar: damaged\n") and b"(5 samples can be" in done.stdout
+    assert cv2.imread(str(tmp_path / "sheet.png")) is not None
     done = run_cli("inspect", good, tmp_path / "words.txt")
     assert done.returncode == 3 and b"warning" in done.stderr and b"samples    6" in done.stdout
     assert "neither shards" in error_line(run_cli("inspect", tmp_path / "words.txt"), 1)

@@ -103,7 +103,9 @@ def _draw(path: str, drawn: list[Sample]) -> None:
     from ..report.sheets import write_png
 
     if not drawn:
-        raise UsageError("there are no shards with samples among these paths", setting="sheet")
+        raise UsageError(
+            "there are no shards with samples that can be read among these paths", setting="sheet"
+        )
     failures: list[HandclrError] = []
     write_png(path, crops_page(drawn, failures.append))
     for error in failures:

@@ -57,6 +57,8 @@ class Census:
     """The keys of the samples, bytes (N,)."""
     starts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """The positions of the samples in the file, int64 (N,)."""
+    readable: int = 0
+    """How many of the samples, from the first, can be read: the one that damage cuts cannot."""
     problems: list[str] = field(default_factory=list)
     """What is wrong, without the name of the file."""
 
@@ -71,6 +73,7 @@ class Census:
         starts: list[int] = []
         try:
             self._read(members, keys, starts)
+            self.readable = len(keys)
         finally:
             self.keys, self.starts = as_keys(keys), np.array(starts, np.int64)
 
@@ -80,6 +83,7 @@ class Census:
         for number, member in enumerate(members):
             beat()
             if name := metadata_name(member):
+                self.readable = len(keys)
                 if name == PROVENANCE and number:
                     raise not_the_first("")
                 self._note(name, bytes(member.data))
@@ -90,6 +94,8 @@ class Census:
                 continue
             stem, suffix = named
             if stem != key:
+                # Only here is it known that the sample before has no more members.
+                self.readable = len(keys)
                 key, seen = stem, set()
                 told = self._by_key(key)
                 keys.append(key)
@@ -186,9 +192,10 @@ def random_samples(
 ) -> Iterator[Sample]:
     """Draw `count` samples, each equally likely, and yield them in the order of the tars.
 
-    `views` are the bytes of the sources that cannot be opened again, by name.
+    Of a damaged tar they are among those before the one that is cut. `views` are the bytes of the
+    sources that cannot be opened again, by name.
     """
-    ends = np.cumsum([one.samples for one in censuses])
+    ends = np.cumsum([one.readable for one in censuses])
     total = int(ends[-1]) if len(ends) else 0
     rows = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
     owners = np.searchsorted(ends, rows, side="right")
@@ -198,5 +205,5 @@ def random_samples(
         if view is None:
             with open_source(one.source) as file:
                 view = mapped(file)
-        start = int(one.starts[row - int(ends[owner]) + one.samples])
+        start = int(one.starts[row - int(ends[owner]) + one.readable])
         yield next(group(MapCursor(view, start), one.source))

@@ -89,8 +89,8 @@ def _completeness(item: Mapping[str, Any]) -> str:
 def _faults(item: Mapping[str, Any]) -> Rows:
     for one in item["damaged"][:_NAMED]:
         problems = "; ".join(_some(one["problems"], "; and {:,} more"))
-        before = f"{plural(one['samples'], 'sample')} before that"
-        yield "damaged", f"{one['name']}: {problems} ({before})"
+        left = f"{plural(one['samples'], 'sample')} can be read"
+        yield "damaged", f"{one['name']}: {problems} ({left})"
     if len(item["damaged"]) > _NAMED:
         yield "damaged", f"and {len(item['damaged']) - _NAMED:,} more"
     if item["duplicate_count"]:

@@ -89,7 +89,7 @@ class ShardSet:
 
     def _damaged(self) -> list[dict[str, Any]]:
         return [
-            {"name": one.source, "samples": one.samples, "problems": one.problems}
+            {"name": one.source, "samples": one.readable, "problems": one.problems}
             for one in self.censuses
             if one.problems
         ]
