@@ -241,11 +241,13 @@ def test_the_best_are_of_different_videos() -> None:
 
 
 def test_pair_captions() -> None:
-    captions = pair_captions("my_trip-1a_00000012_r", ["b_00000001_l2", "not-a-key"], [0.12345, 2])
+    captions = pair_captions(
+        "my_trip-1a_00000012_r", ["b_00000001_l2", "not-a-key"], [0.12345, 2], [1, 3]
+    )
     assert captions == [
         "my_trip-1a\n00000012_r",
         "1: d 0.1235\nb\n00000001_l2",
-        "2: d 2.0000\nnot-a-key",
+        "3: d 2.0000\nnot-a-key",
     ]
 
 

@@ -31,7 +31,7 @@ from handclr_cli.hand.plausible import pixel_keypoints
 from handclr_cli.prediction.crops import read_crop
 from handclr_cli.prediction.films import footage_of
 from handclr_cli.prediction.overlay import DrawnHand, draw_hands, label_of
-from handclr_cli.report.pairs_page import pairs_page
+from handclr_cli.report.pairs_page import _tiles, pairs_page
 from handclr_cli.similarity.pose_reading import read_poses
 from handclr_cli.similarity.pose_store import PoseStore
 from handclr_cli.work.skips import Skips
@@ -186,6 +186,15 @@ def test_a_damaged_crop_costs_its_row_of_a_sheet(
     assert page.ndim == 3
     said = capsys.readouterr().err
     assert said.count("sample attic_00000001_r: bad jpg: not an image; not drawn") == 2
+
+
+def test_positives_keep_their_ranks_beside_one_that_has_no_crop(tmp_path: Path) -> None:
+    index = ShardIndex([str(write_shard(tmp_path / "x.tar", crops(frames=2)))])
+    keys, video = np.array(index.keys, "S"), np.arange(4)
+    positive, distance = np.array([[1, 2, 3]] * 4), np.full((4, 3), 0.5, np.float32)
+    there = PairCrops(index, np.arange(4), np.array([0, 1, -1, 3]))
+    tiles = _tiles(Pairs(keys, video, keys, video, positive, distance), 0, there)
+    assert [tile.caption[:2] for tile in tiles] == ["at", "1:", "3:"]
 
 
 def test_names_that_are_no_text_stay_apart() -> None:

@@ -51,7 +51,7 @@ def _tiles(pairs: Pairs, row: int, crops: PairCrops) -> list[Tile]:
     ranks = np.flatnonzero((chosen >= 0) & (place >= 0))[:POSITIVES_SHOWN]
     samples = [crops.index[at] for at in (crops.place[row], *place[ranks])]
     keys = [sample.key for sample in samples]
-    captions = pair_captions(keys[0], keys[1:], pairs.distance[row, ranks])
+    captions = pair_captions(keys[0], keys[1:], pairs.distance[row, ranks], ranks + 1)
     tiles = []
     for sample, caption in zip(samples, captions, strict=True):
         keypoints = sample.keypoints2d if KEYPOINTS_2D in sample else None
@@ -100,15 +100,18 @@ def spread(length: int, count: int) -> np.ndarray:
 
 
 def pair_captions(
-    query: str, positives: Sequence[str], distance: Sequence[float] | np.ndarray
+    query: str,
+    positives: Sequence[str],
+    distance: Sequence[float] | np.ndarray,
+    ranks: Sequence[int] | np.ndarray,
 ) -> list[str]:
     """The captions of a row of a pair sheet: one for the query's key, then one for each positive's.
 
-    The query has its video and its frame; a positive has before them its rank from 1 and its
-    distance.
+    The query has its video and its frame; a positive has before them its rank, from 1 among all
+    positives of the query, and its distance.
     """
     captions = [_lines(query)]
-    for rank, (key, apart) in enumerate(zip(positives, distance, strict=True), 1):
+    for rank, key, apart in zip(ranks, positives, distance, strict=True):
         captions.append(f"{rank}: d {apart:.4f}\n{_lines(key)}")
     return captions
 
