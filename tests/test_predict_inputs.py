@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from labelled_helpers import write_labelled
+from posed_helpers import crop_of, hands_of
 
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.prediction import predict_job
 from handclr_cli.prediction.inputs import are_footage
-from handclr_cli.prediction.predict_job import run_predict
+from handclr_cli.prediction.predict_job import PredictResult, run_predict
 from handclr_cli.prediction.settings import PredictSettings
 
 
@@ -99,8 +100,39 @@ def test_a_film_that_cannot_be_made_costs_no_other(
     monkeypatch.setattr(predict_job, "_films", lambda *settings: (films, None))
     monkeypatch.setattr(predict_job, "_refuse_conflicts", lambda *settings: None)
     monkeypatch.setattr(predict_job, "_predicted", lambda *settings: (None, None))
-    monkeypatch.setattr(predict_job, "about_lines", lambda *settings: [])
     monkeypatch.setattr(predict_job, "_made", make)
     with pytest.raises(HandclrError, match="no c"):
         run_predict(PredictSettings(inputs=["x.tar"], output=None, overlay="films"))
     assert made == ["a", "d"] and "no b" in capsys.readouterr().err
+
+
+def test_a_page_tells_of_the_hands_of_its_own_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = hands_of([crop_of(number, f"{video}.mp4") for number in range(3) for video in "ab"])
+    hands.placed.source2d[1::2, :, 0] += 7
+    hands.placed.depth_sigma[1::2] = 0.04
+    hands.placed.fitted[5] = False
+    hands.known[1::2] = "of the crop"
+    told = predict_job._told(hands)
+    done = PredictResult(
+        **told, by="it", skipped=0, without_hand=0, bone_mm=90.0, bone_of="all", pace=None
+    )
+    monkeypatch.setattr(
+        "handclr_cli.prediction.films.make_film", lambda film, own, about, *_: about
+    )
+    pages = []
+    for video in ("a.mp4", "b.mp4", "c.mp4"):
+        film: Any = SimpleNamespace(video=video, overlay=None)
+        pages.append(dict(predict_job._made(film, hands, done, 60.0, pytest.fail)))
+    assert [page.get("fit", "")[:15] for page in pages] == [
+        "3D falls 0.0 px",
+        "3D falls 7.0 px",
+        "",
+    ]
+    assert pages[0]["depth"] != pages[1]["depth"] and pages[1]["depth"].startswith("+/- 40 mm")
+    assert [page.get("placed by extent", "")[:2] for page in pages] == ["", "1 ", ""]
+    assert [page["camera"] for page in pages] == [
+        f"{hands.known[0]} (60 degrees)",
+        "of the crop",
+        "none",
+    ]
+    assert {page["size"] for page in pages} == {"reference bone 90.0 mm, all"}

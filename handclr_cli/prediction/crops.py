@@ -76,6 +76,7 @@ def columns_of(crops: Sequence[Crop]) -> dict[str, np.ndarray]:
         columns[name] = np.array([getattr(crop, name) for crop in crops], dtype)
     columns["size"] = columns["size"].reshape(-1, 2)
     columns["track"] = track_numbers(crops)
+    columns["known"] = np.array([crop.cut.known for crop in crops], object)
     return columns
 
 

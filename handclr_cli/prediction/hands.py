@@ -19,7 +19,8 @@ class PosedHands:
     `score` and `side_score` float64 (N,) from 0 to 1, NaN where unknown; `track` int64 (N,), from 1
     in the order in which the tracks of a video begin, 0 where unknown; `size` int64 (N, 2), width
     and height of the source in pixels, 0 where unknown; `boxed` bool (N,), whether the place in the
-    source is known, else the crop is its own; `placed` as `placement.placed`.
+    source is known, else the crop is its own; `known` texts, where the camera comes from,
+    as `Cut` has it; `placed` as `placement.placed`.
     """
 
     key: np.ndarray
@@ -32,6 +33,7 @@ class PosedHands:
     side_score: np.ndarray
     size: np.ndarray
     boxed: np.ndarray
+    known: np.ndarray
     placed: Placed
 
     def __len__(self) -> int:

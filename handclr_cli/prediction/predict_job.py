@@ -80,14 +80,13 @@ def run_predict(settings: PredictSettings) -> PredictResult:
         write_table(settings.output, form, hands, record)
     if failed:
         raise failed
-    about = about_lines(done, settings.fov)
     # What cannot be read of footage was named when its hands were looked for.
     on_skip = _warn if source.pace is None else _say_nothing
     drawn: list[Drawn] = []
     for film in films:
         if source.was_read(film.video):
             try:
-                drawn.append(_made(film, hands, about, on_skip))
+                drawn.append(_made(film, hands, done, settings.fov, on_skip))
             except HandclrError as error:
                 # The others are made all the same.
                 if failed:
@@ -171,20 +170,27 @@ def _predicted(
         xyz, uv = smoothed(xyz, uv, cuts, tracks, *moments)
     hands = PosedHands(**columns, placed=placed(xyz, uv, cuts))
     done = PredictResult(
-        hands=Counter(hands.hand.tolist()),
-        tracks=_tracks(hands),
+        **_told(hands),
         by=estimator.name,
         skipped=source.skipped,
         without_hand=estimator.without_hand,
-        cameras=Counter(cut.known for cut in cuts),
         bone_mm=bone_mm,
         bone_of=bone_of,
-        by_extent=int((~hands.placed.fitted).sum()),
-        depth_sigma_mm=median_sigma_mm(hands.placed.depth_sigma),
-        misfit_px=_misfit_px(hands),
         pace=source.pace,
     )
     return hands, done
+
+
+def _told(hands: PosedHands) -> dict[str, Any]:
+    """What `PredictResult` says of these hands alone: all of them, or those of one film."""
+    return {
+        "hands": Counter(hands.hand.tolist()),
+        "tracks": _tracks(hands),
+        "cameras": Counter(hands.known.tolist()),
+        "by_extent": int((~hands.placed.fitted).sum()),
+        "depth_sigma_mm": median_sigma_mm(hands.placed.depth_sigma),
+        "misfit_px": _misfit_px(hands),
+    }
 
 
 def _warn_of_untold(crops: Sequence[Crop]) -> None:
@@ -252,13 +258,12 @@ def about_lines(done: PredictResult, fov: float) -> list[tuple[str, str]]:
     return lines
 
 
-def _made(
-    film: Film, hands: PosedHands, about: Sequence[tuple[str, str]], on_skip: OnSkip
-) -> Drawn:
-    """Make a film and a page of the hands of a video."""
+def _made(film: Film, hands: PosedHands, done: PredictResult, fov: float, on_skip: OnSkip) -> Drawn:
+    """Make a film and a page of the hands of a video, with what is told of these alone."""
     from .films import make_film
 
     own = hands.take((hands.video == film.video) & hands.boxed)
+    about = about_lines(done._replace(**_told(own)), fov)
     label = "page" if film.overlay is None else "overlay"
     with console.progress(label, unit="frames") as advance:
         return make_film(film, own, about, on_skip, advance)
