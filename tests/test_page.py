@@ -152,6 +152,58 @@ def test_the_3d_view_turns_zooms_and_comes_back(tmp_path: Path, page: Browser) -
     assert len({first, turned, *views.values()}) == 5 and views["tilted"] == first
 
 
+SEEN = """(() => {
+const {width, height} = document.getElementById('space').getBoundingClientRect();
+const points = hands.frame.flatMap((_, row) => data.fingers.flatMap(
+  (finger) => [0, ...finger.joints].map((number) => joint(row, number))));
+const shown = points.map(projector(width, height));
+const margins = shown.map(([x, y]) => Math.min(x, y, width - x, height - y));
+return [Math.max(...points.map((point) => point[1])), floorAt, Math.min(...margins)];
+})()"""
+
+
+def test_the_first_view_holds_a_whole_hand_above_the_floor(tmp_path: Path, page: Browser) -> None:
+    """One that points down, and dips on one frame only."""
+    shown = replace(made(tmp_path), hands=hands_of([crop_of(number) for number in range(FRAMES)]))
+    space = shown.hands.placed.source3d
+    space[:] = space[0]
+    space[:, :, 1] = 0.2 - (space[:, :, 1] - space[:, :1, 1])
+    space[7, :, 1] += 0.12
+    path = tmp_path / "down.html"
+    write_page(str(path), shown)
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\nstart();\n") == 1
+    path.write_text(text.replace("\nstart();\n", f"\nwindow.seen = {SEEN};\nstart();\n"), "utf-8")
+    page.open(path)
+    page.wait_until(LOADED)
+    lowest, floor, margin = page.value("window.seen")
+    assert lowest < floor and margin > 0, (lowest, floor, margin)
+
+
+def labelled_area(page: Browser) -> int:
+    """The pixels over the film in the colour of right hands, which only their labels have."""
+    return page.value(
+        "(() => { const it = document.getElementById('drawing'), colour = [0, 114, 178];"
+        "const all = it.getContext('2d').getImageData(0, 0, it.width, it.height).data;"
+        "let count = 0; for (let at = 0; at < all.length; at += 4)"
+        "count += colour.every((value, part) => Math.abs(all[at + part] - value) < 4);"
+        "return count; })()"
+    )
+
+
+def test_the_label_of_a_hand_at_the_edge_is_seen(tmp_path: Path, page: Browser) -> None:
+    shown = replace(made(tmp_path), hands=hands_of([crop_of(0, track=1)]))
+    places, areas = shown.hands.placed.source2d, []
+    for corner in ((WIDTH / 2, HEIGHT / 2), (WIDTH / 2, HEIGHT), (0, 0), (WIDTH, HEIGHT)):
+        # Fingers lead away from the edge, so that the label is wanted beyond it.
+        inwards = np.array([WIDTH / 2, HEIGHT / 2]) - corner
+        places[:] = corner + np.linspace(0, 0.4, 21)[:, None] * inwards
+        opened(page, tmp_path / "edge.html", shown)
+        page.wait_until(LOADED)
+        areas.append(labelled_area(page))
+    assert areas[0] > 100 and min(areas) > 0.9 * areas[0], areas
+
+
 def test_hands_placed_very_far_away_do_not_stop_the_page(tmp_path: Path, page: Browser) -> None:
     shown = made(tmp_path)
     shown.hands.placed.source3d[::3] = 1e7

@@ -134,13 +134,17 @@ function line(pen, from, to, colour, width) {
   pen.stroke();
 }
 
-function tag(pen, at, row, size) {
-  const text = nameOf(row);
+const within = (value, low, high) => Math.max(low, Math.min(value, high));
+
+// The name of a hand, as near to a place as it can be read whole.
+function tag(pen, [x, y], row, [width, height]) {
+  const text = nameOf(row), size = 11;
   pen.font = `600 ${size}px system-ui, sans-serif`;
-  const width = pen.measureText(text).width + size * 0.7;
+  const wide = pen.measureText(text).width + size * 0.7, high = size * 1.5;
+  const at = [within(x, wide / 2, width - wide / 2), within(y, high / 2, height - high / 2)];
   pen.fillStyle = sideColour(row);
   pen.beginPath();
-  pen.roundRect(at[0] - width / 2, at[1] - size * 0.75, width, size * 1.5, size * 0.3);
+  pen.roundRect(at[0] - wide / 2, at[1] - high / 2, wide, high, size * 0.3);
   pen.fill();
   pen.fillStyle = style("--paper");
   pen.textAlign = "center";
@@ -171,24 +175,31 @@ function drawFilm() {
     }
     const middle = [5, 9, 13, 17].reduce((sum, number) => [sum[0] + points[number][0] / 4, sum[1] + points[number][1] / 4], [0, 0]);
     const away = [points[0][0] - middle[0], points[0][1] - middle[1]], long = Math.hypot(...away) || 1;
-    tag(pen, [points[0][0] + 18 * away[0] / long, points[0][1] + 18 * away[1] / long], row, 11);
+    tag(pen, [points[0][0] + 18 * away[0] / long, points[0][1] + 18 * away[1] / long], row, [width, height]);
   }
 }
 
-// 3D: what is where over the whole film, without the farthest few.
+// 3D: what is where over the whole film, without the farthest few hands, each of which counts whole.
 
 const quantile = (values, share) => {
   const sorted = Float32Array.from(values).sort();
   return sorted.length ? sorted[Math.round(share * (sorted.length - 1))] : 0;
 };
+const endOf = (which, axis) => hands.frame.map((_, row) => {
+  return which(...Array.from({length: JOINTS}, (_, number) => joint(row, number)[axis]));
+});
 const extent = [0, 1, 2].map((axis) => {
-  const values = space.filter((_, place) => place % 3 === axis);
-  return [quantile(values, 0.08), quantile(values, 0.92)];
+  return [quantile(endOf(Math.min, axis), 0.08), quantile(endOf(Math.max, axis), 0.92)];
 });
 if (!hands.frame.length) extent.splice(0, 3, [-0.2, 0.2], [-0.15, 0.15], [0.3, 0.7]);
+// The floor is under the farthest too, unless they are below the rest by its height, or by a forearm's length.
+const deepest = extent[1][1] + Math.max(extent[1][1] - extent[1][0], 0.3);
+const lowest = (found, low) => low <= deepest ? Math.max(found, low) : found;
+const floorAt = endOf(Math.max, 1).reduce(lowest, extent[1][1]) + 0.06;
+// The first view holds it, and the shadows on it.
+extent[1][1] = floorAt;
 const centre = extent.map(([low, high]) => (low + high) / 2);
 const radius = Math.max(0.14, Math.hypot(...extent.map(([low, high]) => high - low)) / 2);
-const floorAt = extent[1][1] + 0.06;
 const VIEWS = {tilted: [-0.55, 0.35], camera: [0, 0], top: [0, Math.PI / 2], side: [-Math.PI / 2, 0]};
 const look = {yaw: VIEWS.tilted[0], pitch: VIEWS.tilted[1], zoom: 1};
 
@@ -230,7 +241,8 @@ function drawSpace() {
   parts.sort((one, two) => two.deep - one.deep);
   for (const part of parts) {
     if (part.wrist) {
-      tag(pen, [part.wrist[0], part.wrist[1] + 16], part.row, 11);
+      const [x, y] = part.wrist, shown = x === within(x, 0, width) && y === within(y, 0, height);
+      if (shown) tag(pen, [x, y + 16], part.row, [width, height]);
       continue;
     }
     const thick = Math.min(Math.max(0.007 * (part.a[3] + part.b[3]) / 2, 1.8), 12);
@@ -337,9 +349,10 @@ function drawAxis(pen, width, height) {
   pen.textAlign = "center";
   pen.textBaseline = "bottom";
   for (let time = 0; time <= lasts + 1e-9; time += step) {
-    const x = across(time, width), digits = step < 1 ? 1 : 0;
+    const x = across(time, width), text = `${time.toFixed(step < 1 ? 1 : 0)} s`;
+    const half = pen.measureText(text).width / 2;
     pen.fillRect(x, height - AXIS, 1, 4);
-    pen.fillText(`${time.toFixed(digits)} s`, Math.min(Math.max(x, 14), width - 14), height);
+    pen.fillText(text, within(x, half, width - half), height);
   }
 }
 
