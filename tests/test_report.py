@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
 
 from handclr_cli.contract.errors import HandclrError, UsageError
+from handclr_cli.hand.alignment import Alignment
 from handclr_cli.report import curves, sheets
 from handclr_cli.report.pairs_page import RANKS, choose_rows, pair_captions
 from handclr_cli.report.sheets import Tile
@@ -315,3 +318,38 @@ def test_distances_of_zero_have_their_own_bar(tmp_path: Path, tiny: float) -> No
         return int((corner[..., 2] - corner[..., 0] > 25).sum())
 
     assert blue(sheet) > 4 * blue(without)
+
+
+THRESHOLDS = np.linspace(0, 50, 100)
+# As many curves as evaluate draws.
+CURVES = {
+    name: (THRESHOLDS, 1 - np.exp(-THRESHOLDS / (20 + number)), 0.5)
+    for number, name in enumerate((*get_args(Alignment), "mean pose, root+bone"))
+}
+PLOTS: dict[str, Callable[[Path], None]] = {
+    "loss": lambda path: curves.loss_plot(
+        [{"step": step, "loss": 5 - step / 100, "lr": 0.01} for step in range(100)], path
+    ),
+    "variance": lambda path: curves.variance_plot(np.full(42, 1 / 42), path),
+    "pck": lambda path: curves.pck_plot(CURVES, path),
+    "distance": lambda path: curves.distance_plot(
+        {f"rank {rank}": np.append(np.linspace(0, rank, 999), 0) for rank in (1, 5)}, path
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_no_curve_runs_through_the_words_of_a_legend(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+    PLOTS[name](tmp_path / "plot.png")
+    (figure,) = figures
+    figure.draw_without_rendering()
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    (box,) = (legend.get_window_extent() for legend in legends)
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    for axes in figure.axes:
+        assert not axes.get_tightbbox().overlaps(box)
+        assert axes.get_window_extent().height > figure.bbox.height / 2

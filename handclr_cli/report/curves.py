@@ -53,7 +53,7 @@ def loss_plot(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         right.tick_params(axis="y", colors=_GREY)
         right.set_ylim(bottom=0)
         right.spines["top"].set_visible(False)
-    axes.legend(frameon=False, loc="upper right")
+    _legend(figure, columns=2)
     save_figure(figure, path)
 
 
@@ -72,7 +72,7 @@ def variance_plot(explained_variance_ratio: np.ndarray, path: str | os.PathLike[
         axes.axvline(_PAPER_DIMENSIONS, color=_GREY, linestyle="--", linewidth=1, label=label)
     axes.set_ylim(0, 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(framealpha=1, edgecolor="none", loc="center right")
+    _legend(figure, columns=3)
     save_figure(figure, path)
 
 
@@ -90,12 +90,12 @@ def pck_plot(
         colour, again = _SERIES[number % len(_SERIES)], number >= len(_SERIES)
         style = "--" if again or any(np.array_equal(values, other) for other in drawn) else "-"
         drawn.append(values)
-        label = f"{name} (AUC 0-50 mm {auc:.3f})"
+        label = f"{name}: {auc:.3f}"
         axes.plot(thresholds, values, color=colour, linestyle=style, linewidth=1.6, label=label)
     axes.set_xlim(0, 50)
     axes.set_ylim(0, 1.02)
     if curves:
-        axes.legend(frameon=False, loc="best")
+        _legend(figure, "area under each, 0-50 mm", columns=2)
     save_figure(figure, path)
 
 
@@ -122,9 +122,7 @@ def distance_plot(distances: Mapping[str, np.ndarray], path: str | os.PathLike[s
     _log_axis(axes, edges, ticks=len(below) < len(everything))
     axes.set_ylim(bottom=0)
     if series:
-        words = {"title": "line: median, dotted: 5 % and 95 %", "title_fontsize": "small"}
-        words |= {"fontsize": "small", "alignment": "left"}
-        figure.legend(frameon=False, loc="outside upper left", **words)
+        _legend(figure, "line: median, dotted: 5 % and 95 %")
     save_figure(figure, path)
 
 
@@ -225,6 +223,12 @@ def _style(axes: Axes, x_label: str, y_label: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, title: str = "", columns: int = 1) -> None:
+    """Name what is drawn, above the axes: within them, lines may run through the words."""
+    words = {"title": title, "title_fontsize": "small", "fontsize": "small", "alignment": "left"}
+    figure.legend(frameon=False, loc="outside upper left", ncols=columns, **words)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
