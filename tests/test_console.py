@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from shard_helpers import jpeg, pose_arrays, run_cli, tar_bytes
 
 from handclr_cli import console
 from handclr_cli.contract.sample import Sample
+from handclr_cli.evaluation.protocols import DEFINITIONS
+from handclr_cli.evaluation.scoring import UNFOUND
+from handclr_cli.hand.alignment import Alignment
 from handclr_cli.report.score_table import print_comparison, print_scores
 
 # Colours, a window title, a one-byte CSI, text from right to left, ends of lines, markup.
@@ -94,6 +98,30 @@ def test_tables_know_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert is_plain(shown.encode()) and "[/bold]:smile:" in shown and "[red]a.npz" in shown
     assert "[/nothing]" in shown and "1.00 [0.50, 1.50]" in shown
+
+
+def test_tables_are_whole_on_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the widest numbers, with all that a report may say."""
+    ends, areas = [-999.994, 999.994], ("0-50mm", "20-50mm")
+    near = {"mpjpe_mm": 999.994, "mpjpe_mm_interval": [999.994] * 2}
+    near |= {"pck_auc": dict.fromkeys(areas, 0.5)}
+    near |= {"pck_auc_interval": {name: [0.0, 1.0] for name in areas}}
+    far = {**near, "mpjpe_mm": 12345.678, "mpjpe_mm_interval": [1000.25, 23456.5]}
+    both = {"a_mpjpe_mm": 999.994, "b_mpjpe_mm": 12345.678, "b_minus_a_mm": -999.994}
+    both |= {"b_minus_a_interval": ends, "resamples_with_b_better": 1.0}
+    names = get_args(Alignment)
+    report = {"model": {**dict.fromkeys(names, near), "none": far}, "samples": 123456}
+    report |= {"mean_pose_of_training_set": dict.fromkeys(names, near), "crop": "a word " * 40}
+    report |= {"interval": {"unit": "sequence", "units": 123456}, "scale": "a word " * 40}
+    report |= {"hands_found": {"samples": 9, "others": UNFOUND}}
+    report |= {"depth_sigma": {"median_mm": 12.34, "wrists_within": 0.5}}
+    report |= {"official": {name: {"xyz_al_mean3d": 1.0} for name in DEFINITIONS}}
+    print_scores({**report, "official_definitions": DEFINITIONS})
+    compared = {"comparison": dict.fromkeys(names, both), "interval": {"units": 3}, "samples": 3}
+    print_comparison({**compared, "a": "a word " * 40, "b": "b.npz"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 50 and max(map(len, lines)) <= 80
+    assert any("12346 [1000, 23456]" in line for line in lines)
 
 
 @pytest.fixture
