@@ -10,7 +10,7 @@ from typing import Any
 from ..console import plural, printable, shortened
 from ..contract.provenance import stages
 
-WIDTH = 100
+WIDTH = 80
 _LABEL = 13
 _NAMED = 8
 
