@@ -194,9 +194,13 @@ def train(tmp_path: Path, **settings: object) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-def test_a_guided_model_is_trained_and_told(tmp_path: Path) -> None:
+def test_a_guided_model_is_trained_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What it is told is what the shard holds, and a crop without is seen alone."""
     weights, shard = train(tmp_path)
+    said = "guided (5 with landmarks), 6 of 6 labelled crops and 4 with 2D keypoints alone"
+    assert said in capsys.readouterr().err
     model, index = load_model(weights), ShardIndex([str(shard)])
     assert model.is_guided and model.own_axes
     run = json.loads(handclr("inspect", weights.parent, "--json").stdout)["items"][0]
@@ -215,8 +219,19 @@ def test_a_guided_model_is_trained_and_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2D keypoints alone"):
         plain = write_shard(tmp_path / "plain.tar", [labelled_sample(n) for n in range(4)])
         train(tmp_path, shards=[str(plain)], run=str(tmp_path / "other"))
-    with pytest.raises(UsageError, match="guided: is told what the landmarker found.*none of them"):
+    with pytest.raises(
+        UsageError, match="guided: is told what the landmarker found.*none with 3D labels"
+    ):
         train(tmp_path, shards=[str(plain)], run=str(tmp_path / "other"), mix=0)
+
+
+def test_landmarks_of_crops_without_3d_labels_correct_nothing(tmp_path: Path) -> None:
+    """Not refused, the second regression would stay as it began."""
+    samples = [labelled_sample(n) for n in range(4)] + [looked_at(n, posed=False) for n in (4, 5)]
+    shards = [str(write_shard(tmp_path / "unseen.tar", samples))]
+    with pytest.raises(UsageError, match="none with 3D labels has that"):
+        train(tmp_path, shards=shards, run=str(tmp_path / "other"), mix=0.25)
+    assert not (tmp_path / "other").exists()
 
 
 def test_crops_that_are_cut_again_are_told_and_turned(tmp_path: Path) -> None:

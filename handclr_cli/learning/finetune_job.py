@@ -179,7 +179,10 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
 def _words(settings: FinetuneSettings, data: _Data, samples: int) -> str:
     """What is trained on, in words, as a training begins."""
     posed = int(data.labels.posed.sum())
-    begins = f"{settings.arch} from {settings.encoder}, {settings.head}, {posed:,} of"
+    head: str = settings.head
+    if head == "guided":
+        head += f" ({int(data.labels.corrected.sum()):,} with landmarks)"
+    begins = f"{settings.arch} from {settings.encoder}, {head}, {posed:,} of"
     said = f"{begins} {console.plural(data.labelled, 'labelled crop')}"
     flat = len(data.labels) - posed
     if flat:
@@ -224,8 +227,8 @@ def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
             raise UsageError(f"{why}; name shards of handclr keypoints too", setting="mix")
         flat = max(1, round(len(chosen) * settings.mix / (1 - settings.mix)))
         chosen = chosen.followed_by(others)
-    if settings.head == "guided" and not chosen.guided.any():
-        why = "is told what the landmarker found in the crops, and none of them has that"
+    if settings.head == "guided" and not chosen.corrected.any():
+        why = "is told what the landmarker found in the crops, and none with 3D labels has that"
         advice = "pass the labelled crops through handclr keypoints first"
         raise UsageError(f"{why}; {advice}", setting="head", value="guided")
     return _Data(chosen, held, len(labelled), skips.count, flat)

@@ -43,6 +43,11 @@ class TrainingLabels:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def corrected(self) -> np.ndarray:
+        """Which say what is wrong with what the landmarker found, bool (N,): both are there."""
+        return self.guided & self.posed
+
     def take(self, which: np.ndarray) -> TrainingLabels:
         """Some of them, by position or by a mask (N,)."""
         return TrainingLabels(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
