@@ -18,8 +18,12 @@ from labelled_helpers import (
 )
 from shard_helpers import write_shard
 
+from handclr_cli.contract import fields
+from handclr_cli.contract.errors import UsageError
+from handclr_cli.contract.sample import Sample
 from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.encoder import build_encoder
+from handclr_cli.learning.finetune_job import FinetuneSettings, run_finetune
 from handclr_cli.learning.posemodel import load_model
 from handclr_cli.learning.run import alone_in
 
@@ -150,6 +154,45 @@ def test_another_encoder_under_the_same_name_is_another_run(encoder: Path, tmp_p
         handclr("finetune", shard, "--encoder", copy, "--run", tmp_path / "run", *TINY, code=2)
     )
     assert "model.encoder.pt was" in line
+
+
+def relabelled(number: int, by: float) -> Sample:
+    """A labelled sample with a longer hand, under the same key."""
+    sample, field = labelled_sample(number), fields.KEYPOINTS_3D
+    moved = sample.keypoints3d + by * (sample.keypoints3d - sample.keypoints3d[:1])
+    sample.members[field.suffix] = fields.encode_array(field, moved)
+    return sample
+
+
+@pytest.mark.slow
+def test_other_labels_under_the_same_keys_are_another_run(tmp_path: Path) -> None:
+    """Taken for the same, the run would mix their mean pose with weights of the others."""
+    train, held = tmp_path / "train.tar", tmp_path / "val.tar"
+    write_shard(train, [relabelled(number, 0.0) for number in range(4)])
+    write_shard(held, [relabelled(number, 0.0) for number in (4, 5)])
+    settings = FinetuneSettings(
+        shards=[str(train)],
+        validation=[str(held)],
+        run=str(tmp_path / "run"),
+        arch="resnet18",
+        head="regress",
+        size=32,
+        batch=4,
+        epochs=1,
+        workers=0,
+        device="cpu",
+    )
+    done = run_finetune(settings)
+    before = done.weights.read_bytes()
+    write_shard(train, [relabelled(number, 0.1) for number in range(4)])
+    with pytest.raises(UsageError, match=r"\(data\.labels are others now\)"):
+        run_finetune(settings)
+    write_shard(train, [relabelled(number, 0.0) for number in range(4)])
+    write_shard(held, [relabelled(number, 0.1) for number in (4, 5)])
+    with pytest.raises(UsageError, match=r"\(data\.validation_labels are others now\)"):
+        run_finetune(settings)
+    write_shard(held, [relabelled(number, 0.0) for number in (4, 5)])
+    assert run_finetune(settings).best == done.best and done.weights.read_bytes() == before
 
 
 @pytest.mark.slow

@@ -54,6 +54,16 @@ def test_mapped_samples_equal_streamed_ones(sources: list[str]) -> None:
     assert index[4].source == sources[1]
 
 
+def test_measured_images(tmp_path: Path) -> None:
+    samples = crops(["attic"])
+    del samples[1].members["jpg"]
+    samples[2].members["jpg"] = b"junk"
+    index = ShardIndex(str(write_shard(tmp_path / "a.tar", samples)), measured=True)
+    sizes = [len(sample.members.get("jpg", b"")) for sample in samples]
+    assert index.image_sizes.tolist() == sizes and sizes[1:3] == [0, 4] and sizes[0]
+    assert index.sides[1:3].tolist() == [0, 0] and sorted(index.damaged) == [1, 2]
+
+
 def test_by_key(sources: list[str]) -> None:
     index = ShardIndex(sources)
     for row, key in enumerate(index.keys):

@@ -34,6 +34,7 @@ from torch import nn
 
 from handclr_cli import main as front
 from handclr_cli.console import State
+from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import as_keys, read_npz, write_npz
@@ -457,6 +458,27 @@ def test_damaged_crops_cost_themselves_and_not_the_training(
     shard = write_shard(tmp_path / "worse.tar", worse)
     code, _, err = here(shard, "--pairs", pairs, "--run", tmp_path / "other", *SMALL)
     assert code == 1 and err.count("\n") == 1 and "none of 8 can be used" in err
+
+
+@pytest.mark.slow
+def test_other_pictures_or_keypoints_are_another_run(here: Any, tmp_path: Path) -> None:
+    """Keypoints only where the method needs them."""
+    samples = [labelled_sample(number) for number in range(4)]
+    moved = [labelled_sample(number) for number in range(4)]
+    field = fields.KEYPOINTS_2D
+    moved[1].members[field.suffix] = fields.encode_array(field, moved[1].keypoints2d + 1)
+    shard = tmp_path / "hands.tar"
+    for method, code in (("peclr", 0), ("tempclr --weights linear", 2)):
+        run, choices = tmp_path / method.split()[0], ("--method", *method.split(), "--epochs", 1)
+        write_shard(shard, samples)
+        assert here(shard, "--run", run, *choices, *SMALL)[0] == 0
+        write_shard(shard, moved)
+        got, _, err = here(shard, "--run", run, *choices, *SMALL)
+        assert got == code and ("(data.keypoints are others now)" in err) == bool(code)
+    samples[2].members["jpg"] = fields.encode_image(samples[2].image[::-1])
+    write_shard(shard, samples)
+    code, _, err = here(shard, "--run", run, *choices, *SMALL)
+    assert code == 2 and "(data.image_sizes are others now)" in err
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.learning.distributed import Ranks
 from handclr_cli.learning.finetune_job import FinetuneSettings
 from handclr_cli.learning.pretrain_job import PretrainSettings
-from handclr_cli.learning.run import Run, alone_in
+from handclr_cli.learning.run import Run, alone_in, run_config
 from handclr_cli.learning.schedule import EpochBatches, Schedule
 from handclr_cli.learning.setup import TrainResult, trial_of
 
@@ -61,6 +62,21 @@ def test_a_state_comes_back_and_another_configuration_is_named(tmp_path: Path) -
         Run(tmp_path, {"arguments": {"lr": 2, "batch": 2}})
     assert Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True).load() is None
     assert not [name for name in tmp_path.iterdir() if ".tmp" in name.name]
+
+
+def test_other_contents_are_named_and_unknown_in_older_runs(tmp_path: Path) -> None:
+    same = {"seed": 0, "rows": np.arange(2), "weights": "random"}
+
+    def configured(**contents: bytes) -> dict[str, Any]:
+        return run_config("finetune", {}, [], ["a", "b"], [], contents=contents, **same)
+
+    older = Run(tmp_path, configured())
+    older.save({"step": 1})
+    assert Run(tmp_path, configured(labels=b"1")).load() is not None
+    with pytest.raises(UsageError, match=r"another configuration \(data\.labels are others now\);"):
+        Run(tmp_path, configured(labels=b"2"))
+    with pytest.raises(UsageError, match=r"data\.labels_sha256 was .*, now None"):
+        Run(tmp_path, configured())
 
 
 def test_a_fresh_run_leaves_the_older_one_until_it_begins(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from .errors import HandclrError
+from .fields import IMAGE
 from .inputs import STDIN, display_name, reading
 from .kept import open_kept
 from .provenance import Provenance, dumps
@@ -30,8 +31,9 @@ class ShardIndex:
     `keys` and `origins` are the keys in order, and the provenances of the samples, each once.
     URLs are copied to the cache first, standard input and pipes to an anonymous temporary file.
     With `measured`, the images are looked at too, without decoding them: `sides` int32 (N,) are
-    those of the crops in pixels, 0 for the `damaged`, which are errors by row. Raises HandclrError
-    where a key comes twice, and for damaged or truncated shards as `archives` does.
+    those of the crops in pixels, 0 for the `damaged`, which are errors by row; `image_sizes` int64
+    (N,) are bytes, 0 where there is no image. Raises HandclrError where a key comes twice, and for
+    damaged or truncated shards as `archives` does.
 
     >>> import handclr_cli as handclr
     >>> index = handclr.ShardIndex("hands.tar")  # or a list of shards
@@ -46,6 +48,7 @@ class ShardIndex:
         self.damaged: dict[int, HandclrError] = {}
         self._measured = measured
         self._sides: list[int] = []
+        self._image_sizes: list[int] = []
         self._origins: dict[str, Provenance] = {}
         self._names = [display_name(source) for source in sources]
         _allow_files(len(sources))
@@ -55,6 +58,7 @@ class ShardIndex:
         self._places = np.array(places, np.int64).reshape(-1, 2)
         self.origins = list(self._origins.values())
         self.sides = np.array(self._sides, np.int32)
+        self.image_sizes = np.array(self._image_sizes, np.int64)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,6 +97,7 @@ class ShardIndex:
             self.keys.append(sample.key)
             if self._measured:
                 self._sides.append(self._side(sample))
+                self._image_sizes.append(sample.size_of(IMAGE))
             yield shard, sample.start
 
     def _side(self, sample: Sample) -> int:

@@ -69,6 +69,11 @@ class Sample:
             raise HandclrError(f"{self.source}: sample {self.key} has no {wanted.suffix}")
         return self.members[suffix], suffix
 
+    def size_of(self, wanted: Field) -> int:
+        """The bytes of a field, 0 where it is missing."""
+        suffix = self.suffix_of(wanted)
+        return 0 if suffix is None else len(self.members[suffix])
+
     @property
     def image(self) -> np.ndarray:
         """The crop, uint8 (S, S, 3) RGB."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from .. import console
 from ..choices import Arch, HeadName
 from ..contract.errors import HandclrError, UsageError
@@ -36,7 +38,7 @@ from .training_labels import (
     hold_out,
     read_training_labels,
 )
-from .validation import MODEL, ROOT_BONE, BestKept, Validation, build_validation, refuse_shared
+from .validation import MODEL, ROOT_BONE, BestKept, build_validation, refuse_shared
 
 LAST_MODEL = "model-last.pt"
 
@@ -104,11 +106,11 @@ class _Data(NamedTuple):
     """Labels to train on and to validate on, and how many labelled samples there are in all.
 
     Those to train on with 2D labels alone come last, and `flat` of them are shown in an epoch.
-    `skipped` counts labelled samples that cannot be used.
+    `skipped` counts labelled samples that cannot be used, of those to train on.
     """
 
     labels: TrainingLabels
-    held: TrainingLabels
+    held: list[tuple[ShardIndex, TrainingLabels]]
     labelled: int
     skipped: int
     flat: int = 0
@@ -117,6 +119,14 @@ class _Data(NamedTuple):
     def shown(self) -> int:
         """How many crops an epoch shows."""
         return int(self.labels.posed.sum()) + self.flat
+
+    def contents(self) -> dict[str, bytes]:
+        """What a run is known by, of its labels and of those that it is validated on."""
+        found = {"labels": self.labels.digests.tobytes()}
+        if self.held:
+            held = [labels.digests for _, labels in self.held]
+            found["validation_labels"] = np.concatenate(held).tobytes()
+        return found
 
 
 def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
@@ -154,6 +164,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         seed=settings.seed,
         rows=data.labels.rows,
         weights=settings.encoder,
+        contents=data.contents(),
         shown=count,
     )
     augmentation = pose_augmentation(settings.size, settings.rotation)
@@ -219,7 +230,7 @@ def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
     skips = Skips()
     found = read_training_labels(index, skips, flat=settings.mix > 0)
     labelled, others = found.take(found.posed), found.take(~found.posed)
-    kept, held = hold_out(labelled, settings.hold_out, settings.seed)
+    kept, left_out = hold_out(labelled, settings.hold_out, settings.seed)
     chosen, flat = choose_fraction(kept, settings.fraction, settings.seed), 0
     if settings.mix:
         if not len(others):
@@ -231,6 +242,11 @@ def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
         why = "is told what the landmarker found in the crops, and none with 3D labels has that"
         advice = "pass the labelled crops through handclr keypoints first"
         raise UsageError(f"{why}; {advice}", setting="head", value="guided")
+    held = [(index, left_out)] if len(left_out) else []
+    if settings.validation:
+        other = ShardIndex(expand_inputs(settings.validation))
+        held.append((other, read_training_labels(other)))
+        refuse_shared(chosen, held[-1][1])
     return _Data(chosen, held, len(labelled), skips.count, flat)
 
 
@@ -293,28 +309,12 @@ def _best(
     run: Run,
 ) -> BestKept | None:
     """What keeps the weights of the best epoch, where there is something to validate on."""
-    validation = _validation(settings, data, mean, setup)
-    if validation is None:
+    if not data.held:
         return None
     size = settings.size
-    return BestKept(run, lambda: validation(model), lambda: save_payload(model, size, mean))
-
-
-def _validation(
-    settings: FinetuneSettings, data: _Data, mean: MeanPose, setup: Setup
-) -> Validation | None:
-    """The samples held out and those of the validation shards; says what the mean pose scores."""
-    sources = [(setup.crops.index, data.held)] if len(data.held) else []
-    if settings.validation:
-        other = ShardIndex(expand_inputs(settings.validation))
-        labels = read_training_labels(other)
-        refuse_shared(data.labels, labels)
-        sources.append((other, labels))
-    if not sources:
-        return None
-    found = build_validation(sources, settings.size, mean, setup.machine.workers)
+    validation = build_validation(data.held, size, mean, setup.machine.workers)
     console.say(
-        f"validation: {console.plural(len(found.images), 'crop')}; predicting the mean pose "
-        f"would score {found.chance()[ROOT_BONE]:.2f} mm after root and bone"
+        f"validation: {console.plural(len(validation.images), 'crop')}; predicting the mean pose "
+        f"would score {validation.chance()[ROOT_BONE]:.2f} mm after root and bone"
     )
-    return found
+    return BestKept(run, lambda: validation(model), lambda: save_payload(model, size, mean))

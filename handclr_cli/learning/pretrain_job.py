@@ -7,19 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from .. import console
 from ..choices import Arch, MethodName, PositiveSource, TargetKind, Undo, Weighting
-from ..contract.errors import HandclrError, UsageError
-from ..contract.fields import KEYPOINTS_2D
+from ..contract.errors import UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..contract.npz import read_npz
 from ..contract.pairs import PairsFile, checked_parts
 from ..contract.provenance import Provenance
-from ..contract.sample import Sample
-from ..hand.plausible import pixel_keypoints
 from ..work.skips import Skips
 from . import positives
 from .augmentation import AugmentationConfig
@@ -33,6 +28,7 @@ from .run import Run, run_config
 from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
 from .targets import SPREAD
+from .usable import usable_positives
 from .views import PairDataset, collate_views
 
 
@@ -120,7 +116,10 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     index = ShardIndex(settings.shards, measured=True)
     pool, origins = _positives(settings, method.positives, index, files)
     skips = Skips()
-    pool, doubtful = _chosen(settings, method, index, pool, skips)
+    usable = usable_positives(
+        index, pool, settings.min_side_score, _is_posed(settings, method), skips
+    )
+    pool = usable.pool
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
     settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
     record = run_config(
@@ -132,6 +131,7 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
         seed=settings.seed,
         rows=pool.table(),
         weights=settings.init,
+        contents={"image_sizes": index.image_sizes.tobytes(), **usable.contents()},
     )
     setup = set_up(
         settings,
@@ -147,7 +147,7 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     begins = f"pretrain: {settings.method}, {settings.arch} from {settings.init}"
     rest = f"({len(index) - len(pool):,} crops without one)"
     if settings.min_side_score > 0:
-        rest += f", {console.plural(doubtful, 'crop')} of a doubtful side left out"
+        rest += f", {console.plural(usable.doubtful, 'crop')} of a doubtful side left out"
     console.say(f"{begins}, {console.plural(len(pool), 'pair')} {rest}, {setup}")
     with setup.opened(record | {"recipe": method.record()}) as run:
         weights = _train(settings, method, pool, augmentation, setup, run)
@@ -198,75 +198,9 @@ def _positives(
     return positives.mined(index, [arrays for arrays, _ in files], settings.top_k), origins
 
 
-def _chosen(
-    settings: PretrainSettings, method: Method, index: ShardIndex, pool: Positives, skips: Skips
-) -> tuple[Positives, int]:
-    """The positives without crops that cannot be shown, and the number of those of a doubtful side.
-
-    Raises HandclrError where none is left, or crops lack the keypoints that are needed.
-    """
-    doubtful = _doubtful(index, pool, settings.min_side_score, skips)
-    pool = pool.without(doubtful)
-    posed = method.joints != "none" or settings.as_published
-    return pool.without(_unusable(index, pool, posed, skips)), int(doubtful.sum())
-
-
-def _doubtful(index: ShardIndex, pool: Positives, least: float, skips: Skips) -> np.ndarray:
-    """The rows of an index, bool (N,), that could be shown and whose side is less sure.
-
-    Where the JSON cannot be read, the row is skipped. Raises HandclrError where no pair is left.
-    """
-    doubtful = np.zeros(len(index), bool)
-    if not least > 0:
-        return doubtful
-    for row in np.unique(pool.table()).tolist():
-        if row < 0:
-            continue
-        try:
-            score = index[row].side_score
-        except HandclrError as error:
-            skips.add(error)
-            score = -1.0
-        doubtful[row] = score is not None and score < least
-    if not len(pool.without(doubtful)):
-        raise HandclrError("leaves no pair of crops; ask for less", setting="min_side_score")
-    return doubtful
-
-
-def _unusable(index: ShardIndex, pool: Positives, posed: bool, skips: Skips) -> np.ndarray:
-    """The rows of an index, bool (N,), that are to be shown and cannot.
-
-    Their images are damaged or, where crops are to be `posed`, their keypoints. Raises HandclrError
-    where crops have none, or none can be used.
-    """
-    unusable = np.zeros(len(index), bool)
-    for row in np.unique(pool.table()).tolist():
-        if row < 0:
-            continue
-        error = index.damaged.get(row)
-        if error is None and posed:
-            error = _damage(index[row])
-        if error is None:
-            skips.used()
-        else:
-            unusable[row] = True
-            skips.add(error)
-    skips.check()
-    return unusable
-
-
-def _damage(sample: Sample) -> HandclrError | None:
-    """What is wrong with the keypoints of a sample; raises HandclrError where it has none."""
-    if KEYPOINTS_2D not in sample:
-        sample.read(KEYPOINTS_2D)
-    try:
-        pixel_keypoints(sample)
-        if not sample.has_pose:
-            why = "some joints have no label; find its keypoints by handclr keypoints"
-            return HandclrError(f"{sample.source}: sample {sample.key}: {why}")
-    except HandclrError as error:
-        return error
-    return None
+def _is_posed(settings: PretrainSettings, method: Method) -> bool:
+    """Whether crops need keypoints."""
+    return method.joints != "none" or settings.as_published
 
 
 def _derived(

@@ -25,6 +25,7 @@ from .weights_file import load_tensors
 CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
 RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
 LOCK = ".lock"
+_DIGEST = "_sha256"
 
 
 class Run:
@@ -126,7 +127,7 @@ class Run:
             there = {}
         if self._fresh:
             return
-        differing = _differences(there, self.config)
+        differing = _differences(_with_digests(there, self.config), self.config)
         if differing and not (self.folder / LAST).exists():
             for name in IDENTITIES:
                 (self.folder / name).unlink(missing_ok=True)
@@ -200,13 +201,15 @@ def run_config(
     seed: int,
     rows: np.ndarray,
     weights: str,
+    contents: Mapping[str, bytes],
     shown: int | None = None,
 ) -> dict[str, Any]:
     """The configuration of a run: arguments, initial weights, data and history.
 
     Runs with equal configurations give equal results. `keys` are those of all samples; `rows` are
     the rows or pairs of rows trained on, and `shown` how many an epoch shows if that is another
-    number; `weights` is the file, or the word, that the encoder starts from.
+    number; `weights` is the file, or the word, that the encoder starts from. Of `contents`, what
+    the samples hold by what it is called, the digests are recorded.
     """
     weights = weights_file(weights)
     start = file_checksum(weights) if Path(weights).is_file() else None
@@ -216,6 +219,7 @@ def run_config(
         "keys_sha256": _sha256("\n".join(keys).encode("utf-8", "replace")),
         "rows": len(rows),
         "rows_sha256": _sha256(np.ascontiguousarray(rows, np.int64).tobytes()),
+        **{name + _DIGEST: _sha256(content) for name, content in contents.items()},
     }
     if shown is not None and shown != len(rows):
         data["shown"] = shown
@@ -232,9 +236,22 @@ def _differences(older: dict[str, Any], newer: dict[str, Any], prefix: str = "")
         left, right = older.get(name), newer.get(name)
         if isinstance(left, dict) and isinstance(right, dict):
             found += _differences(left, right, f"{prefix}{name}.")
+        elif left != right and name.endswith(_DIGEST) and left and right:
+            found.append(f"{prefix}{name.removesuffix(_DIGEST)} are others now")
         elif left != right:
             found.append(f"{prefix}{name} was {left}, now {right}")
     return found
+
+
+def _with_digests(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """An older configuration, with the digests that were not recorded yet when it was written."""
+    data = older.get("data")
+    if not isinstance(data, dict):
+        return older
+    digests = {
+        name: value for name, value in newer.get("data", {}).items() if name.endswith(_DIGEST)
+    }
+    return {**older, "data": {**digests, **data}}
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:

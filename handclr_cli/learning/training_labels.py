@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from ..contract.errors import HandclrError, NoCropsError, UsageError
-from ..contract.fields import INTRINSICS, JOINT_COUNT, KEYPOINTS_2D, KEYPOINTS_3D
+from ..contract.fields import (
+    IMAGE,
+    INTRINSICS,
+    JOINT_COUNT,
+    KEYPOINTS_2D,
+    KEYPOINTS_3D,
+    VALID,
+    WORLD_3D,
+)
 from ..contract.index import ShardIndex
 from ..contract.sample import Sample
 from ..hand.alignment import root_relative
@@ -27,7 +36,9 @@ class TrainingLabels:
     keypoints2d (N, 21, 2) crop sides, keypoints3d (N, 21, 3) metres from the wrist along the axes
     of the crop's own camera, float32; valid (N, 21) bool: the joint has labels; posed (N,) bool:
     there are 3D labels, not 2D ones alone. What the landmarker found in the crops: guide2d (N, 21,
-    2) crop sides, guide3d (N, 21, 3) metres, float32; guided (N,) bool: it found a hand.
+    2) crop sides, guide3d (N, 21, 3) metres, float32; guided (N,) bool: it found a hand. digests
+    (N, 32) uint8: of what they were read from, to the bit, which what is computed from it is not on
+    every processor.
     """
 
     rows: np.ndarray
@@ -39,6 +50,7 @@ class TrainingLabels:
     guide2d: np.ndarray
     guide3d: np.ndarray
     guided: np.ndarray
+    digests: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -134,7 +146,18 @@ def _label(sample: Sample) -> dict[str, Any]:
         "guide2d": guide[0] / side,
         "guide3d": guide[1],
         "guided": is_found,
+        "digests": _digest(sample),
     }
+
+
+def _digest(sample: Sample) -> np.ndarray:
+    """The digest, uint8 (32,), of what is told of a crop; of its image, of the size alone."""
+    found = sha256(str(sample.size_of(IMAGE)).encode())
+    for field in (KEYPOINTS_2D, KEYPOINTS_3D, VALID, INTRINSICS, WORLD_3D):
+        found.update(f" {sample.size_of(field)} ".encode())
+        if field in sample:
+            found.update(sample.payload(field)[0])
+    return np.frombuffer(found.digest(), np.uint8)
 
 
 def _in_own_camera(sample: Sample, pose: np.ndarray, side: np.float32) -> np.ndarray:
