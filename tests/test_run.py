@@ -79,6 +79,37 @@ def test_other_contents_are_named_and_unknown_in_older_runs(tmp_path: Path) -> N
         Run(tmp_path, configured())
 
 
+@pytest.mark.parametrize("name", ["encoder.pt", "model.pt", "model-last.pt", "log.jsonl"])
+def test_a_run_that_has_lost_its_state_is_not_replaced(name: str, tmp_path: Path) -> None:
+    """last.pt is half of a run's bytes, and what comes to mind to remove when it is done."""
+    Run(tmp_path, {"arguments": {"lr": 1}}).log([{"step": 1, "loss": 1.0}])
+    (tmp_path / name).touch()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match=r"\(arguments\.lr was 1, now 2\).*anew \(fresh=True\)"):
+        Run(tmp_path, {"arguments": {"lr": 2}})
+    if name == "log.jsonl":  # killed before its first save
+        assert Run(tmp_path, {"arguments": {"lr": 1}}).load() is None
+    else:
+        with pytest.raises(UsageError, match=r"this run, which is done, without the last\.pt"):
+            Run(tmp_path, {"arguments": {"lr": 1}})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    Run(tmp_path, {"arguments": {"lr": 2}}, fresh=True).begin()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_run_that_never_made_a_step_takes_any_configuration(tmp_path: Path) -> None:
+    Run(tmp_path, {"arguments": {"lr": 1}}).forget_after(0)
+    assert Run(tmp_path, {"arguments": {"lr": 2}}).load() is None
+
+
+def test_a_best_so_far_is_not_the_end(tmp_path: Path) -> None:
+    """model.pt is written before last.pt, between which a run may be killed."""
+    run = Run(tmp_path, {"arguments": {}})
+    run.log([{"step": 1, "loss": 1.0}, {"step": 1, "epoch": 0, "mpjpe_root_mm": 9.0}])
+    run.save({"step": 1}, "model.pt")
+    assert Run(tmp_path, {"arguments": {}}).load() is None
+
+
 def test_a_fresh_run_leaves_the_older_one_until_it_begins(tmp_path: Path) -> None:
     older = Run(tmp_path, {"arguments": {"lr": 1}})
     older.log([{"step": 1, "loss": 1.0}])

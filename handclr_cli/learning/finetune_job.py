@@ -29,7 +29,7 @@ from .optim import build_optimizer, parameter_groups
 from .pose import PoseNet
 from .pose_head import ENCODER_STRIDE
 from .posemodel import MeanPose, mean_pose, save_payload
-from .run import Run, run_config
+from .run import MODEL, Run, run_config
 from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
 from .training_labels import (
@@ -38,7 +38,7 @@ from .training_labels import (
     hold_out,
     read_training_labels,
 )
-from .validation import MODEL, ROOT_BONE, BestKept, build_validation, refuse_shared
+from .validation import ROOT_BONE, BestKept, build_validation, refuse_shared
 
 LAST_MODEL = "model-last.pt"
 

@@ -23,7 +23,8 @@ from .trackers import IDENTITIES, Trackers
 from .weights_file import load_tensors
 
 CONFIG, LOG, LAST = "config.json", "log.jsonl", "last.pt"
-RESULTS = ("encoder.pt", "model.pt", "model-last.pt", "loss.png")
+MODEL = "model.pt"
+RESULTS = ("encoder.pt", MODEL, "model-last.pt", "loss.png")
 LOCK = ".lock"
 _DIGEST = "_sha256"
 
@@ -31,9 +32,10 @@ _DIGEST = "_sha256"
 class Run:
     """A folder with `config.json`, `log.jsonl`, `last.pt` and, at the end, the weights.
 
-    The same configuration resumes it. Raises UsageError naming what differs where the folder holds
-    a run with another configuration, unless `fresh` starts it anew, or files that are of no run. Of
-    several processes only the main one writes; the others wait for it, and read.
+    The same configuration resumes it. Unless `fresh` starts it anew, raises UsageError where the
+    folder holds a run with another configuration, naming what differs, or one that is done and has
+    lost its state; in any case where it holds files that are of no run. Of several processes only
+    the main one writes; the others wait for it, and read.
 
     With `fresh` the older run is there until `begin`, as what is needed for the new one may be
     missing.
@@ -66,7 +68,7 @@ class Run:
         if not self._fresh:
             return
         if self.main:
-            # The state goes first: what is left of a run without one counts for nothing.
+            # The state goes first: what is left of a run without one is not gone on with.
             for name in (LAST, LOG, *RESULTS, *IDENTITIES):
                 (self.folder / name).unlink(missing_ok=True)
             write_json(self.folder / CONFIG, self.config, ensure_ascii=False)
@@ -128,14 +130,32 @@ class Run:
         if self._fresh:
             return
         differing = _differences(_with_digests(there, self.config), self.config)
-        if differing and not (self.folder / LAST).exists():
+        if differing and self._begun():
+            self._refuse(f"a run with another configuration ({'; '.join(differing)})")
+        if differing:
             for name in IDENTITIES:
                 (self.folder / name).unlink(missing_ok=True)
-        elif differing:
-            holds = f"{self.folder} holds a run with another configuration"
-            fresh = console.called("fresh", True)
-            advice = f"name another run directory, or start this one anew ({fresh})"
-            raise UsageError(f"{holds} ({'; '.join(differing)}); {advice}")
+        elif not (self.folder / LAST).exists() and self._ended():
+            self._refuse(f"this run, which is done, without the {LAST} to go on from")
+
+    def _begun(self) -> bool:
+        """Whether there is anything of a training, if only its log."""
+        log = self.folder / LOG
+        made = any((self.folder / name).exists() for name in (LAST, *RESULTS))
+        return made or (log.exists() and log.stat().st_size > 0)
+
+    def _ended(self) -> bool:
+        """Whether the weights of the last step are there."""
+        if any((self.folder / name).exists() for name in RESULTS if name != MODEL):
+            return True
+        # With validation, it is written before the end too.
+        validated = any("loss" not in record for record in self.records())
+        return (self.folder / MODEL).exists() and not validated
+
+    def _refuse(self, what: str) -> None:
+        advice = "name another run directory, or start this one anew"
+        fresh = console.called("fresh", True)
+        raise UsageError(f"{self.folder} holds {what}; {advice} ({fresh})")
 
     def _refuse_others(self, names: Sequence[str]) -> None:
         """Raise UsageError where one of these files is there, which no run has made."""

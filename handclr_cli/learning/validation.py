@@ -20,12 +20,11 @@ from .guide import Guide
 from .loading import Told, grey, in_parts, mended_batches
 from .pose import PoseNet
 from .posemodel import MeanPose, Resized, stack_crops
-from .run import Run
+from .run import MODEL, Run
 from .training_labels import TrainingLabels
 
 ROOT, ROOT_BONE = "mpjpe_root_mm", "mpjpe_root_bone_mm"
 ALIGNMENTS: dict[str, Alignment] = {ROOT: "root", ROOT_BONE: "root+bone"}
-MODEL = "model.pt"
 _BATCH = 128
 
 
