@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,12 +52,25 @@ def test_a_crop_that_is_kept_is_the_crop_that_is_not(
     tmp_path: Path, side: int, sides: list[int]
 ) -> None:
     index = index_of(tmp_path, sides)
-    plain, kept = CropStore(index, side), CropStore(index, side, keep=True)
+    plain, kept = CropStore(index, side), CropStore(index, side, keep=range(len(sides)))
     for row in [*range(len(sides)), *reversed(range(len(sides)))]:
         assert kept[row].shape == (side, side, 3) and kept[row].dtype == np.uint8
         np.testing.assert_array_equal(kept[row], plain[row])
     if side == 32:
         np.testing.assert_array_equal(plain[1], index[1].image)
+
+
+def test_no_memory_is_reserved_for_crops_that_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an input, a training on few labelled crops keeps these alone."""
+    index, asked, reserve = index_of(tmp_path, [40] * 6), [], mmap.mmap
+    monkeypatch.setattr(mmap, "mmap", lambda file, size: asked.append(size) or reserve(file, size))
+    crops, plain = CropStore(index, 40, keep=np.array([4, 1])), CropStore(index, 40)
+    assert asked == [2 * (40 * 40 * 3 + 1)]
+    for row in (1, 0, 4, 4, 5, 1):
+        np.testing.assert_array_equal(crops[row], plain[row])
+    assert [row for row in range(6) if np.shares_memory(crops[row], crops[row])] == [1, 4]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +113,8 @@ def test_crops_of_several_sides_are_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [64, 32, 20])
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_damaged_crop_is_named(tmp_path: Path, side: int, keep: bool) -> None:
+@pytest.mark.parametrize("keep", [(), range(3)], ids=["decoded", "kept"])
+def test_a_damaged_crop_is_named(tmp_path: Path, side: int, keep: Sequence[int]) -> None:
     crops = CropStore(index_of(tmp_path, [64] * 3, damaged=1), side, keep)
     for _ in range(2):
         assert crops[0].shape == crops[2].shape == (side, side, 3)
@@ -121,7 +135,7 @@ def test_a_crop_that_is_not_square_or_not_there_is_named(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_workers_share_what_any_of_them_has_decoded(tmp_path: Path) -> None:
-    crops = CropStore(index_of(tmp_path, [64] * 7), 40, keep=True)
+    crops = CropStore(index_of(tmp_path, [64] * 7), 40, keep=range(7))
     decode, decoded = crops._decode, multiprocessing.get_context("fork").Value("i", 0)
 
     def counted(row: int) -> np.ndarray:

@@ -17,8 +17,8 @@ from handclr_cli.contract.errors import HandclrError
 from handclr_cli.learning.encoder import Encoder, build_encoder, read_encoder_state
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, load_model, save_payload
-from handclr_cli.learning.run import Run, load_checkpoint
-from handclr_cli.learning.validation import MODEL, BestKept
+from handclr_cli.learning.run import MODEL, Run, load_checkpoint
+from handclr_cli.learning.validation import BestKept
 
 State = dict[str, Any]
 

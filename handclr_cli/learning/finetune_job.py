@@ -175,7 +175,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         augmentation,
         (str(settings.arch), settings.encoder),
         samples=count,
-        cached=len(data.labels),
+        cached=data.labels.rows,
     )
     console.say(f"finetune: {_words(settings, data, len(index))}, {setup}")
     with setup.opened(record) as run:

@@ -141,7 +141,7 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
         (settings.arch, settings.init),
         samples=len(pool),
         images=2,
-        cached=len(index),
+        cached=range(len(index)),
         published=settings.as_published,
     )
     begins = f"pretrain: {settings.method}, {settings.arch} from {settings.init}"

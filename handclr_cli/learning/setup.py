@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -182,22 +183,23 @@ def set_up(
     *,
     samples: int,
     images: int = 1,
-    cached: int,
+    cached: Sequence[int] | np.ndarray,
     published: bool = False,
 ) -> Setup:
     """Decide where crops are kept and views are made, and for how long to train.
 
-    `samples` rows are trained on, each of which shows `images` images; `cached` crops would be
-    kept. `start` is the architecture of the encoder, and what it starts from. The batch, rate and
-    warm-up of the settings are those of the run. `published` views are made of whole crops by the
-    data processes. Raises UsageError or HandclrError where crops cannot be kept where asked.
+    `samples` rows are trained on, each of which shows `images` images; the crops of the rows
+    `cached` would be kept. `start` is the architecture of the encoder, and what it starts from. The
+    batch, rate and warm-up of the settings are those of the run. `published` views are made of
+    whole crops by the data processes. Raises UsageError or HandclrError where crops cannot be kept
+    where asked.
     """
     assert settings.lr is not None and settings.warmup_epochs is not None
     wanted = settings.size / min(augmentation.scale)
     side = crop_side(index) if published else crop_side(index, wanted)
     on_device = machine.device.type == "cuda" and not published
     neighbours = machine.ranks.neighbours
-    cache = choose_cache(settings.cache, cached, side, machine.device, on_device, neighbours)
+    cache = choose_cache(settings.cache, len(cached), side, machine.device, on_device, neighbours)
     schedule = Schedule(
         samples=samples,
         batch=settings.batch,
@@ -215,7 +217,7 @@ def set_up(
     return Setup(
         settings=settings,
         machine=machine,
-        crops=CropStore(index, side, keep=cache == "ram"),
+        crops=CropStore(index, side, keep=cached if cache == "ram" else ()),
         cache=cache,
         made=views_made(machine.device, cache, published),
         schedule=schedule,

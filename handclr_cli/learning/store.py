@@ -30,18 +30,20 @@ _FILL_BATCH = 256
 class CropStore(Dataset[np.ndarray]):
     """The crops of an index by row, RGB uint8 (side, side, 3).
 
-    With `keep`, each is decoded once for this process and all that it forks. Raises HandclrError
-    for a member that is no square image.
+    Those of the rows `keep` are decoded once for this process and all that it forks. Raises
+    HandclrError for a member that is no square image.
     """
 
-    def __init__(self, index: ShardIndex, side: int, keep: bool = False) -> None:
+    def __init__(self, index: ShardIndex, side: int, keep: Sequence[int] | np.ndarray = ()) -> None:
         self.index, self.side = index, side
-        self._kept: np.ndarray | None = None
-        if keep:
+        self._places: np.ndarray | None = None
+        if len(keep):
+            self._places = np.full(len(index), -1)
+            self._places[keep] = np.arange(len(keep))
             # Anonymous and shared: not bounded by /dev/shm, and no page is used before it is
-            # written.
-            count, size = len(index), side * side * 3
-            memory = mmap.mmap(-1, max(1, count * (size + 1)))
+            # written. Without overcommitment all of them count from the start.
+            count, size = len(keep), side * side * 3
+            memory = mmap.mmap(-1, count * (size + 1))
             flat = np.frombuffer(memory, np.uint8)
             self._done = flat[:count]
             self._kept = flat[count : count + count * size].reshape(-1, side, side, 3)
@@ -50,12 +52,13 @@ class CropStore(Dataset[np.ndarray]):
         return len(self.index)
 
     def __getitem__(self, row: int) -> Image:
-        if self._kept is None:
+        at = -1 if self._places is None else int(self._places[row])
+        if at < 0:
             return self._decode(row)
-        if not self._done[row]:  # two workers may both come here: they write the same bytes
-            self._kept[row] = self._decode(row)
-            self._done[row] = 1
-        return self._kept[row]
+        if not self._done[at]:  # two workers may both come here: they write the same bytes
+            self._kept[at] = self._decode(row)
+            self._done[at] = 1
+        return self._kept[at]
 
     def on_device(
         self, device: torch.device, workers: int, rows: Sequence[int] | None = None
