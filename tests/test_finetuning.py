@@ -4,9 +4,11 @@ are kept.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +469,24 @@ def test_a_kill_at_any_time_keeps_the_same_best(
                 if ROOT_BONE in one
             ]
             assert again == errors
+
+
+def test_a_training_that_diverges_is_logged_up_to_there(tmp_path: Path) -> None:
+    weight, losses = nn.Linear(1, 1, bias=False), iter([3.0, 2.0, math.nan, math.inf, 1.0])
+    with pytest.raises(HandclrError, match="lr: the loss is not finite at step 3; lower the rate"):
+        train(
+            run=Run(tmp_path, {"arguments": {}}),
+            label="diverging",
+            model=weight,
+            optimizer=torch.optim.SGD(weight.parameters(), lr=1.0),
+            dataset=Nothing(),
+            collate=list,
+            differentiate=lambda batch: {"loss": torch.tensor(next(losses))},
+            schedule=replace(WALK, samples=10, epochs=1),
+            device=CPU,
+        )
+    records = Run(tmp_path, {"arguments": {}}).records()
+    assert [(record["step"], record["loss"]) for record in records] == [(1, 3.0), (2, 2.0)]
 
 
 def test_a_best_that_is_gone_is_told(tmp_path: Path) -> None:

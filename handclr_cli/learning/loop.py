@@ -191,10 +191,14 @@ class _Recorder:
             records.append(
                 {"step": step, "epoch": epoch, "lr": lr, **named, "images_per_s": round(rate, 1)}
             )
-        if not np.isfinite(values).all():
-            near = f"the loss is not finite near step {self.pending[-1][0]:,}; lower the rate"
-            raise HandclrError(near, setting="lr")
-        self.run.log(records)
+        finite = np.isfinite(values).all(axis=1)
+        whole = len(records) if finite.all() else int(finite.argmin())
+        self.run.log(records[:whole])
+        if whole < len(records):
+            fresh = console.called("fresh", True)
+            bad = f"the loss is not finite at step {records[whole]['step']:,}"
+            advice = f"lower the rate and start the run anew ({fresh})"
+            raise HandclrError(f"{bad}; {advice}", setting="lr")
         shown = {name: f"{value:.4f}" for name, value in zip(self.names, values[-1], strict=True)}
         self.shown = {**self.shown, **shown, "images/s": f"{rate:,.0f}"}
         self.pending.clear()
