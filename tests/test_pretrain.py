@@ -35,12 +35,13 @@ from torch import nn
 from handclr_cli import main as front
 from handclr_cli.console import State
 from handclr_cli.contract import fields
-from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.errors import HandclrError, Preempted
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.npz import as_keys, read_npz, write_npz
 from handclr_cli.contract.pairs import PairsFile, checked_parts
 from handclr_cli.contract.provenance import Provenance, provenance
 from handclr_cli.contract.sample import Sample
+from handclr_cli.learning import pretrain_job
 from handclr_cli.learning.encoder import seeded
 from handclr_cli.learning.positives import mined
 from handclr_cli.learning.pretraining import ContrastiveModel, Objective
@@ -496,6 +497,26 @@ def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path
     )  # the last step was made: nothing is left to stop
     assert equal(weights_of(run), weights_of(tmp_path / "whole"))
     assert [record["step"] for record in log_of(run)] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_what_comes_before_the_first_step_counts_too(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow input, by a clock that goes on by a minute while it is read."""
+    now, slept = time.monotonic, [0]
+
+    def slow(*arguments: Any, **settings: Any) -> ShardIndex:
+        slept[0] = 60
+        return ShardIndex(*arguments, **settings)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now() + slept[0])
+    monkeypatch.setattr(pretrain_job, "ShardIndex", slow)
+    how = {"arch": "resnet18", "size": 32, "batch": 4, "epochs": 2, "method": "peclr"}
+    where = {"shards": [str(shard)], "run": str(tmp_path), "workers": 0, "device": "cpu"}
+    settings = pretrain_job.PretrainSettings(**where, **how, time_limit=50.0)
+    with pytest.raises(Preempted, match="stopped at the time limit, saved at step 1;"):
+        pretrain_job.run_pretrain(settings)
 
 
 @pytest.mark.slow

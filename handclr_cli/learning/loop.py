@@ -50,9 +50,10 @@ def train(
 
     `differentiate(batch)` leaves the gradients of the loss in the model and returns scalars to log,
     among them "loss". `examine(epoch)` gives other scalars to log at the end of each epoch.
-    `before_save()` may write what belongs to the state that is saved next. With the state saved,
-    raises Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C, and HandclrError
-    where no more batches come.
+    `before_save()` may write what belongs to the state that is saved next. `unread` gets what is
+    said of each crop that cannot be read, for which others stand in. With the state saved, raises
+    Preempted after SIGTERM or at the time limit, Interrupted after Ctrl-C, and HandclrError where
+    no more batches come.
     """
     first, began_with = _resume(run, model, optimizer)
     if first == schedule.steps:
@@ -63,7 +64,7 @@ def train(
     speed = Speed(label, schedule, threads if device.type == "cpu" else 0)
     recorder, sampler = _Recorder(run, speed, ranks), EpochBatches(schedule, first, ranks)
     state = _State(run, model, optimizer, first, threads, (recorder.flush, before_save))
-    stop = Stop(schedule.time_limit, ranks)
+    stop = Stop(schedule.deadline, ranks)
     with (
         stop,
         computing_with(threads),

@@ -111,8 +111,8 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     """
     method = _method(settings)
     check_init(settings.init, settings.arch)
-    files = _pair_files(settings, method)
     machine = Machine.of(settings)
+    files = _pair_files(settings, method)
     index = ShardIndex(settings.shards, measured=True)
     pool, origins = _positives(settings, method.positives, index, files)
     skips = Skips()

@@ -22,9 +22,9 @@ class Schedule:
 
     samples: rows to train on. batch: rows in a batch of all processes together; in each epoch, the
     rows that do not fill a batch are left out. images: how many each row shows. lr: the peak rate.
-    threads: those that compute on a processor. time_limit: seconds after which to stop as on
-    SIGTERM. trial: on a processor, what to ask for instead to try a training that takes hours, in
-    words; empty elsewhere.
+    threads: those that compute on a processor. deadline: when to stop as on SIGTERM, in seconds of
+    `time.monotonic`. trial: on a processor, what to ask for instead to try a training that takes
+    hours, in words; empty elsewhere.
     """
 
     samples: int
@@ -37,7 +37,7 @@ class Schedule:
     workers: int = 0
     threads: Threads = ONE
     images: int = 1
-    time_limit: float = math.inf
+    deadline: float = math.inf
     trial: str = ""
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,17 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What there is to train on; `workers` data processes feed each of the `ranks`."""
+    """What there is to train on, and until when, in seconds of `time.monotonic`.
+
+    `workers` data processes feed each of the `ranks`.
+    """
 
     device: torch.device
     autocast: Autocast
     ranks: Ranks
     workers: int
     threads: Threads
+    deadline: float
 
     @classmethod
     def of(cls, settings: TrainSettings) -> Machine:
@@ -106,6 +111,7 @@ class Machine:
         Raises UsageError where the environment of several processes is incomplete, or the library
         of a tracker is not installed; HandclrError where the device is not there.
         """
+        deadline = time.monotonic() + settings.time_limit
         check_trackers(settings.log)
         ranks = ranks_of()
         console.State.muted = not ranks.main
@@ -116,6 +122,7 @@ class Machine:
             ranks=ranks,
             workers=cores.worker_count(settings.workers, ranks.neighbours),
             threads=pick_threads(settings.threads, device, ranks.neighbours),
+            deadline=deadline,
         )
 
 
@@ -211,7 +218,7 @@ def set_up(
         workers=machine.workers,
         threads=machine.threads,
         images=images,
-        time_limit=settings.time_limit,
+        deadline=machine.deadline,
         trial=trial_of(settings, *start) if machine.device.type == "cpu" else "",
     )
     return Setup(

@@ -32,14 +32,15 @@ class StoppedError(Exception):
 class Stop:
     """Notes SIGTERM, Ctrl-C and the end of the time, for the loop to save and stop.
 
-    Nothing is saved in the handler itself. A second Ctrl-C interrupts at once.
+    The time ends at `deadline`, in seconds of `time.monotonic`. Nothing is saved in the handler
+    itself. A second Ctrl-C interrupts at once.
     """
 
-    def __init__(self, time_limit: float, ranks: Ranks = Ranks()) -> None:  # noqa: B008
+    def __init__(self, deadline: float, ranks: Ranks = Ranks()) -> None:  # noqa: B008
         self.reason = ""
         self.error: type[HandclrError] = Preempted
         self._ranks = ranks
-        self._deadline = time.monotonic() + time_limit
+        self._deadline = deadline
         self._waiting = self._stepped = False
 
     def __enter__(self) -> Stop:
