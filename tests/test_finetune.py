@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_damaged_crops_cost_themselves_and_not_the_training(tmp_path: Path) -> N
     arguments = (*TRAINING, "--batch", 4, "--epochs", 1, "--workers", 1, "--hold-out", 0.3)
     done = handclr("finetune", shard, "--run", run, *arguments, code=3)
     said = done.stderr.decode()
-    assert done.stdout.decode().strip() == str(run / "model.pt") and "4 crops skipped" in said
+    assert done.stdout.decode().strip() == str(run / "model.pt") and "5 crops skipped" in said
     for number, why in (
         (1, "jpg: not a JPEG or PNG image; skipped"),
         (2, "jpg: damaged, or cut short; skipped"),
@@ -141,6 +142,23 @@ def test_damaged_crops_cost_themselves_and_not_the_training(tmp_path: Path) -> N
     report = json.loads(done.stdout)
     assert (report["samples"], report["samples_skipped"]) == (3, 5)
     assert report["samples_without_labels"] == 0
+
+
+@pytest.mark.slow
+def test_crops_that_only_decoding_shows_to_be_damaged_are_counted_once(tmp_path: Path) -> None:
+    """Whether they are trained on, in each epoch, or validated on."""
+    samples, held = ([relabelled(n, 0.0) for n in range(first, first + 4)] for first in (0, 4))
+    for sample in (samples[1], held[1]):
+        sample.members["jpg"] = without_tables(bytes(sample.members["jpg"]))
+    held[2].members["keypoints3d.npy"] = b"junk"
+    shards = [str(write_shard(tmp_path / "train.tar", samples))]
+    validation = [str(write_shard(tmp_path / "val.tar", held))]
+    how = {"arch": "resnet18", "head": "regress", "size": 32, "batch": 4, "epochs": 2}
+    where = {"run": str(tmp_path / "run"), "workers": 0, "device": "cpu"}
+    settings = FinetuneSettings(shards=shards, **how, **where)
+    assert run_finetune(settings).skipped == 1
+    settings = replace(settings, validation=validation, run=str(tmp_path / "other"))
+    assert run_finetune(settings).skipped == 3
 
 
 @pytest.mark.slow

@@ -195,7 +195,12 @@ def test_all_crops_come_to_the_device_in_order(
     np.testing.assert_array_equal(there.numpy(), np.stack([crops[row] for row in range(7)]))
     some = crops.on_device(CPU, workers, [5, 2, 6, 0])
     np.testing.assert_array_equal(some.numpy(), there.numpy()[[5, 2, 6, 0]])
-    bad = CropStore(index_of(tmp_path, [64] * 7, 4, "bad.tar"), 30).on_device(CPU, workers)
+    index, unread = index_of(tmp_path, [64] * 7, 4, "bad.tar"), set[str]()
+    bad = CropStore(index, 30).on_device(CPU, workers, unread=unread)
+    assert not unread  # the trainers count what is known to be damaged
+    index.damaged.clear()
+    CropStore(index, 30).on_device(CPU, workers, [5, 2, 4, 6], unread)
+    assert [line.split(": ")[1] for line in unread] == ["sample crop-4"]
     assert (bad[4] == 128).all() and "sample crop-4" in capsys.readouterr().err
     np.testing.assert_array_equal(np.delete(bad.numpy(), 4, 0), np.delete(there.numpy(), 4, 0))
 

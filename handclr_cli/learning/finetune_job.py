@@ -106,7 +106,8 @@ class _Data(NamedTuple):
     """Labels to train on and to validate on, and how many labelled samples there are in all.
 
     Those to train on with 2D labels alone come last, and `flat` of them are shown in an epoch.
-    `skipped` counts labelled samples that cannot be used, of those to train on.
+    `skipped` counts labelled samples that cannot be used, and `skipped_held` those of the shards to
+    validate on.
     """
 
     labels: TrainingLabels
@@ -114,6 +115,7 @@ class _Data(NamedTuple):
     labelled: int
     skipped: int
     flat: int = 0
+    skipped_held: int = 0
 
     @property
     def shown(self) -> int:
@@ -180,11 +182,11 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     console.say(f"finetune: {_words(settings, data, len(index))}, {setup}")
     with setup.opened(record) as run:
         path, best = _train(settings, data, augmentation, setup, run)
+        made = setup.result(run, path, data.skipped + data.skipped_held)
     if best is None:
-        return FinetuneResult(**vars(setup.result(run, path, data.skipped)))
+        return FinetuneResult(**vars(made))
     path, error, epoch = best.finish()
-    made = setup.result(run, path, data.skipped)
-    return FinetuneResult(**vars(made), best=BestEpoch(epoch, error))
+    return FinetuneResult(**vars(replace(made, weights=path)), best=BestEpoch(epoch, error))
 
 
 def _words(settings: FinetuneSettings, data: _Data, samples: int) -> str:
@@ -242,12 +244,12 @@ def _data(settings: FinetuneSettings, index: ShardIndex) -> _Data:
         why = "is told what the landmarker found in the crops, and none with 3D labels has that"
         advice = "pass the labelled crops through handclr keypoints first"
         raise UsageError(f"{why}; {advice}", setting="head", value="guided")
-    held = [(index, left_out)] if len(left_out) else []
+    held, skips_held = [(index, left_out)] if len(left_out) else [], Skips()
     if settings.validation:
         other = ShardIndex(expand_inputs(settings.validation))
-        held.append((other, read_training_labels(other)))
+        held.append((other, read_training_labels(other, skips_held)))
         refuse_shared(chosen, held[-1][1])
-    return _Data(chosen, held, len(labelled), skips.count, flat)
+    return _Data(chosen, held, len(labelled), skips.count, flat, skips_held.count)
 
 
 def _train(
@@ -295,6 +297,7 @@ def _train(
         ranks=machine.ranks,
         examine=best or (lambda epoch: {}),
         before_save=best.write if best else (lambda: None),
+        unread=setup.unread,
     )
     payload = save_payload(model, settings.size, mean)
     return run.save(payload, LAST_MODEL if best else MODEL), best
@@ -312,7 +315,7 @@ def _best(
     if not data.held:
         return None
     size = settings.size
-    validation = build_validation(data.held, size, mean, setup.machine.workers)
+    validation = build_validation(data.held, size, mean, setup.machine.workers, setup.unread)
     console.say(
         f"validation: {console.plural(len(validation.images), 'crop')}; predicting the mean pose "
         f"would score {validation.chance()[ROOT_BONE]:.2f} mm after root and bone"

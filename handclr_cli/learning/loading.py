@@ -113,17 +113,20 @@ def grey(side: int) -> Mend:
 
 
 class Told:
-    """Warns of crops that cannot be read, of each once; `instead` says what stands in for them."""
+    """Warns of crops that cannot be read, of each once; `instead` says what stands in for them.
 
-    def __init__(self, instead: str) -> None:
+    What is said of each is noted in `unread`, by which several of these know what was told.
+    """
+
+    def __init__(self, instead: str, unread: set[str] | None = None) -> None:
         self.instead = instead
-        self._told = set[str]()
+        self.unread = set[str]() if unread is None else unread
 
     def __call__(self, loaded: Loaded) -> Any:
         """Warn of what failed; returns the batch."""
         for error in loaded.failed.values():
-            if str(error) not in self._told:
-                self._told.add(str(error))
+            if str(error) not in self.unread:
+                self.unread.add(str(error))
                 console.warn(f"{error}; {self.instead}")
         return loaded.batch
 

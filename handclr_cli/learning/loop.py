@@ -45,6 +45,7 @@ def train(
     ranks: Ranks = Ranks(),  # noqa: B008
     examine: Callable[[int], Measures] = lambda epoch: {},
     before_save: Callable[[], None] = lambda: None,
+    unread: set[str] | None = None,
 ) -> None:
     """Train `model` from the run's last save to the end of the schedule.
 
@@ -74,7 +75,7 @@ def train(
         ) as loaded,
         saved_when_stopped(state.saved),
     ):
-        told = map(Told("another stands in for it"), loaded)
+        told = map(Told("another stands in for it", unread), loaded)
         for batch in stop.between(prefetch(told, device), schedule.steps - first):
             lr = schedule.lr_at(state.step)
             for group in optimizer.param_groups:

@@ -270,6 +270,7 @@ def _train(
         device=machine.device,
         ranks=machine.ranks,
         examine=examine,
+        unread=setup.unread,
     )
     state = {name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}
     return run.save(state, "encoder.pt")
@@ -279,6 +280,7 @@ def _probe(settings: PretrainSettings, setup: Setup) -> Probe:
     """The probe over held-out crops; says what the mean pose would score."""
     crops, held_out = setup.crops, ShardIndex(expand_inputs(settings.probe))
     device = setup.machine.device
-    probe = build_probe(crops.index, held_out, crops.side, settings.size, settings.seed, device)
+    how = crops.side, settings.size, settings.seed, device, setup.unread
+    probe = build_probe(crops.index, held_out, *how)
     console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
     return probe

@@ -64,28 +64,38 @@ class Probe:
 
 
 def build_probe(
-    train: ShardIndex, held_out: ShardIndex, side: int, size: int, seed: int, device: torch.device
+    train: ShardIndex,
+    held_out: ShardIndex,
+    side: int,
+    size: int,
+    seed: int,
+    device: torch.device,
+    unread: set[str] | None = None,
 ) -> Probe:
     """A probe of the held-out crops that have keypoints, where there are too many of a sample.
 
     Its bank is a seeded sample of the crops trained on, of BANK at most as well. `side` is what
-    crops are decoded to and `size` what the encoder sees. Raises HandclrError where crops with
-    keypoints are missing, or a held-out crop is also trained on.
+    crops are decoded to and `size` what the encoder sees. `unread` gets what is said of crops that
+    cannot be read. Raises HandclrError where crops with keypoints are missing, or a held-out crop
+    is also trained on.
     """
     shared = next((key for key in held_out.keys if key in train), None)
     if shared is not None:
         trained = f"crop {shared} is also trained on; hold out whole videos"
         raise HandclrError(trained, setting="probe")
     order = np.random.default_rng(seed).permutation(len(train))
-    bank = _pose_views(train, order, side, size, "the shards")
+    unread = set() if unread is None else unread
+    bank = _pose_views(train, order, side, size, "the shards", unread)
     chosen = np.arange(len(held_out))
     if len(chosen) > BANK:
         chosen = np.random.default_rng(seed).permutation(len(held_out))
-    known = _pose_views(held_out, chosen, side, size, "the probe")
+    known = _pose_views(held_out, chosen, side, size, "the probe", unread)
     return Probe(bank, known, device)
 
 
-def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name: str) -> PoseViews:
+def _pose_views(
+    index: ShardIndex, order: np.ndarray, side: int, size: int, name: str, unread: set[str]
+) -> PoseViews:
     """The first crops with keypoints, in a given order: at most as many as the bank may hold.
 
     Those that cannot be read are named and passed over; so are, unnamed, those known as damaged.
@@ -99,6 +109,7 @@ def _pose_views(index: ShardIndex, order: np.ndarray, side: int, size: int, name
             chosen.append((apply_view(view, store[row]), sample.keypoints2d, sample.side))
         except HandclrError as error:
             skips.add(error)
+            unread.add(str(error))
             continue
         skips.used()
         if len(chosen) == BANK:

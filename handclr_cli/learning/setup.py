@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class TrainSettings(Settings):
     log: Sequence[str] = ()
     """Where to log beside log.jsonl: tensorboard, wandb, mlflow."""
     time_limit: float = math.inf
-    """Seconds after which to save and stop."""
+    """Seconds after which to save and stop, from the beginning of the command."""
     save_every: int = 500
     """Steps between saves; ends of epochs are saved too."""
     workers: int | None = None
@@ -131,7 +131,8 @@ class Setup:
     """What one training runs on.
 
     crops: those of its shards, decoded to the side that views need; cache: where they are kept;
-    made: where the views of them are made; schedule: for how long, and how fast.
+    made: where the views of them are made; schedule: for how long, and how fast; unread: what was
+    said of crops that could not be read, of each once.
     """
 
     settings: TrainSettings
@@ -140,6 +141,7 @@ class Setup:
     cache: str
     made: ViewsMade
     schedule: Schedule
+    unread: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def opened(self, record: Mapping[str, Any]) -> Iterator[Run]:
@@ -163,14 +165,17 @@ class Setup:
         """The crops of some rows, or all, on the device: uint8 (N, R, R, 3); None if not kept."""
         if self.made is not ViewsMade.FROM_CACHE:
             return None
-        return self.crops.on_device(self.machine.device, self.machine.workers, rows)
+        return self.crops.on_device(self.machine.device, self.machine.workers, rows, self.unread)
 
     def result(self, run: Run, weights: Path, skipped: int) -> TrainResult:
-        """What the training made, told by its log, of all but the skipped crops."""
-        main = self.machine.ranks.main
-        records = run.records() if main else []
+        """What the training made, told by its log; all processes must ask.
+
+        Beside the `skipped`, of all crops, those that the process which met most could not read.
+        """
+        ranks = self.machine.ranks
+        records = run.records() if ranks.main else []
         with_loss = [record for record in records if "loss" in record]
-        return TrainResult(weights, with_loss, main, skipped)
+        return TrainResult(weights, with_loss, ranks.main, skipped + ranks.most(len(self.unread)))
 
     def __str__(self) -> str:
         """The setup in words, as a trainer begins."""

@@ -61,18 +61,30 @@ class CropStore(Dataset[np.ndarray]):
         return self._kept[at]
 
     def on_device(
-        self, device: torch.device, workers: int, rows: Sequence[int] | None = None
+        self,
+        device: torch.device,
+        workers: int,
+        rows: Sequence[int] | None = None,
+        unread: set[str] | None = None,
     ) -> Tensor:
-        """The crops of some rows, or all, as one tensor on the device, uint8 (N, side, side, 3)."""
+        """The crops of some rows, or all, as one tensor on the device, uint8 (N, side, side, 3).
+
+        Those that cannot be read are grey; `unread` gets what is said of them, but for those that
+        the index knows as damaged.
+        """
         wanted = range(len(self)) if rows is None else rows
         shape = len(wanted), self.side, self.side, 3
         crops = torch.empty(shape, dtype=torch.uint8, device=device)
         starts = range(0, len(wanted), _FILL_BATCH)
         parts = [wanted[start : start + _FILL_BATCH] for start in starts]
-        filled = 0
+        filled, told = 0, Told("grey stands in for it")
+        unread = set() if unread is None else unread
         mend = grey(self.side)
         with mended_batches(self, parts, _stack, workers, device, mend) as loaded:
-            for pictures in map(Told("grey stands in for it"), loaded):
+            for part in loaded:
+                pictures, failed = told(part), part.failed.items()
+                rows_failed = [(wanted[filled + at], error) for at, error in failed]
+                unread |= {str(e) for row, e in rows_failed if row not in self.index.damaged}
                 crops[filled : filled + len(pictures)] = pictures.to(device, non_blocking=True)
                 filled += len(pictures)
         return crops

@@ -75,13 +75,18 @@ class Validation:
 
 
 def build_validation(
-    sources: Sequence[tuple[ShardIndex, TrainingLabels]], size: int, mean: MeanPose, workers: int
+    sources: Sequence[tuple[ShardIndex, TrainingLabels]],
+    size: int,
+    mean: MeanPose,
+    workers: int,
+    unread: set[str] | None = None,
 ) -> Validation:
     """Decode held-out crops, of one or several indices, for a model with inputs of `size` px.
 
-    Those that cannot be decoded are named and left out; raises HandclrError where none can.
+    Those that cannot be decoded are named, also in `unread`, and left out; raises HandclrError
+    where none can.
     """
-    images, kept, told = [], [], Told("it is not validated on")
+    images, kept, told = [], [], Told("it is not validated on", unread)
     for index, labels in sources:
         crops, parts = Resized(index, labels.rows, size), in_parts(len(labels), _BATCH)
         how = stack_crops, workers, torch.device("cpu"), grey(size)
