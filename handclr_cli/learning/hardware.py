@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 import torch
@@ -16,6 +16,14 @@ from ..contract.errors import HandclrError, UsageError
 from .patch_conv import use_patches
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
+
+_ROOT = Path("/")
+# Where the memory of a control group has its limit, its usage, and what of that can be reclaimed:
+# of version 2, and of version 1.
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 class ViewsMade(StrEnum):
@@ -134,25 +142,48 @@ def _claim(value: Any, device: torch.device) -> None:
 def free_memory(device: torch.device | None = None) -> int:
     """Bytes that may still be used, 0 if unknown.
 
-    Of a CUDA device, else of this machine, within the limit of its control group.
+    Of a CUDA device, else of this machine, within the limits of the control groups, of version 1 or
+    2, that this process is in.
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
+    table = _ROOT / "proc/meminfo"
     lines = table.read_text().splitlines() if table.exists() else []
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return min([*available, *_group_memory()], default=0)
 
 
 def _group_memory() -> Iterator[int]:
-    """What the control group of this process leaves, where it has a limit."""
-    for folder in (Path("/sys/fs/cgroup"), *_own_groups()):
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
-            limit = int((folder / "memory.max").read_text())
-            yield limit - int((folder / "memory.current").read_text())
+    """What each control group that this process is in leaves, where it has a limit."""
+    for folder in _memory_groups():
+        for limit, usage, reclaimable in _MEMORY_FILES:
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+                most = int((folder / limit).read_text())
+                used = int((folder / usage).read_text()) - _statistic(folder, reclaimable)
+                yield max(0, most - used)
 
 
-def _own_groups() -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        name = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
-        yield Path("/sys/fs/cgroup") / name.lstrip("/")
+def _memory_groups() -> Iterator[Path]:
+    """The folders of the control groups that this process is in, each with all that it lies in.
+
+    In a container the mount may be the process's own group, whatever that is called outside.
+    """
+    mounts = _ROOT / "sys/fs/cgroup"
+    with contextlib.suppress(OSError, ValueError):
+        for line in (_ROOT / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            mount = mounts / "memory" if controllers else mounts
+            parts = PurePosixPath(name).parts[1:]
+            yield from (mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _statistic(group: Path, name: str) -> int:
+    """A number of memory.stat, 0 where it is not told."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            said, _, number = line.partition(" ")
+            if said == name:
+                return int(number)
+    return 0
