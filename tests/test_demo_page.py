@@ -104,7 +104,8 @@ def artefacts(tmp_path: Path) -> Artefacts:
     }
     (tmp_path / "pairs.json").write_text(json.dumps({"truth": quality}))
     config = {
-        "arguments": {"size": 64, "batch": 8, "epochs": 3, "note": HOSTILE},
+        "arguments": {"size": 64, "batch": 999, "epochs": 3, "note": HOSTILE},
+        "recipe": {"batch": 8},
         "data": {"rows": 24},
     }
     test = write_labelled(tmp_path / "test.tar", 12, first=100)
@@ -153,6 +154,7 @@ def test_the_page_is_whole_and_alone(artefacts: Artefacts, tmp_path: Path) -> No
         and "@import" not in page
         and "url(" not in page
     )
+    assert "<td>8</td><td>3</td>" in page
     images = [attributes for tag, attributes in structure.elements if tag == "img"]
     # 18 crops, 12 pairs, 10 times three skeletons, three losses, variance and PCK.
     assert len(images) == 18 + 2 * 12 + 3 * 10 + 3 + 2

@@ -4,6 +4,7 @@ are kept.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import socket
@@ -19,15 +20,17 @@ from labelled_helpers import labelled_sample, write_labelled
 from shard_helpers import write_shard
 from torch import Tensor, nn
 
+from handclr_cli.choices import OptimizerName
 from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
 from handclr_cli.evaluation.metrics import evaluate_pose
-from handclr_cli.learning import loop
+from handclr_cli.learning import finetune_job, loop
 from handclr_cli.learning.augmentation import Appearance, Geometry
 from handclr_cli.learning.distributed import Ranks, distribute, joined_ranks
-from handclr_cli.learning.encoder import Encoder
+from handclr_cli.learning.encoder import Encoder, build_encoder
+from handclr_cli.learning.finetune_job import FinetuneSettings, run_finetune
 from handclr_cli.learning.finetuning import (
     Labelled,
     PoseDataset,
@@ -39,6 +42,7 @@ from handclr_cli.learning.guide import Guide
 from handclr_cli.learning.hardware import ViewsMade
 from handclr_cli.learning.heads import HEADS
 from handclr_cli.learning.loop import train
+from handclr_cli.learning.optim import OPTIMIZERS
 from handclr_cli.learning.pose import PoseNet
 from handclr_cli.learning.posemodel import MeanPose, load_model, mean_pose, save_payload
 from handclr_cli.learning.run import Run
@@ -495,3 +499,55 @@ def test_a_best_that_is_gone_is_told(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(HandclrError, match=r"model\.pt is gone"):
         walk(tmp_path)
+
+
+def asked_of(folder: Path, **asked: Any) -> FinetuneSettings:
+    shards = [str(write_labelled(folder / "train.tar", 8))]
+    small = {"arch": "resnet18", "head": "regress", "size": 32, "workers": 0, "device": "cpu"}
+    return FinetuneSettings(**{"shards": shards, "run": str(folder / "run"), **small, **asked})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_moves_the_weights(optimizer: OptimizerName, tmp_path: Path) -> None:
+    """Each by a rate of its own: a step of LARS is a thousandth of what it is told."""
+    made = run_finetune(asked_of(tmp_path, optimizer=optimizer, batch=8, epochs=12)).weights
+    trained = torch.load(made, weights_only=True)["state"]
+    for name, before in build_encoder("resnet18").state_dict().items():
+        if before.ndim == 4:
+            moved = trained[f"encoder.{name}"] - before
+            assert moved.norm() > 1e-3 * before.norm(), name
+
+
+@pytest.mark.parametrize(
+    ("asked", "lr"),
+    [({}, 1e-3), ({"optimizer": "lars"}, 0.15), ({"optimizer": "lars", "lr": 0.5}, 0.5)],
+)
+def test_what_was_asked_for_and_what_came_of_it_are_recorded_apart(
+    asked: dict[str, Any], lr: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def untrained(settings: FinetuneSettings, *rest: Any) -> tuple[Path, None]:
+        rates.append(settings.lr)
+        return tmp_path / "model.pt", None
+
+    monkeypatch.setattr(finetune_job, "_train", untrained)
+    settings = asked_of(tmp_path, fraction=0.5, arch=None, epochs=2, **asked)
+    run_finetune(settings)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert rates == [pytest.approx(lr)] and config["recipe"] == {
+        "arch": "resnet50",
+        "batch": 4,
+        "lr": rates[0],
+        "warmup_epochs": 0.2,
+    }
+    assert config["arguments"]["batch"] == 128 and config["arguments"].get("lr") == asked.get("lr")
+    assert not config["arguments"].keys() & {"arch", "warmup_epochs"}
+    older = {**config, "arguments": config["arguments"] | config.pop("recipe")}
+    older["recipe"] = None
+    (tmp_path / "run" / "config.json").write_text(json.dumps(older))
+    (tmp_path / "run" / "last.pt").write_bytes(b"a state")
+    run_finetune(settings)
+    with pytest.raises(UsageError, match=r"arguments.lr was \S+, now 0.25"):
+        run_finetune(replace(settings, lr=0.25))

@@ -668,6 +668,9 @@ def test_weights_and_runs_are_described(tmp_path: Path) -> None:
         "".join(json.dumps(record) + "\n" for record in records) + '{"step": 4'
     )
     assert_is_a_whole_run(describe_run(run), records)
+    cut = {**config, "arguments": {"batch": 99, "epochs": 5}, "recipe": {"batch": 8}}
+    (run / "config.json").write_text(json.dumps(cut))
+    assert_is_a_whole_run(describe_run(run), records)
 
     torch.save({"step": 16, "model": network.state_dict(), "optimizer": {}}, run / "last.pt")
     (run / "model.pt").write_bytes(b"PK words")

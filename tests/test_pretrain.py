@@ -46,6 +46,7 @@ from handclr_cli.learning.encoder import seeded
 from handclr_cli.learning.positives import mined
 from handclr_cli.learning.pretraining import ContrastiveModel, Objective
 from handclr_cli.learning.projection import ProjectionHead
+from handclr_cli.learning.run import Run
 from handclr_cli.learning.views import Views
 
 TINY = (*TRAINING, "--batch", 4, "--warmup-epochs", 1)
@@ -359,8 +360,14 @@ def test_soft_targets_are_a_choice_of_any_method(shard: Path, pairs: Path, tmp_p
         "undo": "extent",
         "weights": "none",
         "targets": "pose",
+        "batch": 4,
+        "lr": 0.0002,
+        "warmup_epochs": 1.0,
+        "temperature": 0.5,
+        "rotation": 45.0,
+        "spread": 0.15,
     }
-    assert config["arguments"]["targets"] == "pose" and config["arguments"]["spread"] == 0.15
+    assert config["arguments"]["targets"] == "pose" and "spread" not in config["arguments"]
     done = handclr(*arguments, "--targets", "pose", "--method", "simhand", code=2)
     assert "--targets pose: goes with weights none, not linear" in error_line(done)
 
@@ -395,7 +402,7 @@ def test_a_run_begun_before_targets_were_a_choice_goes_on(
     run, choices = tmp_path / "run", ("--method", "peclr", "--epochs", 1, *SMALL)
     assert here(shard, "--run", run, *choices, "--time-limit", "0")[0] == 75
     config = json.loads((run / "config.json").read_text())
-    assert config["recipe"].keys() == {"positives", "undo", "weights"}
+    assert not config["recipe"].keys() & {"targets", "spread"}
     assert not config["arguments"].keys() & {"targets", "spread"}
     code, _, err = here(shard, "--run", run, *choices, "--targets", "pose")
     assert code == 2 and "arguments.targets was None, now pose" in err
@@ -568,6 +575,93 @@ def test_another_method_is_that_method_beside_a_runs_configuration(
     config = json.loads((tmp_path / "two" / "config.json").read_text())
     assert (
         config["arguments"]["method"] == "tempclr" and config["recipe"]["positives"] == "neighbour"
+    )
+
+
+METHODS = ("simclr", "peclr", "tempclr", "handclr", "simhand", "handclr-soft")
+MINED = METHODS[3:]
+
+
+@pytest.fixture
+def configured(
+    here: Any, shard: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """Begin and end a run of a method without training; returns its configuration."""
+
+    def untrained(*given: Any) -> Path:
+        run = given[-1]
+        assert isinstance(run, Run)
+        return run.save({}, "encoder.pt")
+
+    monkeypatch.setattr(pretrain_job, "_train", untrained)
+    runs = itertools.count()
+
+    def configure(method: str, *words: object) -> dict[str, Any]:
+        run = tmp_path / f"configured-{next(runs)}"
+        mined_of = ("--pairs", pairs) if method in MINED else ()
+        words = (*mined_of, *words, "--workers", 0, "--device", "cpu", "--run", run)
+        code, _, err = here(shard, *words)
+        assert code == 0, err
+        config = json.loads((run / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return dict(config)
+
+    return configure
+
+
+@pytest.mark.parametrize("published", [(), ("--as-published",)])
+def test_a_runs_configuration_is_that_of_its_options(
+    published: tuple[str, ...], configured: Any, tmp_path: Path
+) -> None:
+    """What was worked out is recorded beside what was asked for, and is not asked for again."""
+    for method in METHODS[: 5 if published else 6]:
+        asked = ("--method", method, "--size", 32, *published)
+        config = configured(method, *asked)
+        assert configured(method, "--config", tmp_path / "config.json") == config
+        assert not config["arguments"].keys() & {"lr", "warmup_epochs", "temperature", "rotation"}
+        assert config["arguments"]["batch"] == 256 and config["recipe"]["batch"] == COUNT
+        assert config["recipe"]["rotation"] == (0 if method == "simclr" else 45)
+    config = configured(method, *asked, "--lr", 0.5, "--warmup-epochs", 2, "--temperature", 1)
+    given = {"lr": 0.5, "warmup_epochs": 2.0, "temperature": 1.0}
+    assert (
+        given.items() <= config["arguments"].items() and given.items() <= config["recipe"].items()
+    )
+    assert configured(method, "--config", tmp_path / "config.json") == config
+
+
+def test_another_method_or_length_beside_a_configuration_is_as_without_it(
+    configured: Any, tmp_path: Path
+) -> None:
+    of_simclr = tmp_path / "simclr.json"
+    of_simclr.write_text(json.dumps(configured("simclr", "--method", "simclr", "--size", 32)))
+    for method in METHODS:
+        other = ("--method", method, "--batch", 4, "--epochs", 5)
+        expected = configured(method, *other, "--size", 32)
+        assert configured(method, "--config", of_simclr, *other) == expected
+    assert expected["recipe"]["temperature"] == 0.1 and expected["recipe"]["rotation"] == 45
+    assert expected["recipe"]["warmup_epochs"] == 0.5
+
+
+def test_a_run_that_recorded_only_what_came_of_its_options_goes_on(
+    configured: Any, here: Any, shard: Path, tmp_path: Path
+) -> None:
+    """As earlier versions did: also where the same is asked for that was worked out."""
+    asked = ("--method", "peclr", "--as-published", "--size", 32)
+    config = configured("peclr", *asked)
+    older, made = dict(config), config["recipe"]
+    older["recipe"] = {name: made.pop(name) for name in ("positives", "undo", "weights")}
+    older["arguments"] = config["arguments"] | made
+    run = tmp_path / "older"
+    run.mkdir()
+    (run / "last.pt").write_bytes(b"a state")
+    words = (shard, *asked, "--workers", 0, "--device", "cpu", "--run", run)
+    for more in ((), ("--lr", made["lr"]), ("--warmup-epochs", 10, "--batch", COUNT)):
+        (run / "config.json").write_text(json.dumps(older))
+        assert here(*words, *more)[0] == 0
+    (run / "config.json").write_text(json.dumps(older))
+    code, _, err = here(*words, "--temperature", 0.1)
+    assert (
+        code == 2 and "arguments.temperature was 0.5, now 0.1" in err and "arguments.lr" not in err
     )
 
 

@@ -173,7 +173,7 @@ def test_a_run_is_named_configured_and_ended(tracked: Path) -> None:
     found = mlflow_run(tracked)
     assert found.info.status == "FINISHED" and found.info.run_name == "my run"
     assert found.data.params["arguments.method"] == "peclr"
-    assert found.data.params["arguments.lr"] == str(config["arguments"]["lr"])
+    assert found.data.params["recipe.lr"] == str(config["recipe"]["lr"])
     records = list(wandb_records(tracked))
     runs = [record.run for record in records if record.run.run_id]
     named = {(one.run_id, one.display_name, one.project) for one in runs}

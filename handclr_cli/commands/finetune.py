@@ -65,7 +65,12 @@ def finetune(
         int, typer.Option(min=2, help="Crops in a batch, of all processes together.")
     ] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the samples.")] = 120,
-    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Peak learning rate.", show_default="1e-3; lars: 0.075 * sqrt(batch)"
+        ),
+    ] = None,
     warmup_epochs: trainers.WarmupEpochs = None,
     optimizer: options.Optimizer = "adamw",
     weight_decay: trainers.WeightDecay = 0.0,

@@ -49,6 +49,15 @@ def provenance(
     return record
 
 
+def effective_arguments(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a stage as they came to be; none where they are not an object.
+
+    A training's `recipe` holds what it worked out, also in the place of what it was asked for.
+    """
+    parts = (stage.get("arguments"), stage.get("recipe"))
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+
+
 def file_checksum(path: str) -> dict[str, str]:
     """The base name of a model file and its SHA-256, as `model` of a provenance."""
     with open(path, "rb") as file:

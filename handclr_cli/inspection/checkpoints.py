@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..contract.errors import HandclrError
 from ..contract.jsontext import parse_json
-from ..contract.provenance import loads
+from ..contract.provenance import effective_arguments, loads
 from ..learning.encoder import arch_of, normalise
 from ..learning.run import CONFIG, LAST, LOG, load_checkpoint
 
@@ -137,8 +137,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 def _planned(config: Mapping[str, Any]) -> int | None:
     """The steps of a run by its configuration: the whole batches of its rows, in each epoch."""
-    arguments, data = config.get("arguments"), config.get("data")
-    if not isinstance(arguments, dict) or not isinstance(data, dict):
+    arguments, data = effective_arguments(config), config.get("data")
+    if not isinstance(data, dict):
         return None
     rows = data.get("shown", data.get("rows"))
     batch, epochs = arguments.get("batch"), arguments.get("epochs")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..console import plural, printable, shortened
-from ..contract.provenance import stages
+from ..contract.provenance import effective_arguments, stages
 
 WIDTH = 80
 _LABEL = 13
@@ -177,7 +177,7 @@ def _made_by(record: Any) -> Rows:
 
 def _stage(stage: Mapping[str, Any], inputs: bool = True) -> str:
     """A stage in a line: its version, arguments, seed, models and inputs."""
-    arguments, model = _table(stage, "arguments"), _table(stage, "model")
+    arguments, model = effective_arguments(stage), _table(stage, "model")
     words = [f"{name} {_value(value)}" for name, value in arguments.items()]
     words += [f"seed {stage['seed']}"] if "seed" in stage else []
     words += [f"{name} {str(digest)[:8]}" for name, digest in model.items()]

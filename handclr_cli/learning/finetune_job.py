@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import console
-from ..choices import Arch, HeadName
+from ..choices import Arch, HeadName, OptimizerName
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
@@ -25,7 +25,7 @@ from .finetuning import (
     pose_augmentation,
 )
 from .loop import train
-from .optim import build_optimizer, parameter_groups
+from .optim import build_optimizer, default_lr, parameter_groups
 from .pose import PoseNet
 from .pose_head import ENCODER_STRIDE
 from .posemodel import MeanPose, mean_pose, save_payload
@@ -52,6 +52,7 @@ class FinetuneSettings(TrainSettings):
         *("batch", "epochs", "lr", "warmup_epochs", "optimizer", "weight_decay", "rotation"),
         "precision",
     )
+    derived: ClassVar = ("arch", "batch", "lr", "warmup_epochs")
 
     run: str = "runs/finetune"
     """The run directory, made if it is not there; a run in it with equal settings is resumed."""
@@ -59,8 +60,8 @@ class FinetuneSettings(TrainSettings):
     """Crops in a batch, of all processes together; cut to what there is."""
     epochs: int = 120
     """Passes over the labelled crops."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    lr: float | None = None
+    """Peak learning rate; None: 1e-3, for lars 0.075 times the square root of the batch."""
     weight_decay: float = 0.0
     """Decay of weights; biases and norms have none."""
     encoder: str = "random"
@@ -146,20 +147,23 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     PosixPath('runs/finetune/model.pt')
     """
     _check(settings)
+    asked = settings.arguments()
     settings = replace(settings, arch=_arch(settings))
     check_init(settings.encoder, str(settings.arch))
     machine = Machine.of(settings)
     index = ShardIndex(settings.shards, measured=True)
     data = _data(settings, index)
     count = data.shown
+    batch = batch_within(settings.batch, count, "labelled crop", machine.ranks.world)
     settings = replace(
         settings,
         warmup_epochs=warmup_within(settings.warmup_epochs, settings.epochs),
-        batch=batch_within(settings.batch, count, "labelled crop", machine.ranks.world),
+        batch=batch,
+        lr=_rate(settings.optimizer, batch) if settings.lr is None else settings.lr,
     )
     record = run_config(
         "finetune",
-        settings.arguments(),
+        asked,
         settings.shards,
         index.keys,
         index.origins,
@@ -180,13 +184,18 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
         cached=data.labels.rows,
     )
     console.say(f"finetune: {_words(settings, data, len(index))}, {setup}")
-    with setup.opened(record) as run:
+    with setup.opened(record | {"recipe": settings.recipe()}) as run:
         path, best = _train(settings, data, augmentation, setup, run)
         made = setup.result(run, path, data.skipped + data.skipped_held)
     if best is None:
         return FinetuneResult(**vars(made))
     path, error, epoch = best.finish()
     return FinetuneResult(**vars(replace(made, weights=path)), best=BestEpoch(epoch, error))
+
+
+def _rate(optimizer: OptimizerName, batch: int) -> float:
+    """The peak learning rate where none is asked for."""
+    return default_lr(optimizer, batch) if optimizer == "lars" else 1e-3
 
 
 def _words(settings: FinetuneSettings, data: _Data, samples: int) -> str:
@@ -263,7 +272,7 @@ def _train(
 
     With validation, also what keeps the weights of the best epoch.
     """
-    assert settings.arch is not None
+    assert settings.arch is not None and settings.lr is not None
     machine, labels = setup.machine, data.labels
     encoder = build_encoder(settings.arch, settings.encoder, settings.seed)
     model = PoseNet(encoder, settings.seed, settings.head)

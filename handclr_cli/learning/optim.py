@@ -84,7 +84,7 @@ def default_lr(name: str, batch: int) -> float:
     """The peak learning rate of pre-training, growing with the square root of the batch.
 
     1e-4 * sqrt(batch) for Adam (PeCLR); LARS scales each step by the weights and wants 0.075 *
-    sqrt(batch) (SimCLR).
+    sqrt(batch) (SimCLR), whatever it trains.
     """
     return (0.075 if name == "lars" else 1e-4) * math.sqrt(batch)
 

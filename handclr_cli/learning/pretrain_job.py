@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from .. import console
 from ..choices import Arch, MethodName, PositiveSource, TargetKind, Undo, Weighting
-from ..contract.errors import UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
 from ..contract.npz import read_npz
@@ -23,7 +22,7 @@ from .loop import Measures, train
 from .optim import build_optimizer, default_lr, parameter_groups
 from .positives import Positives
 from .pretraining import ContrastiveModel, Method, Objective, augmentation_of, choose_method
-from .probe import Probe, build_probe
+from .probe import open_probe
 from .run import Run, run_config
 from .schedule import batch_within, warmup_within
 from .setup import Machine, Setup, TrainResult, TrainSettings, set_up
@@ -41,6 +40,7 @@ class PretrainSettings(TrainSettings):
         *("arch", "init", "size", "batch", "accumulate", "epochs", "lr", "warmup_epochs"),
         *("optimizer", "weight_decay", "temperature", "rotation", "precision"),
     )
+    derived: ClassVar = ("batch", "lr", "warmup_epochs", "temperature", "rotation", "spread")
 
     run: str = "runs/pretrain"
     """The run directory, made if it is not there; a run in it with equal settings is resumed."""
@@ -121,10 +121,11 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     )
     pool = usable.pool
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
+    asked = settings.arguments()
     settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
     record = run_config(
         "pretrain",
-        settings.arguments(),
+        asked,
         settings.shards,
         index.keys,
         origins,
@@ -144,18 +145,23 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
         cached=range(len(index)),
         published=settings.as_published,
     )
-    begins = f"pretrain: {settings.method}, {settings.arch} from {settings.init}"
-    rest = f"({len(index) - len(pool):,} crops without one)"
-    if settings.min_side_score > 0:
-        rest += f", {console.plural(usable.doubtful, 'crop')} of a doubtful side left out"
-    console.say(f"{begins}, {console.plural(len(pool), 'pair')} {rest}, {setup}")
-    with setup.opened(record | {"recipe": method.record()}) as run:
+    console.say(f"pretrain: {_words(settings, len(pool), len(index), usable.doubtful)}, {setup}")
+    with setup.opened(record | {"recipe": method.record() | settings.recipe()}) as run:
         weights = _train(settings, method, pool, augmentation, setup, run)
         return setup.result(run, weights, skips.count)
 
 
+def _words(settings: PretrainSettings, pairs: int, crops: int, doubtful: int) -> str:
+    """What is trained on, in words, as a training begins."""
+    begins = f"{settings.method}, {settings.arch} from {settings.init}"
+    said = f"{begins}, {console.plural(pairs, 'pair')} ({crops - pairs:,} crops without one)"
+    if settings.min_side_score > 0:
+        said += f", {console.plural(doubtful, 'crop')} of a doubtful side left out"
+    return said
+
+
 def _method(settings: PretrainSettings) -> Method:
-    """The method with its choices; raises UsageError where its positives are not given."""
+    """The method with its choices; raises UsageError for options that do not go with it."""
     method = choose_method(
         settings.method,
         settings.temperature,
@@ -164,11 +170,7 @@ def _method(settings: PretrainSettings) -> Method:
         weights=settings.weights,
         targets=settings.targets,
     )
-    if method.positives == "mined" and not settings.pairs:
-        made = "make them with handclr pca and handclr mine"
-        other = f"train without them ({console.called('method', 'simclr')})"
-        needed = f"the method {settings.method} needs them; {made}, or {other}"
-        raise UsageError(needed, setting="pairs")
+    method.check_options(settings.method, settings.pairs)
     return method
 
 
@@ -212,7 +214,7 @@ def _derived(
 ) -> PretrainSettings:
     """The settings with what follows from the method, the number of pairs and the machine.
 
-    What the run's configuration then holds; the spread is None where it plays no part.
+    The spread is None where it plays no part.
     """
     warmup = warmup_within(settings.warmup_epochs, settings.epochs)
     batch = batch_within(settings.batch, pairs, "pair", world * settings.accumulate)
@@ -251,8 +253,11 @@ def _train(
         crops=setup.cached_crops(),
         spread=settings.spread or SPREAD,
     )
-    probe = _probe(settings, setup) if settings.probe and machine.ranks.main else None
-    groups = parameter_groups([model], settings.weight_decay)
+    groups, probe = parameter_groups([model], settings.weight_decay), None
+    if settings.probe and machine.ranks.main:
+        probe = open_probe(
+            settings.probe, setup.crops, settings.size, seed, machine.device, setup.unread
+        )
 
     def examine(epoch: int) -> Measures:
         due = epoch % settings.probe_every == 0 or epoch == settings.epochs
@@ -274,13 +279,3 @@ def _train(
     )
     state = {name: tensor.cpu() for name, tensor in model.encoder.state_dict().items()}
     return run.save(state, "encoder.pt")
-
-
-def _probe(settings: PretrainSettings, setup: Setup) -> Probe:
-    """The probe over held-out crops; says what the mean pose would score."""
-    crops, held_out = setup.crops, ShardIndex(expand_inputs(settings.probe))
-    device = setup.machine.device
-    how = crops.side, settings.size, settings.seed, device, setup.unread
-    probe = build_probe(crops.index, held_out, *how)
-    console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
-    return probe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import console
 from ..choices import MethodName, PositiveSource, TargetKind, Undo, Weighting
 from ..contract.errors import UsageError
 from .augmentation import Appearance, AugmentationConfig, Geometry, to_tensor
@@ -58,7 +59,15 @@ class Method:
             return "crop"
         return "none" if self.weights == "none" else "view"
 
-    def record(self) -> dict[str, str]:
+    def check_options(self, name: MethodName, pairs: Sequence[str]) -> None:
+        """Raise UsageError where the method of this name lacks its pairs."""
+        if self.positives == "mined" and not pairs:
+            made = "make them with handclr pca and handclr mine"
+            other = f"train without them ({console.called('method', 'simclr')})"
+            needed = f"the method {name} needs them; {made}, or {other}"
+            raise UsageError(needed, setting="pairs")
+
+    def record(self) -> dict[str, Any]:
         """The choices for a run's configuration; targets only where they are not the positive."""
         choices = {name: str(getattr(self, name)) for name in CHOICES}
         if self.targets == "positive":

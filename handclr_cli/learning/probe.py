@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import console
 from ..contract.errors import HandclrError
 from ..contract.index import ShardIndex
+from ..contract.inputs import expand_inputs
 from ..hand.normalise import pose_vectors
 from ..work.skips import Skips
 from .augmentation import View, apply_view, to_tensor
@@ -61,6 +64,21 @@ class Probe:
     def _features(self, encoder: Encoder, images: Tensor) -> Tensor:
         parts = [encoder(to_tensor(part.to(self.device))).float() for part in images.split(_BATCH)]
         return torch.cat(parts)
+
+
+def open_probe(
+    sources: Sequence[str],
+    crops: CropStore,
+    size: int,
+    seed: int,
+    device: torch.device,
+    unread: set[str],
+) -> Probe:
+    """The probe over held-out crops, as `build_probe` has it; says what the mean pose scores."""
+    held_out = ShardIndex(expand_inputs(sources))
+    probe = build_probe(crops.index, held_out, crops.side, size, seed, device, unread)
+    console.say(f"probe: predicting the mean pose would score {probe.chance():.4f}")
+    return probe
 
 
 def build_probe(

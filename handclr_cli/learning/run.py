@@ -15,7 +15,14 @@ import torch
 from .. import console
 from ..contract.errors import HandclrError, UsageError
 from ..contract.output import append_lines, atomic_write, write_json
-from ..contract.provenance import Provenance, after, file_checksum, loads, provenance
+from ..contract.provenance import (
+    Provenance,
+    after,
+    effective_arguments,
+    file_checksum,
+    loads,
+    provenance,
+)
 from ..contract.shipped import weights_file
 from ..contract.temporary import lock_file
 from .distributed import Ranks
@@ -129,7 +136,8 @@ class Run:
             there = {}
         if self._fresh:
             return
-        differing = _differences(_with_digests(there, self.config), self.config)
+        there = _effective(_with_digests(there, self.config))
+        differing = _differences(there, _effective(self.config))
         if differing and self._begun():
             self._refuse(f"a run with another configuration ({'; '.join(differing)})")
         if differing:
@@ -248,6 +256,15 @@ def run_config(
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _effective(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration to compare: what was worked out counts, not whether it was asked for.
+
+    Runs of earlier versions recorded no more than that.
+    """
+    arguments = effective_arguments(config)
+    return {**config, "arguments": arguments, "recipe": None}
 
 
 def _differences(older: dict[str, Any], newer: dict[str, Any], prefix: str = "") -> list[str]:

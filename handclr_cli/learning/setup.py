@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from .trackers import check_trackers, opened_trackers
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Settings):
     """What both trainers are told."""
+
+    derived: ClassVar[tuple[str, ...]] = ()
+    """Those of the recorded fields that a training works out where they are left open."""
 
     shards: Sequence[str]
     """Sources of crops: tar files, URLs, or - for standard input."""
@@ -74,6 +77,11 @@ class TrainSettings(Settings):
     """Start a run anew that is already there."""
     seed: int = 0
     """The same seed gives the same weights."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What the derived fields came to; what plays no part is left out."""
+        values = {name: getattr(self, name) for name in self.derived}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jinja2 import Environment
 from ..console import printable
 from ..contract.errors import HandclrError
 from ..contract.output import atomic_write
+from ..contract.provenance import effective_arguments
 from ..contract.version import __version__
 from ..evaluation.metrics import DEFINITIONS, alignments
 from ..learning.run import load_checkpoint
@@ -126,8 +127,9 @@ def _training(artefacts: Artefacts) -> dict[str, Any]:
 def _budget(label: str, run: Path) -> dict[str, Any]:
     """What went into a training, from its configuration."""
     config = read_json(run / "config.json")
-    asked = {name: config["arguments"][name] for name in ("size", "batch", "epochs")}
-    return {"label": label, "rows": config["data"]["rows"], **asked}
+    arguments = effective_arguments(config)
+    spent = {name: arguments[name] for name in ("size", "batch", "epochs")}
+    return {"label": label, "rows": config["data"]["rows"], **spent}
 
 
 def _results(artefacts: Artefacts) -> dict[str, Any]:
