@@ -665,6 +665,30 @@ def test_a_run_that_recorded_only_what_came_of_its_options_goes_on(
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--spread", 0.3), "--spread 0.3: is the width of soft targets; take --targets pose"),
+        (("--top-k", 5), "--top-k 5: draws from mined positives, and here they are self"),
+        (("--pairs", "nowhere.npz"), "nowhere.npz: no such file or folder"),
+    ],
+)
+def test_what_a_method_has_no_use_for_is_refused(
+    words: tuple[object, ...], told: str, here: Any, shard: Path, tmp_path: Path
+) -> None:
+    code, _, err = here(shard, "--method", "simclr", "--run", tmp_path / "run", *SMALL, *words)
+    assert code == 2 and told in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_pairs_that_a_method_has_no_use_for_may_be_there(
+    here: Any, shard: Path, pairs: Path, tmp_path: Path
+) -> None:
+    words = ("--method", "simclr", "--pairs", pairs, "--run", tmp_path / "run", "--epochs", 1)
+    code, _, err = here(shard, *words, *SMALL)
+    assert code == 0 and "warning: positives are self: the mined pairs are not read" in err
+
+
 @pytest.mark.parametrize("accumulate", [3, 4])
 def test_a_batch_that_cannot_be_cut_is_refused(
     accumulate: int, here: Any, shard: Path, tmp_path: Path

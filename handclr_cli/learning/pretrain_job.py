@@ -170,21 +170,24 @@ def _method(settings: PretrainSettings) -> Method:
         weights=settings.weights,
         targets=settings.targets,
     )
-    method.check_options(settings.method, settings.pairs)
+    method.check_options(settings.method, settings.pairs, settings.spread, settings.top_k)
     return method
 
 
 def _pair_files(settings: PretrainSettings, method: Method) -> list[PairsFile]:
-    """The files of mined pairs, where needed; raises where they, or held-out crops, are not there.
+    """The files of mined pairs, where needed; raises where given ones, or held-out crops, are not
+    there.
 
     Read before the crops, which may come from a pipe.
     """
     if settings.probe:
         expand_inputs(settings.probe)
-    if method.positives != "mined":
-        return []
-    files = [read_npz(path, "pairs") for path in expand_inputs(settings.pairs, ".npz")]
-    return checked_parts(files)
+    named = expand_inputs(settings.pairs, ".npz") if settings.pairs else []
+    if method.positives == "mined":
+        return checked_parts([read_npz(path, "pairs") for path in named])
+    if named:
+        console.warn(f"positives are {method.positives}: the mined pairs are not read")
+    return []
 
 
 def _positives(

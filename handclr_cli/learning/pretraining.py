@@ -59,13 +59,22 @@ class Method:
             return "crop"
         return "none" if self.weights == "none" else "view"
 
-    def check_options(self, name: MethodName, pairs: Sequence[str]) -> None:
-        """Raise UsageError where the method of this name lacks its pairs."""
+    def check_options(
+        self, name: MethodName, pairs: Sequence[str], spread: float | None, top_k: int
+    ) -> None:
+        """Raise UsageError where the method of this name lacks its pairs, or ignores the others."""
         if self.positives == "mined" and not pairs:
             made = "make them with handclr pca and handclr mine"
             other = f"train without them ({console.called('method', 'simclr')})"
             needed = f"the method {name} needs them; {made}, or {other}"
             raise UsageError(needed, setting="pairs")
+        if spread is not None and self.targets != "pose":
+            soft = console.called("targets", "pose")
+            why = f"is the width of soft targets; take {soft} too, or leave it out"
+            raise UsageError(why, setting="spread")
+        if top_k > 1 and self.positives != "mined":
+            why = f"draws from mined positives, and here they are {self.positives}; leave it out"
+            raise UsageError(why, setting="top_k")
 
     def record(self) -> dict[str, Any]:
         """The choices for a run's configuration; targets only where they are not the positive."""
