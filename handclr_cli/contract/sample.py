@@ -30,6 +30,8 @@ from .provenance import Provenance
 
 KEY = re.compile(r"(?P<video>.+)_(?P<frame>\d{8})_(?P<hand>[lr])(?P<number>\d*)")
 
+_ALWAYS_LABELLED = {0: "wrist", 9: "middle knuckle"}
+
 
 @dataclass
 class Sample:
@@ -129,12 +131,27 @@ class Sample:
         """Whether it holds 2D keypoints of all joints: the landmarker's, or of labels that are
         whole.
         """
-        return KEYPOINTS_2D in self and (WORLD_3D in self or bool(self.valid.all()))
+        return KEYPOINTS_2D in self and (WORLD_3D in self or self.is_whole)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all joints have labels, where any have."""
+        return VALID not in self or bool(self.read(VALID).all())
 
     @property
     def valid(self) -> np.ndarray:
-        """Which joints have labels, bool (21,)."""
-        return self.read(VALID).astype(bool) if VALID in self else np.ones(JOINT_COUNT, bool)
+        """Which joints have labels, bool (21,).
+
+        Raises HandclrError where wrist or middle knuckle, by which hands are measured, have none.
+        """
+        if VALID not in self:
+            return np.ones(JOINT_COUNT, bool)
+        found = self.read(VALID).astype(bool)
+        for joint, name in _ALWAYS_LABELLED.items():
+            if not found[joint]:
+                where = f"{self.source}: sample {self.key}: bad {VALID.suffix}"
+                raise HandclrError(f"{where}: the {name} has no label, and always needs one")
+        return found
 
     @property
     def hand(self) -> str | None:

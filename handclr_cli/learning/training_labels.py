@@ -122,16 +122,17 @@ def _is_posed(sample: Sample) -> bool:
 def _label(sample: Sample) -> dict[str, Any]:
     """The labels of a sample, by the fields of TrainingLabels.
 
-    Raises HandclrError where one is damaged, or the image is, as far as its bytes say.
+    Raises HandclrError where one is damaged, or the image is, as far as its bytes say, or where
+    nothing tells where the hand is seen.
     """
     side, is_posed = np.float32(sample.checked_side()), KEYPOINTS_3D in sample
     is_found = sample.has_landmarks
     pose = np.zeros((JOINT_COUNT, 3), np.float32)
     if is_posed:
         pose = sample.keypoints3d
-    if is_posed and INTRINSICS in sample and (is_found or KEYPOINTS_2D not in sample):
-        # Of a labelled crop in which the landmarker has looked, the 2D keypoints are its own.
-        points = project(pose.astype(np.float64), given_camera(sample)).astype(np.float32)
+    # Of a labelled crop in which the landmarker has looked, the 2D keypoints are its own.
+    if is_posed and (is_found or KEYPOINTS_2D not in sample):
+        points = _projected(sample, pose)
     else:
         points = pixel_keypoints(sample)
     guide = np.full((JOINT_COUNT, 2), side / 2, np.float32), np.zeros((JOINT_COUNT, 3), np.float32)
@@ -158,6 +159,20 @@ def _digest(sample: Sample) -> np.ndarray:
         if field in sample:
             found.update(sample.payload(field)[0])
     return np.frombuffer(found.digest(), np.uint8)
+
+
+def _projected(sample: Sample, pose: np.ndarray) -> np.ndarray:
+    """Where the labelled joints of a pose (21, 3) are seen, crop px (21, 2); 0 for the others.
+
+    Raises HandclrError without the camera.
+    """
+    if INTRINSICS not in sample:
+        why = f"its {KEYPOINTS_2D.suffix} is the landmarker's, and without {INTRINSICS.suffix}"
+        rest = "nothing tells where its labels are seen"
+        raise HandclrError(f"{sample.source}: sample {sample.key}: {why} {rest}")
+    points, valid = np.zeros((JOINT_COUNT, 2), np.float32), sample.valid
+    points[valid] = project(pose[valid].astype(np.float64), given_camera(sample))
+    return points
 
 
 def _in_own_camera(sample: Sample, pose: np.ndarray, side: np.float32) -> np.ndarray:

@@ -142,7 +142,7 @@ class Truth:
 
 def _is_whole(sample: Sample) -> bool:
     """Whether all joints have 3D labels: the others lie anywhere."""
-    return KEYPOINTS_3D in sample and bool(sample.valid.all())
+    return KEYPOINTS_3D in sample and sample.is_whole
 
 
 def place_of(sample: Sample) -> tuple[Place, Box] | None:
