@@ -212,4 +212,12 @@ def test_pretrain_shows_them_neither_as_query_nor_as_positive(tmp_path: Path) ->
     failed = handclr("pretrain", low, "--method", "simclr", *words, "--fresh", code=1)
     said_then = "handclr: error: --min-side-score 0.5: leaves no pair of crops; ask for less\n"
     assert failed.stderr.decode() == said_then
+    sure = write_shard(
+        tmp_path / "sure.tar", [samples[0], *(said(one, 0.1) for one in samples[1:])]
+    )
+    failed = handclr("pretrain", sure, "--method", "simclr", *words, "--fresh", code=1)
+    said_then = (
+        "1 pair left by --min-side-score 0.5: too few to train on; leave more, or add shards"
+    )
+    assert said_then in failed.stderr.decode()
     assert "min_side_score" not in PretrainSettings(shards=["hands.tar"]).arguments()

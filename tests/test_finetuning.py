@@ -507,6 +507,23 @@ def asked_of(folder: Path, **asked: Any) -> FinetuneSettings:
     return FinetuneSettings(**{"shards": shards, "run": str(folder / "run"), **small, **asked})
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"fraction": 0.05}, "left of 8 by fraction=0.05: too few to train on; leave more, or add"),
+        ({"fraction": 0.2, "hold_out": 0.3}, "left of 8 by fraction=0.2 and hold_out=0.3: too"),
+        ({"shards": ["one.tar"]}, "in the input: too few to train on; add shards, for at least 2"),
+    ],
+)
+def test_what_leaves_too_few_is_told(
+    asked: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_labelled(tmp_path / "one.tar", 1)
+    with pytest.raises(HandclrError, match=f"^1 labelled crop {told}"):
+        run_finetune(asked_of(tmp_path, **asked))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_moves_the_weights(optimizer: OptimizerName, tmp_path: Path) -> None:

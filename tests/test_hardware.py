@@ -1,13 +1,27 @@
-"""What the machine leaves: memory, within the limits of the control groups, on faked trees."""
+"""What memory the machine leaves, on faked trees of control groups, and what is said where none."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from labelled_helpers import write_labelled
 
-from handclr_cli.learning import hardware
+from handclr_cli.contract.errors import HandclrError
+from handclr_cli.learning import finetune_job, hardware, pretrain_job
+from handclr_cli.learning.encoder import build_encoder
+from handclr_cli.learning.finetune_job import FinetuneSettings, run_finetune
 from handclr_cli.learning.hardware import free_memory
+from handclr_cli.learning.pose import PoseNet
+from handclr_cli.learning.posemodel import MeanPose, PoseModel
+from handclr_cli.learning.pretrain_job import PretrainSettings, run_pretrain
+from handclr_cli.learning.setup import TrainSettings
 
 GB = 10**9
 JOB = "system.slice/slurmstepd.scope/job_7"
@@ -73,3 +87,44 @@ def test_nothing_is_known_to_be_free_where_nobody_tells(
 ) -> None:
     monkeypatch.setattr(hardware, "_ROOT", tmp_path)
     assert free_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("job", "settings", "run", "advice"),
+    [
+        (
+            pretrain_job,
+            PretrainSettings(shards=(), method="simclr", arch="resnet18"),
+            run_pretrain,
+            "lower the batch or the size, or encode a batch in more parts",
+        ),
+        (finetune_job, FinetuneSettings(shards=()), run_finetune, "lower the batch or the size"),
+    ],
+)
+def test_what_helps_a_training_is_among_its_options(
+    job: ModuleType,
+    settings: TrainSettings,
+    run: Callable[[Any], object],
+    advice: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(job, "_train", full)
+    shards = [str(write_labelled(tmp_path / "hands.tar", 4))]
+    asked = replace(settings, shards=shards, run=str(tmp_path / "run"), device="cpu", workers=0)
+    with pytest.raises(HandclrError, match=f"^the device is out of memory; {advice}$"):
+        run(asked)
+
+
+def test_what_helps_a_prediction_is_among_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network = PoseNet(build_encoder("resnet18"), 0, "regress")
+    monkeypatch.setattr(network, "predict", full)
+    model = PoseModel(network, 32, MeanPose(np.zeros((21, 3), np.float32), 0.09))
+    with pytest.raises(HandclrError, match="^the device is out of memory; lower the batch$"):
+        model(np.zeros((1, 32, 32, 3), np.uint8))

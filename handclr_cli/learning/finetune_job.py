@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .. import console
-from ..choices import Arch, HeadName, OptimizerName
+from ..choices import Arch, HeadName
 from ..contract.errors import HandclrError, UsageError
 from ..contract.index import ShardIndex
 from ..contract.inputs import expand_inputs
@@ -154,13 +154,7 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     index = ShardIndex(settings.shards, measured=True)
     data = _data(settings, index)
     count = data.shown
-    batch = batch_within(settings.batch, count, "labelled crop", machine.ranks.world)
-    settings = replace(
-        settings,
-        warmup_epochs=warmup_within(settings.warmup_epochs, settings.epochs),
-        batch=batch,
-        lr=_rate(settings.optimizer, batch) if settings.lr is None else settings.lr,
-    )
+    settings = _derived(settings, data, machine.ranks.world)
     record = run_config(
         "finetune",
         asked,
@@ -193,9 +187,24 @@ def run_finetune(settings: FinetuneSettings) -> FinetuneResult:
     return FinetuneResult(**vars(replace(made, weights=path)), best=BestEpoch(epoch, error))
 
 
-def _rate(optimizer: OptimizerName, batch: int) -> float:
-    """The peak learning rate where none is asked for."""
-    return default_lr(optimizer, batch) if optimizer == "lars" else 1e-3
+def _left(settings: FinetuneSettings, labelled: int) -> str:
+    """Of how many crops some are left, and by which settings; empty where all are trained on."""
+    cuts = []
+    if settings.fraction < 1:
+        cuts.append(console.called("fraction", settings.fraction))
+    if settings.hold_out:
+        cuts.append(console.called("hold_out", settings.hold_out))
+    return f"of {labelled:,} by {' and '.join(cuts)}" if cuts else ""
+
+
+def _derived(settings: FinetuneSettings, data: _Data, world: int) -> FinetuneSettings:
+    """The settings with what follows from the number of labels and the machine."""
+    warmup = warmup_within(settings.warmup_epochs, settings.epochs)
+    left = _left(settings, data.labelled)
+    batch = batch_within(settings.batch, data.shown, "labelled crop", world, left)
+    usual = default_lr("lars", batch) if settings.optimizer == "lars" else 1e-3
+    lr = usual if settings.lr is None else settings.lr
+    return replace(settings, batch=batch, warmup_epochs=warmup, lr=lr)
 
 
 def _words(settings: FinetuneSettings, data: _Data, samples: int) -> str:

@@ -139,6 +139,15 @@ def _claim(value: Any, device: torch.device) -> None:
             _claim(part, device)
 
 
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Raise a HandclrError, which says what to do, where the device lacks memory in a block."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise HandclrError(f"the device is out of memory; {advice}") from error
+
+
 def free_memory(device: torch.device | None = None) -> int:
     """Bytes that may still be used, 0 if unknown.
 

@@ -157,12 +157,8 @@ def _loaded(
             multiprocessing_context="fork" if workers else None,
             timeout=loaders.POLL_S if workers else 0,
         )
-    try:
-        with loaders.started(loader) as iterator:
-            yield (_raise_error(batch) for batch in loaders.patient(iterator, waiting))
-    except torch.OutOfMemoryError as error:
-        advice = "lower the batch or the size, or encode a batch in more parts"
-        raise HandclrError(f"the device is out of memory; {advice}") from error
+    with loaders.started(loader) as iterator:
+        yield (_raise_error(batch) for batch in loaders.patient(iterator, waiting))
 
 
 def in_parts(count: int, size: int) -> list[range]:

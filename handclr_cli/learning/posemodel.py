@@ -21,7 +21,7 @@ from ..hand.joints import REFERENCE_BONE, WRIST
 from .augmentation import View, apply_view, to_tensor
 from .encoder import ARCHITECTURES, Encoder
 from .guide import Guide, Landmarks
-from .hardware import move
+from .hardware import memory_errors, move
 from .heads import HEADS
 from .loading import grey, in_parts, mended_batches
 from .pose import PoseNet
@@ -116,6 +116,7 @@ class PoseModel:
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 
+    @memory_errors("lower the batch")
     @torch.inference_mode()
     def _poses(self, images: Tensor, hands: Sequence[Landmarks | None] | None = None) -> Poses:
         guide = None

@@ -40,6 +40,7 @@ class PretrainSettings(TrainSettings):
         *("arch", "init", "size", "batch", "accumulate", "epochs", "lr", "warmup_epochs"),
         *("optimizer", "weight_decay", "temperature", "rotation", "precision"),
     )
+    sparing: ClassVar = "lower the batch or the size, or encode a batch in more parts"
     derived: ClassVar = ("batch", "lr", "warmup_epochs", "temperature", "rotation", "spread")
 
     run: str = "runs/pretrain"
@@ -122,7 +123,8 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     pool = usable.pool
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
     asked = settings.arguments()
-    settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world)
+    left = f"by {console.called('min_side_score', settings.min_side_score)}" if doubtful else ""
+    settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world, left)
     record = run_config(
         "pretrain",
         asked,
@@ -175,8 +177,7 @@ def _method(settings: PretrainSettings) -> Method:
 
 
 def _pair_files(settings: PretrainSettings, method: Method) -> list[PairsFile]:
-    """The files of mined pairs, where needed; raises where given ones, or held-out crops, are not
-    there.
+    """The files of mined pairs, where needed; raises where they, or held-out crops, are not there.
 
     Read before the crops, which may come from a pipe.
     """
@@ -214,13 +215,14 @@ def _derived(
     augmentation: AugmentationConfig,
     pairs: int,
     world: int,
+    left: str,
 ) -> PretrainSettings:
     """The settings with what follows from the method, the number of pairs and the machine.
 
     The spread is None where it plays no part.
     """
     warmup = warmup_within(settings.warmup_epochs, settings.epochs)
-    batch = batch_within(settings.batch, pairs, "pair", world * settings.accumulate)
+    batch = batch_within(settings.batch, pairs, "pair", world * settings.accumulate, left)
     return replace(
         settings,
         batch=batch,

@@ -80,19 +80,22 @@ class EpochBatches:
         return self.schedule.steps - self.first_step
 
 
-def batch_within(batch: int, rows: int, noun: str, parts: int = 1) -> int:
+def batch_within(batch: int, rows: int, noun: str, parts: int = 1, left: str = "") -> int:
     """The batch size, cut to the rows there are, for `parts` equal parts.
 
-    Raises HandclrError where a part would have fewer than two rows, UsageError where they cannot be
+    `left` says of what and by which settings so many rows are left, where it is so. Raises
+    HandclrError where a part would have fewer than two rows, UsageError where they cannot be
     equal.
     """
     most = rows - rows % parts
     if most < 2 * parts:
         apart = f" in {parts} parts" if parts > 1 else ""
-        few = f"{console.plural(rows, noun)} in the input: too few to train on{apart}"
+        where = f"left {left}" if left else "in the input"
+        few = f"{console.plural(rows, noun)} {where}: too few to train on{apart}"
         if not rows:
             raise HandclrError(f"{few}; did handclr extract find a hand?")
-        raise HandclrError(f"{few}; add shards, for at least {2 * parts}")
+        more = "leave more, or add shards" if left else "add shards"
+        raise HandclrError(f"{few}; {more}, for at least {2 * parts}")
     if batch % parts or batch < 2 * parts:
         uneven = f"cannot be cut into {parts} equal parts of two or more"
         raise UsageError(uneven, setting="batch")

@@ -21,7 +21,15 @@ from ..contract.settings import Settings
 from ..work import cores
 from .augmentation import AugmentationConfig
 from .distributed import Ranks, distribute, joined_ranks, ranks_of
-from .hardware import Autocast, ViewsMade, pick_device, pick_precision, to_device, views_made
+from .hardware import (
+    Autocast,
+    ViewsMade,
+    memory_errors,
+    pick_device,
+    pick_precision,
+    to_device,
+    views_made,
+)
 from .run import Run, alone_in
 from .schedule import Schedule
 from .store import CropStore, choose_cache, crop_side
@@ -33,6 +41,8 @@ from .trackers import check_trackers, opened_trackers
 class TrainSettings(Settings):
     """What both trainers are told."""
 
+    sparing: ClassVar[str] = "lower the batch or the size"
+    """What to do where the device runs out of memory."""
     derived: ClassVar[tuple[str, ...]] = ()
     """Those of the recorded fields that a training works out where they are left open."""
 
@@ -160,6 +170,7 @@ class Setup:
             joined_ranks(ranks, self.machine.device),
             alone_in(settings.run, ranks),
             opened_trackers(names, settings.run) as trackers,
+            memory_errors(settings.sparing),
         ):
             yield Run(settings.run, record, settings.fresh, ranks, trackers)
 
@@ -173,7 +184,9 @@ class Setup:
         """The crops of some rows, or all, on the device: uint8 (N, R, R, 3); None if not kept."""
         if self.made is not ViewsMade.FROM_CACHE:
             return None
-        return self.crops.on_device(self.machine.device, self.machine.workers, rows, self.unread)
+        device, workers = self.machine.device, self.machine.workers
+        with memory_errors(f"keep the crops elsewhere ({console.called('cache', 'none')})"):
+            return self.crops.on_device(device, workers, rows, self.unread)
 
     def result(self, run: Run, weights: Path, skipped: int) -> TrainResult:
         """What the training made, told by its log; all processes must ask.
