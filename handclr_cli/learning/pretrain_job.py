@@ -123,7 +123,9 @@ def run_pretrain(settings: PretrainSettings) -> TrainResult:
     pool = usable.pool
     augmentation = augmentation_of(method, settings.size, settings.rotation, settings.as_published)
     asked = settings.arguments()
-    left = f"by {console.called('min_side_score', settings.min_side_score)}" if doubtful else ""
+    left = (
+        f"by {console.called('min_side_score', settings.min_side_score)}" if usable.doubtful else ""
+    )
     settings = _derived(settings, method, augmentation, len(pool), machine.ranks.world, left)
     record = run_config(
         "pretrain",
