@@ -19,11 +19,13 @@ import cv2
 import numpy as np
 import pytest
 from filter_contract import read_terminal
-from shard_helpers import CLI, cli_env, error_line, run_cli
+from shard_helpers import CLI, cli_env, error_line, run_cli, write_shard
 
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.index import ShardIndex
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import read_samples
+from handclr_cli.evaluation.labels import read_labels
 from handclr_cli.hand.camera import project
 from handclr_cli.hand.square import cut, square_box, to_source
 from handclr_cli.synth.production import Crops, Portraits
@@ -147,8 +149,9 @@ def test_labelled_samples_are_what_the_contract_says(lab: Path, wild: Path) -> N
                 and info["flipped"] is (side == "left")
                 and sample.key.endswith(side[0])
             )
-            assert info["subject"] == (index % 6 if world == "lab" else index)
-            assert info["video"] == sample.video == f"synth-{world}-{seed}-{info['subject']:05d}"
+            person = index % 6 if world == "lab" else index
+            assert info["subject"] == f"{world}-{seed}-{person}"
+            assert info["video"] == sample.video == f"synth-{world}-{seed}-{person:05d}"
             assert (info["frame"], info["time_s"], info["score"], info["sample"]) == (
                 index,
                 None,
@@ -157,6 +160,15 @@ def test_labelled_samples_are_what_the_contract_says(lab: Path, wild: Path) -> N
             )
             x0, y0, x1, y1 = info["box"]
             assert x1 - x0 == y1 - y0 > 0
+
+
+def test_people_of_other_worlds_and_seeds_are_others(tmp_path: Path) -> None:
+    shards = []
+    for world, seed in (("wild", 0), ("wild", 1), ("any", 0)):
+        portraits = Portraits(world, seed, Crops(32))
+        samples = [portraits.make(index) for index in range(2)]
+        shards.append(str(write_shard(tmp_path / f"{world}-{seed}.tar", samples)))
+    assert len(np.unique(read_labels(ShardIndex(shards), "subject").units)) == 6
 
 
 def test_the_first_member_says_where_it_comes_from(lab: Path, film: Path) -> None:
@@ -231,6 +243,7 @@ def test_truth_lies_where_extract_would_cut(film: Path) -> None:
                 info = sample.info
                 assert sample.key.endswith(f"_{time_index:08d}_{hand.side[0]}")
                 assert info["source_size"] == list(SIZE) and info["hand"] == hand.side
+                assert info["subject"] == f"wild-0-{index}"
                 assert (info["frame"], info["time_s"]) == (time_index, round(time_index / 12, 4))
                 pixels = project(hand.keypoints3d, shot.intrinsics)
                 assert info["box"] == list(square_box(pixels, 1.5))

@@ -88,6 +88,7 @@ class Videos:
         scene = Scene(
             WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps
         )
+        person = _person(self.world, self.seed, scene.subject)
         path = self.video(index)
         name = video_names([Path(os.path.abspath(path))])[0]
         # Contexts end from the last to the first: the video has its name before the truth does.
@@ -102,7 +103,7 @@ class Videos:
                 for hand in shot.hands:
                     key = sample_key(video_id(name), time, hand.side)
                     info = {"video": name, "frame": time, "time_s": round(time / self.fps, 4)}
-                    out.write(_labelled(shot, hand, key, info, scene.subject, self.crops))
+                    out.write(_labelled(shot, hand, key, info, person, self.crops))
         return out.samples
 
 
@@ -127,7 +128,8 @@ class Portraits:
         video = f"synth-{self.world}-{self.seed}-{scene.subject:05d}"
         key = sample_key(video, index, shot.hands[0].side)
         info = {"video": video, "frame": index, "time_s": None}
-        return _labelled(shot, shot.hands[0], key, info, scene.subject, self.crops)
+        person = _person(self.world, self.seed, scene.subject)
+        return _labelled(shot, shot.hands[0], key, info, person, self.crops)
 
 
 def scene_maker(world: str, seed: int) -> MakeScene:
@@ -143,8 +145,13 @@ def scene_maker(world: str, seed: int) -> MakeScene:
     return make
 
 
+def _person(world: str, seed: int, subject: int) -> str:
+    """A name that nobody of another world or seed has: their numbers all begin at 0."""
+    return f"{world}-{seed}-{subject}"
+
+
 def _labelled(
-    shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], subject: int, crops: Crops
+    shot: Shot, hand: HandTruth, key: str, info: dict[str, Any], person: str, crops: Crops
 ) -> Sample:
     """The crop around one hand of a shot with its labels."""
     left = hand.side == "left"
@@ -160,6 +167,6 @@ def _labelled(
         "flipped": left,
         "score": 1.0,
         "sample": key,
-        "subject": subject,
+        "subject": person,
     }
     return labelled_sample(key, crop, info, crops.quality)
