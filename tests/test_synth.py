@@ -23,12 +23,13 @@ from shard_helpers import CLI, cli_env, error_line, run_cli, write_shard
 
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.contract.index import ShardIndex
+from handclr_cli.contract.provenance import provenance
 from handclr_cli.contract.sample import Sample
 from handclr_cli.contract.shards import read_samples
 from handclr_cli.evaluation.labels import read_labels
 from handclr_cli.hand.camera import project
 from handclr_cli.hand.square import cut, square_box, to_source
-from handclr_cli.synth.production import Crops, Portraits
+from handclr_cli.synth.production import Crops, Portraits, Videos
 from handclr_cli.synth.scenes import Scene
 from handclr_cli.synth.worlds import WILD
 from handclr_cli.work.crew import in_order
@@ -254,6 +255,18 @@ def test_truth_lies_where_extract_would_cut(film: Path) -> None:
                 )
                 assert np.abs(crop.astype(int) - sample.image).mean() < 6
         assert not capture.read()[0] and seen == len(samples)
+
+
+def test_truth_leaves_out_hands_outside_the_frame(tmp_path: Path) -> None:
+    size, crops, record = (1920, 64), Crops(32), provenance("synth footage", {}, seed=0)
+    (tmp_path / "truth").mkdir()
+    videos = Videos(tmp_path, "wild", 0, 1, 12.0, size, crops, record)
+    for index, sides, seen in ((54, ["right", "left"], ["right"]), (142, ["right"], [])):
+        hands = Scene(WILD, 0, index, size).shoot(0).hands
+        assert [hand.side for hand in hands] == sides and videos.make(index) == len(seen)
+        samples = read_samples([str(videos.truth(index))])
+        assert [sample.info["hand"] for sample in samples] == seen
+        assert videos.done(index)
 
 
 def test_keys_are_those_of_extract(film: Path) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 from ..contract.errors import HandclrError, UsageError
 from ..contract.provenance import Provenance
 from ..contract.sample import Sample, sample_key, video_id, video_names
-from ..contract.shards import ShardOutput, read_samples
+from ..contract.shards import ShardOutput
+from ..contract.units import provenance_of
 from ..hand.labelled_crop import labelled_crop, labelled_sample
 from ..work.pulse import beat
 from ..work.worker import one_thread
+from .layout_files import in_view
 from .layouts import FRAMES, MakeScene
 from .scenes import Scene
 from .shot import HandTruth, Shot
@@ -70,11 +72,10 @@ class Videos:
         if not (truth.exists() and self.video(index).exists()):
             return False
         try:
-            first = next(read_samples([str(truth)]), None)
+            made = provenance_of(str(truth)) or {}
         except HandclrError as error:
             why = "damaged; remove it, and its video is filmed again"
             raise HandclrError(f"{truth}: {why}") from error
-        made = (first.origin if first else None) or {}
         if made != self.record:
             before, now = made.get("arguments", {}), self.record["arguments"]
             names = [f"{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
@@ -84,7 +85,7 @@ class Videos:
         return True
 
     def make(self, index: int) -> int:
-        """Write video `index` and its truth; returns the number of hands."""
+        """Write video `index` and the truth of hands in view; returns the number of hands."""
         scene = Scene(
             WORLDS[self.world], self.seed, index, self.size, frames=self.frames, fps=self.fps
         )
@@ -101,6 +102,8 @@ class Videos:
                 shot = scene.shoot(time)
                 write(shot.image)
                 for hand in shot.hands:
+                    if not in_view(hand.keypoints3d, shot).any():
+                        continue
                     key = sample_key(video_id(name), time, hand.side)
                     info = {"video": name, "frame": time, "time_s": round(time / self.fps, 4)}
                     out.write(_labelled(shot, hand, key, info, person, self.crops))
