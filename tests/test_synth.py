@@ -81,10 +81,10 @@ def ended(process: subprocess.Popen[bytes]) -> bytes:
         pytest.fail("something that it started lives on")
 
 
-def wait_for_a_file(folder: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for_a_file(folder: Path, process: subprocess.Popen[bytes], names: str = "*") -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if any(path.is_file() for path in folder.rglob("*")):
+        if any(path.is_file() for path in folder.rglob(names)):
             return
         time.sleep(0.01)
     pytest.fail("nothing was ever written")
@@ -402,6 +402,64 @@ def test_a_layout_can_be_imported(tmp_path: Path) -> None:
         intrinsics = np.load(io.BytesIO(sample.members["intrinsics.npy"])).astype(np.float64)
         projected = project(sample.keypoints3d.astype(np.float64), intrinsics)
         np.testing.assert_allclose(projected, sample.keypoints2d, atol=1e-3)
+
+
+# Shards, again
+
+
+SHARDED = ["--count", 13, "--size", 32, "--shard-size", 2, "--workers", 1]
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    made("labelled", *SHARDED, "-o", folder / "x-%03d.tar")
+    return folder
+
+
+def test_killed_shards_are_completed_to_the_same_bytes(sharded: Path, tmp_path: Path) -> None:
+    assert len(files(sharded)) == 7
+    line = ("labelled", *SHARDED, "-o", tmp_path / "x-%03d.tar")
+    process = started(*line)
+    wait_for_a_file(tmp_path, process, "x-*.tar")
+    process.kill()
+    ended(process)
+    there = files(tmp_path)
+    assert 0 < len(there) < 7 and there.items() <= files(sharded).items()
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in there}
+    done = made(*line)
+    assert f"{2 * len(there)} crops there already" in done.stderr.decode()
+    assert all((tmp_path / name).stat().st_mtime_ns == then for name, then in before.items())
+    assert files(tmp_path) == files(sharded) and len(list(tmp_path.iterdir())) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--size", 33], "made with size 32"),
+        (["--count", 14], "made with count 13"),
+        (["--first", 2], "made with first (not set)"),
+        (["--seed", 1], "made with seed 0"),
+        (["--shard-size", 4], 'made with unit {"inputs": 13, "each": 2}'),
+    ],
+)
+def test_shards_made_with_other_options_are_left_alone(
+    options: list[str | int], words: str, sharded: Path
+) -> None:
+    before = files(sharded)
+    line = ["labelled", *SHARDED, *options, "-o", sharded / "x-%03d.tar"]
+    assert f"x-000.tar: {words}; remove" in error_line(run_cli("synth", *map(str, line)), 2)
+    assert files(sharded) == before
+
+
+def test_overwriting_removes_the_shards_of_the_larger_set(sharded: Path, tmp_path: Path) -> None:
+    for name, data in files(sharded).items():
+        (tmp_path / name).write_bytes(data)
+    line = ["labelled", *SHARDED, "--count", 3, "--seed", 1, "-o", tmp_path / "x-%03d.tar"]
+    made(*line, "--overwrite")
+    assert sorted(files(tmp_path)) == ["x-000.tar", "x-001.tar"]
+    keys = [sample.key for sample in read_samples(map(str, sorted(tmp_path.iterdir())))]
+    assert keys == [Portraits("lab", 1, Crops(32)).make(index).key for index in range(3)]
 
 
 # Footage, again

@@ -166,7 +166,10 @@ def labelled(
         seed=seed,
     )
     made = run_synth_labelled(settings)
-    console.say(f"synth labelled: {console.plural(made, 'crop')} of the {world} world, seed {seed}")
+    there = f", {console.plural(count - made, 'crop')} there already" if made < count else ""
+    console.say(
+        f"synth labelled: {console.plural(made, 'crop')} of the {world} world, seed {seed}{there}"
+    )
 
 
 def _write_layout(

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 from .. import console
 from ..choices import LayoutName, WorldName
 from ..contract.errors import UsageError
-from ..contract.numbering import SHARD_SIZE
+from ..contract.numbering import SHARD_SIZE, is_numbered
 from ..contract.provenance import provenance
 from ..contract.settings import Settings
-from ..contract.shards import ShardOutput
+from ..contract.units import Units, even_parts, one_part
 from ..work import cores
 from ..work.crew import in_order
 from .layouts import LAYOUTS
@@ -128,7 +128,7 @@ class SynthLabelledSettings(Settings):
     shard_size: int = SHARD_SIZE
     """Samples in each numbered shard."""
     overwrite: bool = False
-    """Replace existing numbered shards."""
+    """Replace numbered shards that were made with other settings."""
     seed: int = 0
     """Seed; the same seed gives the same crops, however many are made."""
 
@@ -138,29 +138,33 @@ class SynthLabelledSettings(Settings):
 
 
 def run_synth_labelled(settings: SynthLabelledSettings) -> int:
-    """Write labelled crops and return their number.
+    """Write the labelled crops that are not in numbered shards already; return their number.
 
-    Raises UsageError where numbered shards exist and are not to be replaced.
+    Raises UsageError where numbered shards were made otherwise and are not to be replaced.
 
     >>> import handclr_cli as handclr
     >>> settings = handclr.SynthLabelledSettings(output="labelled.tar", count=2, workers=1)
     >>> handclr.run_synth_labelled(settings)
     2
     """
+    count, output = settings.count, settings.output
     record = provenance("synth labelled", settings.arguments(), seed=settings.seed)
+    parts = even_parts(count, settings.shard_size) if is_numbered(output) else one_part(count)
+    units = Units(output, record, parts, settings.overwrite)
+    missing = units.missing()
+    total = sum(len(unit.rows) for unit in missing)
+    numbers = (settings.first + row for unit in missing for row in unit.rows)
     crops = Crops(settings.size, settings.margin, settings.quality)
     portraits = Portraits(settings.world, settings.seed, crops)
-    useful = max(1, settings.count // _CROPS_PER_WORKER)
-    workers = min(cores.worker_count(settings.workers), useful)
-    with (
-        ShardOutput(settings.output, record, settings.shard_size, settings.overwrite) as out,
-        console.progress("synth labelled", settings.count, "crops") as advance,
-    ):
-        numbers = range(settings.first, settings.first + settings.count)
-        for sample in in_order(portraits.make, numbers, workers):
-            out.write(sample)
-            advance()
-    return out.samples
+    useful = max(1, total // _CROPS_PER_WORKER)
+    made = in_order(portraits.make, numbers, min(cores.worker_count(settings.workers), useful))
+    with console.progress("synth labelled", total, "crops") as advance:
+        for unit in missing:
+            with units.write(unit) as writer:
+                for _, sample in zip(unit.rows, made, strict=False):
+                    writer.write(sample)
+                    advance()
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
