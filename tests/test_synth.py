@@ -349,6 +349,18 @@ def test_answers_come_in_order_and_a_dead_worker_is_an_error() -> None:
         (["labelled", "folder"], "--layout and DIR go together"),
         (["labelled", "--layout", "bones", "folder"], "'bones' is not one of 'freihand'"),
         (["labelled", "--count", "0"], "--count"),
+        *(
+            (["labelled", "--layout", "freihand", "folder", *option], f"{' '.join(option)}: not")
+            for option in (
+                ("--first", "5"),
+                ("--size", "224"),
+                ("--margin", "3"),
+                ("--quality", "10"),
+                ("--workers", "2"),
+                ("--shard-size", "3"),
+                ("--overwrite",),
+            )
+        ),
         (
             ["footage", "folder", "--width", "65"],
             "--width 65: the video's format needs even sides",

@@ -30,6 +30,8 @@ Size = Annotated[int, typer.Option(min=32, max=1024, help="Side of the crops in 
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that render.", show_default="the cores")
 ]
+# What a layout fixes itself, and cannot have otherwise.
+_NOT_OF_LAYOUTS = ("first", "size", "margin", "quality", "workers", "shard_size", "overwrite")
 
 
 @app.callback()
@@ -98,6 +100,7 @@ def footage(
 
 @command(app, "labelled")
 def labelled(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="Folder to make, with --layout.", show_default=False),
@@ -117,8 +120,8 @@ def labelled(
     layout: Annotated[
         choices.LayoutName | None,
         typer.Option(
-            help="Write DIR in the layout of that data set; options of crops and shards "
-            "do not apply.",
+            help="Write DIR in the layout of that data set; of the other options --count, "
+            "--world and --seed apply.",
             show_default=False,
         ),
     ] = None,
@@ -147,6 +150,7 @@ def labelled(
     if layout and folder:
         if output != "-":
             raise UsageError("--layout writes a folder, name it as DIR", setting="output")
+        _refuse_with_layout(context)
         _write_layout(layout, folder, count, world, seed)
         return
     options.prepare_output(output)
@@ -170,6 +174,15 @@ def labelled(
     console.say(
         f"synth labelled: {console.plural(made, 'crop')} of the {world} world, seed {seed}{there}"
     )
+
+
+def _refuse_with_layout(context: typer.Context) -> None:
+    """Raise UsageError for an option that was given and that no layout takes."""
+    for setting in _NOT_OF_LAYOUTS:
+        source = context.get_parameter_source(setting)
+        if source and source.name != "DEFAULT":
+            why = "not with --layout, which takes --count, --world and --seed"
+            raise UsageError(why, setting=setting)
 
 
 def _write_layout(
