@@ -109,7 +109,9 @@ def finetune(
 
     handclr finetune train.tar --fraction 0.1 --hold-out 0.1 --run runs/ten-percent
 
-    handclr finetune synthetic.tar hands.tar --head guided --mix 0.25
+    handclr keypoints --keep-empty synthetic.tar -o told.tar
+
+    handclr finetune told.tar hands.tar --head guided --mix 0.25
 
     torchrun --nproc-per-node 8 -m handclr_cli finetune train/ --validation val.tar --batch 1024
 
