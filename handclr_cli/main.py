@@ -5,6 +5,7 @@ Registers the commands and turns failures into one line and an exit code.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -31,7 +32,7 @@ from .completion import print_script
 from .contract.errors import HandclrError, lacks_memory
 from .contract.retries import Notices
 from .contract.version import __version__
-from .parsing import Group, command
+from .parsing import Group, PastParser, command
 from .work.ending import (
     code_of_signal,
     end_on_signals,
@@ -39,6 +40,9 @@ from .work.ending import (
     hold_streams,
     let_go_of_signals,
 )
+
+# The exit codes of a filter that is ended from outside, as any Unix filter is: without a word.
+SILENT = (141, 143)
 
 app = typer.Typer(
     name="handclr",
@@ -127,14 +131,14 @@ def _spin_briefly() -> None:
 
 def _run() -> NoReturn:
     try:
-        code = typer.main.get_command(app).main(prog_name="handclr", standalone_mode=False)
+        code = _parse_and_run()
         _flush_stdout()
     except HandclrError as error:
         _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        sys.exit(141)
+        _fail("", 141)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
@@ -147,6 +151,17 @@ def _run() -> NoReturn:
         what = f"unexpected {type(error).__name__}: {error}"
         _fail(f"{what}; run again with --debug and report it", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _parse_and_run() -> object:
+    """Run the command; returns the exit code, where it is none of an error."""
+    try:
+        return typer.main.get_command(app).main(prog_name="handclr", standalone_mode=False)
+    except PastParser as past:
+        error = past.__cause__
+    # Outside of the handler: within, each of the two would come from the other.
+    assert error is not None
+    raise error
 
 
 def _flush_stdout() -> None:
@@ -169,12 +184,14 @@ def _fail_usage(error: Exception) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     code = code_of_signal() or code
-    if console.State.debug:
-        for line in traceback.format_exc().splitlines():
-            print(console.printable(line), file=console.stderr())
-    if code != 143 and (code == 1 or not console.State.muted):
-        line = f"handclr: error: {console.one_line(message)}"
-        print(line, file=console.stderr(), flush=True)
+    # Standard error may be the pipe that is closed, or go to a program that Ctrl-C ends too.
+    with contextlib.suppress(OSError):
+        if console.State.debug:
+            for line in traceback.format_exc().splitlines():
+                print(console.printable(line), file=console.stderr())
+        if code not in SILENT and (code == 1 or not console.State.muted):
+            line = f"handclr: error: {console.one_line(message)}"
+            print(line, file=console.stderr(), flush=True)
     _drop_stdout()
     sys.exit(code)
 

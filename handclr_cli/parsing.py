@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -45,8 +46,30 @@ def _stand_in() -> None:
     """What typer is given in the place of a command: it has no options to build."""
 
 
+class PastParser(Exception):  # noqa: N818 - what went wrong is its cause
+    """Brings its cause past the parser, which would end the process without a word."""
+
+
+@contextmanager
+def _past_parser() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError, EOFError) as error:
+        raise PastParser from error
+
+
 class Group(TyperGroup):
     """Commands, of which completion offers the names."""
+
+    def make_context(self, *given: Any, **extra: Any) -> Any:
+        """Read the command line; raises PastParser."""
+        with _past_parser():
+            return super().make_context(*given, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that is named; raises PastParser."""
+        with _past_parser():
+            return super().invoke(ctx)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Offer]:  # type: ignore[override]
         """The commands and options that begin so."""

@@ -204,6 +204,68 @@ def test_a_missing_file_is_found_before_standard_input_is_read(
     assert time.monotonic() - started < 60
 
 
+TOY = """
+import signal, sys
+import typer
+from handclr_cli import main
+from handclr_cli.parsing import Group, command
+
+main.app = typer.Typer(cls=Group)
+main.app.command("beside")(lambda: None)
+inner = typer.Typer(cls=Group)
+inner.command("beside")(lambda: None)
+main.app.add_typer(inner, name="inner")
+
+@command(inner, "toy")
+def toy() -> None:
+    typer.echo("begun")
+    {what}
+
+sys.argv = ["handclr", "inner", "toy"]
+main.main()
+"""
+UNEXPECTED = b"handclr: error: unexpected EOFError: cut; run again with --debug and report it\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "said"),
+    [
+        ("signal.raise_signal(signal.SIGINT)", 130, b"handclr: error: interrupted\n"),
+        ("raise BrokenPipeError(32, 'Broken pipe')", 141, b""),
+        ("raise EOFError('cut')", 1, UNEXPECTED),
+    ],
+    ids=["Ctrl-C", "a closed pipe", "an end of file"],
+)
+def test_what_the_parser_would_answer_is_answered_as_promised(
+    what: str, code: int, said: bytes
+) -> None:
+    script = TOY.replace("{what}", what)
+    done = subprocess.run([sys.executable, "-c", script], env=cli_env(), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"begun\n", said)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["pca", "--help"], ["--version"], ["--show-completion", "bash"]], ids=str
+)
+def test_a_word_into_a_closed_pipe_is_its_end(words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed_pipe:
+        command = [sys.executable, "-m", "handclr_cli", *words]
+        done = subprocess.run(command, env=cli_env(), stdout=closed_pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_error_that_nobody_can_read_keeps_its_exit_code() -> None:
+    """As of `2>&1 | tee`, which Ctrl-C ends too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed_pipe:
+        script = TOY.replace("{what}", "signal.raise_signal(signal.SIGINT)")
+        done = subprocess.run([sys.executable, "-c", script], env=cli_env(), stderr=closed_pipe)
+    assert done.returncode == 130
+
+
 WITHIN_A_CALL = """
 import ctypes, math, signal, sys
 from handclr_cli.work import ending

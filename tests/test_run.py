@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,17 @@ def test_without_matplotlib_a_training_ends_well_and_says_so(
     told = capsys.readouterr()
     assert told.out.strip() == str(tmp_path / "encoder.pt")
     assert "loss.png is not drawn: matplotlib" in told.err and "loss 1.0000 at step 1" in told.err
+
+
+def test_a_path_that_nobody_reads_costs_no_loss_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Closed(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    records = [{"step": step, "loss": 1.0 / step} for step in (1, 2)]
+    with pytest.raises(BrokenPipeError):
+        trainers.finish("pretrain", TrainResult(tmp_path / "encoder.pt", records, main=True))
+    assert (tmp_path / "loss.png").exists() and "pretrain: loss 1.0" in capsys.readouterr().err

@@ -551,5 +551,5 @@ def test_ctrl_c_ends_all_of_it_and_leaves_nothing_half_written(tmp_path: Path) -
     wait_for_a_file(folder, process)
     os.killpg(process.pid, signal.SIGINT)
     errors = ended(process)
-    assert (process.returncode, errors) == (130, b"")
+    assert (process.returncode, errors) == (130, b"handclr: error: interrupted\n")
     assert [path for path in folder.rglob("*") if path.is_file()] == []

@@ -32,20 +32,20 @@ Log = Annotated[
 
 
 def finish(label: str, done: TrainResult) -> None:
-    """Print the path of the weights, the only line on standard output, and draw the loss curve.
+    """Draw the loss curve, and print the path of the weights, the only line on standard output.
 
     The exit code is 3 where crops were skipped.
     """
     if not done.main:
         return
-    _show(label, done)
+    if done.records:
+        _show(label, done)
+    # Last, as standard output may be closed by now.
+    typer.echo(str(done.weights))
     options.skipped_exit(done.skipped)
 
 
 def _show(label: str, done: TrainResult) -> None:
-    typer.echo(str(done.weights))
-    if not done.records:
-        return
     _draw(done.records, done.weights.parent / "loss.png")
     first, last = done.records[0]["loss"], done.records[-1]
     curve = f"loss {first:.4f} at step 1, {last['loss']:.4f} at step {last['step']:,}"
