@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 PLAIN_INTERVAL_S = 30.0
+# In characters, as all of a training's line but its smaller numbers is to fit into 80.
+BAR_WIDTH = 16
 # Of a line of messages, in characters; the middle of a longer one is left out.
 LONGEST = 500
 
@@ -135,17 +137,21 @@ def _bar(label: str, total: int | None, unit: str, done: int) -> Iterator[Advanc
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    # What is shown beside takes what the others leave.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        BarColumn(BAR_WIDTH),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn(unit, markup=False),
-        TextColumn("{task.fields[shown]}", markup=False),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[shown]}", markup=False, table_column=rest),
     )
-    with Progress(*columns, console=Console(file=stderr()), transient=True) as bar:
+    screen = Console(file=stderr())
+    with Progress(*columns, console=screen, transient=True, expand=True) as bar:
         task = bar.add_task(label, total=total, completed=done, shown="")
 
         def advance(steps: int = 1, **shown: Any) -> None:

@@ -46,7 +46,7 @@ def _stand_in() -> None:
     """What typer is given in the place of a command: it has no options to build."""
 
 
-class PastParser(Exception):  # noqa: N818 - what went wrong is its cause
+class PastParser(Exception):
     """Brings its cause past the parser, which would end the process without a word."""
 
 

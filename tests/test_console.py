@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -69,15 +71,45 @@ def test_messages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     assert len(whole) > 2500 and rest == ""
 
 
-def test_the_bar_knows_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Screen(io.StringIO):
+    """What a terminal gets to show."""
 
-    terminal = Terminal()
-    monkeypatch.setattr(console.State, "stderr", terminal)
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    screen = Screen()
+    monkeypatch.setattr(console.State, "stderr", screen)
     monkeypatch.setattr(console.State, "quiet", False)
     monkeypatch.setenv("TERM", "xterm")
+    return screen
+
+
+TRAINING = {"loss": "3.4567", "top1": "0.1234", "alignment": "0.5678", "uniformity": "-1.2345"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "beside"),
+    [(60, ""), (80, " loss 3.4567"), (160, " ".join(f"{k} {v}" for k, v in TRAINING.items()))],
+)
+def test_the_bar_keeps_count_and_time_left_before_what_is_shown_beside(
+    columns: int, beside: str, terminal: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with console.progress("pretrain", 117_700, "steps", done=1300) as advance:
+        advance(25, **TRAINING, **{"images/s": "1234"})
+        time.sleep(0.01)
+        advance(25)
+    *_, line = (line for line in re.split(r"[\r\n]", terminal.getvalue()) if "1350/" in line)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line)
+    assert len(text) <= columns
+    told = rf"pretrain [━╸╺ ]+1350/117700 steps \d:\d\d:\d\d \d:\d\d:\d\d.*{re.escape(beside)}"
+    assert re.match(told, text), text
+
+
+def test_the_bar_knows_no_markup(terminal: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     with console.progress("[red]label", 2, "[b]units") as advance:
         advance(1, value="[/i]x\x1b[2J")
