@@ -60,7 +60,11 @@ Debug = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=0, help="Seed of all random choices; the same seed gives the same result."),
+    typer.Option(
+        min=0,
+        max=2**64 - 1,
+        help="Seed of all random choices; the same seed gives the same result.",
+    ),
 ]
 
 Shards = Annotated[

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,7 +19,11 @@ from .contract.errors import HandclrError, UsageError
 from .contract.retries import shown as visible
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
+Marks = Callable[[], dict[str, Sequence[Any]]]
+Process = Callable[[Any, Any], Any]
 
+# A whole number without a maximum of its own: NumPy's are of 64 bits.
+MOST = 2**63 - 1
 NOT_IN_FILES = ("config", "fresh")
 # What help calls the values of options that have no name of their own.
 VALUES = {
@@ -97,8 +102,10 @@ class Command(TyperCommand):
         alone.command()(self.function)
         built = typer.main.get_command(alone)
         params: list[Any] = built.params
+        marks = cache(self.marks)
         for param in params:
-            param.shell_complete = complete_value(param, self.marks)
+            param.shell_complete = complete_value(param, marks)
+            param.process_value = partial(self._usable, param, marks, param.process_value)
         self.params, self.callback = params, built.callback
         return getattr(self, name)
 
@@ -123,6 +130,24 @@ class Command(TyperCommand):
         """What the annotations of the function say of each option, beside its type."""
         hints = get_type_hints(self.function, include_extras=True)
         return {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+
+    def _usable(self, param: Any, marks: Marks, process: Process, ctx: Any, given: Any) -> Any:
+        """The value of a parameter; raises UsageError where no command could use it."""
+        own = marks().get(param.name, ())
+        if any(isinstance(mark, Reads | Writes) for mark in own) and _has_empty(given):
+            self._refuse(param, None, "an empty name; is a variable unset?")
+        value = process(ctx, given)
+        if isinstance(value, float) and not isfinite(value):
+            self._refuse(param, value, "must be a finite number")
+        is_limited = any(getattr(mark, "max", None) is not None for mark in own)
+        if isinstance(value, int) and not is_limited and value > MOST:
+            self._refuse(param, value, f"must be at most {MOST}")
+        return value
+
+    def _refuse(self, param: Any, value: Any, why: str) -> NoReturn:
+        error = UsageError(why)
+        error.where = self._option(param.name, value)
+        raise error
 
     def _refuse_conflicts(self, values: dict[str, Any]) -> None:
         """Raise UsageError where an output of the command is one of its inputs, or another kind."""
@@ -158,6 +183,11 @@ class Command(TyperCommand):
                 names = [name for name in param.opts if name.startswith("--")]
                 return f"{max(names, key=len)}{shown}" if names else str(param.metavar or setting)
         return f"--{setting.replace('_', '-')}{shown}" if setting else ""
+
+
+def _has_empty(given: Any) -> bool:
+    """Whether a name, or one of several, is empty."""
+    return "" in given if isinstance(given, list | tuple) else given == ""
 
 
 def _named(name: str, param_kind: str) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 import typer
 from shard_helpers import cli_env, error_line, run_cli
 from typer.testing import CliRunner
 
 from handclr_cli import choices, console, main, options
+from handclr_cli.contract.claims import Reads, Writes
 from handclr_cli.contract.errors import HandclrError, UsageError
 from handclr_cli.parsing import Command, command
 
@@ -113,6 +116,83 @@ def test_only_the_command_that_is_called_builds_its_options(
         if isinstance(inner, Command) and "params" in vars(inner):
             found.add(inner.name)
     assert found == built
+
+
+GROUP: Any = typer.main.get_command(main.app)
+
+
+def taking(*kinds: type) -> list[tuple[Any, ...]]:
+    """The words of commands, each with a parameter that has one of these types or marks."""
+    found = []
+    for words in every_command():
+        command: Any = GROUP
+        for word in words:
+            command = command.commands[word]
+        for param in command.params if isinstance(command, Command) else ():
+            kind, *marks = get_args(
+                get_type_hints(command.function, include_extras=True)[param.name]
+            )
+            if {*kinds} & {kind, *get_args(kind), *map(type, marks)}:
+                found.append((words, param))
+    return found
+
+
+def refused(words: list[str], param: Any, value: str) -> str:
+    """What is said of a value; the exit code is that of wrong usage."""
+    option = [name for name in param.opts if param.param_type_name == "option"][-1:]
+    with pytest.raises(Exception) as caught:
+        GROUP.main([*words, *option, *[value] * max(1, param.nargs)], standalone_mode=False)
+    error: Any = caught.value
+    assert error.exit_code == 2
+    return str(error) if isinstance(error, HandclrError) else error.format_message()
+
+
+@pytest.mark.parametrize(
+    ("words", "param"), taking(Reads, Writes), ids=lambda each: getattr(each, "name", None)
+)
+def test_an_empty_name_is_refused(words: list[str], param: Any) -> None:
+    assert refused(words, param, "").endswith(": an empty name; is a variable unset?")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize(
+    ("words", "param"), taking(float), ids=lambda each: getattr(each, "name", None)
+)
+def test_a_number_is_finite(words: list[str], param: Any, value: str) -> None:
+    assert max(param.opts, key=len) in refused(words, param, value)
+
+
+@pytest.mark.parametrize(
+    ("words", "param"), taking(int), ids=lambda each: getattr(each, "name", None)
+)
+def test_a_whole_number_is_one_that_the_libraries_take(words: list[str], param: Any) -> None:
+    assert max(param.opts, key=len) in refused(words, param, str(10**23))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("lr = inf", "--lr inf: must be a finite number"),
+        ("batch = 99999999999999999999", "--batch 99999999999999999999: must be at most 922337"),
+        ('pairs = ["a.npz", ""]', "--pairs: an empty name"),
+        ('run = ""', "--run: an empty name"),
+    ],
+)
+def test_what_is_refused_is_refused_of_a_file_too(line: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(line)
+    words = ["pretrain", "--config", str(tmp_path / "run.toml")]
+    with pytest.raises(UsageError, match=f"^{said}"):
+        GROUP.main(words, standalone_mode=False)
+
+
+def test_the_greatest_seed_is_that_of_torch_and_hnswlib() -> None:
+    import hnswlib
+    import torch
+
+    most = get_args(options.Seed)[1].max
+    torch.Generator().manual_seed(most)
+    hnswlib.Index("l2", 2).init_index(1, random_seed=most)
+    np.random.default_rng([most, most])
 
 
 @pytest.mark.slow
