@@ -179,7 +179,7 @@ TimeLimit = Annotated[
         metavar="TIME",
         help=(
             "Save and exit with 75 after this time, written as for sbatch: "
-            "90 (minutes), 3:55:00, 1-12:00:00."
+            "90 (minutes), 3:55:00, 1-12:00:00; 0: no limit."
         ),
         show_default=False,
     ),
@@ -296,16 +296,16 @@ def skipped_exit(skipped: int) -> None:
 def seconds_of(time: str | None) -> float:
     """Seconds of a time as Slurm writes it: minutes, m:s, h:m:s, d-h, d-h:m, d-h:m:s.
 
-    Infinite where there is none.
+    Infinite where there is none, or one of zero, which Slurm takes for none.
     """
     if time is None:
         return math.inf
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    match = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", time)
     if not match:
         raise UsageError(
             f"--time-limit {time}: not a time such as 90 (minutes), 3:55:00 or 1-12:00:00"
         )
     days, first, second, third = (int(part or 0) for part in match.groups())
     if match[1] or match[4]:
-        return 86400 * days + 3600 * first + 60 * second + third
-    return 60 * first + second
+        return 86400 * days + 3600 * first + 60 * second + third or math.inf
+    return 60 * first + second or math.inf

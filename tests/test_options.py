@@ -24,7 +24,10 @@ HOUR = 3600
     [
         (None, math.inf),
         ("90", 90 * 60),
-        ("0", 0),
+        ("0", math.inf),
+        ("0:00", math.inf),
+        ("00:00:00", math.inf),
+        ("0-0", math.inf),
         ("0:01", 1),
         ("12:34", 12 * 60 + 34),
         ("3:55:00", 3 * HOUR + 55 * 60),
@@ -39,7 +42,7 @@ def test_a_time_is_written_as_for_slurm(time: str | None, seconds: float) -> Non
 
 
 @pytest.mark.parametrize(
-    "time", ["", "abc", "-5", "1h", "1:", ":30", "1:2:3:4", "1-", "1.5", " 5", "5\n"]
+    "time", ["", "abc", "-5", "1h", "1:", ":30", "1:2:3:4", "1-", "1.5", " 5", "5\n", "9" * 400]
 )
 def test_what_is_no_time_is_refused(time: str) -> None:
     with pytest.raises(UsageError, match="not a time such as 90"):

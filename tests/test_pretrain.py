@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -33,6 +34,7 @@ from shard_helpers import write_shard
 from torch import nn
 
 from handclr_cli import main as front
+from handclr_cli import options
 from handclr_cli.console import State
 from handclr_cli.contract import fields
 from handclr_cli.contract.errors import HandclrError, Preempted
@@ -395,12 +397,19 @@ def test_soft_targets_and_their_width_are_another_loss(
     ).read_bytes()
 
 
+@pytest.fixture
+def over_at_once(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A time limit that is over before the first step."""
+    monkeypatch.setattr(options, "seconds_of", lambda time: 0.0 if time else math.inf)
+    return ("--time-limit", "0:01")
+
+
 @pytest.mark.slow
 def test_a_run_begun_before_targets_were_a_choice_goes_on(
-    here: Any, shard: Path, tmp_path: Path
+    here: Any, over_at_once: tuple[str, str], shard: Path, tmp_path: Path
 ) -> None:
     run, choices = tmp_path / "run", ("--method", "peclr", "--epochs", 1, *SMALL)
-    assert here(shard, "--run", run, *choices, "--time-limit", "0")[0] == 75
+    assert here(shard, "--run", run, *choices, *over_at_once)[0] == 75
     config = json.loads((run / "config.json").read_text())
     assert not config["recipe"].keys() & {"targets", "spread"}
     assert not config["arguments"].keys() & {"targets", "spread"}
@@ -490,15 +499,17 @@ def test_other_pictures_or_keypoints_are_another_run(here: Any, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_time_limit_saves_and_says_75(here: Any, shard: Path, tmp_path: Path) -> None:
+def test_the_time_limit_saves_and_says_75(
+    here: Any, over_at_once: tuple[str, str], shard: Path, tmp_path: Path
+) -> None:
     choices = ("--method", "peclr", "--epochs", 2, *SMALL)
     assert here(shard, "--run", tmp_path / "whole", *choices)[0] == 0
     run = tmp_path / "run"
     for step in (1, 2, 3):
-        code, out, err = here(shard, "--run", run, *choices, "--time-limit", "0")
+        code, out, err = here(shard, "--run", run, *choices, *over_at_once)
         assert code == 75 and not out and f"stopped at the time limit, saved at step {step};" in err
         assert not (run / "encoder.pt").exists()
-    code, out, _ = here(shard, "--run", run, *choices, "--time-limit", "0")
+    code, out, _ = here(shard, "--run", run, *choices, *over_at_once)
     assert (
         code == 0 and out == f"{run}/encoder.pt\n"
     )  # the last step was made: nothing is left to stop
