@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import house
 import pytest
 import typer
 from house import ROOT
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from handclr_cli import main
 from handclr_cli.reference.manual import manual
 from handclr_cli.reference.markdown import markdown
+from handclr_cli.reference.texts import ENVIRONMENT, environment
 from handclr_cli.reference.tree import Page, Parameter, pages, read_parser
 
 TOP = read_parser()
@@ -83,6 +85,33 @@ def calls_of(line: str) -> list[list[str]]:
         for name in {"handclr", "handclr_cli"} & {*words[:1], *words[4:5]}:
             found.append(words[words.index(name) + 1 :])
     return found
+
+
+# They map shards too, but none that a server sends: what they have written, or what they list.
+OWN_SHARDS = {"import", "inspect", "demo"}
+
+
+def test_a_command_lists_the_variables_that_it_reads() -> None:
+    needs = house.needs()
+
+    def reaching(target: str) -> set[str]:
+        found, todo = set[str](), {target}
+        while todo:
+            found |= todo
+            todo = {name for name, others in needs.items() if others & todo} - found
+        commands = {name.partition(".")[2] for name in found if house.room(name) == "commands"}
+        return {name.strip("_") for name in commands} & {page.words[1] for page in COMMANDS}
+
+    indexing = reaching("contract.index") - OWN_SHARDS
+    finding = reaching("footage.model_file") | {"demo"}  # whose stages do
+    landmarker = {page.words[1] for page in COMMANDS if page.has("--landmarker")}
+    assert landmarker == finding - {"demo"} and indexing >= {"pretrain", "finetune"}
+    readers = {"HANDCLR_CACHE": indexing | finding, "HANDCLR_LANDMARKER": finding}
+    readers |= {"HANDCLR_OFFLINE": finding, "HANDCLR_SHARD_CACHE_GB": indexing}
+    for page in COMMANDS:
+        read = {name for name, commands in readers.items() if page.words[1] in commands}
+        assert environment(page).keys() == {*read, "NO_COLOR"}, page.name
+    assert environment(TOP) == ENVIRONMENT
 
 
 def test_every_command_has_an_example_of_its_own() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .tree import Page
 
@@ -26,8 +26,17 @@ ENVIRONMENT = {
     "HANDCLR_LANDMARKER": "MediaPipe's hand_landmarker.task, where --landmarker does not name it.",
     "HANDCLR_OFFLINE": "1: download nothing; a file that is missing is an error.",
     "HANDCLR_SHARD_CACHE_GB": "GB of shards that are URLs to keep in HANDCLR_CACHE/shards for the "
-    "next training; default: 20, 0 keeps none.",
+    "next run; default: 20, 0 keeps none.",
     "NO_COLOR": "Draw progress bars without colours.",
+}
+# The commands that look for hands, those that read shards as a whole, and what both read.
+FINDERS = ("extract", "keypoints", "evaluate", "predict", "demo")
+INDEXERS = ("mine", "pretrain", "finetune", "evaluate", "predict")
+READERS = {
+    "HANDCLR_CACHE": (*FINDERS, *INDEXERS),
+    "HANDCLR_LANDMARKER": FINDERS,
+    "HANDCLR_OFFLINE": FINDERS,
+    "HANDCLR_SHARD_CACHE_GB": INDEXERS,
 }
 LANDMARKER_FILE = {
     "~/.cache/handclr/hand_landmarker.task": "MediaPipe's model file, downloaded once and verified "
@@ -81,14 +90,19 @@ def exit_codes(page: Page) -> dict[int, str]:
 
 def environment(page: Page) -> dict[str, str]:
     """The variables that a command reads."""
-    return ENVIRONMENT if _finds_hands(page) else {"NO_COLOR": ENVIRONMENT["NO_COLOR"]}
+    return {
+        name: text
+        for name, text in ENVIRONMENT.items()
+        if name not in READERS or _is_among(page, READERS[name])
+    }
 
 
 def files(page: Page) -> dict[str, str]:
     """Files of a command beside those that its options name."""
-    found = LANDMARKER_FILE if _finds_hands(page) else {}
+    found = LANDMARKER_FILE if _is_among(page, FINDERS) else {}
     return {**found, **RUN_FILES, **WEIGHTS[page.words[1]]} if page.has("--run") else found
 
 
-def _finds_hands(page: Page) -> bool:
-    return page.has("--landmarker") or page.words in (("handclr",), ("handclr", "demo"))
+def _is_among(page: Page, commands: Sequence[str]) -> bool:
+    """Whether a page is that of one of the commands, or of all."""
+    return len(page.words) == 1 or page.words[1] in commands
