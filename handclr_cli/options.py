@@ -24,6 +24,8 @@ from .parsing import read_config
 # Marks of the options that name a model or an encoder.
 MODEL = Reads(ends=(".pt",), words=(SHIPPED, choices.MEDIAPIPE))
 ENCODER = Reads(ends=(".pt", ".pth"), words=("random", "imagenet", SHIPPED))
+# The most threads or hands that torch, hnswlib and MediaPipe take a number for.
+INT32 = 2**31 - 1
 # Of hands that are small, dark or blurred; some of them will be no hands.
 LOW_SCORE = 0.3
 
@@ -203,6 +205,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=INT32,
         help="CPU threads that compute; a run that is resumed keeps those it began with.",
         show_default="the cores that are idle",
     ),

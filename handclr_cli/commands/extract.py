@@ -41,7 +41,9 @@ def extract(
     min_score: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Minimum confidence of a hand.")
     ] = 0.5,
-    max_hands: Annotated[int, typer.Option(min=1, help="Maximum number of hands in a frame.")] = 2,
+    max_hands: Annotated[
+        int, typer.Option(min=1, max=options.INT32, help="Maximum number of hands in a frame.")
+    ] = 2,
     look: Annotated[
         LookName,
         typer.Option(

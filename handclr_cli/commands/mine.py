@@ -99,7 +99,9 @@ def mine(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads that search.", show_default="the cores"),
+        typer.Option(
+            min=1, max=options.INT32, help="CPU threads that search.", show_default="the cores"
+        ),
     ] = None,
     sheet: Annotated[
         str | None,

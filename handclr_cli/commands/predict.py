@@ -112,7 +112,12 @@ def predict(
     ] = None,
     max_hands: Annotated[
         int | None,
-        typer.Option(min=1, help="Maximum number of hands in a frame.", show_default="2"),
+        typer.Option(
+            min=1,
+            max=options.INT32,
+            help="Maximum number of hands in a frame.",
+            show_default="2",
+        ),
     ] = None,
     look: Annotated[
         choices.LookName | None,
