@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -117,6 +118,7 @@ def finetune(
 
     Run the same command again to go on after an interruption.
     """
+    began = time.monotonic()
     sources, seconds = options.sources(shards), options.seconds_of(time_limit)
     from ..learning.finetune_job import FinetuneSettings, run_finetune
 
@@ -143,7 +145,7 @@ def finetune(
         precision=precision,
         compiled=compiled,
         log=log or (),
-        time_limit=seconds,
+        time_limit=seconds - (time.monotonic() - began),
         save_every=save_every,
         workers=workers,
         threads=threads,

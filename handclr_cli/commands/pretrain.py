@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -156,6 +157,7 @@ def pretrain(
 
     Run the same command again to go on after an interruption.
     """
+    began = time.monotonic()
     sources, seconds = options.sources(shards), options.seconds_of(time_limit)
     from ..learning.pretrain_job import PretrainSettings, run_pretrain
 
@@ -190,7 +192,7 @@ def pretrain(
         precision=precision,
         compiled=compiled,
         log=log or (),
-        time_limit=seconds,
+        time_limit=seconds - (time.monotonic() - began),
         save_every=save_every,
         workers=workers,
         threads=threads,
