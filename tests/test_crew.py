@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from handclr_cli import console
 from handclr_cli.contract.errors import HandclrError
+from handclr_cli.contract.retries import Notices
 from handclr_cli.work import pulse, watch
 from handclr_cli.work.crew import AHEAD, Crew, WorkerLostError, in_order
 
@@ -31,6 +33,12 @@ def count_up(number: int) -> Iterator[tuple[int, int]]:
 
 def ids(number: int) -> Iterator[int]:
     yield os.getpid()
+
+
+def heard(number: int) -> Iterator[int]:
+    """As where a server is asked again."""
+    Notices.say(f"trying \x1b again ({number} of 3)")
+    yield number
 
 
 def slept() -> None:
@@ -439,3 +447,16 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("quiet", "said"), [(True, ""), (False, "trying \\x1b again (1 of 3)\n")], ids=["-q", "aloud"]
+)
+def test_a_process_is_as_quiet_as_the_command(
+    quiet: bool, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.State, "quiet", quiet)
+    monkeypatch.setattr(console.State, "muted", False)
+    with Crew(heard, workers=1) as crew:
+        ((_, answers),) = ((item, list(results)) for item, results in crew.answers([1]))
+    assert answers == [1] and capfd.readouterr().err == said

@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
+from .. import console
+from ..contract.retries import Notices
 from . import pulse
 
 Item = TypeVar("Item")
@@ -39,7 +41,9 @@ class Worker:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._beats = context.RawValue("Q", 0)
-        self.process = context.Process(target=_serve, args=(work, theirs, self._beats), daemon=True)
+        quiet = console.State.quiet or console.State.muted
+        told = (work, theirs, self._beats, quiet)
+        self.process = context.Process(target=_serve, args=told, daemon=True)
         self.task: Task[Any, Any] | None = None
         self.skip = self.answers = 0
         self.ready = self.hung = False
@@ -85,9 +89,10 @@ class Worker:
         self.process.join()
 
 
-def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection, beats: Any) -> None:
+def _serve(work: Callable[[Any], Iterable[Any]], pipe: Connection, beats: Any, quiet: bool) -> None:
     """Answer the items that come through a pipe until its other end is closed."""
     pulse.begin(beats)
+    console.State.quiet, Notices.say = quiet, console.say
     # Raise an exception on SIGTERM, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     _let_go_of_pipes()
