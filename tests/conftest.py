@@ -19,6 +19,7 @@ import pytest
 import warm
 from drawn_hand import draw_hand, hand_joints, write_video
 
+from handclr_cli import console
 from handclr_cli.contract.errors import HandclrError
 from handclr_cli.footage.model_file import model_file
 
@@ -57,6 +58,13 @@ def environment() -> Iterator[None]:
         for name in ("HANDCLR_LANDMARKER", "HANDCLR_OFFLINE"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command that runs in this process is told with -q holds for one test."""
+    for name in ("quiet", "debug", "muted"):
+        monkeypatch.setattr(console.State, name, False)
 
 
 @pytest.fixture(scope="session")
