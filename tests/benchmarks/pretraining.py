@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import distributions
@@ -287,9 +287,11 @@ def instrument(turns: Turns, objective: Any) -> None:
         turns.notes["cache"] = cache = choose(*arguments, **named)
         return cache
 
-    def filled(crops: CropStore, index: ShardIndex, side: int, keep: bool = False) -> None:
+    def filled(
+        crops: CropStore, index: ShardIndex, side: int, keep: Sequence[int] | np.ndarray = ()
+    ) -> None:
         build(crops, index, side, keep)
-        for row in range(len(crops) if keep else 0):
+        for row in keep:
             crops[row]
 
     objective.__call__, setup.choose_cache, CropStore.__init__ = timed, noted, filled
