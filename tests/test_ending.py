@@ -116,6 +116,7 @@ def test_a_closed_standard_output_is_an_error_where_data_goes_there(
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_closed_streams_that_a_command_does_not_need(tmp_path: Path) -> None:
     shard = tmp_path / "x.tar"
     shard.write_bytes(pack({"a": {"txt": b"words"}}))
@@ -174,6 +175,7 @@ def test_low_memory_is_told_apart(error: Exception) -> None:
         assert lacks_memory(outer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -147,6 +147,7 @@ def refused(words: list[str], param: Any, value: str) -> str:
     return str(error) if isinstance(error, HandclrError) else error.format_message()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "param"), taking(Reads, Writes), ids=lambda each: getattr(each, "name", None)
 )
@@ -154,6 +155,7 @@ def test_an_empty_name_is_refused(words: list[str], param: Any) -> None:
     assert refused(words, param, "").endswith(": an empty name; is a variable unset?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
 @pytest.mark.parametrize(
     ("words", "param"), taking(float), ids=lambda each: getattr(each, "name", None)
@@ -162,6 +164,7 @@ def test_a_number_is_finite(words: list[str], param: Any, value: str) -> None:
     assert max(param.opts, key=len) in refused(words, param, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "param"), taking(int), ids=lambda each: getattr(each, "name", None)
 )

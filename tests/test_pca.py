@@ -166,7 +166,6 @@ def test_too_many_dimensions() -> None:
     assert message == f"one pose cannot give axes; {more}, or {others}"
 
 
-@pytest.mark.slow
 def test_no_place_for_the_plot(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", crops(frames=10))
     for plot, words in (
@@ -178,6 +177,7 @@ def test_no_place_for_the_plot(tmp_path: Path) -> None:
     assert not (tmp_path / "pose.npz").exists()
 
 
+@pytest.mark.slow
 def test_no_keypoints() -> None:
     message = error_line(run_cli("pca", stdin=tar_bytes(crops(keypoints=False))), 1)
     assert (
